@@ -1,0 +1,91 @@
+"""Backbones by name: the network, its weights' identity and its preprocessing, and the digest that versions them.
+
+Only the identity lives here, so that the Airflow side can plan without a network library; `images.backbones` loads them.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.errors import ConfigurationError
+
+ENGINES = ("onnx", "tensorflow")
+EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that turns one 224 x 224 RGB image into `dimension` features.
+
+    Attributes:
+        name: `efficientnet_lite0` or `resnet50`.
+        weights: what the weights are, `sha256:<hex>` or `md5:<hex>` of their file.
+        dimension: length of a feature vector.
+        preprocessing: how uint8 RGB becomes the network's input.
+        engine: `onnx` (CPU) or `tensorflow` (reference).
+        weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
+    """
+
+    name: str
+    weights: str
+    dimension: int
+    preprocessing: str
+    engine: str
+    weights_file: str | None = None
+    input_pixels: int = 224
+    decoder: str = "pillow, strict, first frame, EXIF orientation applied, to RGB"
+    resize: str = "pillow bicubic, whole image, no crop"
+    engine_options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides a vector, library versions and the CPU apart."""
+        identity = asdict(self)
+        del identity["weights_file"]
+        return digest_of(identity)
+
+    @property
+    def id(self) -> str:
+        """The name that tables, folders and events use: `<name>-<first 12 digits of the digest>`."""
+        return f"{self.name}-{self.digest[:12]}"
+
+
+def backbone_named(
+    name: str, engine: str = "onnx", weights_file: str | None = None, weights_sha256: str | None = None
+) -> Backbone:
+    """Return the backbone of a name.
+
+    Args:
+        name: `efficientnet_lite0` or `resnet50`.
+        engine: `onnx` or `tensorflow`.
+        weights_file: a Keras `.h5` file for `resnet50`; None lets Keras fetch the ImageNet weights.
+        weights_sha256: the SHA-256 of `weights_file`; the two come together.
+
+    Raises:
+        ConfigurationError: an unknown name or engine, or a weights file that does not go with them.
+    """
+    if engine not in ENGINES:
+        raise ConfigurationError(f"unknown engine {engine!r}: set ORCHARD_ENGINE to one of {', '.join(ENGINES)}")
+    if (weights_file is None) != (weights_sha256 is None):
+        raise ConfigurationError("ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256 come together: set both or neither")
+    options = {"opset": "17", "graph_optimization": "all"} if engine == "onnx" else {}
+    if name == "efficientnet_lite0":
+        if weights_file is not None:
+            raise ConfigurationError(
+                "efficientnet_lite0 takes its weights from its package: unset ORCHARD_WEIGHTS_FILE, or choose resnet50"
+            )
+        return Backbone(
+            name, f"sha256:{EFFICIENTNET_LITE0_SHA256}", 1280, "rgb, (x - 127) / 128", engine, engine_options=options
+        )
+    if name == "resnet50":
+        weights = f"sha256:{weights_sha256}" if weights_sha256 else f"md5:{RESNET50_KERAS_MD5}"
+        return Backbone(
+            name,
+            weights,
+            2048,
+            "bgr, minus (103.939, 116.779, 123.68), average pooling",
+            engine,
+            weights_file,
+            engine_options=options,
+        )
+    raise ConfigurationError(f"unknown backbone {name!r}: set ORCHARD_BACKBONE to efficientnet_lite0 or resnet50")

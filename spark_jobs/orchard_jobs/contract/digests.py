@@ -1,0 +1,20 @@
+"""Content addresses: one canonical JSON form and the SHA-256 of it."""
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: keys sorted, no white space, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 (64 lower-case hex digits) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def work_digest(manifest_digest: str, backbone: str, stage: str, parameters: dict[str, Any], jobs_version: str) -> str:
+    """Return the name of one piece of work: equal inputs give one name, so a finished report can be reused."""
+    return digest_of([manifest_digest, backbone, stage, parameters, jobs_version])

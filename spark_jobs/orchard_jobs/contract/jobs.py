@@ -1,0 +1,181 @@
+"""Job arguments and job reports: what crosses the wire between a launcher and a job, the same on every target."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from orchard_jobs.contract.digests import canonical_json, digest_of
+from orchard_jobs.contract.manifest import ModelReference
+
+Stage = Literal["featurize", "reduce", "project"]
+Source = Literal["fetch", "spark"]
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class JobArguments:
+    """A job's command line.
+
+    Attributes:
+        stage: which stage the job runs.
+        warehouse: the warehouse's URI.
+        input_digest: the manifest's digest, or the projection plan's for `project`.
+        source: how images reach the workers.
+    """
+
+    stage: Stage
+    warehouse: str
+    input_digest: str
+    source: Source = "fetch"
+
+    def to_argv(self) -> list[str]:
+        """Return the arguments as the CLI reads them."""
+        return [self.stage, "--warehouse", self.warehouse, "--input-digest", self.input_digest, "--source", self.source]
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One Parquet file that a job wrote: the path relative to the warehouse, its size, rows and SHA-256."""
+
+    path: str
+    size_bytes: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StagedPartition:
+    """The staged files of one table partition; no files means an empty replacement.
+
+    Attributes:
+        table: the table's name.
+        partition: the values of the table's partition columns, in their order.
+        files: every file of the partition's next version.
+    """
+
+    table: str
+    partition: tuple[str, ...]
+    files: tuple[StagedFile, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """How much of one batch's variance a model keeps: kept / total, both sums of squares about the batch's own mean.
+
+    `share` is None for a batch without variance (one image, or all alike).
+    """
+
+    batch_id: str
+    manifest_digest: str
+    n: int
+    total: float
+    kept: float
+
+    @property
+    def share(self) -> float | None:
+        """Kept / total."""
+        return self.kept / self.total if self.total > 0 else None
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a finished job says of itself; created once at `layout.report_path(work)`, then never changed.
+
+    Attributes:
+        work: the work digest.
+        stage: the stage.
+        input_digest: the manifest's or the plan's digest.
+        backbone: the backbone's id.
+        jobs_version: version of the wheel.
+        job_id: Spark's application id.
+        partitions: what was staged, a table partition each.
+        counts: listed, featurized, reused, quarantined, missing, network_runs, ...; what the stage counts.
+        reasons: quarantined images by reason code.
+        captured: one entry a projected batch (`reduce`, `project`).
+        seconds: wall seconds by step of the job.
+        network: seconds busy and waiting in the worker tasks, and images a second (`featurize`).
+    """
+
+    work: str
+    stage: Stage
+    input_digest: str
+    backbone: str
+    jobs_version: str
+    job_id: str
+    partitions: tuple[StagedPartition, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    captured: tuple[Captured, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    network: dict[str, float] = field(default_factory=dict)
+
+    def of_table(self, table: str) -> tuple[StagedPartition, ...]:
+        """Return the partitions staged for one table."""
+        return tuple(partition for partition in self.partitions if partition.table == table)
+
+    def to_json(self) -> str:
+        """Return the report's text."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "JobReport":
+        """Return the report of a text that `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(text)
+        fields["partitions"] = tuple(
+            StagedPartition(
+                table=partition["table"],
+                partition=tuple(partition["partition"]),
+                files=tuple(StagedFile(**file) for file in partition["files"]),
+            )
+            for partition in fields["partitions"]
+        )
+        fields["captured"] = tuple(Captured(**entry) for entry in fields["captured"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class BatchVersion:
+    """One published batch version and its feature files, relative to the warehouse."""
+
+    batch_id: str
+    manifest_digest: str
+    number: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProjectionPlan:
+    """The work of one `project` job: which published batch versions get rows of which model."""
+
+    backbone: str
+    model: ModelReference
+    batches: tuple[BatchVersion, ...]
+
+    @property
+    def digest(self) -> str:
+        """The plan's name."""
+        return digest_of(asdict(self))
+
+    def to_json(self) -> str:
+        """Return the plan's text."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ProjectionPlan":
+        """Return the plan of a text that `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(text)
+        batches = tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in fields["batches"])
+        return cls(backbone=fields["backbone"], model=ModelReference(**fields["model"]), batches=batches)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The running count of one worker task: images done, and those that it has in all."""
+
+    done: int
+    total: int

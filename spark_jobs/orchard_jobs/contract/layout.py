@@ -1,0 +1,98 @@
+"""Where everything lies under the warehouse, as paths relative to it, and the forms of URIs and batch ids."""
+
+import re
+import secrets
+from urllib.parse import urlsplit
+
+from orchard_jobs.contract.columns import Table
+from orchard_jobs.errors import ConfigurationError
+
+_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
+WORK = "_work"
+
+
+def checked_batch_id(batch_id: str) -> str:
+    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
+    if not _BATCH_ID.fullmatch(batch_id):
+        raise ConfigurationError(
+            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
+            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
+        )
+    return batch_id
+
+
+def image_uri(bucket: str, key: str) -> str:
+    """Return `s3://bucket/` + the raw key, never percent-encoded."""
+    return f"s3://{bucket}/{key}"
+
+
+def split_image_uri(uri: str) -> tuple[str, str]:
+    """Return (store, key) of an image URI: `s3://bucket/a b.jpg` gives (`s3://bucket`, `a b.jpg`).
+
+    The key is raw: `#`, `?` and `%` are part of it. `file:///folder/x.jpg` gives (`file:///`, `folder/x.jpg`).
+    """
+    scheme, _, rest = uri.partition("://")
+    host, _, key = rest.partition("/")
+    return (f"{scheme}://{host}" if host else f"{scheme}:///"), key
+
+
+def label_of(key: str, batch_prefix: str) -> str | None:
+    """Return the label: the second-to-last element of the key below the batch, or None directly under it."""
+    elements = key.removeprefix(batch_prefix).split("/")
+    return elements[-2] if len(elements) > 1 else None
+
+
+def warehouse_uri(text: str) -> str:
+    """Return a warehouse's URI without a trailing slash: `file:///...` for a path, `s3://...` as it is."""
+    parts = urlsplit(text)
+    if parts.scheme in ("s3", "s3a"):
+        return f"s3://{parts.netloc}{parts.path}".rstrip("/")
+    if parts.scheme in ("", "file") and parts.path.startswith("/"):
+        return f"file://{parts.path}".rstrip("/")
+    raise ConfigurationError(f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI: set ORCHARD_WAREHOUSE")
+
+
+def manifest_folder(manifest_digest: str) -> str:
+    """Folder of one manifest's head and parts."""
+    return f"{WORK}/manifests/{manifest_digest}"
+
+
+def plan_path(plan_digest: str) -> str:
+    """File of one projection plan."""
+    return f"{WORK}/plans/{plan_digest}.json"
+
+
+def network_path(backbone: str) -> str:
+    """File of a backbone's exported network."""
+    return f"{WORK}/networks/{backbone}.onnx"
+
+
+def report_path(work: str) -> str:
+    """File of a finished piece of work's report; created once."""
+    return f"{WORK}/{work}/report.json"
+
+
+def ended_folder(work: str) -> str:
+    """Folder of the recorded bad ends of a piece of work, one file an attempt."""
+    return f"{WORK}/{work}/ended"
+
+
+def progress_folder(work: str) -> str:
+    """Folder of the running counts of a piece of work; each worker task rewrites its own file there. Never data."""
+    return f"{WORK}/{work}/progress"
+
+
+def random_element() -> str:
+    """Return a folder name that no other process draws."""
+    return secrets.token_hex(8)
+
+
+def scratch_folder(work: str, element: str) -> str:
+    """Folder for what a job writes on the way to its tables."""
+    return f"{WORK}/{work}/scratch/{element}"
+
+
+def staged_folder(table: Table, partition_values: tuple[str, ...], work: str, element: str) -> str:
+    """Folder, fresh for one process, of the Parquet files that a job stages for one table partition."""
+    hive = "/".join(f"{name}={value}" for name, value in zip(table.partition_by, partition_values, strict=True))
+    return f"{table.name}/{hive}/{work}/{element}"

@@ -1,0 +1,159 @@
+"""The manifest: a frozen, sorted, content-addressed list of one whole batch, and what is to be done with each image.
+
+A manifest is a small JSON head and gzip JSON-lines parts of 10,000 entries that Spark reads itself. Its digest covers the
+head, and the head names each part by its SHA-256, so the digest covers everything; no two batch versions share one,
+because the head holds the version's number.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.digests import canonical_json, digest_of
+
+ENTRIES_PER_PART = 10_000
+Action = Literal["compute", "keep", "keep_quarantined", "reuse"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the batch, or one missing image whose row stays.
+
+    Attributes:
+        image_uri: `s3://bucket/` + the raw key.
+        etag: the ETag without quotes.
+        size_bytes: as listed.
+        uploaded_at: ISO 8601 in UTC, as first seen for this (key, ETag).
+        label: the second-to-last path element below the batch, or None.
+        action: `compute` reads the image; `keep` and `keep_quarantined` copy the published row of this (key, ETag);
+            `reuse` copies the vector of `content_sha256` from another published row.
+        group: images that may have equal content share a group, so that one worker task sees them all. Empty unless
+            the action is `compute`.
+        content_sha256: the known content, only for `reuse`.
+        is_missing: published before, no longer listed; its row is kept.
+    """
+
+    image_uri: str
+    etag: str
+    size_bytes: int
+    uploaded_at: str
+    label: str | None
+    action: Action
+    group: str = ""
+    content_sha256: str | None = None
+    is_missing: bool = False
+
+
+ENTRY_DDL = (
+    "image_uri STRING, etag STRING, size_bytes BIGINT, uploaded_at STRING, label STRING, action STRING, group STRING, "
+    "content_sha256 STRING, is_missing BOOLEAN"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of entries: its name in the manifest's folder, the SHA-256 of its text and the number of its lines."""
+
+    name: str
+    sha256: str
+    entries: int
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A fitted PCA model as a job reads it: its id and its file, relative to the warehouse."""
+
+    model_id: str
+    path: str
+    k: int
+
+
+@dataclass(frozen=True)
+class ManifestHead:
+    """What the manifest's digest covers.
+
+    Attributes:
+        batch_id: the partition key.
+        backbone: the whole definition, so that a job needs nothing else to load it.
+        number: the batch version's number: 1 + the highest that any table holds for the batch.
+        model: the PCA model that `reduce` uses, frozen with the batch; None when there is none yet.
+        pixel_limit: width x height above which an image is quarantined unread.
+        listed: objects under the batch, entries that are missing apart.
+        missing: published before, no longer listed.
+        actions: entries by action.
+        features_files: published files, relative to the warehouse, that hold every row to keep or reuse.
+        quarantine_files: published files that hold every quarantine row to keep.
+        parts: the files of entries, in order.
+    """
+
+    batch_id: str
+    backbone: Backbone
+    number: int
+    model: ModelReference | None
+    pixel_limit: int
+    listed: int
+    missing: int
+    actions: dict[str, int]
+    features_files: tuple[str, ...]
+    quarantine_files: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def digest(self) -> str:
+        """The manifest's name."""
+        return digest_of(asdict(self))
+
+    def to_json(self) -> str:
+        """Return the head's text."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ManifestHead":
+        """Return the head of a text that `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(text)
+        fields["backbone"] = Backbone(**fields["backbone"])
+        fields["model"] = ModelReference(**fields["model"]) if fields["model"] else None
+        fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        for name in ("features_files", "quarantine_files"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def write_parts(entries: Iterable[Entry]) -> Iterator[tuple[Part, bytes]]:
+    """Yield (part, gzip bytes) for entries in their order; equal entries give equal bytes.
+
+    Memory holds one part at a time. The gzip header has no time stamp and no name.
+    """
+    lines: list[str] = []
+    number = 0
+    for entry in entries:
+        lines.append(canonical_json(asdict(entry)))
+        if len(lines) == ENTRIES_PER_PART:
+            yield _part(number, lines)
+            number, lines = number + 1, []
+    if lines:
+        yield _part(number, lines)
+
+
+def _part(number: int, lines: list[str]) -> tuple[Part, bytes]:
+    text = ("\n".join(lines) + "\n").encode()
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=6) as file:
+        file.write(text)
+    return Part(f"part-{number:05d}.jsonl.gz", hashlib.sha256(text).hexdigest(), len(lines)), packed.getvalue()
+
+
+def read_part(packed: bytes) -> Iterator[Entry]:
+    """Yield the entries of one part's gzip bytes."""
+    for line in gzip.decompress(packed).decode().splitlines():
+        yield Entry(**json.loads(line))
+
+
+def is_md5(etag: str) -> bool:
+    """Tell whether an ETag has the form of an MD5, so that equal (ETag, size) stands for equal content."""
+    return len(etag) == 32 and all(digit in "0123456789abcdef" for digit in etag)

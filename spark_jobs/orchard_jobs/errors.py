@@ -1,0 +1,20 @@
+"""The one error tree. What to do about a fault depends on its class, never on its text.
+
+Data faults are not here: a bad image is a quarantine row (`contract.quarantine`), not an exception.
+"""
+
+
+class OrchardError(Exception):
+    """Any fault that Orchard reports itself: what, which value, where, and the next step."""
+
+
+class ConfigurationError(OrchardError):
+    """A setting or a file that a person has to mend. Raised before anything is submitted; never retried."""
+
+
+class JobError(OrchardError):
+    """A job could not do its work (network, memory, a lost file). Safe to retry: no path is written twice."""
+
+
+class AuditError(OrchardError):
+    """A check on staged rows failed. Nothing is published, and what was published before is untouched."""

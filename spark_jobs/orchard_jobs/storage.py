@@ -1,0 +1,106 @@
+"""The warehouse's files as objects: read, create once, list. obstore underneath, so `file:` and `s3:` behave alike."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.store import LocalStore, S3Store
+
+from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.errors import JobError
+
+_HASH_CHUNK = 8 * 1024 * 1024
+
+
+def s3_store(bucket: str, prefix: str | None = None) -> S3Store:
+    """Return a store of one bucket, with the endpoint and credentials that the AWS_* environment names."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    if endpoint:
+        options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+    client = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
+    return S3Store(bucket, prefix=prefix, client_options=client, **options)
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """One warehouse. Every path is relative to its URI; instances can be pickled to a worker.
+
+    Attributes:
+        uri: `file:///...` or `s3://bucket/prefix`, without a trailing slash.
+    """
+
+    uri: str
+
+    @classmethod
+    def at(cls, text: str) -> "Warehouse":
+        """Return the warehouse of a path or URI; ConfigurationError when it is neither."""
+        return cls(warehouse_uri(text))
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    @cached_property
+    def _store(self) -> Any:
+        if self.uri.startswith("file://"):
+            root = Path(self.uri.removeprefix("file://"))
+            root.mkdir(parents=True, exist_ok=True)
+            return LocalStore(root)
+        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        return s3_store(bucket, prefix or None)
+
+    def uri_of(self, path: str) -> str:
+        """Return a relative path as Spark's readers and writers take it."""
+        return f"{self.uri}/{path}"
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; JobError when it is not there."""
+        found = self.read_if_there(path)
+        if found is None:
+            raise JobError(f"{self.uri}/{path} is not there: it was removed, or the run that writes it never finished")
+        return found
+
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None."""
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file unless one is there; tell whether this call wrote it. Two writers at once: one wins."""
+        try:
+            obstore.put(self._store, path, content, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def rewrite(self, path: str, content: bytes) -> None:
+        """Write a file in any case. Only for running counts, never for data."""
+        obstore.put(self._store, path, content)
+
+    def size(self, path: str) -> int | None:
+        """Return a file's size in bytes, or None when it is not there."""
+        try:
+            return int(obstore.head(self._store, path)["size"])
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def list(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield (path, size) of every file below a folder, in no particular order."""
+        for page in obstore.list(self._store, prefix=folder):
+            for item in page:
+                yield item["path"], int(item["size"])
+
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of a file, read in chunks."""
+        found = hashlib.sha256()
+        for chunk in obstore.get(self._store, path).stream(min_chunk_size=_HASH_CHUNK):
+            found.update(chunk)
+        return found.hexdigest()
