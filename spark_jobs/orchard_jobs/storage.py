@@ -85,6 +85,10 @@ class Warehouse:
         """Write a file in any case. Only for running counts, never for data."""
         obstore.put(self._store, path, content)
 
+    def open(self, path: str) -> Any:
+        """Return a file for reading with seek, so that a Parquet reader takes only what it needs."""
+        return obstore.open_reader(self._store, path)
+
     def size(self, path: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
         try:
