@@ -1,6 +1,7 @@
 """The warehouse's files as objects: read, create once, list. obstore underneath, so `file:` and `s3:` behave alike."""
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,32 @@ def s3_store(bucket: str, prefix: str | None = None) -> S3Store:
     options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-    client = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
+    client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
     return S3Store(bucket, prefix=prefix, client_options=client, **options)
+
+
+class _SeekableFile(io.RawIOBase):
+    """obstore's reader under Python's file protocol: pyarrow asks for `closed` and `readable`, which the reader lacks."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._reader.read(len(buffer))
+        buffer[: len(found)] = memoryview(found)
+        return len(found)
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,7 @@ class Warehouse:
 
     def open(self, path: str) -> Any:
         """Return a file for reading with seek, so that a Parquet reader takes only what it needs."""
-        return obstore.open_reader(self._store, path)
+        return _SeekableFile(obstore.open_reader(self._store, path))
 
     def size(self, path: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
