@@ -1,0 +1,40 @@
+# Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
+.DEFAULT_GOAL := help
+.PHONY: help setup run stop status upload clean test lint
+
+BOOTSTRAP_PYTHON := $(or $(ORCHARD_PYTHON),$(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null))))
+AIRFLOW_BIN := .venv/airflow/bin
+# `stop`, `status` and `clean` must work without the environments, too.
+SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BIN)/python,$(BOOTSTRAP_PYTHON)) -m orchard_sandbox
+
+help: ## this list
+	@echo "Orchard: image batches in S3 to tables of CNN features and PCA features."
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+setup: ## build the environments (.venv) from the pinned files
+	$(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PATH, but Orchard needs Python 3.11, 3.12 or 3.13: install one or set ORCHARD_PYTHON))
+	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py
+
+run: setup ## set up, start the stack, upload and run: IMAGES=folder BATCHES="a b" BATCH=date WAREHOUSE=uri
+	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox run
+
+upload: setup ## upload only what differs to the running stack: IMAGES=folder BATCHES="a b" BATCH=date
+	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox upload
+
+status: ## what runs, and where
+	@$(SANDBOX) status
+
+stop: ## end every process of the stack; uploads and tables stay
+	@$(SANDBOX) stop
+
+clean: ## stop, and remove .orchard; the environments stay
+	@$(SANDBOX) clean
+
+test: setup ## all tests
+	@$(AIRFLOW_BIN)/python -m pytest
+
+lint: setup ## formatting, lint, types, import rules
+	@$(AIRFLOW_BIN)/ruff check .
+	@$(AIRFLOW_BIN)/ruff format --check .
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox
+	@$(AIRFLOW_BIN)/lint-imports
