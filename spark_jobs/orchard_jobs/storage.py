@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotFoundError
@@ -16,17 +16,20 @@ from obstore.store import LocalStore, S3Store
 from orchard_jobs.contract.layout import warehouse_uri
 from orchard_jobs.errors import JobError
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 _HASH_CHUNK = 8 * 1024 * 1024
 
 
-def s3_store(bucket: str, prefix: str | None = None) -> S3Store:
+def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig | None" = None) -> S3Store:
     """Return a store of one bucket, with the endpoint and credentials that the AWS_* environment names."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
-    return S3Store(bucket, prefix=prefix, client_options=client, **options)
+    return S3Store(bucket, prefix=prefix, client_options=client, retry_config=retry_config, **options)
 
 
 class _SeekableFile(io.RawIOBase):

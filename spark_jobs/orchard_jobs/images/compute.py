@@ -1,0 +1,278 @@
+"""The pipeline of one worker task: a source's images to features or quarantine outcomes. No Spark, no storage.
+
+Fetching and decoding run in a thread of their own, ahead of the network; both release the GIL where it counts.
+"""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard_jobs.contract.manifest import Entry
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.errors import JobError
+from orchard_jobs.images.backbones import Network
+from orchard_jobs.images.decode import Decoded, Rejected, decode
+from orchard_jobs.images.sources import Vanished
+
+# Measured with onnxruntime on one thread: larger batches leave the processor's cache, a batch of 1 gains nothing.
+BATCH = 8
+# Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
+_HELD = 64
+_DECODED_AHEAD = 4 * BATCH
+
+
+@dataclass(frozen=True)
+class Good:
+    """An image with features.
+
+    Attributes:
+        entry: the manifest's entry.
+        content_sha256: 64 hex digits, of the file's bytes.
+        width: pixels after EXIF rotation.
+        height: likewise.
+        features: float32 [dimension].
+        is_network_run: whether this image was put through the network; False for a duplicate of one that was.
+    """
+
+    entry: Entry
+    content_sha256: str
+    width: int
+    height: int
+    features: NDArray[np.float32]
+    is_network_run: bool
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A quarantined image; `content_sha256` is None when it was never read."""
+
+    entry: Entry
+    reason: Reason
+    message: str
+    content_sha256: str | None
+
+
+Outcome = Good | Bad
+
+
+@dataclass
+class Tally:
+    """What a task counts for the job's report; tallies of many tasks add up.
+
+    Attributes:
+        images: outcomes yielded.
+        network_runs: images put through the network.
+        busy_seconds: the network at work.
+        waiting_seconds: the network waiting for the next decoded image.
+    """
+
+    images: int = 0
+    network_runs: int = 0
+    busy_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.images + other.images,
+            self.network_runs + other.network_runs,
+            self.busy_seconds + other.busy_seconds,
+            self.waiting_seconds + other.waiting_seconds,
+        )
+
+
+def compute(
+    source: Iterable[tuple[Entry, bytes | Vanished]],
+    network: Network,
+    pixel_limit: int,
+    tally: Tally,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[Outcome]:
+    """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
+
+    Among entries of one `group`, which must stand together, each content is decoded and run once; a duplicate of a good
+    image shares its features, a duplicate of a bad one its reason.
+
+    Args:
+        source: entries with their bytes; iterated in a thread of its own, and closed there.
+        network: the loaded backbone.
+        pixel_limit: width x height above which an image is quarantined.
+        tally: added to as the work goes on.
+        on_progress: called with the number of outcomes so far, after each; it should be cheap.
+
+    Raises:
+        JobError: the network failed on a batch. What the source raises is passed on.
+    """
+    batch = _Batch(network)
+    with closing(_ahead(_decode_all(source, pixel_limit, network.input_pixels), tally)) as images:
+        for image in images:
+            batch.hold(image)
+            if batch.is_full:
+                yield from _counted(batch.finish(tally), tally, on_progress)
+        yield from _counted(batch.finish(tally), tally, on_progress)
+
+
+def _counted(outcomes: list[Outcome], tally: Tally, on_progress: Callable[[int], None]) -> Iterator[Outcome]:
+    for outcome in outcomes:
+        tally.images += 1
+        on_progress(tally.images)
+        yield outcome
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An entry on its way; `found` is None for a content that its group has seen before."""
+
+    entry: Entry
+    content_sha256: str | None
+    found: Decoded | Rejected | None
+
+
+def _decode_all(
+    source: Iterable[tuple[Entry, bytes | Vanished]], pixel_limit: int, input_pixels: int
+) -> Generator[_Image, None, None]:
+    group: str | None = None
+    seen: set[str] = set()
+    with _closed_at_last(source):
+        for entry, content in source:
+            if entry.group != group:
+                group, seen = entry.group, set()
+            if isinstance(content, Vanished):
+                yield _Image(entry, None, Rejected(Reason.VANISHED, content.message))
+                continue
+            content_sha256 = hashlib.sha256(content).hexdigest()
+            is_new = content_sha256 not in seen
+            seen.add(content_sha256)
+            yield _Image(entry, content_sha256, decode(content, pixel_limit, input_pixels) if is_new else None)
+
+
+def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
+    return closing(source) if hasattr(source, "close") else nullcontext(source)
+
+
+@dataclass
+class _Batch:
+    """Entries in order until enough of them need the network; remembers the contents of the last entry's group."""
+
+    network: Network
+    held: list[_Image] = field(default_factory=list)
+    squares: list[NDArray[np.uint8]] = field(default_factory=list)
+    group: str | None = None
+    known: dict[str, Outcome] = field(default_factory=dict)
+
+    def hold(self, image: _Image) -> None:
+        self.held.append(image)
+        if isinstance(image.found, Decoded):
+            self.squares.append(image.found.pixels)
+
+    @property
+    def is_full(self) -> bool:
+        return not self.squares or len(self.squares) == BATCH or len(self.held) >= _HELD
+
+    def finish(self, tally: Tally) -> list[Outcome]:
+        """Run what is held and return its outcomes in order."""
+        vectors = iter(self._run(tally)) if self.squares else iter(())
+        outcomes = [self._outcome(image, vectors) for image in self.held]
+        self.held, self.squares = [], []
+        return outcomes
+
+    def _run(self, tally: Tally) -> NDArray[np.float32]:
+        pixels = np.stack(self.squares)
+        started = time.perf_counter()
+        try:
+            features = self.network(pixels)
+        except Exception as error:
+            raise JobError(
+                f"the network failed on {len(pixels)} images, the first held is {self.held[0].entry.image_uri!r}: {error}: "
+                "check the worker's memory; the images themselves had decoded"
+            ) from error
+        tally.busy_seconds += time.perf_counter() - started
+        tally.network_runs += len(pixels)
+        expected = (len(pixels), self.network.dimension)
+        if features.shape != expected or features.dtype != np.float32:
+            raise JobError(
+                f"the network gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew"
+            )
+        return features
+
+    def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
+        if image.entry.group != self.group:
+            self.group, self.known = image.entry.group, {}
+        outcome = self._first(image, vectors)
+        if image.content_sha256 is not None:
+            self.known.setdefault(image.content_sha256, outcome)
+        return outcome
+
+    def _first(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
+        match image.found:
+            case Decoded(_, width, height):
+                assert image.content_sha256 is not None
+                return Good(image.entry, image.content_sha256, width, height, next(vectors), True)
+            case Rejected(reason, message):
+                return Bad(image.entry, reason, message, image.content_sha256)
+            case None:
+                assert image.content_sha256 is not None
+                return _of_duplicate(image.entry, self.known[image.content_sha256])
+
+
+def _of_duplicate(entry: Entry, first: Outcome) -> Outcome:
+    if isinstance(first, Bad):
+        return Bad(entry, first.reason, first.message, first.content_sha256)
+    return Good(entry, first.content_sha256, first.width, first.height, first.features, False)
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+def _ahead(images: Generator[_Image, None, None], tally: Tally) -> Generator[_Image, None, None]:
+    """Iterate in a thread of its own, some images ahead, and tally how long the taker waited."""
+    taken: queue.Queue[_Image | _End] = queue.Queue(_DECODED_AHEAD)
+    is_stopped = threading.Event()
+    thread = threading.Thread(target=_produce, args=(images, taken, is_stopped), name="decode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            started = time.perf_counter()
+            image = taken.get()
+            tally.waiting_seconds += time.perf_counter() - started
+            if isinstance(image, _End):
+                if image.error is not None:
+                    raise image.error
+                return
+            yield image
+    finally:
+        is_stopped.set()
+        # Joined, for the source may be Spark's own stream: nobody else may read it while this thread still does.
+        while thread.is_alive():
+            _drain(taken)
+            thread.join(0.05)
+
+
+def _produce(
+    images: Generator[_Image, None, None], taken: "queue.Queue[_Image | _End]", is_stopped: threading.Event
+) -> None:
+    error: BaseException | None = None
+    try:
+        with closing(images):
+            for image in images:
+                taken.put(image)
+                if is_stopped.is_set():
+                    break
+    except BaseException as raised:
+        error = raised
+    finally:
+        taken.put(_End(error))
+
+
+def _drain(taken: "queue.Queue[_Image | _End]") -> None:
+    while not taken.empty():
+        taken.get_nowait()

@@ -1,0 +1,190 @@
+"""Fetch the bytes of a manifest's entries, many at once and ahead of whoever takes them. Knows nothing of pixels.
+
+A `source` is any iterable of (entry, bytes or `Vanished`); `fetch` is the one for platforms whose workers have a network.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.store import LocalStore, from_url
+
+from orchard_jobs.contract.layout import split_image_uri
+from orchard_jobs.contract.manifest import Entry
+from orchard_jobs.errors import JobError
+from orchard_jobs.storage import s3_store
+
+
+@dataclass(frozen=True)
+class Vanished:
+    """An object that is gone, or is no longer the one that was listed."""
+
+    message: str
+
+
+Fetched = tuple[Entry, bytes | Vanished]
+_Reader = Callable[[Entry, str], bytes | Vanished]
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """How far and how stubbornly to fetch ahead.
+
+    Attributes:
+        at_once: objects under way or waiting to be taken.
+        ahead_bytes: their listed bytes together; one object above it is fetched alone.
+        retries: further attempts of one request after a network error, a 5xx answer or throttling.
+        retry_seconds: no further attempt after so long.
+    """
+
+    at_once: int = 32
+    ahead_bytes: int = 64 * 1024 * 1024
+    retries: int = 10
+    retry_seconds: float = 180.0
+
+
+def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Generator[Fetched, None, None]:
+    """Yield each entry with its object's bytes, or with `Vanished`, in the order of the entries.
+
+    Objects are read only as they were listed: with If-Match on the ETag, save from `file:`, where an ETag is not kept.
+
+    Raises:
+        JobError: access is denied, the bucket is not there, or the store still fails after the last attempt.
+    """
+    bounds = limits or FetchLimits()
+    readers = _Readers(bounds)
+    ahead: deque[tuple[Entry, Future[bytes | Vanished]]] = deque()
+    ahead_bytes = 0
+    threads = ThreadPoolExecutor(bounds.at_once, thread_name_prefix="fetch")
+    try:
+        for entry in entries:
+            while ahead and (len(ahead) >= bounds.at_once or ahead_bytes + entry.size_bytes > bounds.ahead_bytes):
+                first, result = ahead.popleft()
+                yield first, result.result()
+                ahead_bytes -= first.size_bytes
+            store, key = split_image_uri(entry.image_uri)
+            ahead.append((entry, threads.submit(readers.of(store, key), entry, key)))
+            ahead_bytes += entry.size_bytes
+        while ahead:
+            first, result = ahead.popleft()
+            yield first, result.result()
+    finally:
+        # Not waited for: a request that is being retried would hold up the error that ended this.
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Readers:
+    """One reader a store and kind of key, made when first needed."""
+
+    def __init__(self, limits: FetchLimits) -> None:
+        self._limits = limits
+        self._made: dict[tuple[str, bool], _Reader] = {}
+
+    def of(self, store: str, key: str) -> _Reader:
+        wanted = (store, store.startswith("s3://") and _is_odd(key))
+        if wanted not in self._made:
+            try:
+                self._made[wanted] = _boto_reader(store, self._limits) if wanted[1] else _obstore_reader(store, self._limits)
+            except Exception as error:
+                raise JobError(
+                    f"cannot open the store {store} for its first image, key {key!r}: {error}: "
+                    "check the region, the endpoint and the credentials of the workers"
+                ) from error
+        return self._made[wanted]
+
+
+def _is_odd(key: str) -> bool:
+    """Tell whether obstore would refuse or alter a key that S3 allows."""
+    return any(element in ("", ".", "..") for element in key.split("/")) or any(
+        character < " " or character == "\x7f" for character in key
+    )
+
+
+def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+    retries: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(seconds=limits.retry_seconds)}
+    store: Any
+    if store_uri == "file:///":
+        store = LocalStore("/")
+    elif store_uri.startswith("s3://"):
+        store = s3_store(store_uri.removeprefix("s3://"), retry_config=retries)
+    else:
+        store = from_url(store_uri, retry_config=retries)
+    is_matched = store_uri != "file:///"
+
+    def read(entry: Entry, key: str) -> bytes | Vanished:
+        try:
+            return bytes(obstore.get(store, key, options={"if_match": entry.etag} if is_matched else None).bytes())
+        except PreconditionError:
+            return _changed(entry)
+        except (NotFoundError, FileNotFoundError) as error:
+            if "<Code>NoSuchBucket</Code>" in str(error):
+                raise _no_bucket(entry, error) from error
+            return _gone()
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            raise _denied(entry, error) from error
+        except Exception as error:
+            raise _failed(entry, error) from error
+
+    return read
+
+
+def _boto_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    bucket = store_uri.removeprefix("s3://")
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": limits.retries + 1}, max_pool_connections=limits.at_once
+    )
+    # The region as storage.s3_store takes it: boto3 alone would not look at AWS_REGION.
+    client = boto3.client("s3", region_name=s3_store(bucket).config.get("region"), config=config)
+
+    def read(entry: Entry, key: str) -> bytes | Vanished:
+        try:
+            content: bytes = client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{entry.etag}"')["Body"].read()
+            return content
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if error.response["Error"]["Code"] == "NoSuchBucket":
+                raise _no_bucket(entry, error) from error
+            if status == 404:
+                return _gone()
+            if status == 412:
+                return _changed(entry)
+            raise (_denied if status in (401, 403) else _failed)(entry, error) from error
+        except Exception as error:
+            raise _failed(entry, error) from error
+
+    return read
+
+
+def _gone() -> Vanished:
+    return Vanished("gone since it was listed")
+
+
+def _changed(entry: Entry) -> Vanished:
+    return Vanished(f"changed since it was listed: its ETag is no longer {entry.etag}")
+
+
+def _no_bucket(entry: Entry, error: Exception) -> JobError:
+    return JobError(
+        f"the bucket of {entry.image_uri!r} is not there: {error}: check its name and the workers' AWS_ENDPOINT_URL"
+    )
+
+
+def _denied(entry: Entry, error: Exception) -> JobError:
+    return JobError(
+        f"access denied to {entry.image_uri!r}: {error}: let the job's role read (s3:GetObject) every listed image"
+    )
+
+
+def _failed(entry: Entry, error: Exception) -> JobError:
+    return JobError(
+        f"cannot read {entry.image_uri!r}: {error}: nothing is published; run the task again once the store answers"
+    )
