@@ -1,0 +1,1 @@
+"""The embedded default: an S3 stand-in, an Airflow supervisor and sample images; production code does not know of it."""

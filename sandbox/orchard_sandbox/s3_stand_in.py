@@ -1,0 +1,139 @@
+"""The S3 stand-in: moto's server as a process of its own, on loopback, whose objects outlive it.
+
+After each request, and before its answer is sent, every object that the request changed is on disk; a start loads them
+again with their ETags and times. Any credentials are accepted. It knows nothing of batches or images.
+
+A process of its own because delta-rs and moto in one process deadlock: delta-rs holds the GIL while it waits.
+"""
+
+import argparse
+import inspect
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3.models import FakeKey, S3Backend, s3_backends
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+
+LANDING_BUCKET = "landing"
+
+
+class Persistence:
+    """Notes which objects a request changes in moto's memory, and brings their files up to date at its end."""
+
+    def __init__(self, backend: S3Backend, folder: ObjectFolder) -> None:
+        self._backend = backend
+        self._folder = folder
+        self._request = threading.local()
+        # Two requests for one key end in the order in which they write its file: each writes what memory holds by then.
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    def load(self) -> None:
+        """Fill moto's memory from the disk, and make the landing bucket when it is not there."""
+        for bucket in {*self._folder.buckets(), LANDING_BUCKET}:
+            self._backend.create_bucket(bucket, "us-east-1")
+            self._folder.add_bucket(bucket)
+            for stored, content in self._folder.read_all(bucket):
+                key = self._backend.put_object(bucket, stored.key, content, etag=stored.etag)
+                key.last_modified = datetime.fromisoformat(stored.last_modified)
+                key.set_metadata(stored.metadata)
+
+    def watch(self) -> None:
+        """Have moto tell which objects change: every kind of PUT, copy, multipart and DELETE ends in one of these three."""
+        for name in ("put_object", "delete_object", "create_bucket"):
+            setattr(S3Backend, name, self._noting(getattr(S3Backend, name)))
+
+    def _noting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def note(*args: Any, **named: Any) -> Any:
+            given = signature.bind(*args, **named).arguments
+            self._changed().add((given["bucket_name"], given.get("key_name", "")))
+            return original(*args, **named)
+
+        return note
+
+    def _changed(self) -> set[tuple[str, str]]:
+        if not hasattr(self._request, "changed"):
+            self._request.changed = set()
+        return self._request.changed  # type: ignore[no-any-return]
+
+    def wrap(self, application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+        """Return the WSGI application that stores before it answers."""
+
+        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            self._changed().clear()
+            response = application(environ, start_response)
+            for bucket, key in self._changed():
+                self._store(bucket, key)
+            return response
+
+        return answer
+
+    def _store(self, bucket_name: str, key_name: str) -> None:
+        bucket = self._backend.buckets.get(bucket_name)
+        if bucket is None:
+            return
+        if not key_name:
+            self._folder.add_bucket(bucket_name)
+            return
+        with self._locks[hash((bucket_name, key_name)) % len(self._locks)]:
+            key = bucket.keys.get(key_name)
+            if isinstance(key, FakeKey):
+                self._folder.write(bucket_name, stored_form(key), key.value)
+            else:
+                self._folder.remove(bucket_name, key_name)
+
+
+def stored_form(key: FakeKey) -> StoredObject:
+    """Return what is kept of an object in moto's memory."""
+    metadata = {name: value for name, value in key.metadata.items() if isinstance(value, str)}
+    return StoredObject(key.name, key.etag.strip('"'), key.last_modified.isoformat(), metadata)
+
+
+def start_server(folder: Path, port: int) -> BaseWSGIServer:
+    """Return a listening server with everything that the folder holds; `port` 0 takes a free one."""
+    persistence = Persistence(s3_backends[DEFAULT_ACCOUNT_ID]["aws"], ObjectFolder(folder))
+    persistence.load()
+    persistence.watch()
+    application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
+    try:
+        return make_server("127.0.0.1", port, application, threaded=True, request_handler=MotoRequestHandler)
+    except (OSError, SystemExit):  # werkzeug exits when somebody has taken the port
+        return make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+
+
+def write_address(path: Path, port: int) -> None:
+    """Tell the address to who started this process; it is there whole or not at all."""
+    fresh = path.with_suffix(".part")
+    fresh.write_text(f"http://127.0.0.1:{port}")
+    os.replace(fresh, path)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--folder", type=Path, required=True, help="where the objects lie")
+    parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
+    parser.add_argument("--port", type=int, default=0, help="tried first")
+    arguments = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request would fill the disk
+    server = start_server(arguments.folder, arguments.port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # shutdown() waits for the serving loop, which this very thread runs.
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    write_address(arguments.address_file, server.port)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

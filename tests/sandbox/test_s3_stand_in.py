@@ -1,0 +1,145 @@
+"""The S3 stand-in as a real process: what was answered with success outlives a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
+ODD_KEYS = ["a b", "é日本", "+%2F", "#?&<c>", "a//b", "/lead", "x/", "x/../y", "tab\there", "k" * 1024, "\U0001f34e"]
+
+
+class StandIn:
+    """A stand-in over one folder that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, port: int = 0) -> Any:
+        address = self.folder / "address"
+        address.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(self.folder / "landing")]
+        self.process = subprocess.Popen(
+            [*command, "--address-file", str(address), "--port", str(port)], env={**os.environ, "PYTHONPATH": str(SANDBOX)}
+        )
+        deadline = time.monotonic() + 60
+        while not address.exists():
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        self.address = address.read_text()
+        return boto3.client(
+            "s3", endpoint_url=self.address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
+        )
+
+    def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    stand_in = StandIn(tmp_path)
+    yield stand_in
+    if stand_in.process is not None and stand_in.process.poll() is None:
+        stand_in.end(signal.SIGKILL)
+
+
+def listing(s3: Any) -> list[tuple[Any, ...]]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="landing")
+    return [(o["Key"], o["ETag"], o["Size"], o["LastModified"]) for page in pages for o in page.get("Contents", [])]
+
+
+def content(s3: Any, key: str) -> bytes:
+    body: bytes = s3.get_object(Bucket="landing", Key=key)["Body"].read()
+    return body
+
+
+def test_every_change_outlives_a_kill(stand_in: StandIn) -> None:
+    s3 = stand_in.start()
+    for key in ("kept", "overwritten", "deleted", "one of many", "copied"):
+        s3.put_object(Bucket="landing", Key=key, Body=key.encode(), ContentType="image/jpeg", Metadata={"by": "me"})
+    s3.put_object(Bucket="landing", Key="overwritten", Body=b"second")
+    s3.delete_object(Bucket="landing", Key="deleted")
+    s3.delete_objects(Bucket="landing", Delete={"Objects": [{"Key": "one of many"}]})
+    s3.copy_object(Bucket="landing", Key="copy", CopySource={"Bucket": "landing", "Key": "copied"})
+    upload = s3.create_multipart_upload(Bucket="landing", Key="large")["UploadId"]
+    parts = [
+        s3.upload_part(Bucket="landing", Key="large", UploadId=upload, PartNumber=number, Body=body)
+        for number, body in ((1, b"a" * 5 * 2**20), (2, b"b"))
+    ]
+    s3.complete_multipart_upload(
+        Bucket="landing",
+        Key="large",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": n + 1, "ETag": part["ETag"]} for n, part in enumerate(parts)]},
+    )
+    s3.create_bucket(Bucket="another")
+    before = listing(s3)
+    stand_in.end(signal.SIGKILL)
+    s3 = stand_in.start()
+    assert listing(s3) == before
+    assert [key for key, *_ in before] == ["copied", "copy", "kept", "large", "overwritten"]
+    assert {key: etag for key, etag, *_ in before}["large"].endswith('-2"')
+    assert content(s3, "overwritten") == b"second"
+    assert content(s3, "copy") == b"copied"
+    assert len(content(s3, "large")) == 5 * 2**20 + 1
+    head = s3.head_object(Bucket="landing", Key="kept")
+    assert (head["ContentType"], head["Metadata"]) == ("image/jpeg", {"by": "me"})
+    assert {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} == {"landing", "another"}
+
+
+def test_odd_keys_and_bytes_outlive_a_kill(stand_in: StandIn) -> None:
+    s3 = stand_in.start()
+    for key in ODD_KEYS:
+        s3.put_object(Bucket="landing", Key=key, Body=b"\n{}\n" + key.encode())
+    stand_in.end(signal.SIGKILL)
+    s3 = stand_in.start()
+    assert {key for key, *_ in listing(s3)} == set(ODD_KEYS)
+    assert all(content(s3, key) == b"\n{}\n" + key.encode() for key in ODD_KEYS)
+
+
+def test_a_conditional_put_that_is_refused_changes_nothing(stand_in: StandIn) -> None:
+    s3 = stand_in.start()
+    s3.put_object(Bucket="landing", Key="once", Body=b"first", IfNoneMatch="*")
+    with pytest.raises(ClientError):
+        s3.put_object(Bucket="landing", Key="once", Body=b"second", IfNoneMatch="*")
+    stand_in.end(signal.SIGKILL)
+    assert content(stand_in.start(), "once") == b"first"
+
+
+def test_ten_thousand_objects_are_listed_and_half_written_files_are_removed(stand_in: StandIn) -> None:
+    from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+
+    folder = ObjectFolder(stand_in.folder / "landing")
+    for number in range(10_000):
+        folder.write("landing", StoredObject(f"images/{number:05}", "0" * 32, "2026-01-05T10:00:00.123456", {}), b"x")
+    half = next((stand_in.folder / "landing" / "landing").glob("??/*")).with_suffix(".abcd.part")
+    half.write_bytes(b"half")
+    s3 = stand_in.start()
+    assert len(listing(s3)) == 10_000
+    assert not half.exists()
+
+
+def test_it_ends_on_sigterm_and_takes_its_former_port_again_unless_it_is_taken(tmp_path: Path) -> None:
+    one, two = StandIn(tmp_path / "one"), StandIn(tmp_path / "two")
+    one.folder.mkdir()
+    two.folder.mkdir()
+    one.start()
+    port = int(one.address.rpartition(":")[2])
+    assert one.end(signal.SIGTERM) == 0
+    one.start(port)
+    assert one.address.endswith(f":{port}")
+    two.start(port)
+    assert not two.address.endswith(f":{port}")
+    assert (one.end(signal.SIGTERM), two.end(signal.SIGTERM)) == (0, 0)
