@@ -1,0 +1,227 @@
+"""The audit of a staged batch version: its manifest, its files, its rows, and what they add up to."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
+from orchard_jobs.audit.ledger import LEDGER_CHECKS, Ledger
+from orchard_jobs.audit.moments import MOMENTS_CHECK, ColumnSums, check_moments
+from orchard_jobs.audit.projection import PCA_CHECKS, check_projected
+from orchard_jobs.audit.rows import (
+    CONTENT_CHECK,
+    FEATURES_CHECKS,
+    QUARANTINE_CHECKS,
+    ROW_CHECKS,
+    VECTOR_CHECKS,
+    check_features,
+    check_reasons,
+    check_rows,
+    check_vectors,
+)
+from orchard_jobs.audit.verdict import Findings, Verdict
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
+from orchard_jobs.contract.jobs import BatchVersion, JobReport
+from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_part
+from orchard_jobs.storage import Warehouse
+
+MANIFEST_CHECK = {"manifest": "the manifest's parts, keys and counts are those that its head names"}
+COUNT_CHECKS = {
+    "counts": "listed = featurized + reused + quarantined, and all counts are those of manifest, report and rows alike",
+    "quarantined_share": "no larger share of the listed images is quarantined than the policy allows",
+}
+
+
+@dataclass(frozen=True)
+class AuditPolicy:
+    """When bad images are too many.
+
+    Attributes:
+        max_quarantined_share: the largest share of the listed images that may be quarantined.
+        min_quarantined: the share is only judged where more images than this are quarantined.
+    """
+
+    max_quarantined_share: float = 0.2
+    min_quarantined: int = 10
+
+
+@dataclass(frozen=True)
+class _Batch:
+    warehouse: Warehouse
+    head: ManifestHead
+    featurize: JobReport
+    reduce: JobReport | None
+    findings: Findings
+    ledger: Ledger
+    sums: ColumnSums
+
+    def rows_of(self, table: Table) -> Iterator[Rows]:
+        for partition in self.featurize.of_table(table.name):
+            for file in partition.files:
+                yield from read_rows(self.warehouse, table, file.path)
+
+
+def audit_batch(
+    warehouse: Warehouse, head: ManifestHead, featurize: JobReport, reduce: JobReport | None, policy: AuditPolicy
+) -> Verdict:
+    """Return the verdict on a staged batch version.
+
+    Rows are judged only if the reports, the manifest and the files are sound; a warning says so. Memory holds about 300
+    bytes an image and the rows of one chunk.
+
+    Args:
+        warehouse: where manifest and files lie.
+        head: the manifest's head; its parts are read from the warehouse.
+        featurize: the report of `featurize`; exactly its files are read.
+        reduce: the report of `reduce`; None if and only if the manifest names no model.
+        policy: when bad images are too many.
+
+    Raises:
+        AuditError: a file cannot be decoded.
+    """
+    batch = _Batch(warehouse, head, featurize, reduce, Findings(), Ledger(head.digest), ColumnSums(head.backbone.dimension))
+    batch.findings.judge(REPORT_CHECK | MANIFEST_CHECK)
+    _check_reports(batch)
+    _check_manifest(batch)
+    if batch.findings.has_failed():
+        batch.findings.warn("files and rows were not judged, since the reports or the manifest are not as asked")
+        return batch.findings.verdict()
+    batch.findings.judge(FILE_CHECKS)
+    for report in (featurize, reduce) if reduce else (featurize,):
+        check_files(warehouse, report, batch.findings)
+    if batch.findings.has_failed():
+        batch.findings.warn("rows were not judged, since the files are not as reported")
+        return batch.findings.verdict()
+    _check_all_rows(batch)
+    _check_counts(batch, policy)
+    return batch.findings.verdict()
+
+
+def _check_reports(batch: _Batch) -> None:
+    head, findings = batch.head, batch.findings
+    partition = (head.backbone.id, head.batch_id)
+    wanted = [(FEATURES.name, partition), (QUARANTINE.name, partition)]
+    # The moments are a cache: a batch may do without.
+    wanted += [(MOMENTS.name, partition)] if batch.featurize.of_table(MOMENTS.name) else []
+    differences = report_differences(batch.featurize, "featurize", head.digest, head.backbone.id, wanted)
+    findings.extend("report", "report", differences)
+    if (batch.reduce is None) != (head.model is None):
+        findings.add("report", "report", f"reduce: model {head.model}, report {'missing' if head.model else 'there'}")
+    elif batch.reduce and head.model:
+        wanted = [(PCA_FEATURES.name, (head.model.model_id, head.batch_id))]
+        findings.extend(
+            "report", "report", report_differences(batch.reduce, "reduce", head.digest, head.backbone.id, wanted)
+        )
+
+
+def _check_manifest(batch: _Batch) -> None:
+    head, ledger, findings = batch.head, batch.ledger, batch.findings
+    for part in head.parts:
+        path = _part_path(head, part)
+        try:
+            findings.extend("manifest", path, _expect_part(batch, part))
+        except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
+            findings.add("manifest", path, f"cannot be read: {error}")
+    if (ledger.listed, ledger.entries_missing) != (head.listed, head.missing):
+        counted = f"{ledger.listed} listed and {ledger.entries_missing} missing entries"
+        findings.add("manifest", "manifest", f"the parts hold {counted}, the head names {head.listed} and {head.missing}")
+
+
+def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
+    packed = batch.warehouse.read_if_there(_part_path(batch.head, part))
+    if packed is None:
+        yield "is not there"
+        return
+    if hashlib.sha256(gzip.decompress(packed)).hexdigest() != part.sha256:
+        yield f"its text does not have SHA-256 {part.sha256}"
+        return
+    for entry in read_part(packed):
+        if not batch.ledger.expect(entry):
+            yield f"{entry.image_uri} stands twice"
+
+
+def _part_path(head: ManifestHead, part: Part) -> str:
+    return f"{manifest_folder(head.digest)}/{part.name}"
+
+
+def _entries(batch: _Batch) -> Iterator[Entry]:
+    for part in batch.head.parts:
+        yield from read_part(batch.warehouse.read(_part_path(batch.head, part)))
+
+
+def _check_all_rows(batch: _Batch) -> None:
+    batch.findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | FEATURES_CHECKS | QUARANTINE_CHECKS | LEDGER_CHECKS)
+    _check_features(batch)
+    _check_quarantine(batch)
+    batch.findings.extend("keys", "manifest", batch.ledger.lost(_entries(batch)))
+    _check_moments(batch)
+    _check_projection(batch)
+
+
+def _check_features(batch: _Batch) -> None:
+    for rows in batch.rows_of(FEATURES):
+        check_rows(rows, batch.head.digest, batch.findings)
+        vectors = check_vectors(rows, "features", batch.head.backbone.dimension, batch.findings)
+        check_features(rows, vectors, batch.findings)
+        batch.ledger.see(rows, batch.findings)
+        batch.ledger.see_vectors(rows, vectors, batch.findings)
+        batch.sums.add(vectors.matrix)
+
+
+def _check_quarantine(batch: _Batch) -> None:
+    for rows in batch.rows_of(QUARANTINE):
+        check_rows(rows, batch.head.digest, batch.findings)
+        check_reasons(rows, batch.findings)
+        batch.ledger.see(rows, batch.findings)
+
+
+def _check_moments(batch: _Batch) -> None:
+    staged = sum(partition.rows for partition in batch.featurize.of_table(MOMENTS.name))
+    if staged == 0:
+        return
+    batch.findings.judge(MOMENTS_CHECK)
+    if staged > 1:
+        batch.findings.add("moments", "report", f"{staged} rows are staged")
+    for rows in batch.rows_of(MOMENTS):
+        check_rows(rows, batch.head.digest, batch.findings)
+        check_moments(rows, batch.sums, batch.findings)
+
+
+def _check_projection(batch: _Batch) -> None:
+    if batch.reduce is None or batch.head.model is None:
+        return
+    batch.findings.judge(PCA_CHECKS)
+    head = batch.head
+    files = tuple(file.path for partition in batch.featurize.of_table(FEATURES.name) for file in partition.files)
+    version = BatchVersion(head.batch_id, head.digest, head.number, files)
+    check_projected(batch.warehouse, batch.head.model, version, batch.reduce, batch.findings)
+
+
+def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
+    ledger, findings, counts = batch.ledger, batch.findings, batch.featurize.counts
+    findings.judge(COUNT_CHECKS)
+    found = {
+        "listed": ledger.listed,
+        "featurized": ledger.featurized,
+        "reused": ledger.good - ledger.featurized,
+        "quarantined": ledger.quarantined,
+        "missing": ledger.missing,
+    }
+    wrong = (
+        f"{name}: report {counts.get(name)}, rows {value}" for name, value in found.items() if counts.get(name) != value
+    )
+    findings.extend("counts", "report", wrong)
+    if ledger.listed != ledger.good + ledger.quarantined:
+        findings.add("counts", "report", f"{ledger.listed} listed, {ledger.good} good, {ledger.quarantined} quarantined")
+    if counts.get("network_runs", -1) < ledger.featurized:
+        findings.add("counts", "report", f"network_runs: {counts.get('network_runs')}, featurized {ledger.featurized}")
+    allowed = max(policy.min_quarantined, policy.max_quarantined_share * ledger.listed)
+    if ledger.quarantined > allowed:
+        findings.add("quarantined_share", "report", f"{ledger.quarantined} of {ledger.listed} images are quarantined")
+    if ledger.good == 0:
+        findings.warn(
+            f"batch {batch.head.batch_id} has no good image: {ledger.quarantined} of {ledger.listed} are quarantined"
+        )

@@ -1,0 +1,133 @@
+"""Staged files: whether they are the report's, and a stream of their rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchard_jobs.audit.schemas import schema_differences
+from orchard_jobs.audit.verdict import Findings
+from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
+from orchard_jobs.contract.layout import staged_folder
+from orchard_jobs.errors import AuditError
+from orchard_jobs.storage import Warehouse
+
+TABLE_NAMED = {table.name: table for table in TABLES}
+REPORT_CHECK = {
+    "report": "the reports are of this work and stage each table partition once, in the work's own folder",
+}
+FILE_CHECKS = {
+    "files": "each file of the report is there with the report's size and SHA-256",
+    "schema": "each file is Parquet with the table's columns and types",
+    "rows": "each file holds as many rows as the report says",
+}
+_ROWS_AT_ONCE = 1024
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of one staged file."""
+
+    path: str
+    table: Table
+    batch: pa.RecordBatch
+
+    def column(self, name: str) -> pa.Array:
+        """Return one column."""
+        return self.batch.column(name)
+
+    def values(self, name: str) -> list[str | None]:
+        """Return one string column as Python values."""
+        found: list[str | None] = self.batch.column(name).to_pylist()
+        return found
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What stands for each row in an example: its image_uri, or its number where the table or the row has none."""
+        uris = self.values("image_uri") if "image_uri" in self.table.column_names else [None] * self.batch.num_rows
+        return [uri or f"row {i}" for i, uri in enumerate(uris)]
+
+
+def read_rows(warehouse: Warehouse, table: Table, path: str, columns: tuple[str, ...] | None = None) -> Iterator[Rows]:
+    """Yield a file's rows, 1,024 at a time, holding no more of the file than these.
+
+    Raises:
+        AuditError: the file cannot be decoded although its footer can.
+    """
+    try:
+        # Without a buffer size pyarrow reads a column of a whole row group (128 MB with Spark) at once.
+        with pq.ParquetFile(warehouse.open(path), buffer_size=_READ_BYTES, pre_buffer=False) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                yield Rows(path, table, batch)
+    except (pa.ArrowException, OSError) as error:
+        raise AuditError(
+            f"{warehouse.uri_of(path)} cannot be read ({error}): nothing is published; stage it again"
+        ) from error
+
+
+def check_files(warehouse: Warehouse, report: JobReport, findings: Findings) -> None:
+    """Judge `files`, `schema` and `rows` of every file that a report names."""
+    for partition in report.partitions:
+        for file in partition.files:
+            if differences := _file_differences(warehouse, file):
+                findings.extend("files", file.path, differences)
+            else:
+                _check_footer(warehouse, TABLE_NAMED[partition.table], file, findings)
+
+
+def _file_differences(warehouse: Warehouse, file: StagedFile) -> list[str]:
+    size = warehouse.size(file.path)
+    if size is None:
+        return ["is not there"]
+    if size != file.size_bytes:
+        return [f"has {size} bytes, not {file.size_bytes}"]
+    sha256 = warehouse.sha256(file.path)
+    return [f"has SHA-256 {sha256}, not {file.sha256}"] if sha256 != file.sha256 else []
+
+
+def _check_footer(warehouse: Warehouse, table: Table, file: StagedFile, findings: Findings) -> None:
+    try:
+        with pq.ParquetFile(warehouse.open(file.path)) as opened:
+            schema, rows = opened.schema_arrow, opened.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        findings.add("schema", file.path, f"is not Parquet: {error}")
+        return
+    findings.extend("schema", file.path, schema_differences(schema, table))
+    if rows != file.rows:
+        findings.add("rows", file.path, f"holds {rows} rows, not {file.rows}")
+
+
+def report_differences(
+    report: JobReport, stage: str, input_digest: str, backbone: str, wanted: Sequence[tuple[str, tuple[str, ...]]]
+) -> Iterator[str]:
+    """Yield what keeps a report from being of this work.
+
+    Args:
+        report: the report.
+        stage: the stage that should have written it.
+        input_digest: the manifest's or the plan's digest.
+        backbone: the backbone's id.
+        wanted: (table, partition values) of each partition that must be staged, once.
+    """
+    expected = {"stage": stage, "input_digest": input_digest, "backbone": backbone}
+    for name, value in expected.items():
+        if getattr(report, name) != value:
+            yield f"{stage}: {name} is {getattr(report, name)}, not {value}"
+    found = [(partition.table, partition.partition) for partition in report.partitions]
+    if sorted(found) != sorted(wanted):
+        yield f"{stage}: stages {sorted(found)}, not {sorted(wanted)}"
+    else:
+        yield from (text for partition in report.partitions for text in _path_differences(report, partition))
+    paths = [file.path for partition in report.partitions for file in partition.files]
+    yield from (f"{stage}: {path} is named more than once" for path in sorted(set(paths)) if paths.count(path) > 1)
+
+
+def _path_differences(report: JobReport, partition: StagedPartition) -> Iterator[str]:
+    folder = staged_folder(TABLE_NAMED[partition.table], partition.partition, report.work, "")
+    for file in partition.files:
+        if not file.path.startswith(folder) or ".." in file.path.split("/"):
+            yield f"{file.path} is not below {folder}"

@@ -1,0 +1,62 @@
+"""The audit of a batch's moments: they belong to its features, as far as a second pass over the columns can tell."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchard_jobs.audit.files import Rows
+from orchard_jobs.audit.rows import vectors_of
+from orchard_jobs.audit.verdict import Findings
+
+MOMENTS_CHECK = {"moments": "one row, finite: n, mean and the diagonal of the second moment are those of the features"}
+_RELATIVE = 1e-9
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
+
+class ColumnSums:
+    """Count, mean and centred sum of squares of each column, float64 [d] (Chan, Golub and LeVeque, 1979)."""
+
+    def __init__(self, dimension: int) -> None:
+        self.n = 0
+        self.mean = np.zeros(dimension)
+        self.squares = np.zeros(dimension)
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Add rows [n, d]."""
+        if len(rows) == 0:
+            return
+        n, mean = len(rows), rows.mean(axis=0, dtype=np.float64)
+        step, together = mean - self.mean, self.n + n
+        self.squares += np.square(rows - mean).sum(axis=0) + step**2 * (self.n * n / together)
+        self.mean += step * (n / together)
+        self.n = together
+
+
+def check_moments(rows: Rows, sums: ColumnSums, findings: Findings) -> None:
+    """Judge `moments` against the column sums of the features."""
+    findings.extend("moments", rows.path, _faults(rows, sums))
+
+
+def _faults(rows: Rows, sums: ColumnSums) -> Iterator[str]:
+    dimension = len(sums.mean)
+    means = vectors_of(rows.column("mean"), dimension).matrix
+    triangles = vectors_of(rows.column("second_moment"), dimension * (dimension + 1) // 2).matrix
+    if not rows.batch.num_rows == len(means) == len(triangles) == 1:
+        yield f"{rows.batch.num_rows} rows, {len(means)} means and {len(triangles)} triangles of {dimension} dimensions"
+        return
+    if rows.column("n")[0] != pa.scalar(sums.n, pa.int64()):
+        yield f"n is {rows.column('n')[0]}, the features have {sums.n} rows"
+    # The diagonal's places in an upper triangle that is packed row by row.
+    row = np.arange(dimension)
+    diagonal = triangles[0][row * dimension - row * (row - 1) // 2]
+    spread = float(np.sqrt(sums.squares.max(initial=0.0) / max(sums.n, 1)))
+    offset = _ROUNDING * float(np.abs(sums.mean).max(initial=0.0))
+    if not np.allclose(means[0], sums.mean, rtol=_RELATIVE, atol=_RELATIVE * spread):
+        yield "the mean is not that of the features"
+    if not np.allclose(diagonal, sums.squares, rtol=_RELATIVE, atol=sums.n * (_RELATIVE * spread**2 + offset**2)):
+        yield "the diagonal of the second moment is not that of the features"
+    if not np.isfinite(triangles).all():
+        yield "a value of the second moment is NaN or infinite"

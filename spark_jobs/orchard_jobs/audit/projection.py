@@ -1,0 +1,103 @@
+"""The audit of pca_features: they are exactly the features' rows, each as long as the model has components."""
+
+import math
+from collections.abc import Iterator
+
+from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
+from orchard_jobs.audit.ledger import digest_16
+from orchard_jobs.audit.rows import CONTENT_CHECK, ROW_CHECKS, VECTOR_CHECKS, check_rows, check_vectors
+from orchard_jobs.audit.verdict import Findings, Verdict
+from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
+from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, ProjectionPlan
+from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.storage import Warehouse
+
+PCA_CHECKS = {
+    "pca_rows": "pca_features has exactly the rows of features: image_uri, content_sha256 and label",
+    "captured": "the report tells once a batch what the model keeps of it: all its rows, and 0 <= kept <= total",
+}
+_IDENTITY = ("image_uri", "content_sha256", "label")
+_ROUNDING = 1e-9
+
+
+def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobReport) -> Verdict:
+    """Return the verdict on what a `project` job staged.
+
+    Args:
+        warehouse: where the files lie.
+        plan: the model (its k is the length of a row) and the published batch versions.
+        report: the job's report; exactly its files are read.
+
+    Raises:
+        AuditError: a file cannot be decoded.
+    """
+    findings = Findings()
+    findings.judge(REPORT_CHECK)
+    wanted = [(PCA_FEATURES.name, (plan.model.model_id, batch.batch_id)) for batch in plan.batches]
+    findings.extend("report", "report", report_differences(report, "project", plan.digest, plan.backbone, wanted))
+    if not findings.has_failed():
+        findings.judge(FILE_CHECKS)
+        check_files(warehouse, report, findings)
+        _check_published(warehouse, plan, findings)
+    if findings.has_failed():
+        findings.warn("its rows were not judged, since the report or its files are not as asked")
+        return findings.verdict()
+    findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
+    for batch in plan.batches:
+        check_projected(warehouse, plan.model, batch, report, findings)
+    return findings.verdict()
+
+
+def _check_published(warehouse: Warehouse, plan: ProjectionPlan, findings: Findings) -> None:
+    for path in (path for batch in plan.batches for path in batch.files):
+        if warehouse.size(path) is None:
+            findings.add("files", path, "published features are not there: plan again")
+
+
+def check_projected(
+    warehouse: Warehouse, model: ModelReference, batch: BatchVersion, report: JobReport, findings: Findings
+) -> None:
+    """Judge one batch's pca_features: its rows, `pca_rows` and `captured`. Holds 16 bytes a row of the batch."""
+    wanted = {key for path in batch.files for _, key in _keys(read_rows(warehouse, FEATURES, path, _IDENTITY))}
+    seen: set[bytes] = set()
+    rows = 0
+    for partition in report.of_table(PCA_FEATURES.name):
+        for file in partition.files if partition.partition == (model.model_id, batch.batch_id) else ():
+            rows += file.rows
+            for chunk in read_rows(warehouse, PCA_FEATURES, file.path):
+                check_rows(chunk, batch.manifest_digest, findings)
+                check_vectors(chunk, "pca_features", model.k, findings)
+                findings.extend("pca_rows", file.path, _unexpected(chunk, wanted, seen))
+    findings.extend("pca_rows", f"batch {batch.batch_id}", _without_projection(warehouse, batch, wanted - seen))
+    findings.extend("captured", "report", _captured_faults(batch, report.captured, rows))
+
+
+def _keys(chunks: Iterator[Rows]) -> Iterator[tuple[str, bytes]]:
+    for chunk in chunks:
+        columns = [chunk.values(name) for name in _IDENTITY]
+        yield from ((chunk.names[i], digest_16(*row)) for i, row in enumerate(zip(*columns, strict=True)))
+
+
+def _unexpected(chunk: Rows, wanted: set[bytes], seen: set[bytes]) -> Iterator[str]:
+    for name, key in _keys(iter([chunk])):
+        if key not in wanted:
+            yield f"{name} with this content and label is not in features"
+        elif key in seen:
+            yield f"{name} stands here again"
+        seen.add(key)
+
+
+def _without_projection(warehouse: Warehouse, batch: BatchVersion, lost: set[bytes]) -> Iterator[str]:
+    for path in batch.files if lost else ():
+        rows = _keys(read_rows(warehouse, FEATURES, path, _IDENTITY))
+        yield from (f"{name} of features has no row" for name, key in rows if key in lost)
+
+
+def _captured_faults(batch: BatchVersion, captured: tuple[Captured, ...], rows: int) -> Iterator[str]:
+    found = [one for one in captured if (one.batch_id, one.manifest_digest) == (batch.batch_id, batch.manifest_digest)]
+    if len(found) != 1:
+        yield f"batch {batch.batch_id} of manifest {batch.manifest_digest} is reported {len(found)} times"
+    for one in found:
+        is_possible = math.isfinite(one.total) and 0 <= one.kept <= one.total * (1 + _ROUNDING)
+        if one.n != rows or not is_possible:
+            yield f"batch {batch.batch_id}: {one.n} rows of {rows}, kept {one.kept} of {one.total}"
