@@ -65,7 +65,7 @@ def read_rows(warehouse: Warehouse, table: Table, path: str, columns: tuple[str,
                 yield Rows(path, table, batch)
     except (pa.ArrowException, OSError) as error:
         raise AuditError(
-            f"{warehouse.uri_of(path)} cannot be read ({error}): nothing is published; stage it again"
+            f"{warehouse.uri_of(path)} cannot be decoded, stage it again: {error}"
         ) from error
 
 

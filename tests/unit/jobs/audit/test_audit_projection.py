@@ -1,0 +1,130 @@
+"""The audit of a `project` job over two published batch versions."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.audit.verdict import Verdict
+from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
+from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, ProjectionPlan, StagedPartition
+from orchard_jobs.contract.layout import staged_folder
+from orchard_jobs.storage import Warehouse
+from staged_batch import BACKBONE, MODEL, Row, features_row, nullable, pca_row, sha256, stage
+
+BATCHES = {"2026-01-05": range(3), "2026-01-06": range(3, 6)}
+
+
+class Projected:
+    """A plan, its published features and the rows that a job staged for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.warehouse = Warehouse.at(str(folder))
+        self.features = {name: [features_row(i, sha256(name)) for i in indices] for name, indices in BATCHES.items()}
+        self.rows = {name: [pca_row(row) for row in rows] for name, rows in self.features.items()}
+        self.plan = ProjectionPlan(BACKBONE.id, MODEL, tuple(self._publish(name) for name in BATCHES))
+
+    def report(self) -> JobReport:
+        partitions = tuple(self._stage(name) for name in BATCHES)
+        captured = tuple(Captured(name, sha256(name), len(self.rows[name]), 2.0, 1.0) for name in BATCHES)
+        return JobReport("w2", "project", self.plan.digest, BACKBONE.id, "0.1.0", "app-2", partitions, captured=captured)
+
+    def verdict(self) -> Verdict:
+        return audit_projection(self.warehouse, self.plan, self.report())
+
+    def _publish(self, name: str) -> BatchVersion:
+        path = f"features/{name}.parquet"
+        stage(self.warehouse, path, arrow_schema(FEATURES), self.features[name])
+        return BatchVersion(name, sha256(name), 1, (path,))
+
+    def _stage(self, name: str) -> StagedPartition:
+        folder = staged_folder(PCA_FEATURES, (MODEL.model_id, name), "w2", "0123456789abcdef")
+        file = stage(self.warehouse, f"{folder}/0.parquet", nullable(arrow_schema(PCA_FEATURES)), self.rows[name])
+        return StagedPartition(PCA_FEATURES.name, (MODEL.model_id, name), (file,))
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {failure.check for failure in verdict.failures}
+
+
+def test_a_sound_projection_passes_every_check(tmp_path: Path) -> None:
+    verdict = Projected(tmp_path).verdict()
+    assert verdict.has_passed
+    assert set(verdict.passed) == {
+        "report", "files", "schema", "rows", "not_null", "manifest_digest", "provenance", "content_sha256",
+        "vector_length", "finite", "pca_rows", "captured",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("not_null", {"pca_features": None}),
+        ("manifest_digest", {"manifest_digest": sha256("2026-01-05")}),
+        ("provenance", {"jobs_version": ""}),
+        ("vector_length", {"pca_features": [1.0, 2.0]}),
+        ("finite", {"pca_features": [1.0, 2.0, float("-inf")]}),
+        ("pca_rows", {"image_uri": "s3://landing/x"}),
+        ("pca_rows", {"content_sha256": sha256("x")}),
+    ],
+)
+def test_a_fault_in_a_row_is_found_by_its_own_check_only(check: str, change: Row, tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    projected.rows["2026-01-06"][1].update(change)
+    assert failed(projected.verdict()) == {check}
+
+
+def test_a_malformed_content_is_found_although_features_have_it_too(tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    for rows in (projected.features, projected.rows):
+        rows["2026-01-05"][0]["content_sha256"] = "short"
+    projected._publish("2026-01-05")
+    assert failed(projected.verdict()) == {"content_sha256"}
+
+
+def test_rows_of_another_batch_are_lost_here_and_invented_there(tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    projected.rows["2026-01-06"].append(projected.rows["2026-01-05"].pop() | {"manifest_digest": sha256("2026-01-06")})
+    (failure,) = projected.verdict().failures
+    assert (failure.check, failure.count) == ("pca_rows", 2)
+    assert "has no row" in failure.examples[0]
+    assert "is not in features" in failure.examples[1]
+
+
+Change = Callable[[JobReport], JobReport]
+REPORT_FAULTS: list[tuple[str, Change]] = [
+    ("report", lambda report: replace(report, input_digest="other")),
+    ("report", lambda report: replace(report, stage="reduce")),
+    ("report", lambda report: replace(report, partitions=report.partitions[:1])),
+    ("report", lambda report: replace(report, partitions=report.partitions + report.partitions[:1])),
+    ("captured", lambda report: replace(report, captured=report.captured[:1])),
+    ("captured", lambda report: replace(report, captured=report.captured + report.captured[:1])),
+    ("captured", lambda report: replace(report, captured=tuple(replace(one, kept=3.0) for one in report.captured))),
+]
+
+
+@pytest.mark.parametrize(("check", "change"), REPORT_FAULTS)
+def test_a_fault_in_the_report_is_found(check: str, change: Change, tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    assert failed(audit_projection(projected.warehouse, projected.plan, change(projected.report()))) == {check}
+
+
+def test_published_features_that_are_gone_fail(tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    (tmp_path / "features/2026-01-05.parquet").unlink()
+    verdict = projected.verdict()
+    assert failed(verdict) == {"files"}
+    assert verdict.warnings == ("its rows were not judged, since the report or its files are not as asked",)
+
+
+def test_a_batch_without_rows_has_an_empty_projection(tmp_path: Path) -> None:
+    projected = Projected(tmp_path)
+    report = projected.report()
+    (first, second) = projected.plan.batches
+    plan = replace(projected.plan, batches=(replace(first, files=()), second))
+    empty = Captured("2026-01-05", sha256("2026-01-05"), 0, 0.0, 0.0)
+    partitions = (replace(report.partitions[0], files=()), report.partitions[1])
+    report = replace(report, input_digest=plan.digest, partitions=partitions, captured=(empty, report.captured[1]))
+    assert audit_projection(projected.warehouse, plan, report).has_passed
