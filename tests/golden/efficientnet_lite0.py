@@ -1,0 +1,50 @@
+"""Golden features of EfficientNet-Lite0, from TensorFlow. Rewrite them by hand, never in CI:
+
+PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m golden.efficientnet_lite0
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOLDEN = Path(__file__).with_suffix(".json")
+LARGEST = 12
+
+
+def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
+    """Return uint8 [224, 224, 3] by name, drawn with integers alone, so that every machine draws the same."""
+    y, x = np.mgrid[0:224, 0:224]
+    ring = ((x - 112) ** 2 + (y - 112) ** 2) // 160
+    pictures = {
+        "slope": (x, y, (x + y) // 2),
+        "checks": ((x // 16 + y // 16) % 2 * 255, (x // 32 + y // 8) % 2 * 200, (x // 8) % 2 * 90),
+        "disc": (np.where(ring < 40, 220, 30), np.where(ring < 40, 40 + ring, 90), np.where(ring < 40, 20, 160)),
+        "noise": tuple((x * x * 31 + y * y * 17 + x * y * k) * 2654435761 // 65536 % 256 for k in (3, 5, 7)),
+    }
+    return {name: np.stack(channels, axis=-1).astype(np.uint8) for name, channels in pictures.items()}
+
+
+def main() -> None:
+    """Compute the features with TensorFlow and rewrite the golden file."""
+    from orchard_jobs.contract.backbones import backbone_named
+    from orchard_jobs.images.backbones import load_network
+    from orchard_jobs.storage import Warehouse
+
+    pictures = drawn_pixels()
+    network = load_network(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
+    features = network(np.stack(list(pictures.values())))
+    golden = {
+        name: {
+            "largest": float(np.abs(vector).max()),
+            "sum": float(vector.astype(np.float64).sum()),
+            "at": {str(position): float(vector[position]) for position in np.sort(np.argsort(-vector)[:LARGEST])},
+        }
+        for name, vector in zip(pictures, features, strict=True)
+    }
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What the tests of the images room share: the sample data when it is there, and one export a session."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+from orchard_jobs.contract.backbones import backbone_named
+from orchard_jobs.images.backbones import Network, load_network, prepare_network
+from orchard_jobs.storage import Warehouse
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real sample images; skips where it is not there."""
+    folder = Path(os.environ.get("ORCHARD_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no sample images at {folder}: set ORCHARD_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A warehouse for the whole session, so that a network is exported once."""
+    return Warehouse.at(str(tmp_path_factory.mktemp("warehouse")))
+
+
+@pytest.fixture(scope="session")
+def lite0_onnx(warehouse: Warehouse) -> Network:
+    """EfficientNet-Lite0 as workers run it."""
+    backbone = backbone_named("efficientnet_lite0", "onnx")
+    with warnings.catch_warnings():
+        # TensorFlow and tf2onnx warn of numpy and protobuf while they are imported; that is theirs.
+        warnings.simplefilter("ignore")
+        prepare_network(backbone, warehouse)
+    return load_network(backbone, warehouse)
+
+
+@pytest.fixture(scope="session")
+def lite0_tensorflow(warehouse: Warehouse) -> Network:
+    """EfficientNet-Lite0 on the reference engine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_network(backbone_named("efficientnet_lite0", "tensorflow"), warehouse)

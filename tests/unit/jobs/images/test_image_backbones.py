@@ -1,0 +1,201 @@
+"""Backbones: one definition, two engines, the weights' identity."""
+
+import hashlib
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden.efficientnet_lite0 import GOLDEN, drawn_pixels
+from numpy.typing import NDArray
+from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.layout import network_path
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.images.backbones import Network, lite0_tensors, load_network, prepare_network
+from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.efficientnet_lite0 import imagenet_head
+from orchard_jobs.storage import Warehouse
+
+# TensorFlow, Keras and tf2onnx warn of what is theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore")
+LITE0 = backbone_named("efficientnet_lite0", "onnx")
+
+
+@pytest.fixture(params=["onnx", "tensorflow"])
+def lite0(request: pytest.FixtureRequest) -> Network:
+    network: Network = request.getfixturevalue(f"lite0_{request.param}")
+    assert (network.engine, network.input_pixels, network.dimension) == (request.param, 224, 1280)
+    return network
+
+
+def close_to(expected: NDArray[Any]) -> float:
+    return 1e-4 * max(1.0, float(np.abs(expected).max()))
+
+
+def test_features_are_the_golden_ones(lite0: Network) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    pictures = drawn_pixels()
+    assert sorted(golden) == sorted(pictures)
+    features = lite0(np.stack(list(pictures.values())))
+    assert features.dtype == np.float32
+    for name, vector in zip(pictures, features, strict=True):
+        tolerance = 1e-4 * max(1.0, golden[name]["largest"])
+        for position, value in golden[name]["at"].items():
+            assert vector[int(position)] == pytest.approx(value, abs=tolerance), (name, position)
+        assert vector.astype(np.float64).sum() == pytest.approx(golden[name]["sum"], abs=50 * tolerance)
+
+
+def test_golden_pictures_differ_in_their_features() -> None:
+    golden = json.loads(GOLDEN.read_text())
+    sums = [entry["sum"] for entry in golden.values()]
+    assert len({round(value) for value in sums}) == len(sums)
+    assert all(entry["largest"] > 0.5 for entry in golden.values())
+
+
+def test_engines_agree(lite0_onnx: Network, lite0_tensorflow: Network) -> None:
+    pixels = np.random.default_rng(7).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+    reference = lite0_tensorflow(pixels)
+    assert reference.shape == (5, 1280)
+    np.testing.assert_allclose(lite0_onnx(pixels), reference, rtol=0, atol=close_to(reference))
+
+
+def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: Network) -> None:
+    pixels = np.stack(list(drawn_pixels().values()) * 2)
+    together = lite0_onnx(pixels)
+    alone = np.concatenate([lite0_onnx(pixels[index : index + 1]) for index in range(len(pixels))])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_red_disc_and_noise_are_classes_apart(lite0_onnx: Network) -> None:
+    weight, bias = imagenet_head(lite0_tensors(LITE0))
+    classes = np.argmax(lite0_onnx(np.stack(list(drawn_pixels().values()))) @ weight + bias, axis=1)
+    assert len(set(classes.tolist())) == 4
+
+
+@pytest.mark.parametrize(("label", "imagenet_class"), [("Strawberry", 949), ("Lemon", 951), ("Orange", 950)])
+def test_real_fruit_is_recognised(lite0_onnx: Network, shared_data: Path, label: str, imagenet_class: int) -> None:
+    files = sorted((shared_data / "fruits360").glob(f"*/{label}/*"))[:6]
+    weight, bias = imagenet_head(lite0_tensors(LITE0))
+    squares = []
+    for file in files:
+        found = decode(file.read_bytes(), 50_000_000, 224)
+        assert isinstance(found, Decoded)
+        squares.append(found.pixels)
+    classes = np.argmax(lite0_onnx(np.stack(squares)) @ weight + bias, axis=1)
+    assert np.mean(classes == imagenet_class) >= 0.5, classes
+
+
+def test_an_export_is_made_once(lite0_onnx: Network, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(backbone: Backbone) -> bytes:
+        raise AssertionError("exported again")
+
+    monkeypatch.setattr("orchard_jobs.images.backbones._export", refuse)
+    prepare_network(LITE0, warehouse)
+
+
+def test_loading_without_an_export_says_to_prepare(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"networks/efficientnet_lite0-.*prepare_network"):
+        load_network(LITE0, Warehouse.at(str(tmp_path)))
+
+
+def test_a_broken_export_is_refused(tmp_path: Path) -> None:
+    place = Warehouse.at(str(tmp_path))
+    place.create(network_path(LITE0.id), b"no network")
+    with pytest.raises(ConfigurationError, match="onnxruntime cannot load"):
+        load_network(LITE0, place)
+
+
+def test_an_export_of_another_dimension_is_refused(lite0_onnx: Network, warehouse: Warehouse, tmp_path: Path) -> None:
+    other = replace(LITE0, dimension=7)
+    place = Warehouse.at(str(tmp_path))
+    place.create(network_path(other.id), warehouse.read(network_path(LITE0.id)))
+    with pytest.raises(ConfigurationError, match="gives 1280 features"):
+        load_network(other, place)
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for engine in ("onnx", "tensorflow"):
+        with pytest.raises(ConfigurationError, match=r"needs the package .* install orchard-jobs\["):
+            prepare_network(backbone_named("efficientnet_lite0", engine), Warehouse.at(str(tmp_path)))
+
+
+def test_other_weights_than_named_are_refused(tmp_path: Path) -> None:
+    wrong = replace(LITE0, weights="sha256:" + "0" * 64)
+    with pytest.raises(ConfigurationError, match=r"have sha256 5793442.*names 0000"):
+        prepare_network(wrong, Warehouse.at(str(tmp_path)))
+
+
+def test_weights_that_keras_cannot_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    def unreachable(*args: object, **named: object) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras.utils, "get_file", unreachable)
+    with pytest.raises(ConfigurationError, match=r"no route to host: .*ORCHARD_WEIGHTS_FILE"):
+        prepare_network(backbone_named("resnet50"), Warehouse.at(str(tmp_path)))
+
+
+@pytest.fixture(scope="module")
+def resnet50_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A Keras notop file of seeded weights, and its SHA-256."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras
+
+        keras.utils.set_random_seed(3)
+        model = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg", input_shape=(224, 224, 3))
+        path = tmp_path_factory.mktemp("weights") / "resnet50_notop.h5"
+        model.save_weights(path.with_suffix(".weights.h5"))
+        _save_as_keras_applications_do(model, path)
+    yield path, hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+
+
+def _save_as_keras_applications_do(model: Any, path: Path) -> None:
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    path.with_suffix(".weights.h5").unlink()
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+def test_resnet50_from_a_file_on_both_engines(resnet50_file: tuple[Path, str], warehouse: Warehouse) -> None:
+    import keras
+
+    path, sha256 = resnet50_file
+    backbone = backbone_named("resnet50", "onnx", str(path), sha256)
+    prepare_network(backbone, warehouse)
+    onnx = load_network(backbone, warehouse)
+    reference = load_network(backbone_named("resnet50", "tensorflow", str(path), sha256), warehouse)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    expected = reference(pixels)
+    assert expected.shape == (2, 2048)
+    np.testing.assert_allclose(onnx(pixels), expected, rtol=0, atol=close_to(expected))
+
+    plain = keras.applications.ResNet50(include_top=False, weights=str(path), pooling="avg", input_shape=(224, 224, 3))
+    caffe = keras.applications.resnet50.preprocess_input(pixels.astype(np.float32))
+    by_keras = plain(caffe, training=False).numpy()
+    np.testing.assert_allclose(expected, by_keras, rtol=0, atol=close_to(by_keras))
+    assert np.abs(plain(pixels.astype(np.float32), training=False).numpy() - by_keras).max() > 10 * close_to(by_keras)
+
+
+def test_resnet50_refuses_another_file(resnet50_file: tuple[Path, str], tmp_path: Path) -> None:
+    path, sha256 = resnet50_file
+    place = Warehouse.at(str(tmp_path))
+    with pytest.raises(ConfigurationError, match=f"have sha256 {sha256}"):
+        prepare_network(backbone_named("resnet50", "onnx", str(path), "1" * 64), place)
+    with pytest.raises(ConfigurationError, match=r"cannot read the weights.*none\.h5.*ORCHARD_WEIGHTS_FILE"):
+        prepare_network(backbone_named("resnet50", "onnx", str(tmp_path / "none.h5"), sha256), place)
+    text = tmp_path / "text.h5"
+    text.write_text("not a file of weights")
+    with pytest.raises(ConfigurationError, match="do not fit its network"):
+        prepare_network(backbone_named("resnet50", "onnx", str(text), hashlib.sha256(text.read_bytes()).hexdigest()), place)
+    assert list(place.list("_work")) == []
