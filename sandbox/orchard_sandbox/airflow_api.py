@@ -1,0 +1,127 @@
+"""Airflow's REST API as the sandbox needs it; it knows nothing of batches."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from orchard_sandbox.errors import SandboxError
+
+USER = "admin"
+_PAGE = 100
+
+
+@dataclass
+class AirflowApi:
+    """A logged-in client; logs in again when its token is no longer good.
+
+    Attributes:
+        address: the API's URL.
+        password_file: JSON of user name to password.
+    """
+
+    address: str
+    password_file: Path
+    _session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self._session.trust_env = False  # neither a proxy nor a .netrc is for loopback
+
+    def is_healthy(self) -> bool:
+        """Say whether the Execution API, which the tasks talk to, answers."""
+        try:
+            return self._session.get(f"{self.address}/execution/health", timeout=60).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def is_scheduling(self) -> bool:
+        """Say whether the scheduler has told the database that it lives."""
+        return bool(self._call("GET", "monitor/health")["scheduler"]["status"] == "healthy")
+
+    def has_dag(self, dag_id: str) -> bool:
+        """Say whether a DAG has been parsed."""
+        return self._call("GET", f"dags/{dag_id}", missing_is_none=True) is not None
+
+    def import_errors(self) -> list[str]:
+        """Return the DAG files that could not be parsed, each with its error."""
+        answer = self._call("GET", "importErrors")
+        return [f"{entry['filename']}: {entry['stack_trace']}" for entry in answer["import_errors"]]
+
+    def set_pool(self, name: str, slots: int) -> None:
+        """Make a pool, or leave the one that is there."""
+        if self._call("GET", f"pools/{name}", missing_is_none=True) is None:
+            self._call("POST", "pools", {"name": name, "slots": slots, "description": "Spark jobs at a time"})
+
+    def start_run(self, dag_id: str, partition_key: str | None, conf: dict[str, Any]) -> str:
+        """Start a run, of a partition when a key is given, and return its id."""
+        body = {"logical_date": None, "conf": conf} | ({"partition_key": partition_key} if partition_key else {})
+        run_id: str = self._call("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"]
+        return run_id
+
+    def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """Return all runs of a DAG, or those in some states."""
+        body = {"dag_ids": [dag_id], **({"states": list(states)} if states else {})}
+        return self._pages("dags/~/dagRuns/list", body, "dag_runs")
+
+    def task_instances(self, dag_id: str, run_ids: list[str]) -> list[dict[str, Any]]:
+        """Return all task instances of some runs."""
+        body = {"dag_ids": [dag_id], "dag_run_ids": run_ids}
+        return self._pages("dags/~/dagRuns/~/taskInstances/list", body, "task_instances") if run_ids else []
+
+    def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Return what a task returned; None when there is nothing (yet)."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value?deserialize=true"
+        answer = self._call("GET", path, missing_is_none=True)
+        value = answer["value"] if answer else None
+        return json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value
+
+    def task_log(self, instance: dict[str, Any]) -> list[dict[str, Any] | str]:
+        """Return the log of a task instance's last try: structured events, or plain lines."""
+        path = (
+            f"dags/{instance['dag_id']}/dagRuns/{instance['dag_run_id']}/taskInstances/{instance['task_id']}"
+            f"/logs/{instance['try_number']}?map_index={instance['map_index']}&full_content=true"
+        )
+        answer = self._call("GET", path, missing_is_none=True)
+        return list(answer["content"]) if answer else []
+
+    def _pages(self, path: str, body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._call("POST", path, body | {"page_offset": len(found), "page_limit": _PAGE})[name]
+            found += page
+            if len(page) < _PAGE:
+                return found
+
+    def _call(self, method: str, path: str, body: Any = None, missing_is_none: bool = False) -> Any:
+        url = f"{self.address}/api/v2/{path}"
+        for attempt in range(3):
+            try:
+                answer = self._session.request(method, url, json=body, timeout=60)
+            except requests.ConnectionError as error:
+                if method == "POST" and path.endswith("dagRuns") or attempt == 2:
+                    raise SandboxError(f"Airflow's API at {self.address} does not answer: see `make status`") from error
+                time.sleep(2)
+                continue
+            if answer.status_code == 401 and attempt == 0:
+                self._log_in()
+                continue
+            if answer.status_code == 404 and missing_is_none:
+                return None
+            if not answer.ok:
+                raise SandboxError(f"Airflow refused {method} {path}: {answer.status_code} {answer.text[:500]}")
+            return answer.json()
+        raise SandboxError(
+            f"Airflow's API at {self.address} refuses the password in {self.password_file}: `make stop`, then again"
+        )
+
+    def _log_in(self) -> None:
+        login = {"username": USER, "password": json.loads(self.password_file.read_text())[USER]}
+        answer = self._session.post(f"{self.address}/auth/token", json=login, timeout=60)
+        if not answer.ok:
+            raise SandboxError(
+                f"Airflow refuses the password in {self.password_file}: {answer.status_code} {answer.text[:200]}"
+            )
+        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

@@ -1,0 +1,134 @@
+"""The environment of Airflow's processes and, through them, of the Spark jobs: values in, values out."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchard_jobs.contract.layout import warehouse_uri
+
+from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.processes import MARKER
+from orchard_sandbox.state import StackState
+
+# Settings of other Airflows, Sparks, clouds and Pythons on this machine must not leak in.
+_FOREIGN = (
+    "AIRFLOW",
+    "AWS_",
+    "PYSPARK_",
+    "SPARK_",
+    "HADOOP_",
+    "OPENLINEAGE_",
+    "MAKE",
+    "MFLAGS",
+    "PYTHON",
+    "VIRTUAL_ENV",
+    "MOTO_",
+)
+_MAKE_VARIABLES = {"ENGINE": "ORCHARD_ENGINE", "BACKBONE": "ORCHARD_BACKBONE"}
+
+
+def warehouse(layout: Layout, variables: Mapping[str, str]) -> str:
+    """Return the warehouse's URI: WAREHOUSE, ORCHARD_WAREHOUSE, or `.orchard/warehouse`; made absolute."""
+    text = variables.get("WAREHOUSE") or variables.get("ORCHARD_WAREHOUSE") or str(layout.home / "warehouse")
+    return warehouse_uri(text if ":" in text else os.path.abspath(text))
+
+
+def airflow_environment(layout: Layout, state: StackState, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of every process of the stack.
+
+    Args:
+        layout: the stack's paths.
+        state: its ports.
+        variables: the user's environment: its ORCHARD_* settings win over the defaults here.
+    """
+    kept = {name: value for name, value in variables.items() if not name.startswith(_FOREIGN)}
+    own = {name: value for name, value in kept.items() if name.startswith("ORCHARD_")}
+    made = {target: variables[name] for name, target in _MAKE_VARIABLES.items() if variables.get(name)}
+    path = [str(layout.environments / name / "bin") for name in ("airflow", "jobs")] + [kept.get("PATH", os.defpath)]
+    return {
+        **kept,
+        **_orchard(layout),
+        **own,
+        **made,
+        **_s3(state),
+        **_airflow(layout, state),
+        "ORCHARD_WAREHOUSE": warehouse(layout, variables),
+        "PATH": os.pathsep.join(path),
+        # A proxy knows nothing of this machine's loopback.
+        "NO_PROXY": ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1", "localhost"])),
+        "no_proxy": ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1", "localhost"])),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+        # setproctitle would overwrite the environment that the system shows, and with it the marker.
+        "SPT_NOENV": "1",
+        MARKER: layout.marker,
+    }
+
+
+def _orchard(layout: Layout) -> dict[str, str]:
+    return {
+        "ORCHARD_LANDING": "s3://landing/images",
+        "ORCHARD_QUIET_SECONDS": "5",
+        "ORCHARD_JOBS_PYTHON": str(layout.environments / "jobs" / "bin" / "python"),
+        "ORCHARD_TARGET": "local",
+        "ORCHARD_SCHEDULE": "none",
+    }
+
+
+def _s3(state: StackState) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": state.s3_address,
+        "AWS_ACCESS_KEY_ID": "orchard",
+        "AWS_SECRET_ACCESS_KEY": "orchard",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
+    lineage = {"type": "file", "log_file_path": str(layout.home / "lineage" / "events.jsonl"), "append": True}
+    settings = {
+        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__DAGS_FOLDER": str(layout.dags),
+        "CORE__EXECUTION_API_SERVER_URL": f"{state.api_address}/execution/",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__PARALLELISM": "2",
+        "CORE__PLUGINS_FOLDER": str(layout.plugins),
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(layout.password_file),
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{layout.airflow / 'airflow.db'}",
+        "API__BASE_URL": state.api_address,
+        "API__SECRET_KEY": layout.secret("api"),
+        "API_AUTH__JWT_SECRET": layout.secret("jwt"),
+        "LOGGING__BASE_LOG_FOLDER": str(layout.airflow / "logs"),
+        "LOGGING__COLORED_CONSOLE_LOG": "False",
+        "OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # The first request to a cold Execution API took up to 40 s; the default time-out is 5 s.
+        "WORKERS__EXECUTION_API_TIMEOUT": "120",
+    }
+    named = {f"AIRFLOW__{name}": value for name, value in settings.items()}
+    return {**named, "AIRFLOW_HOME": str(layout.airflow), "SCARF_ANALYTICS": "false", "DO_NOT_TRACK": "1"}
+
+
+def settings_digest(layout: Layout, environment: Mapping[str, str]) -> str:
+    """Return the digest of all that long-running processes have read at their start: a change means starting them anew."""
+    read = {
+        name: value for name, value in environment.items() if name.startswith(("ORCHARD_", "AWS_", "AIRFLOW", "JAVA_HOME"))
+    }
+    digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
+    stamps = [layout.environments / name / "stamp" for name in ("airflow", "jobs")]
+    for file in [*_sources(layout.plugins), *_sources(ROOT / "spark_jobs"), *(stamp for stamp in stamps if stamp.exists())]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))

@@ -1,0 +1,209 @@
+"""The supervisor: starts the S3 stand-in and Airflow in the order that works, and starts again what is down.
+
+It knows nothing of batches. The order: `db migrate`; api-server and dag-processor; both warm; scheduler and triggerer.
+Started all at once, as `airflow standalone` does, the first tasks die of a cold Execution API.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from orchard_sandbox.airflow_api import USER, AirflowApi
+from orchard_sandbox.environment import airflow_environment, settings_digest
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.layout import ROOT, Layout, write_private
+from orchard_sandbox.processes import ProcessRecord, end_processes, is_running, start_process, wait_for_end
+from orchard_sandbox.state import StackState, read_state, write_state
+from orchard_sandbox.stop import STOP_SECONDS
+
+S3 = "s3-stand-in"
+AIRFLOW = ("api-server", "dag-processor", "scheduler", "triggerer")
+POOL, POOL_SLOTS = "spark", 1
+WARM_SECONDS = 300.0
+_PORT_TRIES = 3
+
+
+class PortTakenError(Exception):
+    """Somebody took the chosen port before the api-server did."""
+
+
+class Supervisor:
+    """One stack. Whoever calls `start` holds the lock of `state`."""
+
+    def __init__(self, layout: Layout, variables: Mapping[str, str], say: Callable[[str], None] = print) -> None:
+        self._layout = layout
+        self._variables = variables
+        self._say = say
+        self._state = read_state(layout)
+        self._environment: dict[str, str] = {}
+
+    def start(self, dag_ids: tuple[str, ...]) -> tuple[StackState, AirflowApi]:
+        """Make the stack run and know some DAGs; what runs already and was started with the same settings stays.
+
+        Raises:
+            SandboxError: a process ended, or did not get ready in time; with the end of its log.
+        """
+        self._layout.create()
+        self._make_password()
+        self._ensure_s3()
+        for _ in range(_PORT_TRIES):
+            try:
+                return self._state, self._start_airflow(dag_ids)
+            except PortTakenError:
+                self._say(f"start: port {self._state.api_port} was taken in between, another one is tried")
+                self._end_airflow()
+                self._state.api_port = 0
+        raise SandboxError(
+            f"no free port stayed free for Airflow in {_PORT_TRIES} tries: look at what binds ports on 127.0.0.1"
+        )
+
+    def _ensure_s3(self) -> None:
+        if self._is_up(S3):
+            return
+        with self._step("S3 stand-in"):
+            self._layout.address_file.unlink(missing_ok=True)
+            command = [
+                str(self._layout.airflow_python),
+                "-m",
+                "orchard_sandbox.s3_stand_in",
+                "--folder",
+                str(self._layout.landing),
+            ]
+            command += ["--address-file", str(self._layout.address_file), "--port", str(self._state.s3_port)]
+            environment = airflow_environment(self._layout, self._state, self._variables)
+            self._spawn(S3, command, environment | {"PYTHONPATH": str(ROOT / "sandbox")})
+            self._wait_until(S3, self._layout.address_file.exists)
+        self._state.s3_port = int(self._layout.address_file.read_text().rpartition(":")[2])
+        write_state(self._layout, self._state)
+
+    def _start_airflow(self, dag_ids: tuple[str, ...]) -> AirflowApi:
+        self._state.api_port = self._state.api_port or free_port()
+        self._environment = airflow_environment(self._layout, self._state, self._variables)
+        digest = settings_digest(self._layout, self._environment)
+        if digest != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
+            self._say("start: settings or code differ from what Airflow was started with, so it starts anew")
+            self._end_airflow()
+        self._state.settings_digest = digest
+        self._migrate()
+        api = AirflowApi(self._state.api_address, self._layout.password_file)
+        if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():
+            self._start_processes(api)
+        with self._step("DAGs", is_quiet=all(api.has_dag(dag_id) for dag_id in dag_ids)):
+            self._wait_until("dag-processor", lambda: all(api.has_dag(dag_id) for dag_id in dag_ids), api)
+        return api
+
+    def _start_processes(self, api: AirflowApi) -> None:
+        with self._step("Airflow's api-server and dag-processor"):
+            self._ensure("api-server", "--host", "127.0.0.1", "--port", str(self._state.api_port), "--workers", "1")
+            self._ensure("dag-processor")
+            self._wait_until("api-server", api.is_healthy)
+        with self._step("Airflow's scheduler and triggerer"):
+            api.set_pool(POOL, POOL_SLOTS)
+            self._ensure("scheduler", "--skip-serve-logs")
+            self._ensure("triggerer", "--skip-serve-logs")
+            self._wait_until("scheduler", api.is_scheduling)
+
+    def _migrate(self) -> None:
+        """Make or bring up to date Airflow's database; one whose making was interrupted is made anew."""
+        done, database = self._layout.airflow / "migrated", self._layout.airflow / "airflow.db"
+        if done.exists() and database.exists() and done.read_text() == version("apache-airflow"):
+            return
+        with self._step("Airflow's database"):
+            if not done.exists():
+                self._end_airflow()
+                database.unlink(missing_ok=True)
+            record = self._spawn("migrate", self._airflow("db", "migrate"), self._environment)
+            status = wait_for_end(record, WARM_SECONDS)
+            if status != 0:
+                raise self._failure("migrate", "did not end well")
+            del self._state.processes["migrate"]
+            done.write_text(version("apache-airflow"))
+
+    def _ensure(self, name: str, *arguments: str) -> None:
+        if not self._is_up(name):
+            self._spawn(name, self._airflow(name, *arguments), self._environment)
+
+    def _airflow(self, *arguments: str) -> list[str]:
+        return [str(self._layout.airflow_python), "-P", "-m", "airflow", *arguments]
+
+    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> ProcessRecord:
+        """Start a process and record it; a Ctrl-C in between is held back, so there is no process without a record."""
+        with interrupts_held():
+            record = start_process(name, command, environment, self._layout.logs / f"{name}.log", self._layout.home)
+            self._state.processes[name] = record
+            write_state(self._layout, self._state)
+        return record
+
+    def _is_up(self, name: str) -> bool:
+        return name in self._state.processes and is_running(self._state.processes[name])
+
+    def _wait_until(self, name: str, is_ready: Callable[[], bool], api: AirflowApi | None = None) -> None:
+        """Wait for readiness; raise when the process has ended or the time is over."""
+        deadline = time.monotonic() + WARM_SECONDS
+        while not is_ready():
+            if not self._is_up(name):
+                if "address already in use" in self._log_end(name).lower():
+                    raise PortTakenError
+                raise self._failure(name, "has ended")
+            broken = api.import_errors() if api else []
+            if broken:
+                raise SandboxError("Airflow could not read a DAG file: " + "\n".join(broken))
+            if time.monotonic() > deadline:
+                raise self._failure(name, f"was not ready within {WARM_SECONDS:.0f} s")
+            time.sleep(0.3)
+
+    def _failure(self, name: str, what: str) -> SandboxError:
+        log = self._layout.logs / f"{name}.log"
+        return SandboxError(f"{name} {what}: see {log}, which ends with\n{self._log_end(name)}")
+
+    def _log_end(self, name: str) -> str:
+        log = self._layout.logs / f"{name}.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+
+    def _end_airflow(self) -> None:
+        records = [record for name, record in self._state.processes.items() if name != S3]
+        s3 = self._state.processes.get(S3)
+        # Tasks and Spark jobs are found by the marker, which the S3 stand-in carries too.
+        end_processes(records, self._layout.marker, STOP_SECONDS, spared={s3.pid} if s3 else set())
+        self._state.processes = {S3: s3} if s3 else {}
+        write_state(self._layout, self._state)
+
+    def _make_password(self) -> None:
+        if not self._layout.password_file.exists():
+            write_private(self._layout.password_file, json.dumps({USER: secrets.token_urlsafe(12)}))
+
+    @contextmanager
+    def _step(self, what: str, is_quiet: bool = False) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        if not is_quiet:
+            self._say(f"start: {what:<40} {time.monotonic() - begin:5.1f} s")
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end of the block; the signal mask would be inherited by a child."""
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = {int(number): signal.signal(number, lambda got, _: held.append(got)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        for number in held:
+            os.kill(os.getpid(), number)
