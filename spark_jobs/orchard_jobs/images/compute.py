@@ -94,7 +94,7 @@ def compute(
     pixel_limit: int,
     tally: Tally,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
 
     Among entries of one `group`, which must stand together, each content is decoded and run once; a duplicate of a good

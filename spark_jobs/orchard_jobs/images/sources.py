@@ -174,17 +174,22 @@ def _changed(entry: Entry) -> Vanished:
 
 def _no_bucket(entry: Entry, error: Exception) -> JobError:
     return JobError(
-        f"the bucket of {entry.image_uri!r} is not there: {error}: check its name and the workers' AWS_ENDPOINT_URL"
+        f"the bucket of {entry.image_uri!r} is not there: {_words(error)}: check its name and the workers' AWS_ENDPOINT_URL"
     )
 
 
 def _denied(entry: Entry, error: Exception) -> JobError:
     return JobError(
-        f"access denied to {entry.image_uri!r}: {error}: let the job's role read (s3:GetObject) every listed image"
+        f"access denied to {entry.image_uri!r}: {_words(error)}: let the job's role read (s3:GetObject) every listed image"
     )
 
 
 def _failed(entry: Entry, error: Exception) -> JobError:
     return JobError(
-        f"cannot read {entry.image_uri!r}: {error}: nothing is published; run the task again once the store answers"
+        f"cannot read {entry.image_uri!r}: {_words(error)}: nothing is published; run the task again once the store answers"
     )
+
+
+def _words(error: Exception) -> str:
+    # obstore adds its internals below the message.
+    return str(error).partition("\n\nDebug source")[0].strip()
