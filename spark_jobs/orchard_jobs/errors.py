@@ -18,3 +18,7 @@ class JobError(OrchardError):
 
 class AuditError(OrchardError):
     """A check on staged rows failed. Nothing is published, and what was published before is untouched."""
+
+
+class SupersededError(OrchardError):
+    """A newer version of the batch was published meanwhile: nothing is written, and there is nothing left to do."""

@@ -44,7 +44,8 @@ class Table:
     def spark_ddl(self) -> str:
         """The files' schema as Spark DDL; only for tables that Spark writes."""
         return ", ".join(
-            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}" for column in self.columns
+            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}"
+            for column in self.columns
         )
 
 
@@ -178,8 +179,10 @@ MODEL_RUNS = Table(
 )
 CAPTURED = Table(
     "captured",
-    ("model_id", "batch_id"),
+    (),
     (
+        Column("model_id", "string"),
+        Column("batch_id", "string"),
         Column("manifest_digest", "string"),
         Column("captured", "float64", is_nullable=True),
     ),

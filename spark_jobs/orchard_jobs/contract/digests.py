@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from orchard_jobs import __version__
+
 
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value: keys sorted, no white space, no NaN."""
@@ -15,6 +17,9 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def work_digest(manifest_digest: str, backbone: str, stage: str, parameters: dict[str, Any], jobs_version: str) -> str:
-    """Return the name of one piece of work: equal inputs give one name, so a finished report can be reused."""
-    return digest_of([manifest_digest, backbone, stage, parameters, jobs_version])
+def work_digest(input_digest: str, backbone: str, stage: str) -> str:
+    """Return the name of one piece of work: equal inputs give one name, so a finished report can be reused.
+
+    The stage's parameters (pixel limit, model) stand in the manifest or the plan, so `input_digest` covers them.
+    """
+    return digest_of([input_digest, backbone, stage, __version__])

@@ -8,7 +8,6 @@ from orchard_jobs.contract.digests import canonical_json, digest_of
 from orchard_jobs.contract.manifest import ModelReference
 
 Stage = Literal["featurize", "reduce", "project"]
-Source = Literal["fetch", "spark"]
 PROGRESS_SECONDS = 2.0
 
 
@@ -20,17 +19,15 @@ class JobArguments:
         stage: which stage the job runs.
         warehouse: the warehouse's URI.
         input_digest: the manifest's digest, or the projection plan's for `project`.
-        source: how images reach the workers.
     """
 
     stage: Stage
     warehouse: str
     input_digest: str
-    source: Source = "fetch"
 
     def to_argv(self) -> list[str]:
         """Return the arguments as the CLI reads them."""
-        return [self.stage, "--warehouse", self.warehouse, "--input-digest", self.input_digest, "--source", self.source]
+        return [self.stage, "--warehouse", self.warehouse, "--input-digest", self.input_digest]
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class ProjectionPlan:
 
 @dataclass(frozen=True)
 class Progress:
-    """The running count of one worker task: images done, and those that it has in all."""
+    """The running count of one worker task: the images that it has done, and those of all tasks together."""
 
     done: int
     total: int

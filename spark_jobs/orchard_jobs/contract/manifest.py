@@ -85,10 +85,11 @@ class ManifestHead:
         pixel_limit: width x height above which an image is quarantined unread.
         listed: objects under the batch, entries that are missing apart.
         missing: published before, no longer listed.
-        actions: entries by action.
+        actions: entries by action, missing ones among them.
         features_files: published files, relative to the warehouse, that hold every row to keep or reuse.
         quarantine_files: published files that hold every quarantine row to keep.
         parts: the files of entries, in order.
+        missing_quarantined: those of the missing whose kept row is a quarantine row.
     """
 
     batch_id: str
@@ -102,6 +103,7 @@ class ManifestHead:
     features_files: tuple[str, ...]
     quarantine_files: tuple[str, ...]
     parts: tuple[Part, ...]
+    missing_quarantined: int = 0
 
     @property
     def digest(self) -> str:
@@ -150,7 +152,8 @@ def _part(number: int, lines: list[str]) -> tuple[Part, bytes]:
 
 def read_part(packed: bytes) -> Iterator[Entry]:
     """Yield the entries of one part's gzip bytes."""
-    for line in gzip.decompress(packed).decode().splitlines():
+    # Not splitlines: JSON leaves U+0085 and U+2028 as they are, and a key may hold them.
+    for line in gzip.decompress(packed).decode().removesuffix("\n").split("\n"):
         yield Entry(**json.loads(line))
 
 

@@ -1,0 +1,57 @@
+"""### image_batches: images that landed in S3 become published CNN features
+
+One run a partition: the images under `s3://<landing>/<batch>/`, where the partition key is the batch (a day by default).
+
+| task | what it does |
+|---|---|
+| wait_for_uploads | deferred until the newest object is older than the quiet period; an old batch is decided at once |
+| plan_batch | lists the whole batch, compares it with what is published, freezes the difference as a manifest; skips if none |
+| featurize | Spark: images through the network, once each; bad images are set aside with a reason |
+| reduce | Spark: those features x the current PCA model; skipped while there is no model |
+| validate | audits every staged file with another reader; fails closed |
+| publish | Delta commits, `runs` last; then the asset event `features` |
+| record_lineage | an OpenLineage event with counts and versions |
+
+**Inputs**: objects `<batch>/[...]/<label>/<file>`. **Outputs**: the tables features, quarantine, moments, pca_features, runs.
+
+**Rerun**: start or clear it whenever you like. Unchanged batches are skipped in seconds, finished jobs are not run again, and
+a run that was cut off rolls forward. **By hand**: give the batch as the partition key. **Past days**: `airflow backfill create`.
+
+**Settings**: the environment variables `ORCHARD_*` of the README's table.
+"""
+
+from airflow.sdk import DAG
+from orchard.launchers import JobRequest, launcher_for
+from orchard.sensors import WaitForUploads
+from orchard.tasks import (
+    AFTER_SKIPS,
+    default_arguments,
+    plan_batch,
+    publish_batch,
+    record_lineage,
+    settings,
+    validate_batch,
+)
+from orchard.timetables import batch_schedule
+
+with DAG(
+    dag_id="image_batches",
+    **batch_schedule(settings()),
+    catchup=False,
+    max_active_runs=settings().max_active_runs,
+    default_args=default_arguments(),
+    doc_md=__doc__,
+    tags=["orchard"],
+):
+    launcher = launcher_for(settings())
+
+    waited = WaitForUploads(task_id="wait_for_uploads", settings=settings())
+    planned = plan_batch()
+    featurized = launcher.operator(JobRequest("featurize", plan_task="plan_batch"))
+    reduced = launcher.operator(JobRequest("reduce", plan_task="plan_batch", trigger_rule=AFTER_SKIPS))
+    validated = validate_batch(planned)
+    published = publish_batch(planned, validated)
+    recorded = record_lineage(planned, published)
+
+    waited >> planned >> featurized >> reduced >> validated >> published >> recorded
+    planned >> reduced

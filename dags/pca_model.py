@@ -1,0 +1,36 @@
+"""### pca_model: one PCA model that covers every published batch
+
+Started by each `features` event, or by hand; one run at a time. When several are queued, all but the last are skipped.
+
+| task | what it does |
+|---|---|
+| plan_model | merges the moments of all published batches and decides: nothing to do; project what the model lacks; or fit anew |
+| project | Spark: published features x the model, no image and no network |
+| validate | audits the model (orthonormal, ordered) and its rows; fails closed |
+| publish | one Delta commit for all batches, then the promotion |
+
+A new model is fitted when there is none, when `ORCHARD_COMPONENTS` changed, or when a refit would keep more of the merged
+variance than the current model by more than `ORCHARD_REFIT_GAIN`. Batches published meanwhile are taken by the next run.
+
+**Rerun**: whenever you like; a run that finds nothing missing is skipped in seconds.
+"""
+
+from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
+from orchard.launchers import JobRequest, launcher_for
+from orchard.tasks import FEATURES_ASSET, default_arguments, plan_model, publish_model, settings, validate_model
+
+with DAG(
+    dag_id="pca_model",
+    schedule=PartitionedAssetTimetable(assets=FEATURES_ASSET, default_partition_mapper=FixedKeyMapper("current")),
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_arguments(),
+    doc_md=__doc__,
+    tags=["orchard"],
+):
+    planned = plan_model()
+    projected = launcher_for(settings()).operator(JobRequest("project", plan_task="plan_model"))
+    validated = validate_model(planned)
+    published = publish_model(planned, validated)
+
+    planned >> projected >> validated >> published

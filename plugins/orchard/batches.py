@@ -1,0 +1,229 @@
+"""Plan one batch: list all of it, compare it with what is published, and freeze the difference as a manifest.
+
+What differs is decided by key, ETag and content, never by time stamps, so late and repeated uploads are found in any order.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE
+from orchard_jobs.contract.layout import checked_batch_id, image_uri, label_of, manifest_folder
+from orchard_jobs.contract.manifest import Entry, ManifestHead, is_md5, read_part, write_parts
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.errors import ConfigurationError
+
+from orchard.models import current_model
+from orchard.settings import Settings
+from orchard.tables import Tables
+from orchard.versions import current_version, highest_number, key_of
+
+_ROW = ("image_uri", "etag", "size_bytes", "uploaded_at", "label")
+_KEPT = ("keep", "keep_quarantined")
+Rows = Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """One object under a batch, as the store lists it."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    uploaded_at: datetime
+
+
+def checked_partition_key(partition_key: str | None, key_format: str) -> str:
+    """Return a run's partition key as a batch id.
+
+    Raises:
+        ConfigurationError: the run has no key, or one of another format; it says how to start a run.
+    """
+    if partition_key is None:
+        raise ConfigurationError(
+            "this run has no partition key, so it names no batch: start it with one, in the UI under Trigger > Partition key, "
+            'or by POST dagRuns {"partition_key": "2026-01-31", "logical_date": null}'
+        )
+    try:
+        datetime.strptime(partition_key, key_format).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"partition key {partition_key!r} is not of the form {key_format!r}: {error}; start the run with another key, "
+            "or set ORCHARD_BATCH_KEY_FORMAT"
+        ) from error
+    return checked_batch_id(partition_key)
+
+
+def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
+    """Yield every image object below a prefix, page by page; keys that end in `/` are no images.
+
+    Args:
+        client: a boto3 S3 client.
+        bucket: the landing bucket.
+        prefix: key prefix of the batch, ending in `/`.
+    """
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):
+                uploaded_at = item["LastModified"].astimezone(UTC)
+                yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], uploaded_at)
+
+
+def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:
+    """Freeze what is to be done for a batch as a manifest in the warehouse.
+
+    A version that an earlier run left half-way (in some tables, without its `runs` row) is planned again as it is when the
+    listing is still the same, so that its publish rolls forward; otherwise it is superseded by the next number.
+
+    Args:
+        tables: the published tables; they are there.
+        settings: backbone, pixel limit and landing zone.
+        batch_id: the batch.
+        listed: every object under it.
+
+    Returns:
+        The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
+        row asks to be judged again. Missing images alone make no difference.
+    """
+    backbone = settings.backbone
+    good = {row["image_uri"]: row for row in tables.rows(FEATURES, _ROW, backbone=backbone.id, batch_id=batch_id)}
+    bad = _quarantined(tables, backbone.id, batch_id, settings.pixel_limit)
+    entries = list(_compare(good, bad, listed, settings, batch_id))
+    model = current_model(tables, backbone.id)
+    highest = highest_number(tables, backbone.id, batch_id, model.model_id if model else None)
+    current = current_version(tables, backbone.id, batch_id)
+    is_whole = highest == (current.number if current else 0)
+    if is_whole and all(entry.action in _KEPT for entry in entries):
+        return None
+    if not is_whole:
+        half_way = _half_way(tables, backbone.id, batch_id)
+        if half_way is not None and _listing_of(read_entries(tables, half_way)) == _listing_of(entries):
+            return half_way
+    entries, reused_files = _with_reuse(tables, backbone.id, _with_groups(entries))
+    entries.sort(key=lambda entry: entry.image_uri)
+    missing = [entry for entry in entries if entry.is_missing]
+    actions = Counter(entry.action for entry in entries)
+    own_features = tables.files(FEATURES, backbone=backbone.id, batch_id=batch_id) if actions["keep"] else ()
+    own_quarantine = tables.files(QUARANTINE, backbone=backbone.id, batch_id=batch_id) if actions["keep_quarantined"] else ()
+    parts = list(write_parts(entries))
+    head = ManifestHead(
+        batch_id=batch_id,
+        backbone=backbone,
+        number=highest + 1,
+        model=model,
+        pixel_limit=settings.pixel_limit,
+        listed=len(entries) - len(missing),
+        missing=len(missing),
+        actions=dict(sorted(actions.items())),
+        features_files=tuple(sorted({*own_features, *reused_files})),
+        quarantine_files=own_quarantine,
+        parts=tuple(part for part, _ in parts),
+        missing_quarantined=sum(entry.action == "keep_quarantined" for entry in missing),
+    )
+    folder = manifest_folder(head.digest)
+    for part, packed in parts:
+        tables.warehouse.create(f"{folder}/{part.name}", packed)
+    tables.warehouse.create(f"{folder}/head.json", head.to_json().encode())
+    return head
+
+
+def read_head(tables: Tables, digest: str) -> ManifestHead:
+    """Return the head of a manifest; JobError when it is not there."""
+    return ManifestHead.from_json(tables.warehouse.read(f"{manifest_folder(digest)}/head.json"))
+
+
+def read_entries(tables: Tables, head: ManifestHead) -> Iterator[Entry]:
+    """Yield a manifest's entries, sorted by URI."""
+    for part in head.parts:
+        yield from read_part(tables.warehouse.read(f"{manifest_folder(head.digest)}/{part.name}"))
+
+
+def _quarantined(tables: Tables, backbone: str, batch_id: str, pixel_limit: int) -> Rows:
+    """Return the published quarantine rows by URI, each with whether it is to be judged again."""
+    rows = {}
+    limits: dict[str, int] = {}
+    for row in tables.rows(QUARANTINE, (*_ROW, "reason", "manifest_digest"), backbone=backbone, batch_id=batch_id):
+        digest = row["manifest_digest"]
+        if row["reason"] == Reason.OVER_PIXEL_LIMIT and digest not in limits:
+            limits[digest] = read_head(tables, digest).pixel_limit
+        is_judged_again = row["reason"] == Reason.VANISHED or (
+            row["reason"] == Reason.OVER_PIXEL_LIMIT and limits[digest] < pixel_limit
+        )
+        rows[row["image_uri"]] = {**row, "is_judged_again": is_judged_again}
+    return rows
+
+
+def _compare(good: Rows, bad: Rows, listed: Iterable[ListedObject], settings: Settings, batch_id: str) -> Iterator[Entry]:
+    """Yield an entry for each listed object, and one for each published row that is no longer listed."""
+    prefix = settings.batch_prefix(batch_id)
+    seen = set()
+    for item in listed:
+        uri = image_uri(settings.bucket, item.key)
+        seen.add(uri)
+        if uri in good and good[uri]["etag"] == item.etag:
+            yield _kept(good[uri], "keep")
+        elif uri in bad and bad[uri]["etag"] == item.etag and not bad[uri]["is_judged_again"]:
+            yield _kept(bad[uri], "keep_quarantined")
+        else:
+            label = label_of(item.key, prefix)
+            yield Entry(uri, item.etag, item.size_bytes, item.uploaded_at.isoformat(), label, "compute")
+    for uri in good.keys() - seen:
+        yield replace(_kept(good[uri], "keep"), is_missing=True)
+    for uri in bad.keys() - good.keys() - seen:
+        if bad[uri]["reason"] != Reason.VANISHED:
+            yield replace(_kept(bad[uri], "keep_quarantined"), is_missing=True)
+
+
+def _kept(row: dict[str, Any], action: Any) -> Entry:
+    uploaded_at = row["uploaded_at"].astimezone(UTC).isoformat()
+    return Entry(row["image_uri"], row["etag"], row["size_bytes"], uploaded_at, row["label"], action)
+
+
+def _half_way(tables: Tables, backbone: str, batch_id: str) -> ManifestHead | None:
+    """Return the manifest of the newest version that some table holds of a batch, or None when no row names it."""
+    key = key_of(backbone, batch_id)
+    for table in sorted((QUARANTINE, FEATURES), key=lambda table: -tables.number(table, key)):
+        for row in tables.rows(table, ("manifest_digest",), backbone=backbone, batch_id=batch_id):
+            return read_head(tables, row["manifest_digest"])
+    return None
+
+
+def _listing_of(entries: Iterable[Entry]) -> set[tuple[str, str]]:
+    return {(entry.image_uri, entry.etag) for entry in entries if not entry.is_missing}
+
+
+def _with_groups(entries: list[Entry]) -> list[Entry]:
+    """Put images that may have equal content into one group: by ETag, or by size where an ETag does not tell."""
+    opaque = {entry.size_bytes for entry in entries if entry.action == "compute" and not is_md5(entry.etag)}
+    return [
+        replace(entry, group=str(entry.size_bytes) if entry.size_bytes in opaque else entry.etag)
+        if entry.action == "compute"
+        else entry
+        for entry in entries
+    ]
+
+
+def _with_reuse(tables: Tables, backbone: str, entries: list[Entry]) -> tuple[list[Entry], set[str]]:
+    """Let images of known content (same MD5 and size, in any batch) reuse its vector; return the files that hold them too."""
+    wanted = {entry.etag for entry in entries if entry.action == "compute" and is_md5(entry.etag)}
+    known: dict[tuple[str, int], tuple[str, str]] = {}
+    for path in tables.files(FEATURES, backbone=backbone) if wanted else ():
+        with tables.warehouse.open(path) as file:
+            rows = pq.read_table(file, columns=["etag", "size_bytes", "content_sha256"])
+        hits = rows.filter(pc.is_in(rows["etag"], pa.array(sorted(wanted), pa.string())))
+        for row in hits.to_pylist():
+            known.setdefault((row["etag"], row["size_bytes"]), (row["content_sha256"], path))
+    result, files = [], set()
+    for entry in entries:
+        hit = known.get((entry.etag, entry.size_bytes)) if entry.action == "compute" and is_md5(entry.etag) else None
+        if hit:
+            result.append(replace(entry, action="reuse", group="", content_sha256=hit[0]))
+            files.add(hit[1])
+        else:
+            result.append(entry)
+    return result, files

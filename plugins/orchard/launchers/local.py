@@ -1,0 +1,108 @@
+"""Target `local`: spark-submit on this machine, with the jobs' own Python environment."""
+
+import json
+import logging
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import BaseOperator
+from orchard_jobs import entry
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.jobs import JobArguments
+from orchard_jobs.contract.layout import network_path
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.storage import Warehouse
+
+from orchard.launchers.request import JobRequest, skip_without_work
+from orchard.settings import Settings
+
+log = logging.getLogger(__name__)
+_SPARK_CONF = {
+    # Start-up is most of a small job: one compiler tier and the serial collector halve the JVM's share of it.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.ui.enabled": "false",
+    "spark.log.level": "WARN",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+}
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """Runs jobs through SparkSubmitOperator on the machine of the Airflow worker."""
+
+    settings: Settings
+
+    def operator(self, request: JobRequest) -> BaseOperator:
+        """Return a SparkSubmitOperator in the pool `spark`."""
+        digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
+        arguments = JobArguments(request.stage, self.settings.warehouse, digest)
+
+        def before(context: Any) -> None:
+            skip_without_work(self.settings.warehouse, request, context)
+            os.environ.update(self._job_environment())
+
+        return SparkSubmitOperator(
+            task_id=request.stage,
+            trigger_rule=request.trigger_rule,
+            pool="spark",
+            application=str(Path(entry.__path__[0]) / "run_job.py"),
+            application_args=arguments.to_argv(),
+            conn_id=self.settings.spark_conn_id,
+            spark_binary=str(Path(self.settings.jobs_python).with_name("spark-submit")),
+            driver_memory=self.settings.driver_memory,
+            conf=_SPARK_CONF,
+            name=f"orchard-{request.stage}",
+            pre_execute=before,
+        )
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Check the weights, and export the network once, with the jobs' own Python.
+
+        Raises:
+            ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
+        """
+        warehouse = Warehouse.at(self.settings.warehouse)
+        if backbone.engine == "onnx" and warehouse.size(network_path(backbone.id)) is not None:
+            return
+        command = [self.settings.jobs_python, "-m", "orchard_jobs.cli", "prepare"]
+        command += ["--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone))]
+        environment = os.environ | self._job_environment()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        except OSError as error:
+            raise ConfigurationError(
+                f"ORCHARD_JOBS_PYTHON={self.settings.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
+            ) from error
+        if done.returncode == 0:
+            return
+        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
+        log.error("prepare failed: %s", done.stderr)
+        raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last[0]}")
+
+    def _job_environment(self) -> dict[str, str]:
+        """Return what the job's processes need of this one: their Python, the S3 endpoint and credentials, their owner.
+
+        It goes through the process's environment, not the operator's templated fields, so no secret shows in the UI.
+        """
+        environment = {
+            "PYSPARK_PYTHON": self.settings.jobs_python,
+            "PYSPARK_DRIVER_PYTHON": self.settings.jobs_python,
+            "ORCHARD_OWNER_PID": str(os.getpid()),
+        }
+        hook = AwsBaseHook(self.settings.aws_conn_id, client_type="s3")
+        credentials = hook.get_credentials()
+        values = {
+            "AWS_ACCESS_KEY_ID": credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+            "AWS_SESSION_TOKEN": credentials.token,
+            "AWS_ENDPOINT_URL": hook.conn_config.get_service_endpoint_url("s3"),
+            "AWS_REGION": hook.region_name,
+        }
+        return environment | {name: value for name, value in values.items() if value}

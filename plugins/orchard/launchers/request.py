@@ -1,0 +1,72 @@
+"""What a DAG asks of a launcher, and what every launcher does around a job."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import Stage
+from orchard_jobs.contract.layout import report_path
+from orchard_jobs.storage import Warehouse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One job of a DAG.
+
+    Attributes:
+        stage: the job's stage, also its task's id.
+        plan_task: the task whose XCom holds the input: a `Planned` as a dict.
+        trigger_rule: when the task runs.
+    """
+
+    stage: Stage
+    plan_task: str
+    trigger_rule: str = "all_success"
+
+
+class Launcher(Protocol):
+    """One target: how its jobs are submitted."""
+
+    def operator(self, request: JobRequest) -> BaseOperator:
+        """Return the stock operator that runs a request's job; its task is skipped when the work is finished."""
+
+    def prepare(self, backbone: Backbone) -> None:
+        """See that the target's jobs can load a backbone; ConfigurationError, before anything is submitted, when not."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a planning task hands on through XCom: names of what it wrote to the warehouse, never the thing itself.
+
+    Attributes:
+        input_uri: where the manifest's head, or the projection plan, lies.
+        input_digest: its digest.
+        backbone: the backbone's id.
+        stages: the stages that have work to do.
+    """
+
+    input_uri: str
+    input_digest: str
+    backbone: str
+    stages: tuple[Stage, ...]
+
+    def work(self, stage: Stage) -> str:
+        """Return a stage's work digest."""
+        return work_digest(self.input_digest, self.backbone, stage)
+
+
+def skip_without_work(warehouse: str, request: JobRequest, context: Any) -> None:
+    """Skip a job's task when its stage has nothing to do, or its finished report is there: no job is submitted."""
+    planned = Planned(**context["ti"].xcom_pull(task_ids=request.plan_task))
+    if request.stage not in planned.stages:
+        raise AirflowSkipException(f"{request.stage} has nothing to do: there is no PCA model yet")
+    work = planned.work(request.stage)
+    if Warehouse.at(warehouse).size(report_path(work)) is not None:
+        raise AirflowSkipException(f"the report of {request.stage} work={work} is there: it is reused, no job is submitted")
+    log.info("submitting stage=%s work=%s", request.stage, work)

@@ -1,0 +1,133 @@
+"""PCA models: what one holds, which one is current, and what it keeps of each batch.
+
+A model's id is a digest of its inputs, never of floats: (backbone, k, sorted batch versions). Its file is created once, so
+every run that plans the same model projects with the same numbers.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import CAPTURED, MODELS, PROMOTIONS
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.jobs import BatchVersion, StagedFile
+from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.pca.fit import Basis
+from orchard_jobs.pca.moments import Moments
+from orchard_jobs.storage import Warehouse
+
+from orchard.tables import Tables
+
+Source = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The newest promotion of a backbone: its sequence number and its model."""
+
+    sequence: int
+    model_id: str
+
+
+def current_promotion(tables: Tables, backbone: str) -> Promotion | None:
+    """Return a backbone's newest promotion, or None when it has no model yet."""
+    rows = [row for row in tables.rows(PROMOTIONS, ("backbone", "sequence", "model_id")) if row["backbone"] == backbone]
+    if not rows:
+        return None
+    newest = max(rows, key=lambda row: row["sequence"])
+    return Promotion(newest["sequence"], newest["model_id"])
+
+
+def current_model(tables: Tables, backbone: str) -> ModelReference | None:
+    """Return a backbone's current model as a job reads it, or None."""
+    promotion = current_promotion(tables, backbone)
+    return read_model(tables.warehouse, promotion.model_id).reference if promotion else None
+
+
+def captured_shares(tables: Tables, model_id: str) -> dict[Source, float | None]:
+    """Return by (batch_id, manifest_digest) the share of a batch version's variance that a model keeps."""
+    rows = (row for row in tables.rows(CAPTURED) if row["model_id"] == model_id)
+    return {(row["batch_id"], row["manifest_digest"]): row["captured"] for row in rows}
+
+
+def sources_of(versions: Iterable[BatchVersion]) -> tuple[Source, ...]:
+    """Return the (batch_id, manifest_digest) of batch versions, sorted."""
+    return tuple(sorted((version.batch_id, version.manifest_digest) for version in versions))
+
+
+def model_id_of(backbone: str, k: int, sources: Iterable[Source]) -> str:
+    """Return the id of the model that is fitted with k on these batch versions."""
+    return f"pca-{digest_of([backbone, k, sorted(map(list, sources))])[:16]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted PCA model with the merged moments that it was fitted on."""
+
+    model_id: str
+    backbone: str
+    basis: Basis
+    moments: Moments
+    sources: tuple[Source, ...]
+
+    @property
+    def reference(self) -> ModelReference:
+        """The model as a job reads it."""
+        return ModelReference(self.model_id, model_path(self.model_id), self.basis.k_used)
+
+
+def model_path(model_id: str) -> str:
+    """Return the path of a model's one file, relative to the warehouse."""
+    return f"{MODELS.name}/{model_id}/model.parquet"
+
+
+def create_model(warehouse: Warehouse, model: Model) -> Model:
+    """Write a model's file unless it is there, and return what the file holds."""
+    row = {
+        "model_id": model.model_id,
+        "backbone": model.backbone,
+        "k": model.basis.k_used,
+        "n": model.moments.n,
+        "mean": model.basis.mean,
+        "components": model.basis.components.ravel(),
+        "explained_variance": model.basis.explained_variance,
+        "explained_variance_ratio": model.basis.explained_variance_ratio,
+        "merged_from": [{"batch_id": batch_id, "manifest_digest": digest} for batch_id, digest in model.sources],
+        "second_moment": model.moments.packed(),
+        "created_at": datetime.now(UTC),
+    }
+    packed = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row], arrow_schema(MODELS)), packed)
+    warehouse.create(model_path(model.model_id), packed.getvalue())
+    return read_model(warehouse, model.model_id)
+
+
+def read_model(warehouse: Warehouse, model_id: str) -> Model:
+    """Return a model from its file."""
+    with pq.ParquetFile(warehouse.open(model_path(model_id))) as file:
+        table = file.read()
+
+    def array(name: str) -> Any:
+        return table.column(name).combine_chunks().flatten().to_numpy()
+
+    def value(name: str) -> Any:
+        return table.column(name)[0].as_py()
+
+    mean = array("mean")
+    components = array("components").reshape(value("k"), mean.size)
+    basis = Basis(mean, components, array("explained_variance"), array("explained_variance_ratio"))
+    sources = tuple((source["batch_id"], source["manifest_digest"]) for source in value("merged_from"))
+    return Model(
+        value("model_id"), value("backbone"), basis, Moments.unpacked(value("n"), mean, array("second_moment")), sources
+    )
+
+
+def model_file(warehouse: Warehouse, model_id: str) -> StagedFile:
+    """Return a model's file as `publish` commits it."""
+    path = model_path(model_id)
+    return StagedFile(path, warehouse.size(path) or 0, 1, warehouse.sha256(path))

@@ -1,0 +1,154 @@
+"""Everything that differs between machines: environment variables `ORCHARD_*`, read and checked in one place.
+
+Reads no Airflow connection and no Variable, so a DAG file may load it at import.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.errors import ConfigurationError
+
+
+def _variable(name: str, default: str, text: str, kind: Callable[[str], Any] = str) -> Any:
+    return field(metadata={"name": f"ORCHARD_{name}", "default": default, "text": text, "kind": kind})
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("not between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("not above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if value < 0:
+        raise ValueError("below 0")
+    return value
+
+
+def _optional(text: str) -> str | None:
+    return text or None
+
+
+def _landing(text: str) -> str:
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket:
+        raise ValueError("not of the form s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix}".rstrip("/")
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings, one attribute an `ORCHARD_*` variable; `describe()` gives the table that the README shows."""
+
+    warehouse: str = _variable(
+        "WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri
+    )
+    landing: str = _variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", _landing)
+    aws_conn_id: str = _variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
+    target: str = _variable("TARGET", "local", "where the Spark jobs run: `local`")
+    spark_conn_id: str = _variable(
+        "SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)"
+    )
+    jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
+    driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
+    backbone_name: str = _variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
+    engine: str = _variable("ENGINE", "onnx", "`onnx` (CPU) or `tensorflow` (reference)")
+    weights_file: str | None = _variable(
+        "WEIGHTS_FILE", "", "Keras weights file for `resnet50`; empty: Keras fetches them", _optional
+    )
+    weights_sha256: str | None = _variable("WEIGHTS_SHA256", "", "SHA-256 of that file", _optional)
+    pixel_limit: int = _variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", _positive)
+    max_quarantined_share: float = _variable(
+        "MAX_QUARANTINED_SHARE",
+        "0.2",
+        "a batch fails above this share of quarantined images (where more than 10 are)",
+        _share,
+    )
+    components: int = _variable("COMPONENTS", "100", "k: components of the PCA model", _positive)
+    refit_gain: float = _variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", _share)
+    schedule: str = _variable("SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand")
+    batch_key_format: str = _variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id")
+    quiet_seconds: float = _variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", _seconds)
+    grace_seconds: float = _variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", _seconds)
+    wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", _seconds)
+    poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two listings while waiting", _seconds)
+    max_active_runs: int = _variable("MAX_ACTIVE_RUNS", "4", "runs of `image_batches` at once", _positive)
+    retries: int = _variable("RETRIES", "2", "retries of a task that can be retried", int)
+    retry_seconds: float = _variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", _seconds)
+    notifier: str = _variable(
+        "NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls"
+    )
+    notifier_arguments: dict[str, Any] = _variable("NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", _object)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Return the settings of an environment (the process's by default).
+
+        Raises:
+            ConfigurationError: a value is missing or wrong; it names the variable, the value and what is wanted.
+        """
+        source = os.environ if environment is None else environment
+        values = {setting.name: _value(setting.metadata, source) for setting in fields(cls)}
+        settings = cls(**values)
+        if settings.target != "local":
+            raise ConfigurationError(f"ORCHARD_TARGET={settings.target!r}: only `local` is there yet")
+        _ = settings.backbone
+        return settings
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone with its engine and weights; ConfigurationError when they do not go together."""
+        return backbone_named(self.backbone_name, self.engine, self.weights_file, self.weights_sha256)
+
+    @property
+    def bucket(self) -> str:
+        """Bucket of the landing zone."""
+        return self.landing.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix of the landing zone, ending in `/` unless it is empty."""
+        prefix = self.landing.removeprefix("s3://").partition("/")[2]
+        return f"{prefix}/" if prefix else ""
+
+    def batch_prefix(self, batch_id: str) -> str:
+        """Key prefix of one batch."""
+        return f"{self.prefix}{batch_id}/"
+
+
+def _value(metadata: Mapping[str, Any], source: Mapping[str, str]) -> Any:
+    text = source.get(metadata["name"], "") or metadata["default"]
+    try:
+        return metadata["kind"](text)
+    except ValueError as error:
+        raise ConfigurationError(f"{metadata['name']}={text!r}: {error}; it is the {metadata['text']}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{metadata['name']}={text!r}: {error}") from error
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) of every setting."""
+    return [
+        (setting.metadata["name"], setting.metadata["default"], setting.metadata["text"]) for setting in fields(Settings)
+    ]

@@ -1,0 +1,190 @@
+"""The DAGs' tasks: Airflow at the edge, one call into the product each. A DAG file only wires them."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.sdk import Asset, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.model import audit_model
+from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
+from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
+from orchard_jobs.errors import AuditError, ConfigurationError, SupersededError
+from orchard_jobs.storage import Warehouse
+
+from orchard import batches, lineage, refit
+from orchard import publish as publishing
+from orchard.launchers import launcher_for
+from orchard.launchers.request import Planned
+from orchard.models import read_model
+from orchard.notify import failure_notifier
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+log = logging.getLogger(__name__)
+
+FEATURES_ASSET = Asset("features")
+# A task whose inputs may have been skipped because their work was finished before.
+AFTER_SKIPS = "none_failed_min_one_success"
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings."""
+    return Settings.from_environment()
+
+
+def tables() -> Tables:
+    """Return the tables of the settings' warehouse."""
+    return Tables(Warehouse.at(settings().warehouse))
+
+
+def default_arguments() -> dict[str, Any]:
+    """Return what every task of every DAG has: retries with back-off, and the notifier of a failure."""
+    return {
+        "retries": settings().retries,
+        "retry_delay": timedelta(seconds=settings().retry_seconds),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(hours=1),
+        "on_failure_callback": [failure_notifier(settings())],
+    }
+
+
+@contextmanager
+def _airflow_outcomes() -> Iterator[None]:
+    """Turn the product's errors into Airflow's: what a retry cannot mend fails at once, what is superseded is skipped."""
+    try:
+        yield
+    except (ConfigurationError, AuditError) as error:
+        raise AirflowFailException(str(error)) from error
+    except SupersededError as error:
+        raise AirflowSkipException(str(error)) from error
+
+
+def _report(planned: Planned, stage: Stage) -> JobReport | None:
+    if stage not in planned.stages:
+        return None
+    return JobReport.from_json(tables().warehouse.read(report_path(planned.work(stage))))
+
+
+def _required_report(planned: Planned, stage: Stage) -> JobReport:
+    report = _report(planned, stage)
+    assert report is not None, f"{stage} is a stage of every plan of this DAG"
+    return report
+
+
+@task
+def plan_batch() -> dict[str, Any]:
+    """List the run's batch, compare it with what is published, and freeze the difference as a manifest."""
+    with _airflow_outcomes():
+        batch_id = batches.checked_partition_key(get_current_context()["dag_run"].partition_key, settings().batch_key_format)
+        tables().create_all()
+        launcher_for(settings()).prepare(settings().backbone)
+        client = S3Hook(settings().aws_conn_id).get_conn()
+        listed = batches.list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
+        head = batches.plan_batch(tables(), settings(), batch_id, listed)
+    if head is None:
+        raise AirflowSkipException(f"batch {batch_id} is unchanged: every listed image stands in its published version")
+    log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
+    stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
+    uri = tables().warehouse.uri_of(f"{manifest_folder(head.digest)}/head.json")
+    return asdict(Planned(uri, head.digest, head.backbone.id, stages))
+
+
+@task(task_id="validate", trigger_rule=AFTER_SKIPS)
+def validate_batch(planned: dict[str, Any]) -> str:
+    """Audit what the jobs staged for a batch; fails closed. Returns the verdict."""
+    plan = Planned(**planned)
+    with _airflow_outcomes():
+        head = batches.read_head(tables(), plan.input_digest)
+        policy = AuditPolicy(settings().max_quarantined_share)
+        featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
+        verdict = audit_batch(tables().warehouse, head, featurized, reduced, policy)
+        for warning in verdict.warnings:
+            log.warning("audit batch_id=%s %s", head.batch_id, warning)
+        verdict.raise_if_failed()
+    return "; ".join(["passed", *verdict.warnings])
+
+
+@task(task_id="publish", outlets=[FEATURES_ASSET])
+def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = None) -> dict[str, Any]:
+    """Commit a validated batch version to the tables, `runs` last. Returns the Delta version of each table."""
+    plan = Planned(**planned)
+    with _airflow_outcomes():
+        head = batches.read_head(tables(), plan.input_digest)
+        facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().target, verdict)
+        featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
+        published = publishing.publish_batch(tables(), head, featurized, reduced, facts)
+    outlet_events[FEATURES_ASSET].extra = {"manifest_digest": head.digest, "version": head.number}
+    return asdict(published)
+
+
+@task
+def record_lineage(planned: dict[str, Any], published: dict[str, Any]) -> None:
+    """Emit the published version's OpenLineage event."""
+    plan = Planned(**planned)
+    head = batches.read_head(tables(), plan.input_digest)
+    run_id = get_current_context()["dag_run"].run_id
+    featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
+    lineage.emit_batch(settings(), lineage.PublishedBatch(head, featurized, reduced, published, run_id))
+
+
+@task
+def plan_model() -> dict[str, Any]:
+    """Decide what pca_model has to do: nothing, project what the current model lacks, or fit a new one."""
+    context = get_current_context()
+    run_id = context["dag_run"].run_id
+    if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
+        raise AirflowSkipException("a later run of pca_model is queued: it will see every batch that this one sees")
+    with _airflow_outcomes():
+        tables().create_all()
+        plan = refit.plan_model(tables(), settings())
+    log.info("model action=%s gain=%s reason=%s", plan.action, plan.gain, plan.reason)
+    if plan.projection is None:
+        if plan.action != "nothing":
+            refit.record_model_run(tables(), settings().backbone.id, plan, run_id)
+        raise AirflowSkipException(f"nothing to project: {plan.reason}")
+    digest = plan.projection.digest
+    planned = Planned(tables().warehouse.uri_of(plan_path(digest)), digest, plan.projection.backbone, ("project",))
+    judged = {"action": plan.action, "reason": plan.reason, "considered": plan.considered, "gain": plan.gain}
+    context["ti"].xcom_push(key="judged", value=judged)
+    return asdict(planned)
+
+
+def _model_plan(planned: Planned, judged: dict[str, Any]) -> refit.ModelPlan:
+    text = tables().warehouse.read(plan_path(planned.input_digest))
+    return refit.ModelPlan(**judged, projection=ProjectionPlan.from_json(text))
+
+
+@task(task_id="validate", trigger_rule=AFTER_SKIPS)
+def validate_model(planned: dict[str, Any]) -> str:
+    """Audit a model and the rows that were projected with it; fails closed."""
+    plan = Planned(**planned)
+    projection = ProjectionPlan.from_json(tables().warehouse.read(plan_path(plan.input_digest)))
+    model = read_model(tables().warehouse, projection.model.model_id)
+    with _airflow_outcomes():
+        basis = model.basis
+        spectrum = (basis.explained_variance, basis.explained_variance_ratio)
+        audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
+        audit_projection(tables().warehouse, projection, _required_report(plan, "project")).raise_if_failed()
+    return "passed"
+
+
+@task(task_id="publish")
+def publish_model(planned: dict[str, Any], verdict: str) -> None:
+    """Commit the projected rows of all planned batches at once, then promote a new model."""
+    context = get_current_context()
+    log.info("publishing verdict=%s", verdict)
+    plan = Planned(**planned)
+    judged = context["ti"].xcom_pull(task_ids="plan_model", key="judged")
+    with _airflow_outcomes():
+        refit.publish_model(
+            tables(), _model_plan(plan, judged), _required_report(plan, "project"), context["dag_run"].run_id
+        )

@@ -1,0 +1,93 @@
+"""Command line of the jobs: `orchard-jobs featurize|reduce|project|prepare`. The same on every target.
+
+Exit status: 0 done (or done before), 1 a job fault that a retry may mend, 2 a fault of configuration.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+
+from orchard_jobs import __version__
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
+from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import ConfigurationError, OrchardError
+from orchard_jobs.storage import Warehouse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        warehouse = Warehouse.at(arguments.warehouse)
+        if arguments.command == "prepare":
+            return _prepare(warehouse, arguments.backbone)
+        return _run_stage(warehouse, arguments.command, arguments.input_digest)
+    except OrchardError as error:
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orchard-jobs", description="Spark jobs of Orchard.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for stage, text in (
+        ("featurize", "stage a manifest's features, quarantine rows and moments"),
+        ("reduce", "stage the pca_features of what featurize staged"),
+        ("project", "stage the pca_features of published batches"),
+    ):
+        command = commands.add_parser(stage, help=text, description=text)
+        command.add_argument("--warehouse", required=True, help="URI of the warehouse")
+        command.add_argument("--input-digest", required=True, help="digest of the manifest, or of the projection plan")
+    prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
+    prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
+    prepare.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
+    return parser
+
+
+def _prepare(warehouse: Warehouse, definition: str) -> int:
+    from orchard_jobs.images.backbones import prepare_network
+
+    prepare_network(Backbone(**json.loads(definition)), warehouse)
+    return 0
+
+
+def _run_stage(warehouse: Warehouse, stage: str, input_digest: str) -> int:
+    if stage == "project":
+        plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
+        work = work_digest(input_digest, plan.backbone, stage)
+    else:
+        head = ManifestHead.from_json(warehouse.read(f"{manifest_folder(input_digest)}/head.json"))
+        work = work_digest(input_digest, head.backbone.id, stage)
+    if warehouse.read_if_there(report_path(work)) is not None:
+        print(f"work={work} is finished: its report is reused")
+        return 0
+
+    from orchard_jobs.session import end_with_owner, open_session
+    from orchard_jobs.stages import staging
+    from orchard_jobs.stages.featurize import featurize
+    from orchard_jobs.stages.project import project
+    from orchard_jobs.stages.reduce import reduce
+
+    end_with_owner()
+    spark = open_session(f"orchard {stage} {work[:12]}")
+    if stage == "project":
+        report = project(spark, warehouse, plan, work)
+    elif stage == "reduce":
+        featurized = work_digest(input_digest, head.backbone.id, "featurize")
+        report = reduce(spark, warehouse, head, work, JobReport.from_json(warehouse.read(report_path(featurized))))
+    else:
+        report = featurize(spark, warehouse, head, work)
+    finished = staging.finish(warehouse, report)
+    print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} network={finished.network}")
+    spark.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

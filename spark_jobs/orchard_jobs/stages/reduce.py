@@ -1,0 +1,51 @@
+"""reduce: the features that `featurize` staged x the planned PCA model -> the batch's pca_features, staged."""
+
+from pyspark.sql import SparkSession
+
+from orchard_jobs import __version__
+from orchard_jobs.contract.jobs import BatchVersion, JobReport
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.stages.projection import captured_by, project_batch, read_basis
+from orchard_jobs.stages.staging import Staging
+from orchard_jobs.storage import Warehouse
+
+
+def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: str, featurized: JobReport) -> JobReport:
+    """Stage the pca_features of a manifest's batch.
+
+    Args:
+        spark: the session.
+        warehouse: where the staged features lie.
+        head: the manifest's head; it names the model.
+        work: the work digest, which names the folders.
+        featurized: the finished report of `featurize` for this manifest.
+
+    Returns:
+        The report, not yet written.
+
+    Raises:
+        ConfigurationError: the manifest names no model.
+    """
+    if head.model is None:
+        raise ConfigurationError(f"manifest {head.digest} names no PCA model: there is nothing to reduce with yet")
+    staging = Staging(warehouse, work)
+    (features,) = featurized.of_table("features")
+    batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
+    basis = read_basis(warehouse, head.model)
+    with staging.timed("project"):
+        staged = project_batch(spark, staging, head.model, basis, batch)
+    with staging.timed("captured"):
+        captured = captured_by(warehouse, basis, batch)
+    return JobReport(
+        work=work,
+        stage="reduce",
+        input_digest=head.digest,
+        backbone=head.backbone.id,
+        jobs_version=__version__,
+        job_id=spark.conf.get("spark.app.id", "") or "",
+        partitions=(staged,),
+        counts={"projected": staged.rows},
+        captured=(captured,),
+        seconds=staging.seconds,
+    )

@@ -1,0 +1,197 @@
+"""plan_batch: what differs is found by key, ETag and content, whatever the clock says."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fake_jobs import BROKEN, FakeJobs, listing
+from flow import plan, rows, run_batch
+from orchard.batches import checked_partition_key, plan_batch, read_entries
+from orchard.settings import Settings
+from orchard.tables import Tables
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
+from orchard_jobs.errors import ConfigurationError
+
+DAY = "2026-01-01"
+NEXT_DAY = "2026-01-02"
+
+
+def key(name: str, day: str = DAY, label: str = "apple") -> str:
+    return f"images/{day}/{label}/{name}"
+
+
+def runs_row(tables: Tables, number: int = 1) -> dict[str, object]:
+    (row,) = [row for row in tables.rows(RUNS) if row["version"] == number]
+    return row
+
+
+def test_a_new_batch_computes_every_image(tables: Tables, settings: Settings) -> None:
+    head = plan(tables, settings, DAY, {key("a.jpg"): b"a", key("b.jpg"): b"b"})
+    assert head is not None
+    assert (head.number, head.listed, head.missing, head.actions) == (1, 2, 0, {"compute": 2})
+    uris = [entry.image_uri for entry in read_entries(tables, head)]
+    assert uris == ["s3://landing/images/2026-01-01/apple/a.jpg", "s3://landing/images/2026-01-01/apple/b.jpg"]
+
+
+def test_an_unchanged_batch_is_not_planned(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a.jpg"): b"a", key("broken.jpg"): BROKEN}
+    run_batch(tables, settings, DAY, bucket)
+    assert plan(tables, settings, DAY, bucket) is None
+
+
+def test_a_later_upload_time_alone_changes_nothing(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a.jpg"): b"a"}
+    run_batch(tables, settings, DAY, bucket)
+    later = [replace(item, uploaded_at=item.uploaded_at + timedelta(days=9)) for item in listing(bucket)]
+    assert plan_batch(tables, settings, DAY, later) is None
+
+
+def test_one_late_image_is_computed_and_the_rest_is_kept(tables: Tables, settings: Settings) -> None:
+    bucket = {key(f"{n}.jpg"): bytes([n]) for n in range(20)} | {key("broken.jpg"): BROKEN}
+    run_batch(tables, settings, DAY, bucket)
+    jobs = run_batch(tables, settings, DAY, bucket | {key("late.jpg"): b"late"})
+    assert len(jobs.network_runs) == 1
+    row = runs_row(tables, 2)
+    assert [row[name] for name in ("listed", "featurized", "reused", "quarantined", "missing")] == [22, 1, 20, 1, 0]
+    assert len(list(tables.rows(FEATURES))) == 21
+
+
+def test_an_overwritten_image_is_computed_again(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"old", key("b.jpg"): b"b"})
+    jobs = run_batch(tables, settings, DAY, {key("a.jpg"): b"new", key("b.jpg"): b"b"})
+    assert len(jobs.network_runs) == 1
+    clean = {row["image_uri"]: row["etag"] for row in tables.rows(FEATURES)}
+    assert clean == {item["image_uri"]: item["etag"] for item in tables.rows(FEATURES)}
+    assert len(clean) == 2
+
+
+def test_known_content_of_any_batch_is_reused_without_the_network(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
+    bucket = {key("moved.jpg", NEXT_DAY, "pear"): b"same"}
+    head = plan(tables, settings, NEXT_DAY, bucket)
+    assert head is not None
+    assert head.actions == {"reuse": 1}
+    jobs = run_batch(tables, settings, NEXT_DAY, bucket)
+    assert jobs.network_runs == []
+    (row,) = tables.rows(FEATURES, batch_id=NEXT_DAY)
+    assert row["label"] == "pear"
+    assert row["image_uri"].endswith("2026-01-02/pear/moved.jpg")
+    assert row["computed_in"] != row["manifest_digest"]
+
+
+def test_missing_images_alone_change_nothing(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"a", key("b.jpg"): b"b"})
+    assert plan(tables, settings, DAY, {key("a.jpg"): b"a"}) is None
+
+
+def test_missing_images_keep_their_rows_and_are_counted(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"a", key("gone.jpg"): b"gone", key("bad.jpg"): BROKEN})
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"a", key("late.jpg"): b"late"})
+    row = runs_row(tables, 2)
+    assert [row[name] for name in ("listed", "featurized", "reused", "quarantined", "missing")] == [2, 1, 1, 0, 2]
+    assert len(list(tables.rows(FEATURES))) == 3
+    assert len(list(tables.rows(QUARANTINE))) == 1
+
+
+def test_a_vanished_image_is_computed_by_the_next_run(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a.jpg"): b"a", key("slow.jpg"): b"slow"}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    run_batch_with_vanished(tables, settings, bucket)
+    assert [row["reason"] for row in tables.rows(QUARANTINE)] == ["vanished"]
+    run_batch(tables, settings, DAY, bucket)
+    assert list(tables.rows(QUARANTINE)) == []
+    assert len(list(tables.rows(FEATURES))) == 2
+
+
+def test_a_vanished_row_that_is_no_longer_listed_is_dropped(tables: Tables, settings: Settings) -> None:
+    run_batch_with_vanished(tables, settings, {key("a.jpg"): b"a", key("slow.jpg"): b"slow"})
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"a", key("late.jpg"): b"late"})
+    assert list(tables.rows(QUARANTINE)) == []
+    assert runs_row(tables, 2)["missing"] == 0
+
+
+def run_batch_with_vanished(tables: Tables, settings: Settings, bucket: dict[str, bytes]) -> None:
+    """Run a batch whose image `slow.jpg` goes between the listing and the job."""
+    from flow import stage_and_publish
+
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    stage_and_publish(tables, head, FakeJobs(tables, {k: v for k, v in bucket.items() if "slow" not in k}))
+
+
+def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables, settings: Settings) -> None:
+    bucket = {key("huge.jpg"): BROKEN}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    jobs = _OverLimitJobs(tables, bucket)
+    from flow import stage_and_publish
+
+    stage_and_publish(tables, head, jobs)
+    assert plan(tables, settings, DAY, bucket) is None
+    assert plan(tables, replace(settings, pixel_limit=settings.pixel_limit - 1), DAY, bucket) is None
+    raised = plan(tables, replace(settings, pixel_limit=settings.pixel_limit + 1), DAY, bucket)
+    assert raised is not None
+    assert raised.actions == {"compute": 1}
+
+
+class _OverLimitJobs(FakeJobs):
+    def _compute(self, head, entry, good, bad, stamp):  # type: ignore[no-untyped-def]
+        super()._compute(head, entry, good, bad, stamp)
+        bad[-1]["reason"] = "over the pixel limit"
+
+
+def test_images_that_may_be_equal_share_a_group(tables: Tables, settings: Settings) -> None:
+    items = listing({key("a.jpg"): b"12", key("b.jpg"): b"34", key("c.jpg"): b"5"})
+    multipart = replace(items[1], etag="0" * 32 + "-2")
+    head = plan_batch(tables, settings, DAY, [items[0], multipart, items[2]])
+    assert head is not None
+    groups = [entry.group for entry in read_entries(tables, head)]
+    assert groups == ["2", "2", items[2].etag]
+
+
+def test_a_manifest_is_named_by_all_it_holds(tables: Tables, settings: Settings) -> None:
+    one = plan(tables, settings, DAY, {key("a.jpg"): b"a"})
+    again = plan(tables, settings, DAY, {key("a.jpg"): b"a"})
+    other = plan(tables, settings, DAY, {key("a.jpg"): b"b"})
+    assert one is not None
+    assert again is not None
+    assert other is not None
+    assert one.digest == again.digest != other.digest
+
+
+def test_labels_are_the_second_to_last_element(tables: Tables, settings: Settings) -> None:
+    bucket = {f"images/{DAY}/x.jpg": b"1", f"images/{DAY}/deep/er/Apple Red 1/y.jpg": b"2"}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    assert {entry.label for entry in read_entries(tables, head)} == {None, "Apple Red 1"}
+
+
+@pytest.mark.parametrize(
+    ("partition_key", "words"),
+    [(None, "no partition key"), ("yesterday", "not of the form"), ("2026-02-31", "not of the form")],
+)
+def test_a_run_without_a_right_key_says_how_to_start_one(partition_key: str | None, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        checked_partition_key(partition_key, "%Y-%m-%d")
+
+
+def test_rows_are_equal_whatever_the_order_of_runs(tables: Tables, settings: Settings, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    days = {f"2026-01-0{n}": {key(f"{m}.jpg", f"2026-01-0{n}"): bytes([n, m % 3]) for m in range(5)} for n in range(1, 4)}
+    for day, bucket in days.items():
+        run_batch(tables, settings, day, bucket)
+    forward = rows(tables, FEATURES, "manifest_digest", "computed_in", "jobs_version")
+    other = replace(settings, warehouse=f"file://{tmp_path}/other")
+    from orchard_jobs.storage import Warehouse
+
+    others = Tables(Warehouse.at(other.warehouse))
+    others.create_all()
+    for day, bucket in reversed(days.items()):
+        run_batch(others, other, day, bucket)
+    assert rows(others, FEATURES, "manifest_digest", "computed_in", "jobs_version") == forward
+
+
+def test_upload_times_are_utc() -> None:
+    assert all(item.uploaded_at.tzinfo is UTC for item in listing({"k": b"v"}))
+    assert listing({"k": b"v"})[0].uploaded_at < datetime.now(UTC)
