@@ -37,10 +37,6 @@ class AirflowApi:
         except requests.RequestException:
             return False
 
-    def is_scheduling(self) -> bool:
-        """Say whether the scheduler has told the database that it lives."""
-        return bool(self._call("GET", "monitor/health")["scheduler"]["status"] == "healthy")
-
     def has_dag(self, dag_id: str) -> bool:
         """Say whether a DAG has been parsed."""
         return self._call("GET", f"dags/{dag_id}", missing_is_none=True) is not None

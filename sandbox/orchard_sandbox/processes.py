@@ -108,25 +108,20 @@ def find_members(records: Iterable[ProcessRecord], marker: str, spared: Collecti
 def end_processes(
     records: Iterable[ProcessRecord], marker: str, seconds: float, spared: Collection[int] = ()
 ) -> tuple[int, int]:
-    """End all processes of the stack: SIGINT to their groups, then SIGTERM, then SIGKILL within the seconds.
+    """End all processes of the stack: SIGINT, then SIGTERM, then SIGKILL, within the seconds.
 
     Returns:
         How many there were, and how many are left.
     """
     records = list(records)
-    first = find_members(records, marker, spared)
-    deadline = time.monotonic() + seconds
-    for record in records:
-        if is_running(record):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(record.pid, signal.SIGINT)
-    members = _wait_until_none(records, marker, spared, deadline - seconds * 0.4)
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    members = find_members(records, marker, spared)
+    count = len(members)
+    for number, share in ((signal.SIGINT, 0.4), (signal.SIGTERM, 0.3), (signal.SIGKILL, 0.3)):
         for pid in members:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-        members = _wait_until_none(records, marker, spared, time.monotonic() + seconds * 0.2)
-    return len(first), len(members)
+        members = _wait_until_none(records, marker, spared, time.monotonic() + seconds * share)
+    return count, len(members)
 
 
 def _wait_until_none(records: list[ProcessRecord], marker: str, spared: Collection[int], deadline: float) -> set[int]:

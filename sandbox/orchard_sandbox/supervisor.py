@@ -63,6 +63,17 @@ class Supervisor:
             f"no free port stayed free for Airflow in {_PORT_TRIES} tries: look at what binds ports on 127.0.0.1"
         )
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment that Airflow's processes have."""
+        return self._environment
+
+    def check(self) -> None:
+        """Raise SandboxError when a process of the stack has ended."""
+        for name in (S3, *AIRFLOW):
+            if not self._is_up(name):
+                raise self._failure(name, "has ended")
+
     def _ensure_s3(self) -> None:
         if self._is_up(S3):
             return
@@ -103,11 +114,10 @@ class Supervisor:
             self._ensure("api-server", "--host", "127.0.0.1", "--port", str(self._state.api_port), "--workers", "1")
             self._ensure("dag-processor")
             self._wait_until("api-server", api.is_healthy)
-        with self._step("Airflow's scheduler and triggerer"):
+        with self._step("Airflow's scheduler and triggerer"):  # not waited for: the upload comes first, and they get ready
             api.set_pool(POOL, POOL_SLOTS)
             self._ensure("scheduler", "--skip-serve-logs")
             self._ensure("triggerer", "--skip-serve-logs")
-            self._wait_until("scheduler", api.is_scheduling)
 
     def _migrate(self) -> None:
         """Make or bring up to date Airflow's database; one whose making was interrupted is made anew."""

@@ -1,0 +1,7 @@
+"""`python -m orchard_sandbox <command>`."""
+
+import sys
+
+from orchard_sandbox.cli import main
+
+sys.exit(main())

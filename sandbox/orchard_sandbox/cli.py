@@ -1,0 +1,166 @@
+"""The commands behind the Makefile: run, upload, status, stop, clean. Their options are environment variables, set by make.
+
+`stop`, `status` and `clean` import the standard library only, so they work when `.venv` is gone.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.processes import is_running
+from orchard_sandbox.state import hold_lock, read_state, take_lock
+from orchard_sandbox.stop import remove_home, stop_stack
+
+if TYPE_CHECKING:
+    from orchard_sandbox.batches import LocalBatch
+    from orchard_sandbox.following import Follower
+
+
+def main() -> int:
+    """Run one command; errors are one line, and a Ctrl-C leaves a stack that `make stop` ends."""
+    parser = argparse.ArgumentParser(prog="orchard_sandbox", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=sorted(_COMMANDS))
+    command = parser.parse_args().command
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _COMMANDS[command](Layout.of_environment())
+    except SandboxError as error:
+        print(f"orchard: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\norchard: interrupted; `make run` takes it up again, `make stop` ends what still runs", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(layout: Layout) -> int:
+    from orchard_sandbox.following import IMAGE_BATCHES, PCA_MODEL, Follower
+    from orchard_sandbox.screen import format_table
+    from orchard_sandbox.supervisor import Supervisor
+
+    layout.create()
+    with hold_lock(layout, "run"):
+        batches = _batches(layout, os.environ)
+        supervisor = Supervisor(layout, os.environ)
+        state, api = supervisor.start((IMAGE_BATCHES, PCA_MODEL))
+        # Readers of an s3: warehouse in this process need what the stack's processes have.
+        os.environ.update({name: value for name, value in supervisor.environment.items() if name.startswith("AWS_")})
+        _upload_batches(state.s3_address, batches)
+        follower = Follower(api, supervisor.environment, supervisor.check)
+        run_ids = follower.start([batch.name for batch in batches])
+        follower.follow(run_ids)
+        failed_model = follower.settle_model()
+        results = follower.results(run_ids)
+        print("\n" + format_table(results))
+        _print_addresses(layout, supervisor.environment["ORCHARD_WAREHOUSE"], state.api_address)
+        failed = [(IMAGE_BATCHES, run_ids[result.batch]) for result in results if result.outcome == "failed"]
+        return _report_failures(follower, failed + ([(PCA_MODEL, failed_model)] if failed_model else []))
+
+
+def _upload(layout: Layout) -> int:
+    state = read_state(layout)
+    if "s3-stand-in" not in state.processes or not is_running(state.processes["s3-stand-in"]):
+        raise SandboxError("the stack does not run: `make run` starts it, and uploads too")
+    _upload_batches(state.s3_address, _batches(layout, os.environ))
+    return 0
+
+
+def _status(layout: Layout) -> int:
+    state = read_state(layout)
+    if not state.processes:
+        print(f"nothing runs ({layout.home}); `make run` starts it")
+        return 0
+    for name, record in state.processes.items():
+        up = is_running(record)
+        print(f"{name:<14} {f'up {_duration(time.time() - record.started_at)}, process {record.pid}' if up else 'down'}")
+    print(f"S3 stand-in    {state.s3_address}")
+    _print_login(layout, state.api_address)
+    return 0
+
+
+def _stop(layout: Layout) -> int:
+    if not layout.is_ours():
+        print("nothing runs: there is no stack here")
+        return 0
+    with take_lock(layout, "stop"):
+        begin = time.monotonic()
+        ended, left = stop_stack(layout)
+    print(f"stop: {ended} processes ended in {time.monotonic() - begin:.1f} s, {left} left")
+    return 1 if left else 0
+
+
+def _clean(layout: Layout) -> int:
+    if not layout.home.exists():
+        return 0
+    status = _stop(layout)
+    if status == 0:
+        remove_home(layout)
+        print(f"clean: {layout.home} is removed")
+    return status
+
+
+_COMMANDS = {"run": _run, "upload": _upload, "status": _status, "stop": _stop, "clean": _clean}
+
+
+def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]":
+    """Return the batches that IMAGES, BATCHES and BATCH name; of the drawn samples without IMAGES."""
+    from orchard_sandbox.batches import KEY_FORMAT, find_batches
+
+    key_format = variables.get("ORCHARD_BATCH_KEY_FORMAT") or KEY_FORMAT
+    chosen = tuple(variables.get("BATCHES", "").split())
+    if variables.get("IMAGES"):
+        folder = Path(variables["IMAGES"]).expanduser().absolute()
+        return find_batches(folder, chosen, variables.get("BATCH") or None, key_format)
+    from orchard_sandbox.samples import draw_samples
+
+    draw_samples(layout.samples)
+    return find_batches(layout.samples, chosen, variables.get("BATCH") or None)
+
+
+def _upload_batches(address: str, batches: "list[LocalBatch]") -> None:
+    from orchard_sandbox.upload import s3_client, upload_batch
+
+    s3 = s3_client(address)
+    for batch in batches:
+        begin = time.monotonic()
+        done = upload_batch(s3, batch)
+        hidden = f", {done.hidden} hidden left out" if done.hidden else ""
+        seconds = time.monotonic() - begin
+        print(
+            f"upload: {done.name}: {done.uploaded} of {done.files} files, the others are there{hidden}, {seconds:.1f} s",
+            flush=True,
+        )
+
+
+def _report_failures(follower: "Follower", failed: list[tuple[str, str]]) -> int:
+    for dag_id, run_id in failed:
+        print(f"\norchard: {dag_id}, run {run_id}: {follower.failures(dag_id, run_id)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _print_addresses(layout: Layout, warehouse: str, api_address: str) -> None:
+    print(f"\ntables: {warehouse}")
+    python = layout.airflow_python
+    python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    table = f'DeltaTable("{warehouse.removeprefix("file://")}/features")'
+    print(f"read:   {python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
+    _print_login(layout, api_address)
+
+
+def _print_login(layout: Layout, api_address: str) -> None:
+    print(f"UI:     {api_address}  user admin, password in {layout.password_file}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
