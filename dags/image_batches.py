@@ -32,11 +32,13 @@ from orchard.tasks import (
     settings,
     validate_batch,
 )
-from orchard.timetables import batch_schedule
+from orchard.timetables import FIRST_DAY, batch_timetable, last_scheduled_day
 
 with DAG(
     dag_id="image_batches",
-    **batch_schedule(settings()),
+    schedule=batch_timetable(settings()),
+    start_date=FIRST_DAY,
+    end_date=last_scheduled_day(settings()),
     catchup=False,
     max_active_runs=settings().max_active_runs,
     default_args=default_arguments(),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from orchard.batches import ListedObject, read_entries
 from orchard.models import read_model
 from orchard.tables import Tables

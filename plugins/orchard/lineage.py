@@ -6,7 +6,7 @@ from typing import Any
 
 import attr
 from airflow.providers.openlineage.api import emit_dataset_lineage
-from openlineage.client.event_v2 import InputDataset, OutputDataset
+from openlineage.client.event_v2 import Dataset, InputDataset, OutputDataset
 from openlineage.client.facet_v2 import (
     RunFacet,
     base_subset_dataset,
@@ -89,7 +89,7 @@ def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
     )
 
 
-def _outputs(settings: Settings, batch: PublishedBatch) -> list[OutputDataset]:
+def _outputs(settings: Settings, batch: PublishedBatch) -> list[OutputDataset | Dataset]:
     staged = [(table, batch.featurized.of_table(table.name)) for table in (FEATURES, QUARANTINE)]
     if batch.reduced is not None:
         staged.append((PCA_FEATURES, batch.reduced.of_table(PCA_FEATURES.name)))

@@ -122,9 +122,7 @@ def read_model(warehouse: Warehouse, model_id: str) -> Model:
     components = array("components").reshape(value("k"), mean.size)
     basis = Basis(mean, components, array("explained_variance"), array("explained_variance_ratio"))
     sources = tuple((source["batch_id"], source["manifest_digest"]) for source in value("merged_from"))
-    return Model(
-        value("model_id"), value("backbone"), basis, Moments.unpacked(value("n"), mean, array("second_moment")), sources
-    )
+    return Model(value("model_id"), value("backbone"), basis, Moments.unpacked(value("n"), mean, array("second_moment")), sources)
 
 
 def model_file(warehouse: Warehouse, model_id: str) -> StagedFile:

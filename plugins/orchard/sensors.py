@@ -90,7 +90,7 @@ class WaitForUploads(BaseOperator):
         self.log.info("settled batch_id=%s objects=%s", context["dag_run"].partition_key, event["objects"])
 
     def _list(self, batch_id: str) -> Arrivals:
-        client = S3Hook(self.settings.aws_conn_id).get_conn()
+        client: Any = S3Hook(self.settings.aws_conn_id).get_conn()
         pages = client.get_paginator("list_objects_v2").paginate(
             Bucket=self.settings.bucket, Prefix=self.settings.batch_prefix(batch_id)
         )
@@ -106,7 +106,7 @@ class UploadsTrigger(BaseTrigger):
     """Fires when a prefix is settled. One listing a poll, nothing else."""
 
     def __init__(self, bucket: str, prefix: str, aws_conn_id: str, quiet_seconds: float, poll_seconds: float) -> None:
-        super().__init__()
+        BaseTrigger.__init__(self)
         self.bucket = bucket
         self.prefix = prefix
         self.aws_conn_id = aws_conn_id
@@ -125,9 +125,7 @@ class UploadsTrigger(BaseTrigger):
             async with await hook.get_async_conn() as client:
                 pages = [
                     page
-                    async for page in client.get_paginator("list_objects_v2").paginate(
-                        Bucket=self.bucket, Prefix=self.prefix
-                    )
+                    async for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
                 ]
             arrivals = arrivals_of(pages)
             if arrivals.is_settled(datetime.now(UTC), self.quiet_seconds):

@@ -61,15 +61,11 @@ def _object(text: str) -> dict[str, Any]:
 class Settings:
     """The settings, one attribute an `ORCHARD_*` variable; `describe()` gives the table that the README shows."""
 
-    warehouse: str = _variable(
-        "WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri
-    )
+    warehouse: str = _variable("WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri)
     landing: str = _variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", _landing)
     aws_conn_id: str = _variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
     target: str = _variable("TARGET", "local", "where the Spark jobs run: `local`")
-    spark_conn_id: str = _variable(
-        "SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)"
-    )
+    spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
     backbone_name: str = _variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
@@ -96,9 +92,7 @@ class Settings:
     max_active_runs: int = _variable("MAX_ACTIVE_RUNS", "4", "runs of `image_batches` at once", _positive)
     retries: int = _variable("RETRIES", "2", "retries of a task that can be retried", int)
     retry_seconds: float = _variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", _seconds)
-    notifier: str = _variable(
-        "NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls"
-    )
+    notifier: str = _variable("NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls")
     notifier_arguments: dict[str, Any] = _variable("NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", _object)
 
     @classmethod
@@ -149,6 +143,4 @@ def _value(metadata: Mapping[str, Any], source: Mapping[str, str]) -> Any:
 
 def describe() -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of every setting."""
-    return [
-        (setting.metadata["name"], setting.metadata["default"], setting.metadata["text"]) for setting in fields(Settings)
-    ]
+    return [(setting.metadata["name"], setting.metadata["default"], setting.metadata["text"]) for setting in fields(Settings)]

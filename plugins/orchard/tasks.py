@@ -185,6 +185,4 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
     plan = Planned(**planned)
     judged = context["ti"].xcom_pull(task_ids="plan_model", key="judged")
     with _airflow_outcomes():
-        refit.publish_model(
-            tables(), _model_plan(plan, judged), _required_report(plan, "project"), context["dag_run"].run_id
-        )
+        refit.publish_model(tables(), _model_plan(plan, judged), _required_report(plan, "project"), context["dag_run"].run_id)

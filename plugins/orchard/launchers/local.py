@@ -78,7 +78,8 @@ class LocalLauncher:
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         except OSError as error:
             raise ConfigurationError(
-                f"ORCHARD_JOBS_PYTHON={self.settings.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
+                f"ORCHARD_JOBS_PYTHON={self.settings.jobs_python!r} cannot be run: {error}; "
+                "name the Python of the jobs' environment"
             ) from error
         if done.returncode == 0:
             return

@@ -112,9 +112,7 @@ def _check_reports(batch: _Batch) -> None:
         findings.add("report", "report", f"reduce: model {head.model}, report {'missing' if head.model else 'there'}")
     elif batch.reduce and head.model:
         wanted = [(PCA_FEATURES.name, (head.model.model_id, head.batch_id))]
-        findings.extend(
-            "report", "report", report_differences(batch.reduce, "reduce", head.digest, head.backbone.id, wanted)
-        )
+        findings.extend("report", "report", report_differences(batch.reduce, "reduce", head.digest, head.backbone.id, wanted))
 
 
 def _check_manifest(batch: _Batch) -> None:
@@ -210,9 +208,7 @@ def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
         "quarantined": ledger.quarantined,
         "missing": ledger.missing,
     }
-    wrong = (
-        f"{name}: report {counts.get(name)}, rows {value}" for name, value in found.items() if counts.get(name) != value
-    )
+    wrong = (f"{name}: report {counts.get(name)}, rows {value}" for name, value in found.items() if counts.get(name) != value)
     findings.extend("counts", "report", wrong)
     if ledger.listed != ledger.good + ledger.quarantined:
         findings.add("counts", "report", f"{ledger.listed} listed, {ledger.good} good, {ledger.quarantined} quarantined")
@@ -222,6 +218,4 @@ def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
     if ledger.quarantined > allowed:
         findings.add("quarantined_share", "report", f"{ledger.quarantined} of {ledger.listed} images are quarantined")
     if ledger.good == 0:
-        findings.warn(
-            f"batch {batch.head.batch_id} has no good image: {ledger.quarantined} of {ledger.listed} are quarantined"
-        )
+        findings.warn(f"batch {batch.head.batch_id} has no good image: {ledger.quarantined} of {ledger.listed} are quarantined")

@@ -64,9 +64,7 @@ def read_rows(warehouse: Warehouse, table: Table, path: str, columns: tuple[str,
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
                 yield Rows(path, table, batch)
     except (pa.ArrowException, OSError) as error:
-        raise AuditError(
-            f"{warehouse.uri_of(path)} cannot be decoded, stage it again: {error}"
-        ) from error
+        raise AuditError(f"{warehouse.uri_of(path)} cannot be decoded, stage it again: {error}") from error
 
 
 def check_files(warehouse: Warehouse, report: JobReport, findings: Findings) -> None:

@@ -62,9 +62,7 @@ def _check_components(components: Floats, findings: Findings) -> None:
     apart = np.abs(components @ components.T - np.eye(k)).max(axis=1)
     findings.extend("orthonormal", _WHERE, (f"component {i} is off by {apart[i]:.3g}" for i in _where(apart > _TOLERANCE)))
     largest = components[np.arange(k), np.abs(components).argmax(axis=1)]
-    findings.extend(
-        "signs", _WHERE, (f"component {i}: its largest loading is {largest[i]:.3g}" for i in _where(largest < 0))
-    )
+    findings.extend("signs", _WHERE, (f"component {i}: its largest loading is {largest[i]:.3g}" for i in _where(largest < 0)))
 
 
 def _check_spectrum(variance: Floats, ratio: Floats, findings: Findings) -> None:

@@ -74,9 +74,7 @@ def backbone_named(
             raise ConfigurationError(
                 "efficientnet_lite0 takes its weights from its package: unset ORCHARD_WEIGHTS_FILE, or choose resnet50"
             )
-        return Backbone(
-            name, f"sha256:{EFFICIENTNET_LITE0_SHA256}", 1280, "rgb, (x - 127) / 128", engine, engine_options=options
-        )
+        return Backbone(name, f"sha256:{EFFICIENTNET_LITE0_SHA256}", 1280, "rgb, (x - 127) / 128", engine, engine_options=options)
     if name == "resnet50":
         weights = f"sha256:{weights_sha256}" if weights_sha256 else f"md5:{RESNET50_KERAS_MD5}"
         return Backbone(

@@ -44,8 +44,7 @@ class Table:
     def spark_ddl(self) -> str:
         """The files' schema as Spark DDL; only for tables that Spark writes."""
         return ", ".join(
-            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}"
-            for column in self.columns
+            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}" for column in self.columns
         )
 
 

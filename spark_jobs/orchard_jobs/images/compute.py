@@ -197,9 +197,7 @@ class _Batch:
         tally.network_runs += len(pixels)
         expected = (len(pixels), self.network.dimension)
         if features.shape != expected or features.dtype != np.float32:
-            raise JobError(
-                f"the network gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew"
-            )
+            raise JobError(f"the network gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew")
         return features
 
     def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
@@ -257,9 +255,7 @@ def _ahead(images: Generator[_Image, None, None], tally: Tally) -> Generator[_Im
             thread.join(0.05)
 
 
-def _produce(
-    images: Generator[_Image, None, None], taken: "queue.Queue[_Image | _End]", is_stopped: threading.Event
-) -> None:
+def _produce(images: Generator[_Image, None, None], taken: "queue.Queue[_Image | _End]", is_stopped: threading.Event) -> None:
     error: BaseException | None = None
     try:
         with closing(images):

@@ -187,9 +187,7 @@ def _unidentified(content: bytes) -> Rejected:
         return Rejected(Reason.TRUNCATED, "a WebP or AVIF file without a whole header")
     if content[4:8] == b"ftyp" and content[8:12] in _NOT_BUILT_IN:
         return Rejected(Reason.UNSUPPORTED, "a HEIF file, which this build of Pillow cannot read")
-    return Rejected(
-        Reason.NOT_AN_IMAGE, f"no decoder recognises the {len(content)} bytes, which begin with {content[:16]!r}"
-    )
+    return Rejected(Reason.NOT_AN_IMAGE, f"no decoder recognises the {len(content)} bytes, which begin with {content[:16]!r}")
 
 
 def _why_refused(name: str, content: bytes) -> Exception:

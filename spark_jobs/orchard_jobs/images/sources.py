@@ -139,9 +139,7 @@ def _boto_reader(store_uri: str, limits: FetchLimits) -> _Reader:
     from botocore.exceptions import ClientError
 
     bucket = store_uri.removeprefix("s3://")
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": limits.retries + 1}, max_pool_connections=limits.at_once
-    )
+    config = Config(retries={"mode": "standard", "total_max_attempts": limits.retries + 1}, max_pool_connections=limits.at_once)
     # The region as storage.s3_store takes it: boto3 alone would not look at AWS_REGION.
     client = boto3.client("s3", region_name=s3_store(bucket).config.get("region"), config=config)
 

@@ -95,12 +95,7 @@ def _view(storages: dict[str, NDArray[Any]], tensor: _Tensor) -> NDArray[Any]:
     storage = storages[tensor.storage]
     last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides, strict=True))
     # as_strided reads whatever lies there: the bounds are checked here, since a file may say anything.
-    if (
-        tensor.offset < 0
-        or any(step < 0 for step in tensor.strides)
-        or min(tensor.shape, default=1) < 1
-        or last >= storage.size
-    ):
+    if tensor.offset < 0 or any(step < 0 for step in tensor.strides) or min(tensor.shape, default=1) < 1 or last >= storage.size:
         raise ValueError(f"a tensor of shape {tensor.shape} lies outside its storage of {storage.size} elements")
     steps = tuple(step * storage.itemsize for step in tensor.strides)
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, steps))

@@ -127,9 +127,7 @@ def _read_entries(spark: SparkSession, warehouse: Warehouse, head: ManifestHead)
     return spark.read.schema(ENTRY_DDL).json([warehouse.uri_of(f"{folder}/{part.name}") for part in head.parts])
 
 
-def _compute(
-    spark: SparkSession, staging: Staging, head: ManifestHead, entries: DataFrame
-) -> tuple[DataFrame | None, _Computed]:
+def _compute(spark: SparkSession, staging: Staging, head: ManifestHead, entries: DataFrame) -> tuple[DataFrame | None, _Computed]:
     """Run the network once over the images to compute; return the scratch rows and their sums."""
     images = head.actions.get("compute", 0)
     if images == 0:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named

@@ -1,17 +1,19 @@
 """publish: one set of rows whoever comes first, whoever is killed, however often it is run."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-
 from fake_jobs import BROKEN, FakeJobs
 from flow import plan, rows, run_batch, run_model, stage_and_publish
 from orchard.publish import RunFacts, publish_batch
 from orchard.settings import Settings
-from orchard.tables import Change, Standing, Tables
+from orchard.tables import Change, Committed, Standing, Tables
 from orchard.versions import current_version, readable_versions
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import JobError, SupersededError
@@ -88,8 +90,7 @@ def test_a_kill_between_any_two_commits_rolls_forward(
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
     jobs = FakeJobs(tables, bucket)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Tables, "commit", _killed_after(commits))
+    with killed_after(commits, monkeypatch):
         stage_and_publish(tables, head, jobs)
     if is_retried:
         stage_and_publish(tables, head, jobs)
@@ -103,17 +104,25 @@ def test_a_kill_between_any_two_commits_rolls_forward(
     assert plan(tables, settings, DAY, bucket) is None
 
 
-def _killed_after(commits: int):  # type: ignore[no-untyped-def]
+@contextmanager
+def killed_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kill the block at the commit after so many."""
     real = Tables.commit
     done = []
 
-    def commit(self: Tables, table: Table, changes: list[Change], mode: str = "overwrite"):  # type: ignore[no-untyped-def]
+    def commit(self: Tables, table: Table, changes: list[Change], mode: Any = "overwrite") -> Committed:
         if len(done) == commits:
             raise Killed
         done.append(table)
         return real(self, table, changes, mode)
 
-    return commit
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "commit", commit)
+        try:
+            yield
+        except Killed:
+            return
+    pytest.fail(f"nothing was killed after {commits} commits")
 
 
 def test_a_version_left_half_way_is_superseded_when_the_listing_changed(
@@ -121,8 +130,7 @@ def test_a_version_left_half_way_is_superseded_when_the_listing_changed(
 ) -> None:
     head = plan(tables, settings, DAY, bucket_of())
     assert head is not None
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Tables, "commit", _killed_after(2))
+    with killed_after(2, monkeypatch):
         stage_and_publish(tables, head, FakeJobs(tables, bucket_of()))
     bucket = bucket_of() | {f"images/{DAY}/apple/late.jpg": b"late"}
     jobs = run_batch(tables, settings, DAY, bucket)
