@@ -1,0 +1,291 @@
+"""The stages on a real Spark with the real network: every image once, every row accounted for, every file in the report."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from manifests import entry_of, files_of, freeze, rows_of
+from orchard_jobs import __version__
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.cli import main
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.columns import MODELS
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan
+from orchard_jobs.contract.layout import plan_path, progress_folder, report_path
+from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
+from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.images.backbones import load_network
+from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.pca.fit import fit
+from orchard_jobs.pca.moments import Moments
+from orchard_jobs.stages.featurize import featurize
+from orchard_jobs.stages.project import project
+from orchard_jobs.stages.reduce import reduce
+from orchard_jobs.stages.staging import finish
+from orchard_jobs.storage import Warehouse
+from orchard_sandbox.samples import draw_samples
+from pyspark.sql import SparkSession
+
+POLICY = AuditPolicy(max_quarantined_share=1.0)
+
+
+@pytest.fixture(scope="session")
+def batch(images: Path) -> list[Path]:
+    """One day of the drawn samples: fruit of six labels, a broken file, a duplicate, a CMYK and a 1x1 image among them."""
+    draw_samples(images / "sample")
+    day = min((images / "sample").iterdir())
+    return sorted(path for path in day.rglob("*") if path.is_file())
+
+
+def run_featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead) -> JobReport:
+    work = work_digest(head.digest, head.backbone.id, "featurize")
+    return finish(warehouse, featurize(spark, warehouse, head, work))
+
+
+@pytest.fixture(scope="session")
+def first(spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path]) -> tuple[ManifestHead, JobReport]:
+    head = freeze(warehouse, backbone, [entry_of(path) for path in batch])
+    return head, run_featurize(spark, warehouse, head)
+
+
+@pytest.fixture(scope="session")
+def model(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> ModelReference:
+    vectors = np.array([row["features"] for row in rows_of(warehouse, first[1], "features")], dtype=np.float32)
+    moments = Moments.of(vectors)
+    basis = fit(moments, 5)
+    assert basis is not None
+    row = {
+        "model_id": "pca-test",
+        "backbone": first[0].backbone.id,
+        "k": basis.k_used,
+        "n": moments.n,
+        "mean": basis.mean,
+        "components": basis.components.ravel(),
+        "explained_variance": basis.explained_variance,
+        "explained_variance_ratio": basis.explained_variance_ratio,
+        "merged_from": [],
+        "second_moment": moments.packed(),
+        "created_at": None,
+    }
+    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(MODELS)])
+    folder = Path(warehouse.uri.removeprefix("file://")) / "models"
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([row], schema), folder / "model.parquet")
+    return ModelReference("pca-test", "models/model.parquet", basis.k_used)
+
+
+def test_every_image_has_one_row_and_the_audit_agrees(
+    warehouse: Warehouse, batch: list[Path], first: tuple[ManifestHead, JobReport]
+) -> None:
+    head, report = first
+    good, bad = rows_of(warehouse, report, "features"), rows_of(warehouse, report, "quarantine")
+    assert {row["image_uri"] for row in [*good, *bad]} == {f"file://{path}" for path in batch}
+    assert len(good) + len(bad) == len(batch) == report.counts["listed"]
+    assert report.counts["quarantined"] == len(bad) >= 1
+    assert report.counts["reused"] >= 1
+    assert report.counts["network_runs"] == report.counts["featurized"] == len({row["content_sha256"] for row in good})
+    assert sum(report.reasons.values()) == len(bad)
+    audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
+
+
+def test_the_features_are_those_of_the_bare_network(
+    warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
+) -> None:
+    network = load_network(backbone, warehouse)
+    for row in rows_of(warehouse, first[1], "features")[:5]:
+        image = decode(Path(row["image_uri"].removeprefix("file://")).read_bytes(), 50_000_000, backbone.input_pixels)
+        assert isinstance(image, Decoded)
+        np.testing.assert_array_equal(np.float32(row["features"]), network(image.pixels[np.newaxis])[0])
+        assert (row["width"], row["height"]) == (image.width, image.height)
+
+
+def test_rows_carry_their_provenance(first: tuple[ManifestHead, JobReport], warehouse: Warehouse) -> None:
+    head, report = first
+    for row in rows_of(warehouse, report, "features"):
+        assert row["manifest_digest"] == row["computed_in"] == head.digest
+        assert row["uploaded_at"].isoformat() == "2026-01-01T12:00:00.000001+00:00"
+        assert row["jobs_version"] == __version__
+        assert row["label"] == Path(row["image_uri"]).parent.name
+
+
+def test_a_small_batch_has_no_moments_file(first: tuple[ManifestHead, JobReport]) -> None:
+    assert first[1].of_table("moments") == ()
+
+
+def test_running_counts_end_at_the_total(first: tuple[ManifestHead, JobReport], warehouse: Warehouse) -> None:
+    import json
+
+    counts = [json.loads(warehouse.read(path)) for path, _ in warehouse.list(progress_folder(first[1].work))]
+    assert sum(count["done"] for count in counts) == first[0].listed
+    assert {count["total"] for count in counts} == {first[0].listed}
+
+
+def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path], first: tuple[ManifestHead, JobReport]
+) -> None:
+    _, report = first
+    published = {row["image_uri"]: row for row in rows_of(warehouse, report, "features")}
+    quarantined = {row["image_uri"] for row in rows_of(warehouse, report, "quarantine")}
+    entries: list[Entry] = []
+    for path in batch:
+        entry = entry_of(path, group="")
+        action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
+        entries.append(replace(entry, action=action))
+    gone = next(index for index, entry in enumerate(entries) if entry.action == "keep")
+    entries[gone] = replace(entries[gone], is_missing=True)
+    source = published[entries[gone].image_uri]
+    moved = replace(
+        entries[gone], image_uri="file:///elsewhere/x.jpg", label="moved", action="reuse",
+        content_sha256=source["content_sha256"], is_missing=False,
+    )  # fmt: skip
+    new = batch[0].parent / "late.png"
+    from PIL import Image
+
+    Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
+    head = freeze(
+        warehouse, backbone, [*entries, moved, entry_of(new)], number=2,
+        features_files=files_of(report, "features"), quarantine_files=files_of(report, "quarantine"),
+    )  # fmt: skip
+    second = run_featurize(spark, warehouse, head)
+    new.unlink()
+    listed = len(batch) - 1 + 2
+    expected = {
+        "listed": listed, "featurized": 1, "network_runs": 1, "missing": 1,
+        "reused": listed - 1 - len(quarantined), "quarantined": len(quarantined),
+    }  # fmt: skip
+    assert second.counts == expected
+    rows = {row["image_uri"]: row for row in rows_of(warehouse, second, "features")}
+    assert rows["file:///elsewhere/x.jpg"]["features"] == source["features"]
+    assert rows["file:///elsewhere/x.jpg"]["label"] == "moved"
+    assert {row["manifest_digest"] for row in rows.values()} == {head.digest}
+    assert rows[f"file://{new}"]["computed_in"] == head.digest
+    assert rows[source["image_uri"]]["computed_in"] == first[0].digest
+    audit_batch(warehouse, head, second, None, POLICY).raise_if_failed()
+
+
+def test_a_batch_of_only_broken_files_has_no_features(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, images: Path
+) -> None:
+    folder = images / "broken" / "label"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.jpg").write_text(f"no image {number}")
+    head = freeze(warehouse, backbone, [entry_of(path) for path in folder.iterdir()], batch_id="broken")
+    report = run_featurize(spark, warehouse, head)
+    assert (report.counts["quarantined"], report.counts["featurized"]) == (3, 0)
+    assert report.reasons == {"not an image": 3}
+    assert files_of(report, "features") == ()
+    assert audit_batch(warehouse, head, report, None, POLICY).warnings
+
+
+def test_equal_content_under_opaque_etags_costs_one_network_run(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path], images: Path
+) -> None:
+    folder = images / "copies" / "label"
+    folder.mkdir(parents=True)
+    whole = max(batch, key=lambda path: path.stat().st_size).read_bytes()
+    entries = []
+    for number in range(12):
+        path = folder / f"{number}.jpg"
+        path.write_bytes(whole)
+        entries.append(entry_of(path, etag=f"{number:032x}-2", group=str(len(whole))))
+    head = freeze(warehouse, backbone, entries, batch_id="copies")
+    counts = run_featurize(spark, warehouse, head).counts
+    assert (counts["network_runs"], counts["featurized"], counts["reused"]) == (1, 1, 11)
+
+
+def test_moments_of_a_large_batch_are_those_of_its_rows(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
+) -> None:
+    from orchard_jobs.stages.featurize import _stage_moments
+    from orchard_jobs.stages.staging import Staging
+
+    head = replace(first[0], backbone=replace(backbone, dimension=10))
+    (features,) = first[1].of_table("features")
+    (staged,) = _stage_moments(spark, Staging(warehouse, "moments-test"), head, features)
+    (row,) = pq.ParquetFile(warehouse.open(staged.files[0].path)).read().to_pylist()
+    vectors = np.array([row["features"] for row in rows_of(warehouse, first[1], "features")], dtype=np.float32)
+    expected = Moments.of(vectors)
+    found = Moments.unpacked(row["n"], np.array(row["mean"]), np.array(row["second_moment"]))
+    assert found.n == expected.n
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    error = np.linalg.norm(found.second_moment - expected.second_moment) / np.linalg.norm(expected.second_moment)
+    assert error < 1e-12
+
+
+def test_reduce_projects_what_featurize_staged(
+    spark: SparkSession, warehouse: Warehouse, batch: list[Path], backbone: Backbone, model: ModelReference
+) -> None:
+    head = freeze(warehouse, backbone, [entry_of(path) for path in batch], model=model, number=7)
+    featurized = run_featurize(spark, warehouse, head)
+    report = finish(warehouse, reduce(spark, warehouse, head, work_digest(head.digest, backbone.id, "reduce"), featurized))
+    audit_batch(warehouse, head, featurized, report, POLICY).raise_if_failed()
+    _check_projection(warehouse, model, rows_of(warehouse, featurized, "features"), rows_of(warehouse, report, "pca_features"))
+    (captured,) = report.captured
+    assert captured.share is not None
+    assert 0.3 < captured.share < 1
+
+
+def _check_projection(warehouse, model, features, projected) -> None:  # type: ignore[no-untyped-def]
+    row = pq.ParquetFile(warehouse.open(model.path)).read().to_pylist()[0]
+    mean, components = np.array(row["mean"]), np.array(row["components"]).reshape(row["k"], -1)
+    expected = {row["image_uri"]: (np.float64(row["features"]) - mean) @ components.T for row in features}
+    assert len(projected) == len(expected)
+    largest = max(np.abs(vector).max() for vector in expected.values())
+    for found in projected:
+        np.testing.assert_allclose(found["pca_features"], expected[found["image_uri"]], atol=1e-6 * largest)
+
+
+def test_project_takes_published_batches(
+    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
+) -> None:
+    head, report = first
+    published = BatchVersion(head.batch_id, head.digest, 1, files_of(report, "features"))
+    empty = BatchVersion("empty", "0" * 64, 1, ())
+    plan = ProjectionPlan(head.backbone.id, model, (published, empty))
+    done = project(spark, warehouse, plan, work_digest(plan.digest, plan.backbone, "project"))
+    assert [partition.partition for partition in done.partitions] == [("pca-test", head.batch_id), ("pca-test", "empty")]
+    assert done.captured[1].share is None
+    audit_projection(warehouse, plan, done).raise_if_failed()
+    _check_projection(warehouse, model, rows_of(warehouse, report, "features"), rows_of(warehouse, done, "pca_features"))
+
+
+def test_reduce_without_a_model_is_refused(
+    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport]
+) -> None:
+    with pytest.raises(ConfigurationError, match="names no PCA model"):
+        reduce(spark, warehouse, first[0], "work", first[1])
+
+
+def test_another_model_in_the_file_is_refused(
+    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
+) -> None:
+    plan = ProjectionPlan(first[0].backbone.id, replace(model, model_id="pca-other"), ())
+    with pytest.raises(JobError, match="not pca-other"):
+        project(spark, warehouse, plan, "work")
+
+
+def test_two_processes_finish_with_one_report(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> None:
+    late = replace(first[1], job_id="slower")
+    assert finish(warehouse, late) == first[1]
+
+
+def test_the_command_line_reuses_a_finished_report(
+    warehouse: Warehouse, first: tuple[ManifestHead, JobReport], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = warehouse.read(report_path(first[1].work))
+    assert main(["featurize", "--warehouse", warehouse.uri, "--input-digest", first[0].digest]) == 0
+    assert "its report is reused" in capsys.readouterr().out
+    assert warehouse.read(report_path(first[1].work)) == before
+
+
+def test_the_command_line_says_what_is_missing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["project", "--warehouse", warehouse.uri, "--input-digest", "nothing"]) == 1
+    assert plan_path("nothing") in capsys.readouterr().err
+    assert main(["featurize", "--warehouse", "ftp://x", "--input-digest", "0"]) == 2
