@@ -75,7 +75,7 @@ def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Genera
             yield first, result.result()
     finally:
         # Not waited for: a request that is being retried would hold up the error that ended this.
-        threads.shutdown(wait=False, cancel_futures=True)
+        threads.shutdown(wait=False)
 
 
 class _Readers:

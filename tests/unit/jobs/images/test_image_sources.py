@@ -98,9 +98,7 @@ def entry(uri: str, etag: str = "0" * 32, size_bytes: int = 1) -> Entry:
 def test_any_key_is_read_raw_and_in_order(bucket: Any) -> None:
     keys = [key for pair in zip(ODD_KEYS, PLAIN_KEYS, strict=False) for key in pair] + PLAIN_KEYS[len(ODD_KEYS) :]
     entries = [put(bucket, key, b"bytes of " + key.encode()) for key in keys]
-    assert list(fetch(entries, QUICK)) == [
-        (one, b"bytes of " + key.encode()) for one, key in zip(entries, keys, strict=True)
-    ]
+    assert list(fetch(entries, QUICK)) == [(one, b"bytes of " + key.encode()) for one, key in zip(entries, keys, strict=True)]
 
 
 @pytest.mark.parametrize("key", ["plain.png", "odd//key.png"])
@@ -162,9 +160,7 @@ def server(answer: Callable[[str, int], tuple[int, bytes]]) -> Iterator[tuple[st
 
 @pytest.mark.parametrize("key", ["plain.png", "odd//key.png"])
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_store_that_keeps_failing_is_a_job_fault_after_the_retries(
-    aws: Callable[[str], None], key: str, status: int
-) -> None:
+def test_a_store_that_keeps_failing_is_a_job_fault_after_the_retries(aws: Callable[[str], None], key: str, status: int) -> None:
     with server(lambda path, n: (status, b"<Error><Code>SlowDown</Code></Error>")) as (endpoint, asked):
         aws(endpoint)
         with pytest.raises(JobError, match=rf"cannot read 's3://landing/{key}'.*run the task again"):
@@ -247,21 +243,24 @@ def test_no_more_is_under_way_than_the_limits_allow(
     taken: list[bytes | Vanished] = []
     taker = threading.Thread(target=lambda: taken.extend(content for _, content in fetch(entries, limits)))
     taker.start()
-    for _ in range(ahead):
-        assert store.begun.acquire(timeout=10)
-    assert not store.begun.acquire(timeout=0.2)
-    assert len(store.started) == ahead
-    for _ in sizes:
-        store.gate.release()
-    taker.join(20)
+    try:
+        for _ in range(ahead):
+            assert store.begun.acquire(timeout=10)
+        assert not store.begun.acquire(timeout=0.2)
+        assert len(store.started) == ahead
+    finally:
+        store.gate.release(1000)
+        taker.join(20)
     assert taken == [str(number).encode() for number in range(len(sizes))]
 
 
 def test_stopping_early_starts_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(monkeypatch)
     fetched = fetch([entry(f"s3://landing/{number}") for number in range(100)], FetchLimits(at_once=4))
-    store.gate.release(4)
-    next(fetched)
-    fetched.close()
-    store.gate.release(200)
+    store.gate.release()
+    try:
+        next(fetched)
+        fetched.close()
+    finally:
+        store.gate.release(1000)
     assert len(store.started) <= 5
