@@ -14,8 +14,9 @@ from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import Captured
 from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.manifest import write_parts
 from orchard_jobs.errors import AuditError
-from staged_batch import MODEL, StagedBatch, nullable, quarantine_row, sha256, uri_of
+from staged_batch import MODEL, StagedBatch, entry_of, nullable, quarantine_row, sha256, uri_of
 
 Damage = Callable[[StagedBatch], object]
 POLICY = AuditPolicy()
@@ -363,8 +364,8 @@ def test_a_projection_by_another_model_fails(tmp_path: Path) -> None:
     assert failed(audit_batch(warehouse, batch.head, featurize, reduce, POLICY)) == {"report"}
 
 
-@pytest.mark.parametrize("change", [b"no gzip", None, b""])
-def test_a_manifest_part_that_is_not_the_heads_fails(change: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "text"), [(b"no gzip", "cannot be read"), (None, "is not there"), (b"", "SHA-256")])
+def test_a_manifest_part_that_is_not_the_heads_fails(change: bytes | None, text: str, tmp_path: Path) -> None:
     batch = StagedBatch.sound()
     warehouse, featurize, reduce = batch.write(tmp_path)
     path = tmp_path / manifest_folder(batch.head.digest) / batch.head.parts[0].name
@@ -372,7 +373,27 @@ def test_a_manifest_part_that_is_not_the_heads_fails(change: bytes | None, tmp_p
         path.unlink()
     else:
         path.write_bytes(change)
-    assert failed(audit_batch(warehouse, batch.head, featurize, reduce, POLICY)) == {"manifest"}
+    verdict = audit_batch(warehouse, batch.head, featurize, reduce, POLICY)
+    assert failed(verdict) == {"manifest"}
+    assert text in verdict.failures[0].examples[0]
+
+
+def test_a_manifest_that_names_a_key_twice_fails(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    ((part, packed),) = write_parts(entry_of(i) for i in (0, 0, *range(1, 12)))
+    batch.parts = [(part.name, packed)]
+    batch.head = replace(batch.head, listed=11, parts=(part,))
+    (failure,) = judge(batch, tmp_path).failures
+    assert (failure.check, failure.examples) == ("manifest", (f"{uri_of(0)} stands twice",))
+
+
+def test_a_lost_image_shows_in_the_counts_although_the_report_agrees_with_its_rows(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    batch.quarantine.pop(0)
+    batch.counts["quarantined"] = 1
+    keys, counts = judge(batch, tmp_path).failures
+    assert keys.examples == (f"{uri_of(8)} has no row (action compute)",)
+    assert counts.examples == ("10 listed, 8 good, 1 quarantined",)
 
 
 def test_a_manifest_part_of_another_manifest_fails(tmp_path: Path) -> None:
