@@ -117,7 +117,5 @@ class AirflowApi:
         login = {"username": USER, "password": json.loads(self.password_file.read_text())[USER]}
         answer = self._session.post(f"{self.address}/auth/token", json=login, timeout=60)
         if not answer.ok:
-            raise SandboxError(
-                f"Airflow refuses the password in {self.password_file}: {answer.status_code} {answer.text[:200]}"
-            )
+            raise SandboxError(f"Airflow refuses the password in {self.password_file}: {answer.status_code} {answer.text[:200]}")
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

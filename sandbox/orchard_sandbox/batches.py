@@ -65,9 +65,7 @@ def find_batches(
     return [batch]
 
 
-def _dated_batches(
-    folder: Path, names: list[str], chosen: tuple[str, ...], day: str | None, key_format: str
-) -> list[LocalBatch]:
+def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day: str | None, key_format: str) -> list[LocalBatch]:
     if day:
         raise SandboxError(f'{folder} names its batches itself, so BATCH={day} says nothing: pick some by BATCHES="{day}"')
     strangers = [name for name in names if not is_batch_name(name, key_format)]

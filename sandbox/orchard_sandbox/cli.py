@@ -134,11 +134,8 @@ def _upload_batches(address: str, batches: "list[LocalBatch]") -> None:
         begin = time.monotonic()
         done = upload_batch(s3, batch)
         hidden = f", {done.hidden} hidden left out" if done.hidden else ""
-        seconds = time.monotonic() - begin
-        print(
-            f"upload: {done.name}: {done.uploaded} of {done.files} files, the others are there{hidden}, {seconds:.1f} s",
-            flush=True,
-        )
+        counts = f"{done.uploaded} uploaded, {done.unchanged} there already{hidden}"
+        print(f"upload: {done.name:<12} {counts}, {time.monotonic() - begin:.1f} s", flush=True)
 
 
 def _report_failures(follower: "Follower", failed: list[tuple[str, str]]) -> int:

@@ -122,9 +122,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
 
 def settings_digest(layout: Layout, environment: Mapping[str, str]) -> str:
     """Return the digest of all that long-running processes have read at their start: a change means starting them anew."""
-    read = {
-        name: value for name, value in environment.items() if name.startswith(("ORCHARD_", "AWS_", "AIRFLOW", "JAVA_HOME"))
-    }
+    read = {name: value for name, value in environment.items() if name.startswith(("ORCHARD_", "AWS_", "AIRFLOW", "JAVA_HOME"))}
     digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
     stamps = [layout.environments / name / "stamp" for name in ("airflow", "jobs")]
     for file in [*_sources(layout.plugins), *_sources(ROOT / "spark_jobs"), *(stamp for stamp in stamps if stamp.exists())]:

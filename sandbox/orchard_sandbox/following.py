@@ -71,9 +71,7 @@ class Follower:
                 return failed
             if starts < _MODEL_STARTS:
                 self.api.start_run(PCA_MODEL, None, {})
-        raise SandboxError(
-            f"{PCA_MODEL} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI"
-        )
+        raise SandboxError(f"{PCA_MODEL} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI")
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why a run failed: the task, its exception, and the end of its log."""
@@ -96,7 +94,8 @@ class Follower:
             active = [run["dag_run_id"] for run in self.api.runs(PCA_MODEL, ACTIVE_STATES)]
             seen.update(active)
             runs, instances = self._look(PCA_MODEL, sorted(seen))
-            self.screen.show([self._view(PCA_MODEL, runs[run_id], instances[run_id]) for run_id in active])
+            shown = max(active or seen, default=None)  # ids end in their time; one line is enough for a model
+            self.screen.show([self._view(PCA_MODEL, runs[shown], instances[shown])] if shown else [])
             quiet_looks = 0 if active else quiet_looks + 1
             if quiet_looks == _QUIET_LOOKS or (quiet_looks and pending_work(self.environment) is None):
                 return next((run_id for run_id in sorted(seen) if runs[run_id]["state"] == "failed"), None)
@@ -109,9 +108,7 @@ class Follower:
             instances[instance["dag_run_id"]].append(instance)
         missing = set(run_ids) - set(runs)
         if missing:
-            raise SandboxError(
-                f"run {min(missing)} of {dag_id} is gone: it was deleted in the UI; start it again by `make run`"
-            )
+            raise SandboxError(f"run {min(missing)} of {dag_id} is gone: it was deleted in the UI; start it again by `make run`")
         return runs, instances
 
     def _view(self, batch: str, run: dict[str, Any], instances: list[dict[str, Any]]) -> RunView:

@@ -105,9 +105,7 @@ def find_members(records: Iterable[ProcessRecord], marker: str, spared: Collecti
     return {pid for pid in members - _own_line(seen) if seen[pid].session not in spared}
 
 
-def end_processes(
-    records: Iterable[ProcessRecord], marker: str, seconds: float, spared: Collection[int] = ()
-) -> tuple[int, int]:
+def end_processes(records: Iterable[ProcessRecord], marker: str, seconds: float, spared: Collection[int] = ()) -> tuple[int, int]:
     """End all processes of the stack: SIGINT, then SIGTERM, then SIGKILL, within the seconds.
 
     Returns:

@@ -53,7 +53,7 @@ def read_counts(folder: Path) -> Count | None:
     """Return the sum over all worker tasks' files; one that is being rewritten is left out until the next look."""
     done = total = 0
     for file in folder.glob("*.json"):
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             count = json.loads(file.read_text())
             done, total = done + int(count["done"]), max(total, int(count["total"]))
     return Count(done, total) if total else None

@@ -66,7 +66,8 @@ class Screen:
         state, now = f"{view.state} {view.task}", self.clock()
         said, at = self._said.get(view.batch, ("", 0.0))
         is_counting = view.count is not None and not view.is_over and now - at >= _QUIET_SECONDS
-        if state != said or is_counting:
+        is_between_tasks = view.state == "running" and not view.task
+        if (state != said and not is_between_tasks) or is_counting:
             self.stream.write(self._line(view).rstrip() + "\n")
             self._said[view.batch] = (state, now)
 
@@ -87,8 +88,7 @@ def format_table(results: Sequence[BatchResult]) -> str:
     rows = [head, *(_row(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(
-        "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(r, widths, strict=True))).rstrip()
-        for r in rows
+        "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(r, widths, strict=True))).rstrip() for r in rows
     )
 
 

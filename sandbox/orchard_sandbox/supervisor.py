@@ -59,9 +59,7 @@ class Supervisor:
                 self._say(f"start: port {self._state.api_port} was taken in between, another one is tried")
                 self._end_airflow()
                 self._state.api_port = 0
-        raise SandboxError(
-            f"no free port stayed free for Airflow in {_PORT_TRIES} tries: look at what binds ports on 127.0.0.1"
-        )
+        raise SandboxError(f"no free port stayed free for Airflow in {_PORT_TRIES} tries: look at what binds ports on 127.0.0.1")
 
     @property
     def environment(self) -> Mapping[str, str]:

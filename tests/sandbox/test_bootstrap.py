@@ -1,0 +1,150 @@
+"""The bootstrap: one line for what is missing or wrong, a stamp that makes the second call free, a redo of broken builds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "sandbox"))
+import bootstrap  # noqa: E402
+
+OWN = "{}.{}.{}".format(*sys.version_info[:3])
+
+
+def program(folder: Path, name: str, *lines: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return path
+
+
+def bootstrap_with(path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(path), "HOME": os.environ.get("HOME", "/")} | variables
+    return subprocess.run(
+        [sys.executable, str(ROOT / "sandbox" / "bootstrap.py")], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("java", "found"),
+    [
+        ("echo 'openjdk version \"11.0.2\" 2019-01-15' >&2", "found Java 11.0.2"),
+        ("echo 'java version \"1.8.0_361\"' >&2", "found Java 1.8.0_361"),
+        ("echo 'openjdk version \"25\" 2025-09-16' >&2", "found Java 25 "),
+        ("exit 1", "found Java that does not start"),
+    ],
+)
+def test_a_wrong_java_is_one_line(tmp_path: Path, java: str, found: str) -> None:
+    program(tmp_path, "java", java)
+    answer = bootstrap_with(tmp_path)
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert found in answer.stderr
+    assert "needs Java 17 or 21: install one" in answer.stderr
+
+
+def test_no_java_and_an_empty_java_home_are_one_line(tmp_path: Path) -> None:
+    for answer in (bootstrap_with(tmp_path), bootstrap_with(tmp_path, JAVA_HOME=str(tmp_path))):
+        assert (answer.returncode, len(answer.stderr.splitlines())) == (1, 1)
+    assert f"no bin/java in JAVA_HOME={tmp_path}" in answer.stderr
+
+
+def test_java_home_comes_before_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin", "java", "exit 1")
+    (tmp_path / "release").write_text('IMPLEMENTOR="x"\nJAVA_VERSION="21.0.4"\n')
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    bootstrap.check_java()
+
+
+def test_a_chosen_python_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    old = program(tmp_path, "old", "echo 3.9.2")
+    answer = bootstrap_with(tmp_path, ORCHARD_PYTHON=str(old))
+    assert answer.returncode == 1
+    assert answer.stderr == (
+        f"orchard: ORCHARD_PYTHON={old} is Python 3.9.2, but Orchard needs Python 3.11, 3.12 or 3.13: "
+        "name one of these, or unset ORCHARD_PYTHON\n"
+    )
+
+
+def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORCHARD_PYTHON", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 9, 18))
+    with pytest.raises(bootstrap.Refusal, match=r"found Python 3\.9\.18 .* install one"):
+        bootstrap.find_python()
+    program(tmp_path, "python3.13", "exit 127")  # a pyenv shim of a version that is not chosen
+    twelve = program(tmp_path, "python3.12", "echo 3.12.4")
+    assert bootstrap.find_python() == (str(twelve), "3.12.4")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose uv writes down how it is called, makes the environment on `venv` and fails where `broken` is."""
+    for name in ("requirements/airflow.txt", "requirements/jobs.txt", "requirements/dev.txt", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "spark_jobs").mkdir()
+    (tmp_path / "spark_jobs" / "pyproject.toml").write_text("jobs")
+    program(
+        tmp_path / "bin",
+        "uv",
+        f'echo "$@" >> {tmp_path}/calls',
+        f"[ -e {tmp_path}/broken ] && [ $1 = pip ] && cat {tmp_path}/broken && [ -z $UV_SYSTEM_CERTS ] && exit 1",
+        f"if [ $1 = venv ]; then for last; do :; done; mkdir -p $last/bin; ln -sf {sys.executable} $last/bin/python; fi",
+        "exit 0",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    return tmp_path
+
+
+def calls(tree: Path) -> list[str]:
+    found = (tree / "calls").read_text().splitlines() if (tree / "calls").exists() else []
+    (tree / "calls").unlink(missing_ok=True)
+    return [" ".join(call.split()[:2]) for call in found]
+
+
+def test_a_finished_environment_is_left_alone_and_a_changed_one_is_brought_up_to_date(tree: Path) -> None:
+    bootstrap.build_environments(sys.executable, OWN)
+    assert calls(tree) == ["venv --quiet", "pip sync", "pip install"] * 2
+    bootstrap.build_environments(sys.executable, OWN)
+    assert calls(tree) == []
+    (tree / "requirements" / "jobs.txt").write_text("another pin")
+    assert bootstrap.outdated(sys.executable, OWN) == ["jobs"]
+    bootstrap.build_environments(sys.executable, OWN)
+    assert calls(tree)[-2:] == ["pip sync", "pip install"]
+
+
+def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tree / "broken").write_text("no such package")
+    with pytest.raises(bootstrap.Refusal, match="uv pip sync"):
+        bootstrap.build_environments(sys.executable, OWN)
+    assert "no such package" in capfd.readouterr().err
+    left = tree / ".venv" / "airflow" / "left over"
+    left.touch()
+    (tree / "broken").unlink()
+    bootstrap.build_environments(sys.executable, OWN)
+    assert not left.exists()
+    assert bootstrap.outdated(sys.executable, OWN) == []
+
+
+def test_an_untrusted_certificate_is_tried_again_with_the_systems(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
+    (tree / "broken").write_text("invalid peer certificate: UnknownIssuer")
+    bootstrap.build_environments(sys.executable, OWN)
+    assert bootstrap.outdated(sys.executable, OWN) == []
+
+
+def test_pips_settings_are_handed_on_to_uv_unless_it_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = program(
+        tmp_path, "python", "echo \"global.index-url='https://pip.example/simple'\"", "echo \"global.cert='/ca.pem'\""
+    )
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", "/own.pem")
+    settings = bootstrap.uv_settings(str(python))
+    assert settings["UV_DEFAULT_INDEX"] == "https://pip.example/simple"
+    assert settings["SSL_CERT_FILE"] == "/own.pem"

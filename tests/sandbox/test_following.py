@@ -1,0 +1,215 @@
+"""Runs are followed to their end, and what the user sees of them is right, with an Airflow that is made up."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchard_sandbox import following
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.following import Follower
+from orchard_sandbox.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
+from orchard_sandbox.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
+from orchard_sandbox.screen import BatchResult, Screen, format_table
+
+
+def instance(task: str, state: str | None, run_id: str = "r", end: str | None = None) -> dict[str, Any]:
+    return {"task_id": task, "state": state, "dag_run_id": run_id, "end_date": end}
+
+
+@pytest.mark.parametrize(
+    ("state", "instances", "outcome"),
+    [
+        ("success", [instance("plan_batch", "success"), instance("publish", "success")], "published"),
+        ("success", [instance("wait_for_uploads", "skipped"), instance("plan_batch", "skipped")], "empty"),
+        ("success", [instance("plan_batch", "skipped"), instance("publish", "skipped")], "unchanged"),
+        ("success", [instance("plan_batch", "success"), instance("publish", "skipped")], "superseded"),
+        ("failed", [instance("plan_batch", "skipped")], "failed"),
+    ],
+)
+def test_an_ended_run_is_named_by_its_tasks(state: str, instances: list[dict[str, Any]], outcome: Outcome) -> None:
+    assert outcome_of({"state": state}, instances) == outcome
+
+
+def test_the_task_at_work_is_the_running_one_then_the_waiting_ones() -> None:
+    assert busy_task([instance("a", "success"), instance("b", "deferred"), instance("c", None)]) == ("b", "deferred")
+    assert busy_task([instance("a", "scheduled"), instance("b", "running")]) == ("b", "running")
+    assert busy_task([instance("a", "success")]) == ("", "")
+
+
+def test_a_failure_is_the_first_failed_task_its_exception_and_the_end_of_its_log() -> None:
+    failed = failed_task([instance("late", "failed", end="2"), instance("first", "failed", end="1"), instance("x", "success")])
+    assert failed is not None
+    assert failed["task_id"] == "first"
+    assert failed_task([instance("x", "success")]) is None
+    log: list[dict[str, Any] | str] = [
+        {"event": "::group::Pre"},
+        {"event": "line 1\nline 2"},
+        {"event": "Task failed", "error_detail": [{"exc_type": "ValueError", "exc_value": "no such fruit"}]},
+        "plain",
+    ]
+    assert reason_of(log) == "ValueError: no such fruit"
+    assert reason_of(["plain"]) == ""
+    assert end_of_log(log) == ["line 1", "line 2", "Task failed", "plain"]
+    assert len(end_of_log([str(number) for number in range(100)])) == 40
+
+
+def test_counts_of_all_workers_are_summed_and_a_half_written_one_is_left_out(tmp_path: Path) -> None:
+    environment = {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
+    plan = {"input_digest": "ab" * 32, "backbone": "efficientnet_lite0-0123"}
+    assert running_count(environment, plan, "featurize") is None
+    assert running_count({"ORCHARD_WAREHOUSE": "s3://elsewhere"}, plan, "featurize") is None
+    for name, text in (("1", '{"done": 3, "total": 9}'), ("2", '{"done": 4, "total": 9}'), ("3", '{"do'), ("4", "[]")):
+        (tmp_path / f"{name}.json").write_text(text)
+    assert read_counts(tmp_path) == Count(7, 9)
+
+
+def test_a_warehouse_without_tables_has_nothing_published_and_nothing_to_do(tmp_path: Path) -> None:
+    environment = {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
+    assert published_batches(environment) == {}
+    assert pending_work(environment) is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_a_line_is_written_when_something_changes_and_counts_at_most_every_ten_seconds() -> None:
+    seconds = [0.0]
+    screen = Screen(io.StringIO(), lambda: seconds[0])
+    for seconds[0], view in (
+        (0.0, RunView("b", "running", "featurize", Count(0, 60))),
+        (2.0, RunView("b", "running", "featurize", Count(10, 60))),
+        (4.0, RunView("b", "running", "")),
+        (12.0, RunView("b", "running", "featurize", Count(48, 60))),
+        (13.0, RunView("b", "success", "published")),
+        (30.0, RunView("b", "success", "published")),
+    ):
+        screen.show([view])
+    assert isinstance(screen.stream, io.StringIO)
+    assert [" ".join(line.split()) for line in screen.stream.getvalue().splitlines()] == [
+        "b running featurize 0 of 60 images",
+        "b running featurize 48 of 60 images 4.0 images/s",
+        "b success published",
+    ]
+
+
+def test_on_a_terminal_the_block_is_redrawn_and_never_higher_than_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "10")
+    screen = Screen(Terminal())
+    views = [RunView(str(number), "success" if number < 5 else "queued", "x" * 80) for number in range(40)]
+    screen.show(views)
+    screen.show(views)
+    assert isinstance(screen.stream, io.StringIO)
+    text = screen.stream.getvalue()
+    assert "\x1b[8A" in text
+    assert text.count("5 of 40 batches done") == 2
+    assert max(len(line) for line in re.sub(r"\x1b\[\d*[A-Z]", "", text).splitlines()) <= 40
+
+
+def test_the_table_has_a_dash_where_nothing_is_published() -> None:
+    table = format_table(
+        [
+            BatchResult("2026-01-05", "published", 41.4, PublishedBatch(66, 64, 1, 1, 0.8912)),
+            BatchResult("2026-01-06", "failed", None, None),
+        ]
+    )
+    assert [line.split() for line in table.splitlines()] == [
+        ["batch", "listed", "featurized", "reused", "quarantined", "captured", "seconds"],
+        ["2026-01-05", "66", "64", "1", "1", "89.1%", "41", "published"],
+        ["2026-01-06", "-", "-", "-", "-", "-", "-", "failed"],
+    ]
+
+
+class MadeUpAirflow:
+    """Runs that go from state to state with each look."""
+
+    def __init__(self, *states: str, has_model: bool = True) -> None:
+        self.states = list(states)
+        self.started: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.has_model = has_model
+
+    def start_run(self, dag_id: str, key: str | None, conf: dict[str, Any]) -> str:
+        self.started.append((dag_id, key, conf))
+        return f"{dag_id}-{len(self.started)}"
+
+    def has_dag(self, dag_id: str) -> bool:
+        return self.has_model
+
+    def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        if not states:
+            self.states = self.states[1:] or self.states
+        found = [{"dag_run_id": f"{dag_id}-{n + 1}", "state": self.states[0], "duration": 1.5} for n in range(len(self.started))]
+        return [run for run in found if not states or run["state"] in states]
+
+    def task_instances(self, dag_id: str, run_ids: list[str]) -> list[dict[str, Any]]:
+        return [instance("featurize", "failed" if self.states[0] == "failed" else "running", run_id) for run_id in run_ids]
+
+    def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        return {"input_digest": "ab", "backbone": "b"}
+
+    def task_log(self, failed: dict[str, Any]) -> list[Any]:
+        return [{"event": "the end", "error_detail": [{"exc_type": "E", "exc_value": "why"}]}]
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(following.time, "sleep", lambda seconds: None)
+    return {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
+
+
+def follower(airflow: MadeUpAirflow, environment: dict[str, str]) -> Follower:
+    made_up: Any = airflow
+    return Follower(made_up, environment, lambda: None, Screen(io.StringIO()))
+
+
+def test_runs_are_started_with_no_quiet_period_and_followed_to_their_end(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("queued", "running", "running", "success")
+    one = follower(airflow, environment)
+    run_ids = one.start(["2026-01-05", "2026-01-06"])
+    assert airflow.started[0] == ("image_batches", "2026-01-05", {"quiet_seconds": 0})
+    one.follow(run_ids)
+    assert [(result.batch, result.outcome, result.seconds) for result in one.results(run_ids)] == [
+        ("2026-01-05", "published", 1.5),
+        ("2026-01-06", "published", 1.5),
+    ]
+
+
+def test_a_failed_run_tells_why(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("running", "failed")
+    one = follower(airflow, environment)
+    run_ids = one.start(["2026-01-05"])
+    one.follow(run_ids)
+    assert [result.outcome for result in one.results(run_ids)] == ["failed"]
+    assert one.failures("image_batches", run_ids["2026-01-05"]) == "task featurize failed: E: why\n    the end"
+
+
+def test_pca_model_is_started_where_work_is_left_and_nothing_runs(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow = MadeUpAirflow("success")
+    monkeypatch.setattr(following, "pending_work", lambda _: None if airflow.started else "a batch lacks")
+    assert follower(airflow, environment).settle_model() is None
+    assert airflow.started == [("pca_model", None, {})]
+
+
+def test_work_that_never_ends_and_a_missing_dag_do_not_hang(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "pending_work", lambda _: "a batch lacks")
+    airflow = MadeUpAirflow("success")
+    with pytest.raises(SandboxError, match="still has to do: a batch lacks"):
+        follower(airflow, environment).settle_model()
+    assert len(airflow.started) == 3
+    assert follower(MadeUpAirflow("success", has_model=False), environment).settle_model() is None
+
+
+def test_progress_files_are_what_the_jobs_write(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from orchard_jobs.contract.jobs import Progress
+
+    (tmp_path / "x.json").write_text(json.dumps(asdict(Progress(2, 5))))
+    assert read_counts(tmp_path) == Count(2, 5)

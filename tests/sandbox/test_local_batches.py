@@ -1,0 +1,80 @@
+"""A folder of images as the user has it becomes batches, or an error that says what to do."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from orchard_sandbox.batches import find_batches
+from orchard_sandbox.errors import SandboxError
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def keys(folder: Path, *chosen: str, day: str | None = None) -> dict[str, list[str]]:
+    return {batch.name: sorted(batch.files) for batch in find_batches(folder, chosen, day)}
+
+
+def test_dated_folders_are_batches_at_any_depth_and_with_empty_ones(tmp_path: Path) -> None:
+    fill(tmp_path, "2026-01-01/Red Apple/a.jpg", "2026-01-01/Pear/green/b.jpg", "2026-01-01/plain.jpg", "notes.txt")
+    (tmp_path / "2026-01-02").mkdir()
+    assert keys(tmp_path) == {"2026-01-01": ["Pear/green/b.jpg", "Red Apple/a.jpg", "plain.jpg"], "2026-01-02": []}
+    assert keys(tmp_path, "2026-01-02") == {"2026-01-02": []}
+
+
+def test_labels_become_todays_batch_or_the_named_one(tmp_path: Path) -> None:
+    fill(tmp_path, "Apple/a.jpg", "Pear/b.jpg")
+    assert list(keys(tmp_path)) == [datetime.now(UTC).strftime("%Y-%m-%d")]
+    assert keys(tmp_path, day="2026-02-03") == {"2026-02-03": ["Apple/a.jpg", "Pear/b.jpg"]}
+
+
+def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "2026-01-01/Apple/a.jpg", "2026-01-01/.DS_Store", "2026-01-01/Apple/.DS_Store", "2026-01-01/.git/x")
+    (batch,) = find_batches(tmp_path)
+    assert (sorted(batch.files), batch.hidden) == (["Apple/a.jpg"], 3)
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "Apple/a.jpg")
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "2026-01-01").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "Apple" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert keys(images) == {"2026-01-01": ["Apple/a.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "day", "says"),
+    [
+        (["2026-01-01/A/a", "stranger/a"], (), None, "stranger is no batch"),
+        (["2026-01-01/A/a"], ("2026-01-02",), None, "there are 2026-01-01"),
+        (["2026-01-01/A/a"], (), "2026-01-01", "names its batches itself"),
+        (["2026-13-41/A/a"], (), None, "looks like a batch"),
+        (["A/a"], (), "tomorrow", "BATCH=tomorrow"),
+        (["A/a"], ("2026-01-01",), None, "picks nothing"),
+        (["A/.hidden"], (), None, "found no file"),
+        (["2026-01-01/" + "/".join(["d" * 240] * 4) + "/a"], (), None, "shorten it"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, names: list[str], chosen: tuple[str, ...], day: str | None, says: str
+) -> None:
+    fill(tmp_path, *names)
+    with pytest.raises(SandboxError, match=says):
+        find_batches(tmp_path, chosen, day)
+
+
+def test_a_missing_folder_and_a_name_that_is_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="is no folder"):
+        find_batches(tmp_path / "none")
+    folder = os.fsencode(tmp_path / "2026-01-01")
+    os.mkdir(folder)
+    with open(folder + b"/\xff.jpg", "wb"):
+        pass
+    with pytest.raises(SandboxError, match="no UTF-8"):
+        find_batches(tmp_path)
