@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
+from croniter import croniter
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.layout import checked_batch_id, warehouse_uri
 from orchard_jobs.errors import ConfigurationError
 
 
@@ -50,6 +52,20 @@ def _landing(text: str) -> str:
     return f"s3://{bucket}/{prefix}".rstrip("/")
 
 
+def _schedule(text: str) -> str:
+    if text != "none" and not croniter.is_valid(text):
+        raise ValueError("no cron expression, and not `none`")
+    return text
+
+
+def _key_format(text: str) -> str:
+    try:
+        checked_batch_id(datetime(2000, 1, 1, tzinfo=UTC).strftime(text))
+    except ConfigurationError as error:
+        raise ValueError(f"a key of this format cannot stand in a path: {error}") from error
+    return text
+
+
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
@@ -83,8 +99,10 @@ class Settings:
     )
     components: int = _variable("COMPONENTS", "100", "k: components of the PCA model", _positive)
     refit_gain: float = _variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", _share)
-    schedule: str = _variable("SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand")
-    batch_key_format: str = _variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id")
+    schedule: str = _variable(
+        "SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand", _schedule
+    )
+    batch_key_format: str = _variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id", _key_format)
     quiet_seconds: float = _variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", _seconds)
     grace_seconds: float = _variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", _seconds)
     wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", _seconds)

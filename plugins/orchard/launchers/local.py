@@ -98,12 +98,11 @@ class LocalLauncher:
             "ORCHARD_OWNER_PID": str(os.getpid()),
         }
         hook = AwsBaseHook(self.settings.aws_conn_id, client_type="s3")
-        credentials = hook.get_credentials()
-        values = {
-            "AWS_ACCESS_KEY_ID": credentials.access_key,
-            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-            "AWS_SESSION_TOKEN": credentials.token,
-            "AWS_ENDPOINT_URL": hook.conn_config.get_service_endpoint_url("s3"),
-            "AWS_REGION": hook.region_name,
-        }
+        values = {"AWS_ENDPOINT_URL": hook.conn_config.get_service_endpoint_url("s3"), "AWS_REGION": hook.region_name}
+        credentials = hook.get_session().get_credentials()
+        if credentials is not None:
+            frozen = credentials.get_frozen_credentials()
+            values["AWS_ACCESS_KEY_ID"] = frozen.access_key
+            values["AWS_SECRET_ACCESS_KEY"] = frozen.secret_key
+            values["AWS_SESSION_TOKEN"] = frozen.token
         return environment | {name: value for name, value in values.items() if value}

@@ -1,0 +1,83 @@
+"""The launcher `local`: what it submits, what it skips, and what it refuses before anything is submitted."""
+
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers.request import Planned, skip_without_work
+from orchard.settings import Settings
+from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.storage import Warehouse
+
+PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"ORCHARD_WAREHOUSE": str(tmp_path), "ORCHARD_JOBS_PYTHON": sys.executable})
+
+
+class Context(dict[str, Any]):
+    """A task context whose XCom holds a plan."""
+
+    def __init__(self, planned: Planned) -> None:
+        super().__init__(ti=self)
+        self.planned = planned
+
+    def xcom_pull(self, task_ids: str) -> dict[str, Any]:
+        assert task_ids == "plan_batch"
+        return asdict(self.planned)
+
+
+def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
+    operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
+    assert type(operator) is SparkSubmitOperator
+    assert (operator.task_id, operator.pool) == ("featurize", "spark")
+    assert operator.application_args == [
+        "featurize", "--warehouse", settings.warehouse, "--input-digest",
+        "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}",
+    ]  # fmt: skip
+    assert Path(operator.application).read_text().count("\n") <= 6
+
+
+def test_no_secret_is_in_a_templated_field(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "top-secret")
+    operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
+    assert "top-secret" not in str([getattr(operator, name, None) for name in operator.template_fields])
+
+
+def test_a_finished_report_is_reused(settings: Settings) -> None:
+    request = JobRequest("featurize", plan_task="plan_batch")
+    skip_without_work(settings.warehouse, request, Context(PLANNED))
+    Warehouse.at(settings.warehouse).create(report_path(PLANNED.work("featurize")), b"{}")
+    with pytest.raises(AirflowSkipException, match="no job is submitted"):
+        skip_without_work(settings.warehouse, request, Context(PLANNED))
+
+
+def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
+    with pytest.raises(AirflowSkipException, match="no PCA model yet"):
+        skip_without_work(settings.warehouse, JobRequest("reduce", plan_task="plan_batch"), Context(PLANNED))
+
+
+def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:
+    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"onnx")
+    launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
+
+
+def test_a_jobs_environment_that_is_not_there_is_named(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match=r"ORCHARD_JOBS_PYTHON='/does/not/exist'"):
+        launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
+
+
+def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Settings, tmp_path: Path) -> None:
+    weights = {"backbone_name": "resnet50", "weights_file": str(tmp_path / "none.h5"), "weights_sha256": "0" * 64}
+    wrong = replace(settings, **weights, jobs_python=os.environ.get("ORCHARD_TEST_JOBS_PYTHON", sys.executable))
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        launcher_for(wrong).prepare(wrong.backbone)

@@ -1,0 +1,76 @@
+"""wait_for_uploads: an old batch is decided at once, a fresh one waits for quiet, an empty one is skipped."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from orchard.sensors import Arrivals, UploadsTrigger, WaitForUploads, arrivals_of, period_end
+from orchard.settings import Settings
+
+NOW = datetime.now(UTC)
+
+
+class Run:
+    def __init__(self, partition_key: str, conf: dict[str, Any] | None = None) -> None:
+        self.partition_key, self.conf = partition_key, conf
+
+
+def execute(monkeypatch: pytest.MonkeyPatch, settings: Settings, run: Run, arrivals: Arrivals) -> None:
+    monkeypatch.setattr(WaitForUploads, "_list", lambda self, batch_id: arrivals)
+    WaitForUploads(task_id="wait_for_uploads", settings=settings).execute({"dag_run": run})
+
+
+def seconds_ago(seconds: float) -> Arrivals:
+    return Arrivals(3, NOW - timedelta(seconds=seconds))
+
+
+NONE = Arrivals(0, None)
+TODAY = f"{NOW:%Y-%m-%d}"
+
+
+def test_a_settled_batch_goes_on(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    execute(monkeypatch, settings, Run(TODAY), seconds_ago(601))
+
+
+def test_a_fresh_batch_is_waited_for(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(monkeypatch, settings, Run(TODAY), seconds_ago(10))
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, UploadsTrigger)
+    path, arguments = trigger.serialize()
+    assert path == "orchard.sensors.UploadsTrigger"
+    assert arguments["prefix"] == f"images/{TODAY}/"
+    assert deferred.value.timeout == timedelta(hours=26)
+    assert UploadsTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_an_empty_day_is_waited_for(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with pytest.raises(TaskDeferred):
+        execute(monkeypatch, settings, Run(TODAY), NONE)
+
+
+def test_an_old_empty_day_is_skipped_at_once(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with pytest.raises(AirflowSkipException, match="s3://landing/images/2020-01-01/"):
+        execute(monkeypatch, settings, Run("2020-01-01"), NONE)
+
+
+def test_an_old_day_with_a_late_upload_is_decided_at_once(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    execute(monkeypatch, settings, Run("2020-01-01"), seconds_ago(1))
+
+
+def test_whoever_finished_the_upload_need_not_wait(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), seconds_ago(0))
+    with pytest.raises(AirflowSkipException, match="is empty"):
+        execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), NONE)
+
+
+def test_folder_markers_are_no_images() -> None:
+    item = {"LastModified": NOW}
+    assert arrivals_of([{"Contents": [{"Key": "images/d/", **item}]}, {}]) == NONE
+    assert arrivals_of([{"Contents": [{"Key": "images/d/x.jpg", **item}]}]) == Arrivals(1, NOW)
+
+
+def test_a_period_ends_with_the_next_tick() -> None:
+    assert period_end("2026-01-31", "%Y-%m-%d", "0 0 * * *") == datetime(2026, 2, 1, tzinfo=UTC)
+    assert period_end("2026-01-31T05", "%Y-%m-%dT%H", "0 * * * *") == datetime(2026, 1, 31, 6, tzinfo=UTC)

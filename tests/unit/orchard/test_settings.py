@@ -1,0 +1,80 @@
+"""Settings: one table, and an error that names the variable, the value and what is wanted."""
+
+import pytest
+from orchard.notify import LogNotifier, failure_notifier
+from orchard.settings import Settings, describe
+from orchard_jobs.errors import ConfigurationError
+
+MINIMAL = {"ORCHARD_WAREHOUSE": "/data/warehouse"}
+
+
+def test_the_defaults_are_whole() -> None:
+    settings = Settings.from_environment(MINIMAL)
+    assert settings.warehouse == "file:///data/warehouse"
+    assert (settings.bucket, settings.prefix) == ("landing", "images/")
+    assert settings.batch_prefix("2026-01-01") == "images/2026-01-01/"
+    assert settings.backbone.dimension == 1280
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("WAREHOUSE", "", "neither an absolute path nor"),
+        ("WAREHOUSE", "ftp://x/y", "neither an absolute path nor"),
+        ("LANDING", "/folder", "not of the form s3://bucket/prefix"),
+        ("TARGET", "mars", "only `local` is there yet"),
+        ("BACKBONE", "vgg", "efficientnet_lite0 or resnet50"),
+        ("ENGINE", "torch", "onnx, tensorflow"),
+        ("WEIGHTS_FILE", "/x.h5", "come together"),
+        ("PIXEL_LIMIT", "0", "not above 0"),
+        ("PIXEL_LIMIT", "many", "invalid literal"),
+        ("MAX_QUARANTINED_SHARE", "2", "not between 0 and 1"),
+        ("QUIET_SECONDS", "-1", "below 0"),
+        ("NOTIFIER_ARGUMENTS", "[]", "not a JSON object"),
+        ("SCHEDULE", "every day", "no cron expression"),
+        ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot stand in a path"),
+    ],
+)
+def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Settings.from_environment({**MINIMAL, f"ORCHARD_{variable}": value})
+    assert f"ORCHARD_{variable}" in str(caught.value)
+
+
+def test_resnet50_takes_a_file_with_its_digest() -> None:
+    weights = {"ORCHARD_BACKBONE": "resnet50", "ORCHARD_WEIGHTS_FILE": "/w.h5", "ORCHARD_WEIGHTS_SHA256": "ab" * 32}
+    one = Settings.from_environment({**MINIMAL, **weights}).backbone
+    moved = Settings.from_environment({**MINIMAL, **weights, "ORCHARD_WEIGHTS_FILE": "/elsewhere.h5"}).backbone
+    other = Settings.from_environment({**MINIMAL, "ORCHARD_BACKBONE": "resnet50"}).backbone
+    assert one.id == moved.id != other.id
+    assert one.dimension == 2048
+
+
+def test_the_engine_is_part_of_the_backbone() -> None:
+    tensorflow = Settings.from_environment({**MINIMAL, "ORCHARD_ENGINE": "tensorflow"}).backbone
+    assert tensorflow.id != Settings.from_environment(MINIMAL).backbone.id
+
+
+def test_every_setting_is_described() -> None:
+    names = [name for name, _, _ in describe()]
+    assert len(names) == len(set(names))
+    assert all(text for _, _, text in describe())
+
+
+def test_the_notifier_is_a_setting() -> None:
+    assert isinstance(failure_notifier(Settings.from_environment(MINIMAL)), LogNotifier)
+    for wrong in ("nowhere.Notifier", "orchard.notify.Missing", "pathlib.Path"):
+        with pytest.raises(ConfigurationError, match="ORCHARD_NOTIFIER"):
+            failure_notifier(Settings.from_environment({**MINIMAL, "ORCHARD_NOTIFIER": wrong}))
+
+
+def test_the_log_notifier_names_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    class Task:
+        dag_id, task_id, run_id, try_number = "image_batches", "validate", "r1", 2
+
+    class Run:
+        partition_key = "2026-01-01"
+
+    LogNotifier().notify({"task_instance": Task(), "dag_run": Run(), "exception": ValueError("3 of 9 checks failed")})
+    assert "task=validate batch_id=2026-01-01" in caplog.text
+    assert "3 of 9 checks failed" in caplog.text
