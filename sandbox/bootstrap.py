@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator  # noqa: UP035 - the oldest Python reads this file
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.13", "3.12", "3.11")

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ class AirflowApi:
     def has_dag(self, dag_id: str) -> bool:
         """Say whether a DAG has been parsed."""
         return self._call("GET", f"dags/{dag_id}", missing_is_none=True) is not None
+
+    def is_parsed(self, dag_id: str, since: float) -> bool:
+        """Say whether a DAG has been parsed after a moment (seconds since the epoch): an older form may still stand there."""
+        answer = self._call("GET", f"dags/{dag_id}", missing_is_none=True)
+        parsed = answer and answer["last_parsed_time"]
+        return bool(parsed) and datetime.fromisoformat(parsed).timestamp() >= since
 
     def import_errors(self) -> list[str]:
         """Return the DAG files that could not be parsed, each with its error."""

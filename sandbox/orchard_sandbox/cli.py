@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("command", choices=sorted(_COMMANDS))
     command = parser.parse_args().command
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # `make run | cat` shows each line at once
     try:
         return _COMMANDS[command](Layout.of_environment())
     except SandboxError as error:

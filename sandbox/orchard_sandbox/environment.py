@@ -125,7 +125,12 @@ def settings_digest(layout: Layout, environment: Mapping[str, str]) -> str:
     read = {name: value for name, value in environment.items() if name.startswith(("ORCHARD_", "AWS_", "AIRFLOW", "JAVA_HOME"))}
     digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
     stamps = [layout.environments / name / "stamp" for name in ("airflow", "jobs")]
-    for file in [*_sources(layout.plugins), *_sources(ROOT / "spark_jobs"), *(stamp for stamp in stamps if stamp.exists())]:
+    for file in [
+        *_sources(layout.dags),
+        *_sources(layout.plugins),
+        *_sources(ROOT / "spark_jobs"),
+        *(stamp for stamp in stamps if stamp.exists()),
+    ]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -63,9 +63,8 @@ class Persistence:
         return note
 
     def _changed(self) -> set[tuple[str, str]]:
-        if not hasattr(self._request, "changed"):
-            self._request.changed = set()
-        return self._request.changed  # type: ignore[no-any-return]
+        changed: set[tuple[str, str]] = self._request.__dict__.setdefault("changed", set())
+        return changed
 
     def wrap(self, application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
         """Return the WSGI application that stores before it answers."""

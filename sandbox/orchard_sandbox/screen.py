@@ -11,6 +11,7 @@ from orchard_sandbox.published import PublishedBatch
 from orchard_sandbox.runs import Outcome, RunView
 
 _QUIET_SECONDS = 10.0
+_BETWEEN = ("(scheduled)", "(queued)")
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Screen:
         state, now = f"{view.state} {view.task}", self.clock()
         said, at = self._said.get(view.batch, ("", 0.0))
         is_counting = view.count is not None and not view.is_over and now - at >= _QUIET_SECONDS
-        is_between_tasks = view.state == "running" and not view.task
+        is_between_tasks = view.state == "running" and (not view.task or view.task.endswith(_BETWEEN))
         if (state != said and not is_between_tasks) or is_counting:
             self.stream.write(self._line(view).rstrip() + "\n")
             self._said[view.batch] = (state, now)

@@ -103,8 +103,10 @@ class Supervisor:
         api = AirflowApi(self._state.api_address, self._layout.password_file)
         if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():
             self._start_processes(api)
-        with self._step("DAGs", is_quiet=all(api.has_dag(dag_id) for dag_id in dag_ids)):
-            self._wait_until("dag-processor", lambda: all(api.has_dag(dag_id) for dag_id in dag_ids), api)
+        since = self._state.processes["dag-processor"].started_at
+        if not all(api.is_parsed(dag_id, since) for dag_id in dag_ids):
+            with self._step("DAGs"):
+                self._wait_until("dag-processor", lambda: all(api.is_parsed(dag_id, since) for dag_id in dag_ids), api)
         return api
 
     def _start_processes(self, api: AirflowApi) -> None:
@@ -187,11 +189,10 @@ class Supervisor:
             write_private(self._layout.password_file, json.dumps({USER: secrets.token_urlsafe(12)}))
 
     @contextmanager
-    def _step(self, what: str, is_quiet: bool = False) -> Iterator[None]:
+    def _step(self, what: str) -> Iterator[None]:
         begin = time.monotonic()
         yield
-        if not is_quiet:
-            self._say(f"start: {what:<40} {time.monotonic() - begin:5.1f} s")
+        self._say(f"start: {what:<40} {time.monotonic() - begin:5.1f} s")
 
 
 def free_port() -> int:

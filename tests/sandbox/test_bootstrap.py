@@ -5,12 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bootstrap
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "sandbox"))
-import bootstrap  # noqa: E402
-
 OWN = "{}.{}.{}".format(*sys.version_info[:3])
 
 

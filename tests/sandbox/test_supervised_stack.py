@@ -1,0 +1,95 @@
+"""The real stack on a tiny DAG: it starts, runs, repairs itself, and ends without rest."""
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import requests
+from orchard_sandbox.following import Follower
+from orchard_sandbox.layout import Layout
+from orchard_sandbox.processes import find_members, is_running
+from orchard_sandbox.screen import Screen
+from orchard_sandbox.state import read_state
+from orchard_sandbox.stop import stop_stack
+from orchard_sandbox.supervisor import Supervisor
+
+DAG = """
+from airflow.sdk import CronPartitionTimetable, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+
+@dag(schedule=CronPartitionTimetable("0 0 1 1 *", timezone="UTC", key_format="%Y-%m-%d"), catchup=False)
+def image_batches():
+    @task(pool="spark")
+    def plan_batch(partition_key=None):
+        if partition_key == "2026-01-06":
+            raise ValueError("no such fruit")
+        if partition_key == "2026-01-07":
+            raise AirflowSkipException("nothing differs")
+        if partition_key == "2026-01-08":
+            import subprocess
+
+            subprocess.run(["sleep", "600"], start_new_session=True)
+
+    @task
+    def publish():
+        print("published")
+
+    plan_batch() >> publish()
+
+
+image_batches()
+"""
+
+
+@pytest.mark.end_to_end
+def test_a_stack_starts_runs_repairs_itself_and_ends_without_rest(tmp_path: Path) -> None:
+    for name in ("dags", "plugins"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dags" / "tiny.py").write_text(DAG)
+    layout = Layout(tmp_path / "home", dags=tmp_path / "dags", plugins=tmp_path / "plugins")
+    said: list[str] = []
+    try:
+        supervisor = Supervisor(layout, os.environ, said.append)
+        state, api = supervisor.start(("image_batches",))
+        assert requests.get(f"{state.api_address}/api/v2/dags", timeout=60).status_code == 401
+
+        follower = Follower(api, supervisor.environment, supervisor.check, Screen(io.StringIO()))
+        run_ids = follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
+        follower.follow(run_ids)
+        outcomes = [result.outcome for result in follower.results(run_ids)]
+        assert outcomes == ["published", "failed", "unchanged"]
+        assert "task plan_batch failed: ValueError: no such fruit" in follower.failures("image_batches", run_ids["2026-01-06"])
+
+        said.clear()
+        before = read_state(layout).processes
+        Supervisor(layout, os.environ, said.append).start(("image_batches",))
+        assert (said, read_state(layout).processes) == ([], before)
+
+        os.kill(before["scheduler"].pid, signal.SIGKILL)
+        Supervisor(layout, os.environ, said.append).start(("image_batches",))
+        after = read_state(layout).processes
+        assert [name for name in before if after[name] != before[name]] == ["scheduler"]
+        assert all(is_running(record) for record in after.values())
+
+        follower.start(["2026-01-08"])
+        while b"sleep\x00600" not in _commands(layout):
+            follower.check()
+        layout.state_file.unlink()
+    finally:
+        ended, left = stop_stack(layout)
+    assert ended >= 6
+    assert left == 0
+    assert find_members([], layout.marker) == set()
+
+
+def _commands(layout: Layout) -> bytes:
+    found = b""
+    for pid in find_members(read_state(layout).processes.values(), layout.marker):
+        try:
+            found += Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+    return found
