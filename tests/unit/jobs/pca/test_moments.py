@@ -65,9 +65,7 @@ def test_a_merge_does_not_depend_on_its_sides() -> None:
     data=st.data(),
 )
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_batches_merged_in_any_order_agree_with_one_pass(
-    sizes: list[int], mean: float, seed: int, data: st.DataObject
-) -> None:
+def test_batches_merged_in_any_order_agree_with_one_pass(sizes: list[int], mean: float, seed: int, data: st.DataObject) -> None:
     rows = rows_of(sum(sizes), 4, mean, seed)
     batches = np.split(rows, np.cumsum(sizes)[:-1])
     order = data.draw(st.permutations(range(len(batches))))
