@@ -136,8 +136,11 @@ class Supervisor:
             done.write_text(version("apache-airflow"))
 
     def _ensure(self, name: str, *arguments: str) -> None:
-        if not self._is_up(name):
-            self._spawn(name, self._airflow(name, *arguments), self._environment)
+        if self._is_up(name):
+            return
+        if name in self._state.processes:  # a killed scheduler leaves its workers; no marker, so that only they end
+            end_processes([self._state.processes[name]], "", STOP_SECONDS)
+        self._spawn(name, self._airflow(name, *arguments), self._environment)
 
     def _airflow(self, *arguments: str) -> list[str]:
         return [str(self._layout.airflow_python), "-P", "-m", "airflow", *arguments]

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,19 @@ def test_a_stack_starts_runs_repairs_itself_and_ends_without_rest(tmp_path: Path
         assert (said, read_state(layout).processes) == ([], before)
 
         os.kill(before["scheduler"].pid, signal.SIGKILL)
-        Supervisor(layout, os.environ, said.append).start(("image_batches",))
+        while is_running(before["scheduler"]):
+            time.sleep(0.05)
+        supervisor = Supervisor(layout, os.environ, said.append)
+        supervisor.start(("image_batches",))
+        assert find_members([before["scheduler"]], "") == set()  # its workers went with it
         after = read_state(layout).processes
         assert [name for name in before if after[name] != before[name]] == ["scheduler"]
         assert all(is_running(record) for record in after.values())
 
         follower.start(["2026-01-08"])
         while b"sleep\x00600" not in _commands(layout):
-            follower.check()
+            supervisor.check()
+            time.sleep(0.2)
         layout.state_file.unlink()
     finally:
         ended, left = stop_stack(layout)
