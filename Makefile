@@ -37,4 +37,4 @@ lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
 	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox
-	@$(AIRFLOW_BIN)/lint-imports
+	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
