@@ -1,0 +1,262 @@
+"""The whole product as a user runs it: real Airflow, real Spark, real images; the tables are read by polars.
+
+The tests stand in the order of one story on one stack, since a stack costs half a minute.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from orchard_sandbox.airflow_api import AirflowApi
+from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.processes import find_members
+from orchard_sandbox.samples import image_bytes
+from orchard_sandbox.state import read_state
+
+SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
+pytestmark = pytest.mark.end_to_end
+
+BAD_FIRST, SECOND, FAILING = "2026-03-01", "2026-03-02", "2026-03-03"
+
+
+@dataclass
+class Stack:
+    """One home with its images, and the command that a user types."""
+
+    home: Path
+    images: Path
+
+    def command(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ORCHARD", "AWS_"))}
+        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox"), **variables}
+        done = subprocess.run(
+            [sys.executable, "-m", "orchard_sandbox", name],
+            env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
+        )  # fmt: skip
+        print(done.stdout, done.stderr)
+        return done
+
+    def run(self, batches: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.command("run", IMAGES=str(self.images), BATCHES=batches, **variables)
+
+    def table(self, name: str) -> pl.DataFrame:
+        return pl.read_delta(str(self.home / "warehouse" / name))
+
+    @property
+    def api(self) -> AirflowApi:
+        layout = Layout(self.home)
+        return AirflowApi(read_state(layout).api_address, layout.password_file)
+
+    def reports(self) -> set[Path]:
+        return set((self.home / "warehouse" / "_work").glob("*/report.json"))
+
+
+def fill(images: Path) -> dict[str, str]:
+    """Lay out two batches of at least 120 images, odd and broken ones among them; return how each of those decodes."""
+    fruits, problems = SHARED / "fruits360", SHARED / "problem_files"
+    if fruits.is_dir():
+        for batch, day, count in ((BAD_FIRST, "2017-12-31", 80), (SECOND, "2018-01-19", 60)):
+            for path in sorted((fruits / day).rglob("*.jpg"))[::3][:count]:
+                copy(path, images / batch / path.parent.name / path.name)
+    else:
+        for batch, first in ((BAD_FIRST, 0), (SECOND, 100)):
+            for number in range(first, first + 70):
+                label = ("Apple Red", "Banana", "Kiwi")[number % 3]
+                write(images / batch / label / f"{number}_100.jpg", image_bytes(label, number))
+    odd = {"broken.jpg": "broken", "empty.jpg": "broken", "cmyk.jpg": "ok"}
+    whole = image_bytes("Kiwi", 7)
+    write(images / BAD_FIRST / "odd" / "broken.jpg", whole[: len(whole) // 2])
+    write(images / BAD_FIRST / "odd" / "empty.jpg", b"")
+    write(images / BAD_FIRST / "odd" / "cmyk.jpg", image_bytes("Kiwi", 8, mode="CMYK"))
+    write(images / SECOND / "odd" / "again # 100%.jpg", image_bytes("Kiwi", 8, mode="CMYK"))
+    if problems.is_dir():
+        lines = (SHARED / "manifest.csv").read_text().splitlines()
+        names = lines[0].split(",")
+        for line in lines[1:]:
+            row = dict(zip(names, line.split(","), strict=False))
+            if row["path"].startswith("problem_files/"):
+                path = SHARED / row["path"]
+                copy(path, images / BAD_FIRST / path.parent.name / path.name)
+                odd[path.name] = "ok" if row["decode"] == "ok" else "broken"
+    for number in range(15):
+        write(images / FAILING / "text" / f"{number}.jpg", f"no image {number}".encode())
+    return odd
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def write(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return fill(tmp_path_factory.getbasetemp() / "images")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, odd: dict[str, str]) -> Iterator[Stack]:
+    base = tmp_path_factory.getbasetemp()
+    stack = Stack(base / "home", base / "images")
+    try:
+        yield stack
+    finally:
+        stopped = stack.command("stop")
+    assert stopped.returncode == 0
+    assert ", 0 left" in stopped.stdout
+    assert find_members([], Layout(stack.home).marker) == set()
+
+
+def files_of(stack: Stack, batch: str) -> set[str]:
+    folder = stack.images / batch
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {f"s3://landing/images/{batch}/{path}" for path in paths}
+
+
+def sorted_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return sorted(frame.to_dicts(), key=lambda row: (str(row.get("model_id")), str(row.get("image_uri"))))
+
+
+def test_two_batches_become_tables(stack: Stack, odd: dict[str, str]) -> None:
+    done = stack.run(f"{BAD_FIRST} {SECOND}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    features, quarantine, projected = (stack.table(name) for name in ("features", "quarantine", "pca_features"))
+    for batch in (BAD_FIRST, SECOND):
+        uris = [*features.filter(pl.col("batch_id") == batch)["image_uri"]]
+        uris += [*quarantine.filter(pl.col("batch_id") == batch)["image_uri"]]
+        assert len(uris) == len(set(uris))
+        assert set(uris) == files_of(stack, batch)
+    broken = {uri.rsplit("/", 1)[1] for uri in quarantine["image_uri"]}
+    assert broken == {name for name, decode in odd.items() if decode == "broken"}
+    vectors = np.array(features["features"].to_list())
+    assert vectors.shape[1] == 1280
+    assert np.isfinite(vectors).all()
+    for row in stack.table("runs").to_dicts():
+        assert row["listed"] == row["featurized"] + row["reused"] + row["quarantined"]
+        assert row["network_runs"] == row["featurized"]
+    current = stack.table("promotions").sort("sequence")["model_id"][-1]
+    covered = projected.filter(pl.col("model_id") == current)
+    assert set(covered["image_uri"]) == set(features["image_uri"])
+
+
+def test_what_is_printed_is_what_is_in_the_tables(stack: Stack) -> None:
+    done = stack.run(f"{BAD_FIRST} {SECOND}")
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.startswith("2026-") and "%" in line}
+    for row in stack.table("runs").to_dicts():
+        printed = lines[row["batch_id"]]
+        assert [int(value) for value in printed[1:5]] == [row[n] for n in ("listed", "featurized", "reused", "quarantined")]
+        assert printed[-1] == "unchanged"
+    snippet = next(line for line in done.stdout.splitlines() if line.startswith("read:")).partition("read:")[2]
+    shown = subprocess.run(snippet, shell=True, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "image_uri" in shown
+
+
+def test_a_log_in_is_needed_and_its_password_is_the_owners_alone(stack: Stack) -> None:
+    import requests
+
+    layout = Layout(stack.home)
+    assert layout.password_file.stat().st_mode & 0o077 == 0
+    answer = requests.get(f"{read_state(layout).api_address}/api/v2/dags", timeout=60)
+    assert answer.status_code == 401
+
+
+def test_lineage_says_what_was_made_of_what(stack: Stack) -> None:
+    events = [json.loads(line) for line in (stack.home / "lineage" / "events.jsonl").read_text().splitlines()]
+    published = {row["manifest_digest"]: row for row in stack.table("runs").to_dicts()}
+    told = {}
+    for event in events:
+        facet = event["run"]["facets"].get("orchard_batchVersion")
+        if facet:
+            told[facet["manifestDigest"]] = facet
+            versions = [output["facets"]["version"]["datasetVersion"] for output in event["outputs"]]
+            assert versions[0] == str(published[facet["manifestDigest"]]["features_version"])
+            statistics = event["outputs"][0]["outputFacets"]["outputStatistics"]
+            assert statistics["rowCount"] == facet["counts"]["featurized"] + facet["counts"]["reused"]
+            assert event["inputs"][0]["namespace"] == "s3://landing"
+    assert told.keys() == published.keys()
+    for digest, facet in told.items():
+        assert (facet["runId"], facet["backbone"]) == (published[digest]["run_id"], published[digest]["backbone"])
+
+
+def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
+    write(stack.images / SECOND / "late" / "é 日本.jpg", image_bytes("Banana", 500))
+    before = stack.table("features")
+    assert stack.run(SECOND).returncode == 0
+    row = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version").to_dicts()[-1]
+    assert (row["version"], row["featurized"], row["network_runs"]) == (2, 1, 1)
+    assert row["model_id"] is not None
+    assert stack.table("features").height == before.height + 1
+    old = {row["image_uri"]: row["features"] for row in before.to_dicts()}
+    new = {row["image_uri"]: row["features"] for row in stack.table("features").to_dicts()}
+    assert old.items() <= new.items()
+
+
+def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) -> None:
+    names = ("features", "quarantine", "pca_features", "runs", "captured", "promotions")
+    before = {name: sorted_rows(stack.table(name)) for name in names}
+    run_id = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version")["run_id"][-1]
+    api, reports = stack.api, stack.reports()
+    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True}
+    api._call("POST", "dags/image_batches/clearTaskInstances", body)
+    states: dict[str, str] = {}
+    while not states or set(states.values()) - {"success", "skipped", "failed"}:
+        time.sleep(1)
+        states = {task["task_id"]: task["state"] for task in api.task_instances("image_batches", [run_id])}
+    assert set(states.values()) == {"success", "skipped"}
+    assert {name: sorted_rows(stack.table(name)) for name in names} == before
+    assert stack.reports() == reports
+
+
+def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Stack) -> None:
+    done = stack.run(FAILING, ORCHARD_RETRIES="0")
+    assert done.returncode == 1
+    assert "task validate failed" in done.stderr
+    assert "quarantined_share" in done.stderr
+    for name in ("features", "quarantine", "runs"):
+        assert stack.table(name).filter(pl.col("batch_id") == FAILING).height == 0
+
+
+def test_after_a_stop_nothing_is_computed_again(stack: Stack) -> None:
+    reports = stack.reports()
+    stopped = stack.command("stop")
+    assert ", 0 left" in stopped.stdout
+    done = stack.run(f"{BAD_FIRST} {SECOND}")
+    assert done.returncode == 0
+    assert [line.split()[-1] for line in done.stdout.splitlines() if "%" in line] == ["unchanged", "unchanged"]
+    assert stack.reports() == reports
+
+
+def test_the_reference_engine_agrees(stack: Stack) -> None:
+    """TensorFlow is another backbone id, so its rows stand beside the others'."""
+    stack.command("stop")
+    images = stack.images.with_name("few")
+    for path in sorted((stack.images / SECOND).rglob("*.jpg"))[::8]:
+        copy(path, images / SECOND / path.parent.name / path.name)
+    home = Stack(stack.home, images)
+    try:
+        done = home.run(SECOND, ORCHARD_ENGINE="tensorflow", WAREHOUSE=str(stack.home / "reference"))
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        home.command("stop")
+    reference = pl.read_delta(str(stack.home / "reference" / "features")).to_dicts()
+    assert {row["backbone"] for row in reference}.isdisjoint(set(stack.table("features")["backbone"]))
+    found = {row["image_uri"]: row["features"] for row in stack.table("features").to_dicts()}
+    assert len(reference) >= len(list(images.rglob("*.jpg")))
+    for row in reference:
+        expected = np.array(row["features"])
+        assert np.abs(np.array(found[row["image_uri"]]) - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
