@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.layout import checked_batch_id, image_uri, label_of, manifest_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, is_md5, read_part, write_parts
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.models import current_model
+from orchard.reports import is_sound
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard.versions import current_version, highest_number, key_of
@@ -78,7 +81,8 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
     A version that an earlier run left half-way (in some tables, without its `runs` row) is planned again as it is when the
-    listing is still the same, so that its publish rolls forward; otherwise it is superseded by the next number.
+    listing is still the same, so that its publish rolls forward; otherwise it is superseded by the next number. A manifest whose
+    staged files were lost or damaged is planned anew under the next number.
 
     Args:
         tables: the published tables; they are there.
@@ -102,34 +106,53 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
         return None
     if not is_whole:
         half_way = _half_way(tables, backbone.id, batch_id)
-        if half_way is not None and _listing_of(read_entries(tables, half_way)) == _listing_of(entries):
+        if (
+            half_way is not None
+            and _is_usable(tables, half_way)
+            and _listing_of(read_entries(tables, half_way)) == _listing_of(entries)
+        ):
             return half_way
     entries, reused_files = _with_reuse(tables, backbone.id, _with_groups(entries))
     entries.sort(key=lambda entry: entry.image_uri)
+    parts = list(write_parts(entries))
+    head = _head(tables, settings, batch_id, entries, reused_files)
+    head = replace(head, number=highest + 1, model=model, parts=tuple(part for part, _ in parts))
+    while not _is_usable(tables, head):
+        head = replace(head, number=head.number + 1)
+    folder = manifest_folder(head.digest)
+    for part, packed in parts:
+        tables.warehouse.create(f"{folder}/{part.name}", packed)
+    tables.warehouse.create(f"{folder}/head.json", head.to_json().encode())
+    return head
+
+
+def _head(tables: Tables, settings: Settings, batch_id: str, entries: list[Entry], reused_files: set[str]) -> ManifestHead:
+    """Return the head of these entries, still without its number, its model and its parts."""
+    backbone = settings.backbone
     missing = [entry for entry in entries if entry.is_missing]
     actions = Counter(entry.action for entry in entries)
     own_features = tables.files(FEATURES, backbone=backbone.id, batch_id=batch_id) if actions["keep"] else ()
     own_quarantine = tables.files(QUARANTINE, backbone=backbone.id, batch_id=batch_id) if actions["keep_quarantined"] else ()
-    parts = list(write_parts(entries))
-    head = ManifestHead(
+    return ManifestHead(
         batch_id=batch_id,
         backbone=backbone,
-        number=highest + 1,
-        model=model,
+        number=0,
+        model=None,
         pixel_limit=settings.pixel_limit,
         listed=len(entries) - len(missing),
         missing=len(missing),
         actions=dict(sorted(actions.items())),
         features_files=tuple(sorted({*own_features, *reused_files})),
         quarantine_files=own_quarantine,
-        parts=tuple(part for part, _ in parts),
+        parts=(),
         missing_quarantined=sum(entry.action == "keep_quarantined" for entry in missing),
     )
-    folder = manifest_folder(head.digest)
-    for part, packed in parts:
-        tables.warehouse.create(f"{folder}/{part.name}", packed)
-    tables.warehouse.create(f"{folder}/head.json", head.to_json().encode())
-    return head
+
+
+def _is_usable(tables: Tables, head: ManifestHead) -> bool:
+    """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
+    stages: tuple[Stage, ...] = ("featurize", "reduce")
+    return all(is_sound(tables.warehouse, work_digest(head.digest, head.backbone.id, stage)) for stage in stages)
 
 
 def read_head(tables: Tables, digest: str) -> ManifestHead:

@@ -26,15 +26,15 @@ from orchard.settings import Settings
 class BatchVersionRunFacet(RunFacet):
     """What made a batch version: the manifest, its counts, the backbone, the model and the jobs."""
 
-    batchId: str  # noqa: N815
+    batchId: str
     number: int
-    manifestDigest: str  # noqa: N815
+    manifestDigest: str
     counts: dict[str, int]
     backbone: str
-    modelId: str | None  # noqa: N815
-    jobsVersion: str  # noqa: N815
-    jobIds: list[str]  # noqa: N815
-    runId: str  # noqa: N815
+    modelId: str | None
+    jobsVersion: str
+    jobIds: list[str]
+    runId: str
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, PROMOTIONS
-from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan
 from orchard_jobs.contract.layout import plan_path
 from orchard_jobs.errors import SupersededError
@@ -27,6 +27,7 @@ from orchard.models import (
     sources_of,
 )
 from orchard.publish import record_captured
+from orchard.reports import is_sound
 from orchard.settings import Settings
 from orchard.tables import Change, Standing, Tables
 from orchard.versions import key_of, readable_versions
@@ -211,9 +212,12 @@ def _keep(tables: Tables, model: Model, lacking: tuple[BatchVersion, ...], consi
 
 
 def _frozen(tables: Tables, plan: ModelPlan) -> ModelPlan:
-    assert plan.projection is not None, "only a plan with a projection is frozen"
-    tables.warehouse.create(plan_path(plan.projection.digest), plan.projection.to_json().encode())
-    return plan
+    projection = plan.projection
+    assert projection is not None, "only a plan with a projection is frozen"
+    while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
+        projection = replace(projection, attempt=projection.attempt + 1)
+    tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
+    return replace(plan, projection=projection)
 
 
 def _promote(tables: Tables, backbone: str, model_id: str, reason: str) -> None:

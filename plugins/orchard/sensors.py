@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from croniter import croniter
 
 from orchard.batches import checked_partition_key
+from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
 from orchard.timetables import batch_cron
 
@@ -60,7 +61,8 @@ class WaitForUploads(BaseOperator):
     def execute(self, context: Any) -> None:
         """List once; return when the batch is settled, skip when it stays empty, defer otherwise."""
         settings = self.settings
-        batch_id = checked_partition_key(context["dag_run"].partition_key, settings.batch_key_format)
+        with airflow_outcomes():
+            batch_id = checked_partition_key(context["dag_run"].partition_key, settings.batch_key_format)
         now = datetime.now(UTC)
         arrivals = self._list(batch_id)
         ended = period_end(batch_id, settings.batch_key_format, batch_cron(settings))
@@ -82,12 +84,19 @@ class WaitForUploads(BaseOperator):
             aws_conn_id=settings.aws_conn_id,
             quiet_seconds=quiet_seconds,
             poll_seconds=min(settings.poll_seconds, max(quiet_seconds, 1.0)),
+            wait_until=(now + timedelta(seconds=settings.wait_seconds)).timestamp(),
         )
-        self.defer(trigger=trigger, method_name="resume", timeout=timedelta(seconds=settings.wait_seconds))
+        self.defer(trigger=trigger, method_name="resume")
 
     def resume(self, context: Any, event: dict[str, Any]) -> None:
-        """Take the trigger's word that the batch is settled."""
-        self.log.info("settled batch_id=%s objects=%s", context["dag_run"].partition_key, event["objects"])
+        """Go on when the trigger found the batch settled; skip when the wait was over first."""
+        batch_id = context["dag_run"].partition_key
+        if not event["is_settled"]:
+            raise AirflowSkipException(
+                f"batch {batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
+                "start it again when its upload is over"
+            )
+        self.log.info("settled batch_id=%s objects=%s", batch_id, event["objects"])
 
     def _list(self, batch_id: str) -> Arrivals:
         client: Any = S3Hook(self.settings.aws_conn_id).get_conn()
@@ -103,23 +112,29 @@ class WaitForUploads(BaseOperator):
 
 
 class UploadsTrigger(BaseTrigger):
-    """Fires when a prefix is settled. One listing a poll, nothing else."""
+    """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing a poll.
 
-    def __init__(self, bucket: str, prefix: str, aws_conn_id: str, quiet_seconds: float, poll_seconds: float) -> None:
+    The end stands in the trigger, since Airflow's own time-out of a deferral fails the task instead of skipping it.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, aws_conn_id: str, quiet_seconds: float, poll_seconds: float, wait_until: float
+    ) -> None:
         BaseTrigger.__init__(self)
         self.bucket = bucket
         self.prefix = prefix
         self.aws_conn_id = aws_conn_id
         self.quiet_seconds = quiet_seconds
         self.poll_seconds = poll_seconds
+        self.wait_until = wait_until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments."""
-        names = ("bucket", "prefix", "aws_conn_id", "quiet_seconds", "poll_seconds")
+        names = ("bucket", "prefix", "aws_conn_id", "quiet_seconds", "poll_seconds", "wait_until")
         return "orchard.sensors.UploadsTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the prefix is settled."""
+        """Poll until the prefix is settled or the wait is over."""
         hook = S3Hook(self.aws_conn_id)
         while True:
             async with await hook.get_async_conn() as client:
@@ -127,8 +142,9 @@ class UploadsTrigger(BaseTrigger):
                     page
                     async for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
                 ]
-            arrivals = arrivals_of(pages)
-            if arrivals.is_settled(datetime.now(UTC), self.quiet_seconds):
-                yield TriggerEvent({"objects": arrivals.objects})
+            arrivals, now = arrivals_of(pages), datetime.now(UTC)
+            is_settled = arrivals.is_settled(now, self.quiet_seconds)
+            if is_settled or now.timestamp() >= self.wait_until:
+                yield TriggerEvent({"objects": arrivals.objects, "is_settled": is_settled})
                 return
             await asyncio.sleep(self.poll_seconds)

@@ -84,6 +84,9 @@ class Settings:
     spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
+    class_archive: str | None = _variable(
+        "CLASS_ARCHIVE", "", "JVM class archive that makes Spark start faster (target local); see docs/operating.md", _optional
+    )
     backbone_name: str = _variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
     engine: str = _variable("ENGINE", "onnx", "`onnx` (CPU) or `tensorflow` (reference)")
     weights_file: str | None = _variable(

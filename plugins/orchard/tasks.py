@@ -1,8 +1,6 @@
 """The DAGs' tasks: Airflow at the edge, one call into the product each. A DAG file only wires them."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cache
@@ -10,13 +8,13 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import Asset, get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
-from orchard_jobs.errors import AuditError, ConfigurationError, SupersededError
+from orchard_jobs.contract.layout import manifest_folder, plan_path
+from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
 from orchard import batches, lineage, refit
@@ -25,6 +23,8 @@ from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
 from orchard.models import read_model
 from orchard.notify import failure_notifier
+from orchard.outcomes import airflow_outcomes
+from orchard.reports import finished_report
 from orchard.settings import Settings
 from orchard.tables import Tables
 
@@ -57,33 +57,21 @@ def default_arguments() -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _airflow_outcomes() -> Iterator[None]:
-    """Turn the product's errors into Airflow's: what a retry cannot mend fails at once, what is superseded is skipped."""
-    try:
-        yield
-    except (ConfigurationError, AuditError) as error:
-        raise AirflowFailException(str(error)) from error
-    except SupersededError as error:
-        raise AirflowSkipException(str(error)) from error
-
-
 def _report(planned: Planned, stage: Stage) -> JobReport | None:
-    if stage not in planned.stages:
-        return None
-    return JobReport.from_json(tables().warehouse.read(report_path(planned.work(stage))))
+    return finished_report(tables().warehouse, planned.work(stage)) if stage in planned.stages else None
 
 
 def _required_report(planned: Planned, stage: Stage) -> JobReport:
     report = _report(planned, stage)
-    assert report is not None, f"{stage} is a stage of every plan of this DAG"
+    if report is None:
+        raise JobError(f"the report of {stage} work={planned.work(stage)} is gone: clear the task {stage}, or start a new run")
     return report
 
 
 @task
 def plan_batch() -> dict[str, Any]:
     """List the run's batch, compare it with what is published, and freeze the difference as a manifest."""
-    with _airflow_outcomes():
+    with airflow_outcomes():
         batch_id = batches.checked_partition_key(get_current_context()["dag_run"].partition_key, settings().batch_key_format)
         tables().create_all()
         launcher_for(settings()).prepare(settings().backbone)
@@ -102,7 +90,7 @@ def plan_batch() -> dict[str, Any]:
 def validate_batch(planned: dict[str, Any]) -> str:
     """Audit what the jobs staged for a batch; fails closed. Returns the verdict."""
     plan = Planned(**planned)
-    with _airflow_outcomes():
+    with airflow_outcomes():
         head = batches.read_head(tables(), plan.input_digest)
         policy = AuditPolicy(settings().max_quarantined_share)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
@@ -117,7 +105,7 @@ def validate_batch(planned: dict[str, Any]) -> str:
 def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = None) -> dict[str, Any]:
     """Commit a validated batch version to the tables, `runs` last. Returns the Delta version of each table."""
     plan = Planned(**planned)
-    with _airflow_outcomes():
+    with airflow_outcomes():
         head = batches.read_head(tables(), plan.input_digest)
         facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().target, verdict)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
@@ -143,7 +131,7 @@ def plan_model() -> dict[str, Any]:
     run_id = context["dag_run"].run_id
     if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
         raise AirflowSkipException("a later run of pca_model is queued: it will see every batch that this one sees")
-    with _airflow_outcomes():
+    with airflow_outcomes():
         tables().create_all()
         plan = refit.plan_model(tables(), settings())
     log.info("model action=%s gain=%s reason=%s", plan.action, plan.gain, plan.reason)
@@ -169,7 +157,7 @@ def validate_model(planned: dict[str, Any]) -> str:
     plan = Planned(**planned)
     projection = ProjectionPlan.from_json(tables().warehouse.read(plan_path(plan.input_digest)))
     model = read_model(tables().warehouse, projection.model.model_id)
-    with _airflow_outcomes():
+    with airflow_outcomes():
         basis = model.basis
         spectrum = (basis.explained_variance, basis.explained_variance_ratio)
         audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
@@ -184,5 +172,5 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
     log.info("publishing verdict=%s", verdict)
     plan = Planned(**planned)
     judged = context["ti"].xcom_pull(task_ids="plan_model", key="judged")
-    with _airflow_outcomes():
+    with airflow_outcomes():
         refit.publish_model(tables(), _model_plan(plan, judged), _required_report(plan, "project"), context["dag_run"].run_id)

@@ -72,6 +72,7 @@ def _orchard(layout: Layout) -> dict[str, str]:
         "ORCHARD_LANDING": "s3://landing/images",
         "ORCHARD_QUIET_SECONDS": "5",
         "ORCHARD_JOBS_PYTHON": str(layout.environments / "jobs" / "bin" / "python"),
+        "ORCHARD_CLASS_ARCHIVE": str(layout.environments / "jobs" / "spark.jsa"),
         "ORCHARD_TARGET": "local",
         "ORCHARD_SCHEDULE": "none",
     }

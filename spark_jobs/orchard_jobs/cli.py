@@ -1,17 +1,20 @@
-"""Command line of the jobs: `orchard-jobs featurize|reduce|project|prepare`. The same on every target.
+"""Command line of the jobs: `orchard-jobs featurize|reduce|project|prepare`, and `archive-classes`. The same on every target.
 
 Exit status: 0 done (or done before), 1 a job fault that a retry may mend, 2 a fault of configuration.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import traceback
+from pathlib import Path
 
-from orchard_jobs import __version__
+from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobReport, ProjectionPlan
 from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, OrchardError
@@ -21,6 +24,10 @@ from orchard_jobs.storage import Warehouse
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.command == "rehearse":
+        return _rehearse()
+    if arguments.command == "archive-classes":
+        return _archive_classes(Path(arguments.file))
     try:
         warehouse = Warehouse.at(arguments.warehouse)
         if arguments.command == "prepare":
@@ -47,7 +54,31 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
+    commands.add_parser("rehearse", help="run the stages' Spark operations once on made-up rows")
+    archive = commands.add_parser("archive-classes", help="rehearse, and archive the JVM's classes so that jobs start faster")
+    archive.add_argument("file", help="the archive to write; ORCHARD_CLASS_ARCHIVE names it to the launcher")
     return parser
+
+
+def _rehearse() -> int:
+    from orchard_jobs.session import open_session
+    from orchard_jobs.stages.rehearsal import rehearse
+
+    spark = open_session("orchard rehearse")
+    print(f"rehearsed on {rehearse(spark)} rows")
+    spark.stop()
+    return 0
+
+
+def _archive_classes(file: Path) -> int:
+    file.unlink(missing_ok=True)
+    options = f'{LOCAL_JAVA_OPTIONS} -XX:ArchiveClassesAtExit="{file.absolute()}"'
+    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
+    command += ["--conf", f"spark.driver.extraJavaOptions={options}", "--conf", "spark.ui.enabled=false"]
+    command += ["--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"]
+    command += [str(Path(entry.__path__[0]) / "run_job.py"), "rehearse"]
+    python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    return subprocess.run(command, env=os.environ | python, check=False).returncode
 
 
 def _prepare(warehouse: Warehouse, definition: str) -> int:

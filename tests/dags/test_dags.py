@@ -2,9 +2,12 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 from orchard import tasks
 from orchard.settings import Settings
@@ -73,10 +76,7 @@ def settings(**variables: str) -> Settings:
     return Settings.from_environment({"ORCHARD_WAREHOUSE": "/w", **environment})
 
 
-def scheduler_timetable(of: Settings):  # type: ignore[no-untyped-def]
-    from airflow.serialization.decoders import decode_timetable
-    from airflow.serialization.encoders import encode_timetable
-
+def scheduler_timetable(of: Settings) -> Any:
     return decode_timetable(encode_timetable(batch_timetable(of)))
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-
 from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.layout import ROOT, Layout
 from orchard_sandbox.processes import find_members

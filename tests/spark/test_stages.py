@@ -1,7 +1,9 @@
 """The stages on a real Spark with the real network: every image once, every row accounted for, every file in the report."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +26,17 @@ from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.pca.fit import fit
 from orchard_jobs.pca.moments import Moments
+from orchard_jobs.stages.batch_moments import stage_moments
 from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.project import project
 from orchard_jobs.stages.reduce import reduce
-from orchard_jobs.stages.staging import finish
+from orchard_jobs.stages.staging import Staging, finish
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.samples import draw_samples
+from PIL import Image
 from pyspark.sql import SparkSession
 
+Rows = list[dict[str, Any]]
 POLICY = AuditPolicy(max_quarantined_share=1.0)
 
 
@@ -119,8 +124,6 @@ def test_a_small_batch_has_no_moments_file(first: tuple[ManifestHead, JobReport]
 
 
 def test_running_counts_end_at_the_total(first: tuple[ManifestHead, JobReport], warehouse: Warehouse) -> None:
-    import json
-
     counts = [json.loads(warehouse.read(path)) for path, _ in warehouse.list(progress_folder(first[1].work))]
     assert sum(count["done"] for count in counts) == first[0].listed
     assert {count["total"] for count in counts} == {first[0].listed}
@@ -145,8 +148,6 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
         content_sha256=source["content_sha256"], is_missing=False,
     )  # fmt: skip
     new = batch[0].parent / "late.png"
-    from PIL import Image
-
     Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
     head = freeze(
         warehouse, backbone, [*entries, moved, entry_of(new)], number=2,
@@ -203,12 +204,9 @@ def test_equal_content_under_opaque_etags_costs_one_network_run(
 def test_moments_of_a_large_batch_are_those_of_its_rows(
     spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
 ) -> None:
-    from orchard_jobs.stages.featurize import _stage_moments
-    from orchard_jobs.stages.staging import Staging
-
     head = replace(first[0], backbone=replace(backbone, dimension=10))
     (features,) = first[1].of_table("features")
-    (staged,) = _stage_moments(spark, Staging(warehouse, "moments-test"), head, features)
+    (staged,) = stage_moments(spark, Staging(warehouse, "moments-test"), head, features)
     (row,) = pq.ParquetFile(warehouse.open(staged.files[0].path)).read().to_pylist()
     vectors = np.array([row["features"] for row in rows_of(warehouse, first[1], "features")], dtype=np.float32)
     expected = Moments.of(vectors)
@@ -232,7 +230,7 @@ def test_reduce_projects_what_featurize_staged(
     assert 0.3 < captured.share < 1
 
 
-def _check_projection(warehouse, model, features, projected) -> None:  # type: ignore[no-untyped-def]
+def _check_projection(warehouse: Warehouse, model: ModelReference, features: Rows, projected: Rows) -> None:
     row = pq.ParquetFile(warehouse.open(model.path)).read().to_pylist()[0]
     mean, components = np.array(row["mean"]), np.array(row["components"]).reshape(row["k"], -1)
     expected = {row["image_uri"]: (np.float64(row["features"]) - mean) @ components.T for row in features}

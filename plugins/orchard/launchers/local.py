@@ -1,9 +1,13 @@
 """Target `local`: spark-submit on this machine, with the jobs' own Python environment."""
 
+import fcntl
 import json
 import logging
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import JobArguments
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
@@ -23,14 +27,19 @@ from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
 _SPARK_CONF = {
-    # Start-up is most of a small job: one compiler tier and the serial collector halve the JVM's share of it.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.ui.enabled": "false",
     "spark.log.level": "WARN",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
 }
+
+
+@contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    with (Path(tempfile.gettempdir()) / f"orchard-{os.getuid()}-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class LocalLauncher:
             conn_id=self.settings.spark_conn_id,
             spark_binary=str(Path(self.settings.jobs_python).with_name("spark-submit")),
             driver_memory=self.settings.driver_memory,
-            conf=_SPARK_CONF,
+            conf=_SPARK_CONF | {"spark.driver.extraJavaOptions": self._java_options()},
             name=f"orchard-{request.stage}",
             pre_execute=before,
         )
@@ -69,8 +78,21 @@ class LocalLauncher:
             ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
         """
         warehouse = Warehouse.at(self.settings.warehouse)
-        if backbone.engine == "onnx" and warehouse.size(network_path(backbone.id)) is not None:
-            return
+        # Two batches that start together would both export, each at half the speed.
+        with _one_at_a_time(backbone.id):
+            if backbone.engine != "onnx" or warehouse.size(network_path(backbone.id)) is None:
+                self._prepare(warehouse, backbone)
+
+    def _java_options(self) -> str:
+        archive = self.settings.class_archive
+        # Java goes on without a word when the archive is missing or another Java's.
+        return (
+            f'{LOCAL_JAVA_OPTIONS} -XX:SharedArchiveFile="{archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
+            if archive
+            else LOCAL_JAVA_OPTIONS
+        )
+
+    def _prepare(self, warehouse: Warehouse, backbone: Backbone) -> None:
         command = [self.settings.jobs_python, "-m", "orchard_jobs.cli", "prepare"]
         command += ["--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone))]
         environment = os.environ | self._job_environment()

@@ -57,7 +57,8 @@ class Verdict:
             lines = [failure.to_text() for failure in self.failures] + [f"warning: {text}" for text in self.warnings]
             raise AuditError(
                 f"{len(self.failures)} of {len(self.failures) + len(self.passed)} checks failed, nothing is published. "
-                "Look at the examples, mend their cause and run the task that staged the rows again:\n" + "\n".join(lines)
+                "Look at the examples, mend their cause and start a new run; lost or damaged files are then staged anew:\n"
+                + "\n".join(lines)
             )
 
 

@@ -9,6 +9,9 @@ from orchard_jobs.contract.manifest import ModelReference
 
 Stage = Literal["featurize", "reduce", "project"]
 PROGRESS_SECONDS = 2.0
+# Start-up is most of a small local job: one compiler tier and the serial collector halve the JVM's share of it. A class
+# archive serves only a JVM with the options that it was made with.
+LOCAL_JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,15 @@ class BatchVersion:
 
 @dataclass(frozen=True)
 class ProjectionPlan:
-    """The work of one `project` job: which published batch versions get rows of which model."""
+    """The work of one `project` job: which published batch versions get rows of which model.
+
+    `attempt` rises when staged files of the same plan were lost or damaged, so that they are made anew under another name.
+    """
 
     backbone: str
     model: ModelReference
     batches: tuple[BatchVersion, ...]
+    attempt: int = 1
 
     @property
     def digest(self) -> str:
@@ -167,7 +174,7 @@ class ProjectionPlan:
         """Return the plan of a text that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         batches = tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in fields["batches"])
-        return cls(backbone=fields["backbone"], model=ModelReference(**fields["model"]), batches=batches)
+        return cls(**{**fields, "model": ModelReference(**fields["model"]), "batches": batches})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from fake_jobs import BROKEN, FakeJobs
 from flow import plan, rows, run_batch, run_model, stage_and_publish
 from orchard.publish import RunFacts, publish_batch
+from orchard.refit import plan_model
 from orchard.settings import Settings
 from orchard.tables import Change, Committed, Standing, Tables
 from orchard.versions import current_version, readable_versions
@@ -172,6 +173,32 @@ def test_a_staged_file_that_is_gone_or_damaged_is_never_published(tables: Tables
     with pytest.raises(JobError, match="has None bytes"):
         publish_batch(tables, head, report, None, FACTS)
     assert rows(tables, FEATURES) == rows(tables, RUNS) == []
+
+
+def test_a_new_run_stages_lost_or_damaged_files_anew(tables: Tables, settings: Settings) -> None:
+    head = plan(tables, settings, DAY, bucket_of())
+    assert head is not None
+    report = FakeJobs(tables, bucket_of()).featurize(head)
+    assert plan(tables, settings, DAY, bucket_of()) == head
+    path = Path(tables.warehouse.uri.removeprefix("file://")) / report.of_table("features")[0].files[0].path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = run_batch(tables, settings, DAY, bucket_of())
+    assert len(again.network_runs) == 6
+    assert [row["version"] for row in tables.rows(RUNS)] == [2]
+    assert plan(tables, settings, DAY, bucket_of()) is None
+
+
+def test_a_model_run_stages_lost_files_anew(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, bucket_of())
+    decided = plan_model(tables, settings)
+    assert decided.projection is not None
+    report = FakeJobs(tables, {}).project(decided.projection)
+    (Path(tables.warehouse.uri.removeprefix("file://")) / report.partitions[0].files[0].path).unlink()
+    again = run_model(tables, settings)
+    assert again.projection is not None
+    assert again.projection.attempt == 2
+    assert len(rows(tables, PCA_FEATURES)) == 6
 
 
 def test_a_batch_without_a_good_image_publishes_its_quarantine(tables: Tables, settings: Settings) -> None:

@@ -1,0 +1,22 @@
+"""Finished reports of jobs, and whether what they name is still there."""
+
+from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.layout import report_path
+from orchard_jobs.storage import Warehouse
+
+
+def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
+    """Return the report of a finished piece of work, or None."""
+    text = warehouse.read_if_there(report_path(work))
+    return None if text is None else JobReport.from_json(text)
+
+
+def is_sound(warehouse: Warehouse, work: str) -> bool:
+    """Tell whether a piece of work can be used: it is not finished yet, or each file of its report is there unharmed.
+
+    A finished report is final, so work whose files were lost or damaged is never done again under its name: it is planned
+    under another.
+    """
+    report = finished_report(warehouse, work)
+    files = [file for partition in report.partitions for file in partition.files] if report else []
+    return all(warehouse.size(file.path) == file.size_bytes and warehouse.sha256(file.path) == file.sha256 for file in files)

@@ -1,0 +1,56 @@
+"""The moments of a batch version: partial ones in the workers, merged one after the other by the driver."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import MOMENTS
+from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.layout import scratch_folder
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.pca.moments import Moments, merge_all
+from orchard_jobs.stages.staging import Staging, read_files, vectors
+from orchard_jobs.storage import Warehouse
+
+
+def stage_moments(
+    spark: SparkSession, staging: Staging, head: ManifestHead, features: StagedPartition
+) -> tuple[StagedPartition, ...]:
+    """Stage the version's moments, unless they would be larger than its features (n < dimension / 2)."""
+    if features.rows < head.backbone.dimension / 2:
+        return ()
+    rows = read_files(spark, staging.warehouse, tuple(file.path for file in features.files)).select("features")
+    rows.mapInArrow(_partial_moments, "n BIGINT, mean ARRAY<DOUBLE>, second_moment ARRAY<DOUBLE>").write.parquet(
+        staging.scratch_uri("moments")
+    )
+    folder = f"{scratch_folder(staging.work, staging.element)}/moments"
+    merged = merge_all(_read_moments(staging.warehouse, (file.path for file in staging.account(folder))))
+    row = {
+        "manifest_digest": head.digest,
+        "n": merged.n,
+        "mean": merged.mean.tolist(),
+        "second_moment": merged.packed().tolist(),
+    }
+    table = pa.Table.from_pylist([row], arrow_schema(MOMENTS))
+    return (staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id)),)
+
+
+def _partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    merged = merge_all(Moments.of(vectors(batch.column(0))) for batch in batches if batch.num_rows)
+    if merged.n == 0:
+        return
+    row = {"n": [merged.n], "mean": [merged.mean], "second_moment": [merged.packed()]}
+    schema = pa.schema([("n", pa.int64()), ("mean", pa.list_(pa.float64())), ("second_moment", pa.list_(pa.float64()))])
+    yield pa.RecordBatch.from_pydict(row, schema)
+
+
+def _read_moments(warehouse: Warehouse, paths: Iterator[str]) -> Iterator[Moments]:
+    """Yield partial moments one after the other: together they would not fit a driver."""
+    for path in paths:
+        for batch in pq.ParquetFile(warehouse.open(path)).iter_batches(batch_size=1):
+            row = batch.to_pydict()
+            yield Moments.unpacked(row["n"][0], np.array(row["mean"][0]), np.array(row["second_moment"][0]))

@@ -1,0 +1,109 @@
+"""The rules that hold the design together; to change one, write a decision note."""
+
+import os
+import re
+import subprocess
+import sys
+import tokenize
+import zipfile
+from pathlib import Path
+
+import pytest
+from orchard.settings import describe
+from orchard_jobs.contract.columns import TABLES
+from orchard_jobs.contract.quarantine import Reason
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [
+    path
+    for folder in ("dags", "plugins", "spark_jobs", "sandbox", "bench")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if ".venv" not in path.parts
+]
+
+
+def test_the_import_rules_hold() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_check_is_switched_off() -> None:
+    found = []
+    for path in SOURCES:
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.COMMENT and re.search(r"noqa|type: ignore|pragma|fmt: off", token.string):
+                    found.append(f"{path.relative_to(ROOT)}:{token.start[0]} {token.string}")
+    assert found == []
+
+
+def test_files_stay_short() -> None:
+    assert [path.name for path in SOURCES if len(path.read_text().splitlines()) > 300] == []
+
+
+def test_every_module_says_its_duty() -> None:
+    bare = [
+        path.relative_to(ROOT)
+        for path in SOURCES
+        if path.name != "run_job.py" and not path.read_text().startswith('"""') and path.read_text().strip()
+    ]
+    assert bare == []
+
+
+def test_the_plugins_loader_leaves_the_package_alone() -> None:
+    """The loader runs every module that it finds as a top-level one, named by its stem."""
+    assert (ROOT / "plugins" / ".airflowignore").read_text() == "orchard/\n"
+    assert [path.name for path in (ROOT / "plugins").glob("*.py")] == []
+
+
+def test_pinned_files_name_no_address() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        lines = path.read_text().splitlines()
+        assert [line for line in lines if "://" in line or line.startswith("-")] == []
+        assert [line for line in lines if line and not re.match(r"[A-Za-z0-9._-]+(\[[^\]]+\])?==[^ ]+( ;.*)?$", line)] == []
+
+
+def test_environments_share_one_version_of_each_package() -> None:
+    pins: dict[str, set[str]] = {}
+    for path in (ROOT / "requirements").glob("*.txt"):
+        for line in path.read_text().splitlines():
+            name, _, version = line.partition("==")
+            pins.setdefault(name, set()).add(version)
+    several = {name for name, versions in pins.items() if len(versions) > 1}
+    # numpy has one version for each Python, which the markers tell apart.
+    assert several <= {name for name in several if all(" ; " in version for version in pins[name])}
+
+
+@pytest.mark.parametrize("path", ["README.md"])
+def test_the_documented_settings_are_the_settings(path: str) -> None:
+    rows = re.findall(r"^\| `(ORCHARD_\w+)` \| (.*?) \| (.*?) \|$", (ROOT / path).read_text(), re.MULTILINE)
+    assert [(name, default.strip("`"), text) for name, default, text in rows] == describe()
+
+
+def test_the_documented_tables_are_the_tables() -> None:
+    text = (ROOT / "README.md").read_text()
+    for table in TABLES:
+        assert f"**{table.name}**" in text
+        for column in table.columns:
+            assert f"`{column.name}`" in text, f"{table.name}.{column.name}"
+
+
+def test_the_documented_reasons_are_the_reasons() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
+
+
+def test_the_jobs_wheel_is_whole_and_needs_nothing_at_base(tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], check=True, capture_output=True, cwd=ROOT / "spark_jobs")
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(path.relative_to(ROOT / "spark_jobs")) for path in (ROOT / "spark_jobs" / "orchard_jobs").rglob("*.py")}
+    assert modules <= names
+    metadata = next(zipfile.ZipFile(wheel).read(name).decode() for name in names if name.endswith("METADATA"))
+    assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line] == []
+    contract = "import orchard_jobs.contract.jobs, orchard_jobs.contract.layout, orchard_jobs.contract.columns"
+    bare = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(wheel)!r}); {contract}"]
+    subprocess.run(bare, check=True, capture_output=True)
