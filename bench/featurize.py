@@ -81,7 +81,7 @@ def bare_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], co
     ]
     for worker in workers:
         worker.start()
-    slowest = max(seconds.get() for _ in workers)
+    slowest: float = max(seconds.get() for _ in workers)
     for worker in workers:
         worker.join()
     return each * CORES / slowest
