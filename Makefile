@@ -30,11 +30,12 @@ stop: ## end every process of the stack; uploads and tables stay
 clean: ## stop, and remove .orchard; the environments stay
 	@$(SANDBOX) clean
 
-test: setup ## all tests
-	@$(AIRFLOW_BIN)/python -m pytest
+test: setup ## all tests: the jobs' in their environment, the others in Airflow's
+	@.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark
+	@$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture tests/end_to_end
 
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
