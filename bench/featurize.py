@@ -102,21 +102,26 @@ def _run_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], ea
 
 def run_stage(backbone: Backbone, warehouse: Warehouse, paths: list[Path], number: int) -> tuple[JobReport, float]:
     """Run the job once, as a launcher would; return its report and the wall seconds of the whole process."""
-    head = _freeze(backbone, warehouse, paths, number)
+    head = freeze(backbone, warehouse, paths, number)
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", f"local[{CORES}]", "--driver-memory", "2g"]
-    conf = {"driver.extraJavaOptions": LOCAL_JAVA_OPTIONS, "ui.enabled": "false", "driver.host": "127.0.0.1"}
-    command += [word for key, value in conf.items() for word in ("--conf", f"spark.{key}={value}")]
-    entry = ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"
-    command += [str(entry), "featurize", "--warehouse", warehouse.uri, "--input-digest", head.digest]
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | python)
+    subprocess.run(job_command(warehouse, head.digest), check=True, capture_output=True, env=os.environ | python)
     wall = time.perf_counter() - start
     work = work_digest(head.digest, backbone.id, "featurize")
     return JobReport.from_json(warehouse.read(report_path(work))), wall
 
 
-def _freeze(backbone: Backbone, warehouse: Warehouse, paths: list[Path], number: int) -> ManifestHead:
+def job_command(warehouse: Warehouse, input_digest: str) -> list[str]:
+    """Return the command line of a featurize job, as the local launcher submits it."""
+    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", f"local[{CORES}]", "--driver-memory", "2g"]
+    conf = {"driver.extraJavaOptions": LOCAL_JAVA_OPTIONS, "ui.enabled": "false", "driver.host": "127.0.0.1"}
+    command += [word for key, value in conf.items() for word in ("--conf", f"spark.{key}={value}")]
+    entry = ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"
+    return [*command, str(entry), "featurize", "--warehouse", warehouse.uri, "--input-digest", input_digest]
+
+
+def freeze(backbone: Backbone, warehouse: Warehouse, paths: list[Path], number: int) -> ManifestHead:
+    """Write the manifest of these files and return its head; the number keeps two rounds apart."""
     parts = list(write_parts(_entries(paths)))
     head = ManifestHead("bench", backbone, number, None, 10**9, len(paths), 0, {"compute": len(paths)}, (), (), ())
     head = replace(head, parts=tuple(part for part, _ in parts))

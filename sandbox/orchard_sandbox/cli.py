@@ -5,6 +5,7 @@
 
 import argparse
 import io
+import json
 import os
 import signal
 import sys
@@ -157,7 +158,10 @@ def _print_addresses(layout: Layout, warehouse: str, api_address: str) -> None:
 
 
 def _print_login(layout: Layout, api_address: str) -> None:
-    print(f"UI:     {api_address}  user admin, password in {layout.password_file}")
+    if not layout.password_file.exists():  # interrupted before it was made
+        return
+    for user, password in json.loads(layout.password_file.read_text()).items():
+        print(f"UI:     {api_address}  user {user}, password {password} (kept in {layout.password_file})")
 
 
 def _duration(seconds: float) -> str:

@@ -1,14 +1,14 @@
 """plan_batch: what differs is found by key, ETag and content, whatever the clock says."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_jobs import BROKEN, FakeJobs, listing
 from flow import plan, rows, run_batch, stage_and_publish
-from orchard.batches import checked_partition_key, plan_batch, read_entries
+from orchard.batches import checked_partition_key, list_batch, plan_batch, read_entries
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
@@ -192,3 +192,35 @@ def test_rows_are_equal_whatever_the_order_of_runs(tables: Tables, settings: Set
 def test_upload_times_are_utc() -> None:
     assert all(item.uploaded_at.tzinfo is UTC for item in listing({"k": b"v"}))
     assert listing({"k": b"v"})[0].uploaded_at < datetime.now(UTC)
+
+
+class Pages:
+    """A boto3 client whose listing has two pages."""
+
+    def get_paginator(self, name: str) -> "Pages":
+        assert name == "list_objects_v2"
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        assert (Bucket, Prefix) == ("landing", "images/2026-01-01/")
+        new_york = timezone(timedelta(hours=-5))
+        at = datetime(2026, 1, 1, 7, tzinfo=new_york)
+        keys = ["a/", "a/x 1.jpg", "a/ü%20#?.jpg", "loose.jpg"]
+        items = [{"Key": Prefix + key, "ETag": '"e-2"', "Size": 3, "LastModified": at} for key in keys]
+        return [{"Contents": items[:2]}, {"Contents": items[2:]}, {}]
+
+
+def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
+    found = list(list_batch(Pages(), "landing", "images/2026-01-01/"))
+    assert [item.key.removeprefix("images/2026-01-01/") for item in found] == ["a/x 1.jpg", "a/ü%20#?.jpg", "loose.jpg"]
+    assert {(item.etag, item.uploaded_at) for item in found} == {("e-2", datetime(2026, 1, 1, 12, tzinfo=UTC))}
+
+
+def test_keys_stay_raw_in_the_manifest(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a b%20#?+.jpg"): b"1", key("line\nbreak\u2028.jpg"): b"2", key("日本.jpg"): b"3"}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    assert {entry.image_uri.removeprefix("s3://landing/") for entry in read_entries(tables, head)} == set(bucket)
+    run_batch(tables, settings, DAY, bucket)
+    assert {row["image_uri"].removeprefix("s3://landing/") for row in tables.rows(FEATURES)} == set(bucket)
+    assert plan(tables, settings, DAY, bucket) is None
