@@ -210,9 +210,10 @@ def archive_classes(environment: Path) -> None:
     archive = [str(environment / "bin" / "orchard-jobs"), "archive-classes", str(environment / "spark.jsa")]
     with step("Spark's class archive"):
         own = dict(os.environ, SPARK_LOCAL_IP="127.0.0.1")
-        finished = subprocess.run(archive, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if finished.returncode:
-            print("failed, so jobs start slower:\n" + "\n".join(finished.stdout.splitlines()[-5:]), file=sys.stderr)
+        try:
+            subprocess.run(archive, env=own, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"failed ({error}), so jobs start slower ...", end=" ", file=sys.stderr)
 
 
 def uv_settings(python: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -13,6 +14,7 @@ from orchard_sandbox.errors import SandboxError
 
 USER = "admin"
 _PAGE = 100
+_ATTEMPTS = 5
 
 
 @dataclass
@@ -66,13 +68,11 @@ class AirflowApi:
 
     def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         """Return all runs of a DAG, or those in some states."""
-        body = {"dag_ids": [dag_id], **({"states": list(states)} if states else {})}
-        return self._pages("dags/~/dagRuns/list", body, "dag_runs")
+        return self._pages(f"dags/{dag_id}/dagRuns", {"state": list(states)}, "dag_runs")
 
-    def task_instances(self, dag_id: str, run_ids: list[str]) -> list[dict[str, Any]]:
-        """Return all task instances of some runs."""
-        body = {"dag_ids": [dag_id], "dag_run_ids": run_ids}
-        return self._pages("dags/~/dagRuns/~/taskInstances/list", body, "task_instances") if run_ids else []
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return all task instances of a run."""
+        return self._pages(f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", {}, "task_instances")
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """Return what a task returned; None when there is nothing (yet)."""
@@ -90,21 +90,25 @@ class AirflowApi:
         answer = self._call("GET", path, missing_is_none=True)
         return list(answer["content"]) if answer else []
 
-    def _pages(self, path: str, body: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    def _pages(self, path: str, filters: dict[str, Any], name: str) -> list[dict[str, Any]]:
+        # By GET: Airflow's listings by POST write a row of its audit log at each look.
         found: list[dict[str, Any]] = []
         while True:
-            page = self._call("POST", path, body | {"page_offset": len(found), "page_limit": _PAGE})[name]
+            page = self._call("GET", path, query=filters | {"offset": len(found), "limit": _PAGE})[name]
             found += page
             if len(page) < _PAGE:
                 return found
 
-    def _call(self, method: str, path: str, body: Any = None, missing_is_none: bool = False) -> Any:
+    def _call(
+        self, method: str, path: str, body: Any = None, missing_is_none: bool = False, query: dict[str, Any] | None = None
+    ) -> Any:
         url = f"{self.address}/api/v2/{path}"
-        for attempt in range(3):
+        for attempt in range(_ATTEMPTS):
+            is_last = attempt == _ATTEMPTS - 1
             try:
-                answer = self._session.request(method, url, json=body, timeout=60)
+                answer = self._session.request(method, url, json=body, params=query, timeout=180)
             except requests.ConnectionError as error:
-                if method == "POST" and path.endswith("dagRuns") or attempt == 2:
+                if (method == "POST" and path.endswith("dagRuns")) or is_last:
                     raise SandboxError(f"Airflow's API at {self.address} does not answer: see `make status`") from error
                 time.sleep(2)
                 continue
@@ -113,6 +117,9 @@ class AirflowApi:
                 continue
             if answer.status_code == 404 and missing_is_none:
                 return None
+            if answer.status_code >= 500 and not is_last:  # a busy database; a run that is started twice does no harm
+                time.sleep(2)
+                continue
             if not answer.ok:
                 raise SandboxError(f"Airflow refused {method} {path}: {answer.status_code} {answer.text[:500]}")
             return answer.json()

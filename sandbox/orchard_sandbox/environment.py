@@ -104,7 +104,8 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(layout.password_file),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{layout.airflow / 'airflow.db'}",
+        # SQLite's own 5 s run out on a busy machine: five processes share one writer.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{layout.airflow / 'airflow.db'}?timeout=120",
         "API__BASE_URL": state.api_address,
         "API__SECRET_KEY": layout.secret("api"),
         "API_AUTH__JWT_SECRET": layout.secret("jwt"),

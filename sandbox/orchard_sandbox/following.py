@@ -34,6 +34,7 @@ class Follower:
     check: Callable[[], None]
     screen: Screen = field(default_factory=Screen)
     _plans: dict[str, Any] = field(default_factory=dict)
+    _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def start(self, batches: list[str]) -> dict[str, str]:
         """Start one run a batch and return their ids by batch: the upload is over, so nothing is waited for."""
@@ -75,7 +76,7 @@ class Follower:
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why a run failed: the task, its exception, and the end of its log."""
-        failed = failed_task(self.api.task_instances(dag_id, [run_id]))
+        failed = failed_task(self.api.task_instances(dag_id, run_id))
         if failed is None:
             return f"run {run_id} of {dag_id} failed without a failed task: see the UI"
         log = self.api.task_log(failed)
@@ -103,13 +104,21 @@ class Follower:
 
     def _look(self, dag_id: str, run_ids: list[str]) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
         runs = {run["dag_run_id"]: run for run in self.api.runs(dag_id) if run["dag_run_id"] in run_ids}
-        instances: dict[str, list[dict[str, Any]]] = {run_id: [] for run_id in run_ids}
-        for instance in self.api.task_instances(dag_id, run_ids):
-            instances[instance["dag_run_id"]].append(instance)
         missing = set(run_ids) - set(runs)
         if missing:
             raise SandboxError(f"run {min(missing)} of {dag_id} is gone: it was deleted in the UI; start it again by `make run`")
-        return runs, instances
+        return runs, {run_id: self._instances(dag_id, runs[run_id]) for run_id in run_ids}
+
+    def _instances(self, dag_id: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return a run's task instances; those of a queued run do nothing yet, those of an ended one are asked for once."""
+        run_id = run["dag_run_id"]
+        if run["state"] == "queued":
+            return []
+        if run["state"] in ACTIVE_STATES:
+            return self.api.task_instances(dag_id, run_id)
+        if run_id not in self._ended:
+            self._ended[run_id] = self.api.task_instances(dag_id, run_id)
+        return self._ended[run_id]
 
     def _view(self, batch: str, run: dict[str, Any], instances: list[dict[str, Any]]) -> RunView:
         if run["state"] not in ACTIVE_STATES:

@@ -215,7 +215,7 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
     states: dict[str, str] = {}
     while not states or set(states.values()) - {"success", "skipped", "failed"}:
         time.sleep(1)
-        states = {task["task_id"]: task["state"] for task in api.task_instances("image_batches", [run_id])}
+        states = {task["task_id"]: task["state"] for task in api.task_instances("image_batches", run_id)}
     assert set(states.values()) == {"success", "skipped"}
     assert {name: sorted_rows(stack.table(name)) for name in names} == before
     assert stack.reports() == reports

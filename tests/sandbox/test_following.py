@@ -146,8 +146,8 @@ class MadeUpAirflow:
         found = [{"dag_run_id": f"{dag_id}-{n + 1}", "state": self.states[0], "duration": 1.5} for n in range(len(self.started))]
         return [run for run in found if not states or run["state"] in states]
 
-    def task_instances(self, dag_id: str, run_ids: list[str]) -> list[dict[str, Any]]:
-        return [instance("featurize", "failed" if self.states[0] == "failed" else "running", run_id) for run_id in run_ids]
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        return [instance("featurize", "failed" if self.states[0] == "failed" else "running", run_id)]
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
         return {"input_digest": "ab", "backbone": "b"}
