@@ -63,7 +63,7 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
 
 
 def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
-    """Yield every image object below a prefix, page by page; keys that end in `/` are no images.
+    """Yield every image object below a prefix, page by page.
 
     Args:
         client: a boto3 S3 client.
@@ -71,10 +71,14 @@ def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
         prefix: key prefix of the batch, ending in `/`.
     """
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                uploaded_at = item["LastModified"].astimezone(UTC)
-                yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], uploaded_at)
+        yield from objects_of(page)
+
+
+def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
+    """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
+    for item in page.get("Contents", ()):
+        if not item["Key"].endswith("/"):
+            yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))
 
 
 def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:

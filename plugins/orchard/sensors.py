@@ -5,7 +5,7 @@ S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from croniter import croniter
 
-from orchard.batches import checked_partition_key
+from orchard.batches import ListedObject, checked_partition_key, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
 from orchard.timetables import batch_cron
@@ -34,10 +34,10 @@ class Arrivals:
         return self.newest is not None and (now - self.newest).total_seconds() >= quiet_seconds
 
 
-def arrivals_of(pages: list[dict[str, Any]]) -> Arrivals:
-    """Return what the pages of a listing say; keys that end in `/` are no images."""
-    times = [item["LastModified"] for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
-    return Arrivals(len(times), max(times) if times else None)
+def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
+    """Return what a listing says."""
+    times = [item.uploaded_at for item in listed]
+    return Arrivals(len(times), max(times, default=None))
 
 
 def period_end(batch_id: str, key_format: str, cron: str) -> datetime:
@@ -99,11 +99,8 @@ class WaitForUploads(BaseOperator):
         self.log.info("settled batch_id=%s objects=%s", batch_id, event["objects"])
 
     def _list(self, batch_id: str) -> Arrivals:
-        client: Any = S3Hook(self.settings.aws_conn_id).get_conn()
-        pages = client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.settings.bucket, Prefix=self.settings.batch_prefix(batch_id)
-        )
-        return arrivals_of(list(pages))
+        client = S3Hook(self.settings.aws_conn_id).get_conn()
+        return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
 
     def _decide(self, batch_id: str, arrivals: Arrivals) -> None:
         if not arrivals.objects:
@@ -138,11 +135,9 @@ class UploadsTrigger(BaseTrigger):
         hook = S3Hook(self.aws_conn_id)
         while True:
             async with await hook.get_async_conn() as client:
-                pages = [
-                    page
-                    async for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-                ]
-            arrivals, now = arrivals_of(pages), datetime.now(UTC)
+                pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+                arrivals = arrivals_of([item async for page in pages for item in objects_of(page)])
+            now = datetime.now(UTC)
             is_settled = arrivals.is_settled(now, self.quiet_seconds)
             if is_settled or now.timestamp() >= self.wait_until:
                 yield TriggerEvent({"objects": arrivals.objects, "is_settled": is_settled})

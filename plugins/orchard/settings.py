@@ -126,8 +126,6 @@ class Settings:
         source = os.environ if environment is None else environment
         values = {setting.name: _value(setting.metadata, source) for setting in fields(cls)}
         settings = cls(**values)
-        if settings.target != "local":
-            raise ConfigurationError(f"ORCHARD_TARGET={settings.target!r}: only `local` is there yet")
         _ = settings.backbone
         return settings
 

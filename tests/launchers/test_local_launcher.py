@@ -81,3 +81,8 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
     wrong = replace(settings, **weights, jobs_python=os.environ.get("ORCHARD_TEST_JOBS_PYTHON", sys.executable))
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         launcher_for(wrong).prepare(wrong.backbone)
+
+
+def test_an_unknown_target_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="ORCHARD_TARGET='mars': only `local` is there yet"):
+        launcher_for(replace(settings, target="mars"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
-from orchard.sensors import Arrivals, UploadsTrigger, WaitForUploads, arrivals_of, period_end
+from orchard.sensors import Arrivals, UploadsTrigger, WaitForUploads, period_end
 from orchard.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -68,12 +68,6 @@ def test_whoever_finished_the_upload_need_not_wait(monkeypatch: pytest.MonkeyPat
         execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), NONE)
 
 
-def test_folder_markers_are_no_images() -> None:
-    item = {"LastModified": NOW}
-    assert arrivals_of([{"Contents": [{"Key": "images/d/", **item}]}, {}]) == NONE
-    assert arrivals_of([{"Contents": [{"Key": "images/d/x.jpg", **item}]}]) == Arrivals(1, NOW)
-
-
 def test_a_period_ends_with_the_next_tick() -> None:
     assert period_end("2026-01-31", "%Y-%m-%d", "0 0 * * *") == datetime(2026, 2, 1, tzinfo=UTC)
     assert period_end("2026-01-31T05", "%Y-%m-%dT%H", "0 * * * *") == datetime(2026, 1, 31, 6, tzinfo=UTC)
@@ -111,7 +105,8 @@ class Listing:
     async def paginate(self, Bucket: str, Prefix: str) -> Any:
         assert (Bucket, Prefix) == ("landing", "images/d/")
         age = self.looks.pop(0)
-        yield {"Contents": [{"Key": "images/d/x", "LastModified": datetime.now(UTC) - timedelta(seconds=age)}]}
+        item = {"ETag": '"e"', "Size": 1, "LastModified": datetime.now(UTC) - timedelta(seconds=age)}
+        yield {"Contents": [{"Key": "images/d/x"} | item, {"Key": "images/d/"} | item]}
 
 
 def fired(monkeypatch: pytest.MonkeyPatch, looks: list[float], wait_until: float) -> dict[str, Any]:

@@ -22,7 +22,6 @@ def test_the_defaults_are_whole() -> None:
         ("WAREHOUSE", "", "neither an absolute path nor"),
         ("WAREHOUSE", "ftp://x/y", "neither an absolute path nor"),
         ("LANDING", "/folder", "not of the form s3://bucket/prefix"),
-        ("TARGET", "mars", "only `local` is there yet"),
         ("BACKBONE", "vgg", "efficientnet_lite0 or resnet50"),
         ("ENGINE", "torch", "onnx, tensorflow"),
         ("WEIGHTS_FILE", "/x.h5", "come together"),
