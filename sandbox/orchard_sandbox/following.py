@@ -37,8 +37,15 @@ class Follower:
     _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def start(self, batches: list[str]) -> dict[str, str]:
-        """Start one run a batch and return their ids by batch: the upload is over, so nothing is waited for."""
-        return {batch: self.api.start_run(IMAGE_BATCHES, batch, {"quiet_seconds": 0}) for batch in batches}
+        """Start one run a batch and return their ids by batch: the upload is over, so nothing is waited for.
+
+        A run of the batch that is still queued, from an interrupted `make run`, will list this upload too: it is taken.
+        """
+        conf = {"quiet_seconds": 0}
+        queued = {
+            run["partition_key"]: run["dag_run_id"] for run in self.api.runs(IMAGE_BATCHES, ("queued",)) if run["conf"] == conf
+        }
+        return {batch: queued.get(batch) or self.api.start_run(IMAGE_BATCHES, batch, conf) for batch in batches}
 
     def follow(self, run_ids: Mapping[str, str]) -> None:
         """Show the runs until all have ended."""

@@ -143,7 +143,11 @@ class MadeUpAirflow:
     def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         if not states:
             self.states = self.states[1:] or self.states
-        found = [{"dag_run_id": f"{dag_id}-{n + 1}", "state": self.states[0], "duration": 1.5} for n in range(len(self.started))]
+        found = [
+            {"dag_run_id": f"{dag}-{n}", "partition_key": key, "conf": conf, "state": self.states[0], "duration": 1.5}
+            for n, (dag, key, conf) in enumerate(self.started, 1)
+            if dag == dag_id
+        ]
         return [run for run in found if not states or run["state"] in states]
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
@@ -177,6 +181,13 @@ def test_runs_are_started_with_no_quiet_period_and_followed_to_their_end(environ
         ("2026-01-05", "published", 1.5),
         ("2026-01-06", "published", 1.5),
     ]
+
+
+def test_a_run_that_is_still_queued_is_taken(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("queued")
+    airflow.started = [("image_batches", "2026-01-05", {"quiet_seconds": 0}), ("image_batches", "2026-01-06", {})]
+    run_ids = follower(airflow, environment).start(["2026-01-05", "2026-01-06"])
+    assert run_ids == {"2026-01-05": "image_batches-1", "2026-01-06": "image_batches-3"}
 
 
 def test_a_failed_run_tells_why(environment: dict[str, str]) -> None:
