@@ -2,8 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup run stop status upload clean test lint
 
-BOOTSTRAP_PYTHON := $(or $(ORCHARD_PYTHON),$(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null))))
+BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
+NEEDS_PYTHON = $(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PATH, but Orchard needs Python 3.11, 3.12 or 3.13: install one))
 # `stop`, `status` and `clean` must work without the environments, too.
 SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BIN)/python,$(BOOTSTRAP_PYTHON)) -m orchard_sandbox
 
@@ -12,7 +13,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 setup: ## build the environments (.venv) from the pinned files
-	$(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PATH, but Orchard needs Python 3.11, 3.12 or 3.13: install one or set ORCHARD_PYTHON))
+	$(NEEDS_PYTHON)
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py
 
 run: setup ## set up, start the stack, upload and run: IMAGES=folder BATCHES="a b" BATCH=date WAREHOUSE=uri
@@ -22,12 +23,15 @@ upload: setup ## upload only what differs to the running stack: IMAGES=folder BA
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox upload
 
 status: ## what runs, and where
+	$(NEEDS_PYTHON)
 	@$(SANDBOX) status
 
 stop: ## end every process of the stack; uploads and tables stay
+	$(NEEDS_PYTHON)
 	@$(SANDBOX) stop
 
 clean: ## stop, and remove .orchard; the environments stay
+	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
 test: setup ## all tests: the jobs' in their environment, the others in Airflow's

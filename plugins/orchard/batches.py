@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import Stage
-from orchard_jobs.contract.layout import checked_batch_id, image_uri, label_of, manifest_folder
+from orchard_jobs.contract.layout import MANIFESTS, checked_batch_id, image_uri, label_of, manifest_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, is_md5, read_part, write_parts
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import ConfigurationError
@@ -109,7 +109,7 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
     if is_whole and all(entry.action in _KEPT for entry in entries):
         return None
     if not is_whole:
-        half_way = _half_way(tables, backbone.id, batch_id)
+        half_way = _half_way(tables, backbone.id, batch_id, highest)
         if (
             half_way is not None
             and _is_usable(tables, half_way)
@@ -211,12 +211,16 @@ def _kept(row: dict[str, Any], action: Any) -> Entry:
     return Entry(row["image_uri"], row["etag"], row["size_bytes"], uploaded_at, row["label"], action)
 
 
-def _half_way(tables: Tables, backbone: str, batch_id: str) -> ManifestHead | None:
-    """Return the manifest of the newest version that some table holds of a batch, or None when no row names it."""
+def _half_way(tables: Tables, backbone: str, batch_id: str, number: int) -> ManifestHead | None:
+    """Return the manifest of the version that was left half-way under a number, or None when it is not to be found.
+
+    It is known by what the tables' commits say, not by rows: a version may have none in a table.
+    """
     key = key_of(backbone, batch_id)
-    for table in sorted((QUARANTINE, FEATURES), key=lambda table: -tables.number(table, key)):
-        for row in tables.rows(table, ("manifest_digest",), backbone=backbone, batch_id=batch_id):
-            return read_head(tables, row["manifest_digest"])
+    prefixes = {tables.digest_prefix(table, key) for table in (QUARANTINE, FEATURES) if tables.number(table, key) == number}
+    for digest in tables.warehouse.folders(MANIFESTS):
+        if digest[:15] in prefixes:
+            return read_head(tables, digest)
     return None
 
 

@@ -44,6 +44,8 @@ class ModelPlan:
         reason: why, in words for the log and for `model_runs`.
         considered: digest of the batch versions, the model and the settings that were judged.
         gain: share of the merged variance that a refit would gain; None where there is no model.
+        judged: the promotion that the decision was made on; None when there was none. A new model is promoted right after
+            it or not at all.
         projection: the Spark job's work; None when there is none.
     """
 
@@ -51,6 +53,7 @@ class ModelPlan:
     reason: str
     considered: str
     gain: float | None = None
+    judged: Promotion | None = None
     projection: ProjectionPlan | None = None
 
 
@@ -64,7 +67,7 @@ def pending_work(tables: Tables, settings: Settings) -> str | None:
     lacking = _lacking(tables, promotion.model_id, versions) if promotion else ()
     if lacking:
         return f"the current model lacks {len(lacking)} of {len(versions)} batches"
-    if _last_considered(tables, backbone) != _considered(settings, versions, promotion):
+    if not _was_considered(tables, _considered(settings, versions, promotion)):
         return f"the {len(versions)} published batches were not yet judged together"
     return None
 
@@ -102,7 +105,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     fitted = create_model(tables.warehouse, Model(model_id, backbone, basis, spectrum.moments, sources))
     projection = ProjectionPlan(backbone, fitted.reference, versions)
     after = Promotion(0, model_id)
-    return _frozen(tables, ModelPlan("fit", why, _considered(settings, versions, after), gain, projection))
+    return _frozen(tables, ModelPlan("fit", why, _considered(settings, versions, after), gain, promotion, projection))
 
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
@@ -127,7 +130,7 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
     tables.commit(PCA_FEATURES, changes)
     record_captured(tables, model_id, {batch.batch_id: batch.number for batch in projection.batches}, report.captured)
     if plan.action == "fit":
-        _promote(tables, backbone, model_id, plan.reason)
+        _promote(tables, backbone, model_id, plan)
     record_model_run(tables, backbone, plan, run_id)
 
 
@@ -154,10 +157,8 @@ def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion:
     return digest_of([list(map(list, sources_of(versions))), model_id, settings.components, settings.refit_gain])
 
 
-def _last_considered(tables: Tables, backbone: str) -> str | None:
-    columns = ("backbone", "considered", "published_at")
-    rows = [row for row in tables.rows(MODEL_RUNS, columns) if row["backbone"] == backbone]
-    return max(rows, key=lambda row: row["published_at"])["considered"] if rows else None
+def _was_considered(tables: Tables, considered: str) -> bool:
+    return any(row["considered"] == considered for row in tables.rows(MODEL_RUNS, ("considered",)))
 
 
 def _lacking(tables: Tables, model_id: str, versions: Iterable[BatchVersion]) -> tuple[BatchVersion, ...]:
@@ -208,7 +209,7 @@ def _keep(tables: Tables, model: Model, lacking: tuple[BatchVersion, ...], consi
     if not lacking:
         return ModelPlan("keep", reason, considered, gain)
     projection = ProjectionPlan(model.backbone, model.reference, lacking)
-    return _frozen(tables, ModelPlan("keep", reason, considered, gain, projection))
+    return _frozen(tables, ModelPlan("keep", reason, considered, gain, projection=projection))
 
 
 def _frozen(tables: Tables, plan: ModelPlan) -> ModelPlan:
@@ -220,18 +221,18 @@ def _frozen(tables: Tables, plan: ModelPlan) -> ModelPlan:
     return replace(plan, projection=projection)
 
 
-def _promote(tables: Tables, backbone: str, model_id: str, reason: str) -> None:
-    """Append the promotion that makes a model the current one; it names its predecessor."""
-    promotion = current_promotion(tables, backbone)
-    if promotion is not None and promotion.model_id == model_id:
-        return
-    sequence = promotion.sequence + 1 if promotion else 1
+def _promote(tables: Tables, backbone: str, model_id: str, plan: ModelPlan) -> None:
+    """Append the promotion that makes a model the current one, right after the one that was judged; it names that one's model.
+
+    Its number is the plan's, so an old run that is run again finds its promotion done or superseded and changes nothing.
+    """
+    sequence = plan.judged.sequence + 1 if plan.judged else 1
     row = {
         "backbone": backbone,
         "sequence": sequence,
         "model_id": model_id,
-        "predecessor": promotion.model_id if promotion else None,
-        "reason": reason,
+        "predecessor": plan.judged.model_id if plan.judged else None,
+        "reason": plan.reason,
         "promoted_at": datetime.now(UTC),
     }
     change = Change(f"promotions/{backbone}", sequence, digest_of(model_id), (), (tables.stage(PROMOTIONS, [row]),))

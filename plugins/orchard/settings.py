@@ -36,6 +36,13 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError("not between 0 and 1e9")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
     if value < 0:
         raise ValueError("below 0")
     return value
@@ -59,8 +66,11 @@ def _schedule(text: str) -> str:
 
 
 def _key_format(text: str) -> str:
+    days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
+    if len(set(days)) < len(days):
+        raise ValueError("two days have one key")
     try:
-        checked_batch_id(datetime(2000, 1, 1, tzinfo=UTC).strftime(text))
+        checked_batch_id(days[0])
     except ConfigurationError as error:
         raise ValueError(f"a key of this format cannot stand in a path: {error}") from error
     return text
@@ -111,7 +121,7 @@ class Settings:
     wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", _seconds)
     poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two listings while waiting", _seconds)
     max_active_runs: int = _variable("MAX_ACTIVE_RUNS", "4", "runs of `image_batches` at once", _positive)
-    retries: int = _variable("RETRIES", "2", "retries of a task that can be retried", int)
+    retries: int = _variable("RETRIES", "2", "retries of a task that can be retried", _count)
     retry_seconds: float = _variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", _seconds)
     notifier: str = _variable("NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls")
     notifier_arguments: dict[str, Any] = _variable("NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", _object)
@@ -155,7 +165,7 @@ def _value(metadata: Mapping[str, Any], source: Mapping[str, str]) -> Any:
     try:
         return metadata["kind"](text)
     except ValueError as error:
-        raise ConfigurationError(f"{metadata['name']}={text!r}: {error}; it is the {metadata['text']}") from error
+        raise ConfigurationError(f"{metadata['name']}={text!r}: {error}; it stands for: {metadata['text']}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{metadata['name']}={text!r}: {error}") from error
 

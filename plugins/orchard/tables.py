@@ -111,10 +111,10 @@ class Tables:
                 storage_options=_storage_options(),
             )
 
-    def load(self, table: Table) -> DeltaTable:
-        """Return the table's newest snapshot; JobError when it was never created."""
+    def load(self, table: Table, version: int | None = None) -> DeltaTable:
+        """Return the table's newest snapshot, or that of a version; JobError when the table was never created."""
         try:
-            return DeltaTable(self._uri(table), storage_options=_storage_options())
+            return DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
             raise JobError(f"{self._uri(table)} is no table: run a batch first, its plan_batch creates it") from error
 
@@ -124,6 +124,11 @@ class Tables:
     def number(self, table: Table, key: str) -> int:
         """Return the number of the version that a table holds under a key; 0 when it holds none."""
         return self.load(table).transaction_version(f"batch:{key}") or 0
+
+    def digest_prefix(self, table: Table, key: str) -> str | None:
+        """Return the first 15 hex digits of the manifest digest that a table holds under a key."""
+        tag = self.load(table).transaction_version(f"manifest:{key}")
+        return None if tag is None else f"{tag:015x}"
 
     def files(self, table: Table, **partition: str) -> tuple[str, ...]:
         """Return the table's files, relative to the warehouse, of the named partition values, sorted."""

@@ -1,7 +1,7 @@
 """The DAGs' tasks: Airflow at the edge, one call into the product each. A DAG file only wires them."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -21,7 +21,7 @@ from orchard import batches, lineage, refit
 from orchard import publish as publishing
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
-from orchard.models import read_model
+from orchard.models import Promotion, read_model
 from orchard.notify import failure_notifier
 from orchard.outcomes import airflow_outcomes
 from orchard.reports import finished_report
@@ -79,7 +79,7 @@ def plan_batch() -> dict[str, Any]:
         listed = batches.list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
         head = batches.plan_batch(tables(), settings(), batch_id, listed)
     if head is None:
-        raise AirflowSkipException(f"batch {batch_id} is unchanged: every listed image stands in its published version")
+        raise AirflowSkipException(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
     uri = tables().warehouse.uri_of(f"{manifest_folder(head.digest)}/head.json")
@@ -141,14 +141,15 @@ def plan_model() -> dict[str, Any]:
         raise AirflowSkipException(f"nothing to project: {plan.reason}")
     digest = plan.projection.digest
     planned = Planned(tables().warehouse.uri_of(plan_path(digest)), digest, plan.projection.backbone, ("project",))
-    judged = {"action": plan.action, "reason": plan.reason, "considered": plan.considered, "gain": plan.gain}
-    context["ti"].xcom_push(key="judged", value=judged)
+    decided = asdict(replace(plan, projection=None))
+    context["ti"].xcom_push(key="decided", value=decided)
     return asdict(planned)
 
 
-def _model_plan(planned: Planned, judged: dict[str, Any]) -> refit.ModelPlan:
+def _model_plan(planned: Planned, decided: dict[str, Any]) -> refit.ModelPlan:
     text = tables().warehouse.read(plan_path(planned.input_digest))
-    return refit.ModelPlan(**judged, projection=ProjectionPlan.from_json(text))
+    judged = Promotion(**decided["judged"]) if decided["judged"] else None
+    return refit.ModelPlan(**{**decided, "judged": judged, "projection": ProjectionPlan.from_json(text)})
 
 
 @task(task_id="validate", trigger_rule=AFTER_SKIPS)
@@ -171,6 +172,6 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
     context = get_current_context()
     log.info("publishing verdict=%s", verdict)
     plan = Planned(**planned)
-    judged = context["ti"].xcom_pull(task_ids="plan_model", key="judged")
+    decided = context["ti"].xcom_pull(task_ids="plan_model", key="decided")
     with airflow_outcomes():
-        refit.publish_model(tables(), _model_plan(plan, judged), _required_report(plan, "project"), context["dag_run"].run_id)
+        refit.publish_model(tables(), _model_plan(plan, decided), _required_report(plan, "project"), context["dag_run"].run_id)

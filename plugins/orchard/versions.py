@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from deltalake import DeltaTable
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.contract.jobs import BatchVersion
 
 from orchard.tables import Change, Standing, Tables, listed_files
 
-_COLUMNS = ("batch_id", "manifest_digest", "version")
+_COLUMNS = ("batch_id", "manifest_digest", "version", "features_version")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class PublishedVersion:
     batch_id: str
     manifest_digest: str
     number: int
+    features_version: int
 
 
 def key_of(scope: str, batch_id: str) -> str:
@@ -39,7 +41,7 @@ def current_versions(tables: Tables, backbone: str) -> tuple[PublishedVersion, .
 def _newest(tables: Tables, **partition: str) -> Iterator[PublishedVersion]:
     newest: dict[str, PublishedVersion] = {}
     for row in tables.rows(RUNS, _COLUMNS, **partition):
-        version = PublishedVersion(row["batch_id"], row["manifest_digest"], row["version"])
+        version = PublishedVersion(*(row[name] for name in _COLUMNS))
         held = newest.get(version.batch_id)
         if held is None or held.number < version.number:
             newest[version.batch_id] = version
@@ -57,20 +59,26 @@ def highest_number(tables: Tables, backbone: str, batch_id: str, model_id: str |
 
 
 def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]:
-    """Return every batch's current version with its feature files, sorted by batch, from one snapshot of `features`.
+    """Return every batch's current version with its feature files, sorted by batch.
 
-    A batch whose features are already those of a version without a `runs` row is left out: it is being published, and
-    its event starts what comes after.
+    Where `features` already holds a version without a `runs` row (it is being published, or was cut off), the files are those
+    of the table version that the `runs` row names.
     """
     versions = current_versions(tables, backbone)
-    snapshot = tables.load(FEATURES)
+    newest = tables.load(FEATURES)
+    files = _files_by_batch(newest, backbone)
+    found = []
+    for version in versions:
+        own = files.get(version.batch_id, [])
+        change = Change(key_of(backbone, version.batch_id), version.number, version.manifest_digest)
+        if change.standing(newest) is not Standing.DONE:
+            own = _files_by_batch(tables.load(FEATURES, version.features_version), backbone).get(version.batch_id, [])
+        found.append(BatchVersion(version.batch_id, version.manifest_digest, version.number, tuple(own)))
+    return tuple(found)
+
+
+def _files_by_batch(snapshot: DeltaTable, backbone: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for path, partition in listed_files(snapshot, FEATURES, backbone=backbone):
         files.setdefault(partition["batch_id"], []).append(path)
-    found = []
-    for version in versions:
-        change = Change(key_of(backbone, version.batch_id), version.number, version.manifest_digest)
-        if change.standing(snapshot) is Standing.DONE:
-            own = tuple(files.get(version.batch_id, ()))
-            found.append(BatchVersion(version.batch_id, version.manifest_digest, version.number, own))
-    return tuple(found)
+    return files

@@ -44,6 +44,9 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"orchard: {error}; `make stop` ends what runs, `make clean` frees the disk", file=sys.stderr)
+        return 1
 
 
 def _run(layout: Layout) -> int:
@@ -53,6 +56,7 @@ def _run(layout: Layout) -> int:
 
     layout.create()
     with hold_lock(layout, "run"):
+        _check_settings(layout)
         batches = _batches(layout, os.environ)
         supervisor = Supervisor(layout, os.environ)
         state, api = supervisor.start((IMAGE_BATCHES, PCA_MODEL))
@@ -68,6 +72,23 @@ def _run(layout: Layout) -> int:
         _print_addresses(layout, supervisor.environment["ORCHARD_WAREHOUSE"], state.api_address)
         failed = [(IMAGE_BATCHES, run_ids[result.batch]) for result in results if result.outcome == "failed"]
         return _report_failures(follower, failed + ([(PCA_MODEL, failed_model)] if failed_model else []))
+
+
+def _check_settings(layout: Layout) -> None:
+    """Refuse a wrong setting before anything is started or stopped, in the words that a DAG file would use."""
+    from orchard.launchers import launcher_for
+    from orchard.notify import failure_notifier
+    from orchard.settings import Settings
+    from orchard_jobs.errors import ConfigurationError
+
+    from orchard_sandbox.environment import settings_environment
+
+    try:
+        settings = Settings.from_environment(settings_environment(layout, os.environ))
+        launcher_for(settings)
+        failure_notifier(settings)
+    except ConfigurationError as error:
+        raise SandboxError(str(error)) from error
 
 
 def _upload(layout: Layout) -> int:

@@ -44,17 +44,12 @@ def airflow_environment(layout: Layout, state: StackState, variables: Mapping[st
         variables: the user's environment: its ORCHARD_* settings win over the defaults here.
     """
     kept = {name: value for name, value in variables.items() if not name.startswith(_FOREIGN)}
-    own = {name: value for name, value in kept.items() if name.startswith("ORCHARD_")}
-    made = {target: variables[name] for name, target in _MAKE_VARIABLES.items() if variables.get(name)}
     path = [str(layout.environments / name / "bin") for name in ("airflow", "jobs")] + [kept.get("PATH", os.defpath)]
     return {
         **kept,
-        **_orchard(layout),
-        **own,
-        **made,
+        **settings_environment(layout, variables),
         **_s3(state),
         **_airflow(layout, state),
-        "ORCHARD_WAREHOUSE": warehouse(layout, variables),
         "PATH": os.pathsep.join(path),
         # A proxy knows nothing of this machine's loopback.
         "NO_PROXY": ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1", "localhost"])),
@@ -65,6 +60,13 @@ def airflow_environment(layout: Layout, state: StackState, variables: Mapping[st
         "SPT_NOENV": "1",
         MARKER: layout.marker,
     }
+
+
+def settings_environment(layout: Layout, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the ORCHARD_* variables of the stack's processes: the stack's own, the user's over them, and make's over those."""
+    own = {name: value for name, value in variables.items() if name.startswith("ORCHARD_")}
+    made = {target: variables[name] for name, target in _MAKE_VARIABLES.items() if variables.get(name)}
+    return {**_orchard(layout), **own, **made, "ORCHARD_WAREHOUSE": warehouse(layout, variables)}
 
 
 def _orchard(layout: Layout) -> dict[str, str]:

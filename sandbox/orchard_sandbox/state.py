@@ -94,9 +94,11 @@ def _try_lock(lock: IO[str]) -> bool:
 
 
 def _sign(lock: IO[str], command: str) -> None:
-    lock.truncate(0)
-    lock.write(json.dumps({"pid": os.getpid(), "identity": identity_of(os.getpid()), "command": command}))
-    lock.flush()
+    """Write who holds the lock; on a full disk the lock is held all the same."""
+    text = json.dumps({"pid": os.getpid(), "identity": identity_of(os.getpid()), "command": command})
+    with suppress(OSError):
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), text.encode())
 
 
 def _holder(path: Path) -> dict[str, Any]:

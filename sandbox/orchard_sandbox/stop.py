@@ -16,7 +16,10 @@ def stop_stack(layout: Layout) -> tuple[int, int]:
     ended, left = end_processes(state.processes.values(), layout.marker, STOP_SECONDS)
     if not left:
         state.processes.clear()
-        write_state(layout, state)
+        try:
+            write_state(layout, state)
+        except OSError:  # a full disk: without a record the next start chooses new ports
+            layout.state_file.unlink(missing_ok=True)
         layout.address_file.unlink(missing_ok=True)
     return ended, left
 

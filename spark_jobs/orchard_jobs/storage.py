@@ -130,6 +130,11 @@ class Warehouse:
             for item in page:
                 yield item["path"], int(item["size"])
 
+    def folders(self, folder: str) -> tuple[str, ...]:
+        """Return the names of the folders right below a folder, sorted."""
+        found = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
+        return tuple(sorted(path.rstrip("/").rpartition("/")[2] for path in found))
+
     def sha256(self, path: str) -> str:
         """Return the SHA-256 of a file, read in chunks."""
         found = hashlib.sha256()

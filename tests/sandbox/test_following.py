@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ def test_counts_of_all_workers_are_summed_and_a_half_written_one_is_left_out(tmp
     plan = {"input_digest": "ab" * 32, "backbone": "efficientnet_lite0-0123"}
     assert running_count(environment, plan, "featurize") is None
     assert running_count({"ORCHARD_WAREHOUSE": "s3://elsewhere"}, plan, "featurize") is None
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "1.json").write_text('{"done": 9, "total": 9}')
+    time.sleep(0.01)
+    (tmp_path / "latest").mkdir()
     for name, text in (("1", '{"done": 3, "total": 9}'), ("2", '{"done": 4, "total": 9}'), ("3", '{"do'), ("4", "[]")):
-        (tmp_path / f"{name}.json").write_text(text)
+        (tmp_path / "latest" / f"{name}.json").write_text(text)
     assert read_counts(tmp_path) == Count(7, 9)
 
 
@@ -222,5 +227,6 @@ def test_progress_files_are_what_the_jobs_write(tmp_path: Path) -> None:
 
     from orchard_jobs.contract.jobs import Progress
 
-    (tmp_path / "x.json").write_text(json.dumps(asdict(Progress(2, 5))))
+    (tmp_path / "attempt").mkdir()
+    (tmp_path / "attempt" / "x.json").write_text(json.dumps(asdict(Progress(2, 5))))
     assert read_counts(tmp_path) == Count(2, 5)

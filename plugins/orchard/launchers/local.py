@@ -31,7 +31,6 @@ _SPARK_CONF = {
     "spark.log.level": "WARN",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
-    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
 }
 
 

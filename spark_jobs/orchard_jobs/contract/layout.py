@@ -2,13 +2,13 @@
 
 import re
 import secrets
-from urllib.parse import urlsplit
 
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.errors import ConfigurationError
 
 _BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 WORK = "_work"
+MANIFESTS = f"{WORK}/manifests"
 
 
 def checked_batch_id(batch_id: str) -> str:
@@ -43,18 +43,27 @@ def label_of(key: str, batch_prefix: str) -> str | None:
 
 
 def warehouse_uri(text: str) -> str:
-    """Return a warehouse's URI without a trailing slash: `file:///...` for a path, `s3://...` as it is."""
-    parts = urlsplit(text)
-    if parts.scheme in ("s3", "s3a"):
-        return f"s3://{parts.netloc}{parts.path}".rstrip("/")
-    if parts.scheme in ("", "file") and parts.path.startswith("/"):
-        return f"file://{parts.path}".rstrip("/")
-    raise ConfigurationError(f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI: set ORCHARD_WAREHOUSE")
+    """Return a warehouse's URI without a trailing slash: `file:///...` for an absolute path, `s3://...` as it is.
+
+    Raises:
+        ConfigurationError: another scheme, a relative path, no bucket, or a character that URIs give a meaning of their own.
+    """
+    scheme, mark, rest = text.partition("://") if "://" in text else ("file", "", text.removeprefix("file:"))
+    is_file = scheme == "file" and rest.startswith("/")
+    is_s3 = scheme in ("s3", "s3a") and bool(mark) and rest.partition("/")[0] != ""
+    if not (is_file or is_s3):
+        raise ConfigurationError(f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI: set ORCHARD_WAREHOUSE")
+    odd = sorted(set(rest) & set("#?%\\"))
+    if odd:
+        raise ConfigurationError(
+            f"warehouse {text!r} holds {' '.join(odd)}, which readers of URIs take for something else: choose another folder"
+        )
+    return f"{'file' if is_file else 's3'}://{rest}".rstrip("/")
 
 
 def manifest_folder(manifest_digest: str) -> str:
     """Folder of one manifest's head and parts."""
-    return f"{WORK}/manifests/{manifest_digest}"
+    return f"{MANIFESTS}/{manifest_digest}"
 
 
 def plan_path(plan_digest: str) -> str:
@@ -72,13 +81,11 @@ def report_path(work: str) -> str:
     return f"{WORK}/{work}/report.json"
 
 
-def ended_folder(work: str) -> str:
-    """Folder of the recorded bad ends of a piece of work, one file an attempt."""
-    return f"{WORK}/{work}/ended"
-
-
 def progress_folder(work: str) -> str:
-    """Folder of the running counts of a piece of work; each worker task rewrites its own file there. Never data."""
+    """Folder of the running counts of a piece of work: a folder an attempt, in which each worker task rewrites its own file.
+
+    Never data.
+    """
     return f"{WORK}/{work}/progress"
 
 

@@ -133,7 +133,13 @@ def _compute(spark: SparkSession, staging: Staging, head: ManifestHead, entries:
     tasks = max(FEWEST_TASKS, math.ceil(images / IMAGES_PER_TASK))
     wanted = entries.filter(F.col("action") == "compute")
     spread = wanted.repartition(tasks, "group").sortWithinPartitions("group", "image_uri")
-    worker = partial(_work_on, head=head, warehouse=staging.warehouse, progress=progress_folder(staging.work), total=images)
+    worker = partial(
+        _work_on,
+        head=head,
+        warehouse=staging.warehouse,
+        progress=f"{progress_folder(staging.work)}/{staging.element}",
+        total=images,
+    )
     spread.mapInArrow(worker, _OUTCOME_DDL).write.parquet(staging.scratch_uri("outcomes"))
     outcomes = spark.read.schema(_OUTCOME_DDL).parquet(staging.scratch_uri("outcomes"))
     return outcomes, _sum_up(outcomes)

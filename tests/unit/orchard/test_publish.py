@@ -126,6 +126,44 @@ def killed_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     pytest.fail(f"nothing was killed after {commits} commits")
 
 
+@pytest.mark.parametrize("commits", range(3))
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_kill_rolls_forward_without_any_quarantine_row(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch, commits: int, is_first: bool
+) -> None:
+    clean = {key: content for key, content in bucket_of().items() if "broken" not in key}
+    if not is_first:
+        run_batch(tables, settings, DAY, dict(list(clean.items())[:3]))
+    head = plan(tables, settings, DAY, clean)
+    assert head is not None
+    with killed_after(commits, monkeypatch):
+        stage_and_publish(tables, head, FakeJobs(tables, clean))
+    again = run_batch(tables, settings, DAY, clean, "new run")
+    assert again.network_runs == []
+    assert {row["manifest_digest"] for row in tables.rows(FEATURES)} == {head.digest}
+    assert max(row["version"] for row in tables.rows(RUNS)) == head.number
+    assert plan(tables, settings, DAY, clean) is None
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_image_that_had_vanished_is_never_lost_by_a_kill(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    clean = {f"images/{DAY}/apple/{n}.jpg": f"{n}".encode() for n in range(6)} | {f"images/{DAY}/apple/slow.jpg": b"slow"}
+    first = plan(tables, settings, DAY, clean)
+    assert first is not None
+    stage_and_publish(tables, first, FakeJobs(tables, {key: content for key, content in clean.items() if "slow" not in key}))
+    second = plan(tables, settings, DAY, clean)
+    assert second is not None
+    with killed_after(1, monkeypatch):
+        stage_and_publish(tables, second, FakeJobs(tables, clean))
+    after = clean if is_listed else {key: content for key, content in clean.items() if "slow" not in key}
+    run_batch(tables, settings, DAY, after, "new run")
+    assert {row["image_uri"].removeprefix("s3://landing/") for row in tables.rows(FEATURES)} == set(after)
+    assert rows(tables, QUARANTINE) == []
+    assert plan(tables, settings, DAY, after) is None
+
+
 def test_a_version_left_half_way_is_superseded_when_the_listing_changed(
     tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

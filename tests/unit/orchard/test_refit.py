@@ -1,11 +1,13 @@
 """pca_model: exact on all published batches, in any order; one model at a time; batches published meanwhile come next."""
 
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_jobs import BROKEN, FakeJobs, vector_of
-from flow import plan, rows, run_batch, run_model
+from flow import plan, rows, run_batch, run_model, stage_and_publish
 from orchard.models import captured_shares, current_promotion, read_model
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import pending_work, plan_model, publish_model
@@ -13,6 +15,7 @@ from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, PCA_FEATURES, PROMOTIONS
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import SupersededError
 from orchard_jobs.storage import Warehouse
 from test_publish import killed_after
 
@@ -214,3 +217,48 @@ def test_cached_moments_and_features_give_one_model(tables: Tables, settings: Se
     assert first == second
     assert first.projection is not None
     assert Warehouse(tables.warehouse.uri).size(first.projection.model.path)
+
+
+def test_an_old_run_that_is_published_again_promotes_nothing(tables: Tables, settings: Settings) -> None:
+    always = replace(settings, refit_gain=0.0)
+    publish_days(tables, always, DAYS[0])
+    old = plan_model(tables, always)
+    assert old.projection is not None
+    report = FakeJobs(tables, {}).project(old.projection)
+    publish_model(tables, old, report, "old")
+    publish_days(tables, always, DAYS[1])
+    run_model(tables, always, "new")
+    before = rows(tables, PROMOTIONS)
+    with pytest.raises(SupersededError, match="was promoted meanwhile"):
+        publish_model(tables, old, report, "old")
+    assert rows(tables, PROMOTIONS) == before
+    current = current_promotion(tables, settings.backbone.id)
+    assert current is not None
+    assert (current.sequence, current.model_id) != (1, old.projection.model.model_id)
+
+
+def test_a_clock_that_steps_back_hides_no_decision(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Past(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Past":
+            return cls(2001, 1, 1, tzinfo=tz)
+
+    publish_days(tables, settings, DAYS[0])
+    run_model(tables, settings, "first")
+    publish_days(tables, settings, DAYS[1])
+    monkeypatch.setattr("orchard.refit.datetime", Past)
+    run_model(tables, settings, "second")
+    assert pending_work(tables, settings) is None
+
+
+def test_a_half_published_batch_stays_in_the_model_as_it_was(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_days(tables, settings, *DAYS[:3])
+    run_model(tables, settings, "first")
+    head = plan(tables, settings, DAYS[0], bucket_of(DAYS[0], 15))
+    assert head is not None
+    with killed_after(2, monkeypatch):
+        stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAYS[0], 15)))
+    assert pending_work(tables, settings) is None
+    assert plan_model(tables, settings).action == "nothing"
