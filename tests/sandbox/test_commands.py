@@ -1,0 +1,56 @@
+"""The commands where something is wrong: one line each, and a stop that always stops."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from orchard_sandbox import stop
+from orchard_sandbox.batches import read_batch
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.state import StackState, read_state, take_lock, write_state
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORCHARD_COMPONENTS", "abc", "ORCHARD_COMPONENTS='abc': invalid literal"),
+        ("ORCHARD_TARGET", "mars", "only `local` is there yet"),
+        ("ORCHARD_NOTIFIER", "no.Where", "ORCHARD_NOTIFIER='no.Where'"),
+        ("WAREHOUSE", "http://x/y", "neither an absolute path nor"),
+        ("WAREHOUSE", "/data/or#chard", "choose another folder"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_started(tmp_path: Path, variable: str, value: str, words: str) -> None:
+    home = tmp_path / "home"
+    environment = os.environ | {"ORCHARD_HOME": str(home), "PYTHONPATH": str(ROOT / "sandbox"), variable: value}
+    command = [sys.executable, "-m", "orchard_sandbox", "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert read_state(Layout(home)).processes == {}
+
+
+def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    write_state(layout, StackState())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stop, "write_state", full)
+    monkeypatch.setattr(os, "write", full)
+    with take_lock(layout, "stop"):
+        assert stop.stop_stack(layout) == (0, 0)
+    assert not layout.state_file.exists()
+
+
+def test_a_name_with_a_line_break_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "apple").mkdir()
+    (tmp_path / "apple" / "a\nb.jpg").write_bytes(b"x")
+    with pytest.raises(SandboxError, match=r"a\\nb.jpg.*line break"):
+        read_batch(tmp_path, "2026-01-01")
