@@ -48,8 +48,7 @@ def main() -> int:
     backbone = backbone_named("efficientnet_lite0")
     with tempfile.TemporaryDirectory() as folder:
         warehouse = Warehouse.at(folder)
-        prepare = [sys.executable, "-m", "orchard_jobs.cli", "prepare", "--warehouse", warehouse.uri]
-        subprocess.run([*prepare, "--backbone", json.dumps(asdict(backbone))], check=True, capture_output=True)
+        prepare(backbone, warehouse)
         print(f"{count} images, {CORES} cores, batches of {BATCH}")
         print("round  bare/s  stage/s  ratio  network step/s  ratio  network waits  start s")
         ratios = []
@@ -68,6 +67,12 @@ def main() -> int:
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"largest process: {largest:.0f} MiB")
     return 0
+
+
+def prepare(backbone: Backbone, warehouse: Warehouse) -> None:
+    """Export the network, in a process of its own as a launcher does, so that TensorFlow's memory is not measured."""
+    command = [sys.executable, "-m", "orchard_jobs.cli", "prepare", "--warehouse", warehouse.uri]
+    subprocess.run([*command, "--backbone", json.dumps(asdict(backbone))], check=True, capture_output=True)
 
 
 def bare_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], count: int) -> float:

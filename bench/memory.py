@@ -4,16 +4,14 @@ Runs the featurize job on 140 and on 1,540 images and samples the resident memor
 workers, five times a second. Run: .venv/jobs/bin/python bench/memory.py
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from featurize import DATA, freeze, job_command
+from featurize import DATA, freeze, job_command, prepare
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.storage import Warehouse
 
@@ -30,8 +28,7 @@ def main() -> int:
     backbone = backbone_named("efficientnet_lite0")
     with tempfile.TemporaryDirectory() as folder:
         warehouse = Warehouse.at(folder)
-        prepare = [sys.executable, "-m", "orchard_jobs.cli", "prepare", "--warehouse", warehouse.uri]
-        subprocess.run([*prepare, "--backbone", json.dumps(asdict(backbone))], check=True, capture_output=True)
+        prepare(backbone, warehouse)
         print("images  driver JVM MiB  driver Python MiB  workers MiB (all)")
         for number, size in enumerate(SIZES, 1):
             head = freeze(backbone, warehouse, paths[:size], number)

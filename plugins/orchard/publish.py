@@ -9,7 +9,7 @@ from orchard_jobs.contract.jobs import Captured, JobReport, StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
-from orchard.tables import Change, Standing, Tables
+from orchard.tables import Change, Mode, Standing, Tables
 from orchard.versions import key_of
 
 
@@ -95,8 +95,8 @@ def _change(head: ManifestHead, staged: StagedPartition, scope: str | None = Non
     return Change(key, head.number, head.digest, staged.partition, staged.files)
 
 
-def _commit(tables: Tables, table: Table, change: Change, mode: str = "overwrite") -> int:
-    committed = tables.commit(table, [change], "append" if mode == "append" else "overwrite")
+def _commit(tables: Tables, table: Table, change: Change, mode: Mode = "overwrite") -> int:
+    committed = tables.commit(table, [change], mode)
     if committed.standings[0] is Standing.SUPERSEDED:
         raise SupersededError(
             f"{table.name} holds version {tables.number(table, change.key)} of {change.key}, this run made version "

@@ -28,6 +28,7 @@ from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
 COMMIT_ATTEMPTS = 20
+Mode = Literal["overwrite", "append"]
 _RETRY_SECONDS = 0.1
 
 
@@ -152,7 +153,7 @@ class Tables:
         self.warehouse.create(path, packed.getvalue())
         return StagedFile(path, packed.tell(), len(rows), self.warehouse.sha256(path))
 
-    def commit(self, table: Table, changes: Sequence[Change], mode: Literal["overwrite", "append"] = "overwrite") -> Committed:
+    def commit(self, table: Table, changes: Sequence[Change], mode: Mode = "overwrite") -> Committed:
         """Commit the changes that the table is behind, in one Delta commit, under the one rule.
 
         Before each try the table is loaded afresh: a change whose number is higher than the table's is committed; one that
@@ -191,7 +192,7 @@ class Tables:
                     "staged files were removed or damaged; start a new run of the batch"
                 )
 
-    def _write(self, snapshot: DeltaTable, table: Table, changes: Sequence[Change], mode: Literal["overwrite", "append"]) -> None:
+    def _write(self, snapshot: DeltaTable, table: Table, changes: Sequence[Change], mode: Mode) -> None:
         snapshot.create_write_transaction(
             [_add_action(table, change, file) for change in changes for file in change.files],
             mode,
