@@ -23,7 +23,7 @@ from orchard_jobs.errors import ConfigurationError
 from orchard.models import current_model
 from orchard.reports import is_sound
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables import Tables, digest_prefix_in, number_in
 from orchard.versions import current_version, highest_number, key_of
 
 _ROW = ("image_uri", "etag", "size_bytes", "uploaded_at", "label")
@@ -135,8 +135,12 @@ def _head(tables: Tables, settings: Settings, batch_id: str, entries: list[Entry
     backbone = settings.backbone
     missing = [entry for entry in entries if entry.is_missing]
     actions = Counter(entry.action for entry in entries)
-    own_features = tables.files(FEATURES, backbone=backbone.id, batch_id=batch_id) if actions["keep"] else ()
-    own_quarantine = tables.files(QUARANTINE, backbone=backbone.id, batch_id=batch_id) if actions["keep_quarantined"] else ()
+    own = {
+        table: tuple(f.path for f in tables.load(table).files(backbone=backbone.id, batch_id=batch_id))
+        for table in (FEATURES, QUARANTINE)
+    }
+    own_features = own[FEATURES] if actions["keep"] else ()
+    own_quarantine = own[QUARANTINE] if actions["keep_quarantined"] else ()
     return ManifestHead(
         batch_id=batch_id,
         backbone=backbone,
@@ -217,7 +221,8 @@ def _half_way(tables: Tables, backbone: str, batch_id: str, number: int) -> Mani
     It is known by what the tables' commits say, not by rows: a version may have none in a table.
     """
     key = key_of(backbone, batch_id)
-    prefixes = {tables.digest_prefix(table, key) for table in (QUARANTINE, FEATURES) if tables.number(table, key) == number}
+    snapshots = [tables.load(table) for table in (QUARANTINE, FEATURES)]
+    prefixes = {digest_prefix_in(snapshot, key) for snapshot in snapshots if number_in(snapshot, key) == number}
     for digest in tables.warehouse.folders(MANIFESTS):
         if digest[:15] in prefixes:
             return read_head(tables, digest)
@@ -243,7 +248,7 @@ def _with_reuse(tables: Tables, backbone: str, entries: list[Entry]) -> tuple[li
     """Let images of known content (same MD5 and size, in any batch) reuse its vector; return the files that hold them too."""
     wanted = {entry.etag for entry in entries if entry.action == "compute" and is_md5(entry.etag)}
     known: dict[tuple[str, int], tuple[str, str]] = {}
-    for path in tables.files(FEATURES, backbone=backbone) if wanted else ():
+    for path in [f.path for f in tables.load(FEATURES).files(backbone=backbone)] if wanted else ():
         with tables.warehouse.open(path) as file:
             rows = pq.read_table(file, columns=["etag", "size_bytes", "content_sha256"])
         hits = rows.filter(pc.is_in(rows["etag"], pa.array(sorted(wanted), pa.string())))

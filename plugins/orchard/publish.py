@@ -9,7 +9,8 @@ from orchard_jobs.contract.jobs import Captured, JobReport, StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
-from orchard.tables import Change, Mode, Standing, Tables
+from orchard.table_log import Mode
+from orchard.tables import Change, Standing, Tables, number_in
 from orchard.versions import key_of
 
 
@@ -99,7 +100,7 @@ def _commit(tables: Tables, table: Table, change: Change, mode: Mode = "overwrit
     committed = tables.commit(table, [change], mode)
     if committed.standings[0] is Standing.SUPERSEDED:
         raise SupersededError(
-            f"{table.name} holds version {tables.number(table, change.key)} of {change.key}, this run made version "
+            f"{table.name} holds version {number_in(tables.load(table), change.key)} of {change.key}, this run made version "
             f"{change.number} of manifest {change.digest[:12]}: a later run of the batch was faster, its rows stand"
         )
     return committed.version

@@ -15,7 +15,6 @@ from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
 from orchard_jobs.contract.layout import manifest_folder, plan_path
 from orchard_jobs.errors import JobError
-from orchard_jobs.storage import Warehouse
 
 from orchard import batches, lineage, refit
 from orchard import publish as publishing
@@ -43,7 +42,7 @@ def settings() -> Settings:
 
 def tables() -> Tables:
     """Return the tables of the settings' warehouse."""
-    return Tables(Warehouse.at(settings().warehouse))
+    return Tables.at(settings().warehouse)
 
 
 def default_arguments() -> dict[str, Any]:

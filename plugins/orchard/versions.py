@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.contract.jobs import BatchVersion
 
-from orchard.tables import Change, Standing, Tables, listed_files
+from orchard.table_log import Snapshot
+from orchard.tables import Change, Standing, Tables, number_in
 
 _COLUMNS = ("batch_id", "manifest_digest", "version", "features_version")
 
@@ -52,9 +52,9 @@ def _newest(tables: Tables, **partition: str) -> Iterator[PublishedVersion]:
 def highest_number(tables: Tables, backbone: str, batch_id: str, model_id: str | None) -> int:
     """Return the highest batch version number that any table holds for a batch; 0 when none does."""
     key = key_of(backbone, batch_id)
-    numbers = [tables.number(table, key) for table in (QUARANTINE, FEATURES, RUNS)]
+    numbers = [number_in(tables.load(table), key) for table in (QUARANTINE, FEATURES, RUNS)]
     if model_id is not None:
-        numbers.append(tables.number(PCA_FEATURES, key_of(model_id, batch_id)))
+        numbers.append(number_in(tables.load(PCA_FEATURES), key_of(model_id, batch_id)))
     return max(numbers)
 
 
@@ -77,8 +77,8 @@ def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]
     return tuple(found)
 
 
-def _files_by_batch(snapshot: DeltaTable, backbone: str) -> dict[str, list[str]]:
+def _files_by_batch(snapshot: Snapshot, backbone: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
-    for path, partition in listed_files(snapshot, FEATURES, backbone=backbone):
-        files.setdefault(partition["batch_id"], []).append(path)
+    for file in snapshot.files(backbone=backbone):
+        files.setdefault(file.partition["batch_id"], []).append(file.path)
     return files

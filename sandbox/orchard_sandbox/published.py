@@ -18,7 +18,6 @@ from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import progress_folder
 from orchard_jobs.errors import JobError
-from orchard_jobs.storage import Warehouse
 
 from orchard_sandbox.runs import Count
 
@@ -93,4 +92,4 @@ def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatc
 
 def _opened(environment: Mapping[str, str]) -> tuple[Settings, Tables]:
     settings = Settings.from_environment(environment)
-    return settings, Tables(Warehouse.at(settings.warehouse))
+    return settings, Tables.at(settings.warehouse)

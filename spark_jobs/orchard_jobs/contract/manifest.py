@@ -90,6 +90,8 @@ class ManifestHead:
         quarantine_files: published files that hold every quarantine row to keep.
         parts: the files of entries, in order.
         missing_quarantined: those of the missing whose kept row is a quarantine row.
+        known: the file of contents whose vector stands in `features_files`, where only an image's bytes can tell that it is
+            one of them; None when there are none.
     """
 
     batch_id: str
@@ -104,6 +106,7 @@ class ManifestHead:
     quarantine_files: tuple[str, ...]
     parts: tuple[Part, ...]
     missing_quarantined: int = 0
+    known: Part | None = None
 
     @property
     def digest(self) -> str:
@@ -121,6 +124,7 @@ class ManifestHead:
         fields["backbone"] = Backbone(**fields["backbone"])
         fields["model"] = ModelReference(**fields["model"]) if fields["model"] else None
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["known"] = Part(**fields["known"]) if fields.get("known") else None
         for name in ("features_files", "quarantine_files"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
@@ -143,11 +147,25 @@ def write_parts(entries: Iterable[Entry]) -> Iterator[tuple[Part, bytes]]:
 
 
 def _part(number: int, lines: list[str]) -> tuple[Part, bytes]:
+    return _packed(f"part-{number:05d}.jsonl.gz", lines)
+
+
+def _packed(name: str, lines: list[str]) -> tuple[Part, bytes]:
     text = ("\n".join(lines) + "\n").encode()
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0, compresslevel=6) as file:
         file.write(text)
-    return Part(f"part-{number:05d}.jsonl.gz", hashlib.sha256(text).hexdigest(), len(lines)), packed.getvalue()
+    return Part(name, hashlib.sha256(text).hexdigest(), len(lines)), packed.getvalue()
+
+
+def write_known(contents: Iterable[str]) -> tuple[Part, bytes]:
+    """Return the file of known contents (SHA-256 in hex) and its gzip bytes; the order of the contents does not matter."""
+    return _packed("known.txt.gz", sorted(set(contents)))
+
+
+def read_known(packed: bytes) -> frozenset[str]:
+    """Return the contents of a file that `write_known` wrote."""
+    return frozenset(gzip.decompress(packed).decode().split())
 
 
 def read_part(packed: bytes) -> Iterator[Entry]:

@@ -7,7 +7,6 @@ import pytest
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.storage import Warehouse
 
 DIMENSION = 8
 
@@ -26,6 +25,6 @@ def backbone(settings: Settings) -> Backbone:
 
 @pytest.fixture
 def tables(settings: Settings) -> Tables:
-    tables = Tables(Warehouse.at(settings.warehouse))
+    tables = Tables.at(settings.warehouse)
     tables.create_all()
     return tables

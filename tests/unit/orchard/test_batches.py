@@ -14,7 +14,6 @@ from orchard.tables import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.storage import Warehouse
 
 DAY = "2026-01-01"
 NEXT_DAY = "2026-01-02"
@@ -182,7 +181,7 @@ def test_rows_are_equal_whatever_the_order_of_runs(tables: Tables, settings: Set
         run_batch(tables, settings, day, bucket)
     forward = rows(tables, FEATURES, "manifest_digest", "computed_in", "jobs_version")
     other = replace(settings, warehouse=f"file://{tmp_path}/other")
-    others = Tables(Warehouse.at(other.warehouse))
+    others = Tables.at(other.warehouse)
     others.create_all()
     for day, bucket in reversed(days.items()):
         run_batch(others, other, day, bucket)

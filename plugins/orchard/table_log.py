@@ -1,0 +1,197 @@
+"""The log of a table: which files it names at a version, and the one step that changes it. Delta through delta-rs.
+
+`TableLog` is all that publishing needs of a table format. It knows nothing of batches, models and numbers: the commit rule
+stands above it, in `tables`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
+from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.storage import Warehouse
+
+Mode = Literal["overwrite", "append"]
+_SCHEMA_VERSION = "orchard.schemaVersion"
+
+
+class ConflictError(Exception):
+    """Somebody committed since the snapshot was taken. It says nothing about who won: load again and look."""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file that a table names: its path relative to the warehouse, its size, its rows, its partition's values."""
+
+    path: str
+    size_bytes: int
+    rows: int
+    partition: Mapping[str, str]
+
+
+class Snapshot(Protocol):
+    """A table at one version."""
+
+    @property
+    def version(self) -> int:
+        """The version's number in the log."""
+
+    def transaction(self, name: str) -> int | None:
+        """Return the number that the last commit of a named transaction carried, or None."""
+
+    def files(self, **partition: str) -> list[TableFile]:
+        """Return the files of the named partition values, sorted by path."""
+
+
+class TableLog(Protocol):
+    """The logs of one warehouse's tables."""
+
+    def create(self, table: Table) -> None:
+        """Create a table, empty, unless it is there; two at once do no harm."""
+
+    def load(self, table: Table, version: int | None = None) -> Snapshot:
+        """Return the newest snapshot, or that of a version; JobError when the table was never created."""
+
+    def commit(
+        self, snapshot: Snapshot, table: Table, staged: Sequence[StagedPartition], transactions: Mapping[str, int], mode: Mode
+    ) -> None:
+        """Make the version after a snapshot.
+
+        Args:
+            snapshot: what the commit was decided on.
+            table: its table.
+            staged: the files to name. They share all partition values but the last.
+            transactions: numbers that the commit carries by name.
+            mode: `overwrite` replaces each staged partition; `append` adds to it.
+
+        Raises:
+            ConflictError: the commit was refused because of another one.
+        """
+
+
+@dataclass(frozen=True)
+class DeltaSnapshot:
+    """A Delta table at one version."""
+
+    delta: DeltaTable
+    table: Table
+
+    @property
+    def version(self) -> int:
+        """The version's number in the log."""
+        return self.delta.version()
+
+    def transaction(self, name: str) -> int | None:
+        """Return the version of a Delta app transaction."""
+        return self.delta.transaction_version(name)
+
+    def files(self, **partition: str) -> list[TableFile]:
+        """Return the files of the named partition values, sorted by path."""
+        return sorted(self._files(partition), key=lambda file: file.path)
+
+    def _files(self, wanted: Mapping[str, str]) -> Iterator[TableFile]:
+        columns = ["path", "size_bytes", "num_records", *(["partition"] if self.table.partition_by else [])]
+        for action in pa.table(self.delta.get_add_actions(flatten=False)).select(columns).to_pylist():
+            values = action.get("partition", {})
+            if all(values[name] == value for name, value in wanted.items()):
+                path = f"{self.table.name}/{action['path']}"
+                yield TableFile(path, action["size_bytes"], action["num_records"], values)
+
+
+@dataclass(frozen=True)
+class DeltaLog:
+    """Logs in the Delta format, in the tables' own folders."""
+
+    warehouse: Warehouse
+
+    def create(self, table: Table) -> None:
+        """Create a table, empty, unless it is there.
+
+        Raises:
+            ConfigurationError: the table is there with another schema version.
+        """
+        if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
+            self._check_schema_version(table)
+            return
+        DeltaTable.create(
+            self._uri(table),
+            arrow_schema(table, with_partitions=True),
+            mode="ignore",
+            partition_by=list(table.partition_by) or None,
+            # Statistics of values would leave file names and labels in the log after an erasure.
+            configuration={"delta.dataSkippingNumIndexedCols": "0", _SCHEMA_VERSION: str(SCHEMA_VERSION)},
+            raise_if_key_not_exists=False,
+            storage_options=_storage_options(),
+        )
+
+    def load(self, table: Table, version: int | None = None) -> DeltaSnapshot:
+        """Return the newest snapshot, or that of a version; JobError when the table was never created."""
+        try:
+            delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
+        except TableNotFoundError as error:
+            raise JobError(f"{self._uri(table)} is no table: run a batch first, its plan_batch creates it") from error
+        return DeltaSnapshot(delta, table)
+
+    def commit(
+        self, snapshot: Snapshot, table: Table, staged: Sequence[StagedPartition], transactions: Mapping[str, int], mode: Mode
+    ) -> None:
+        """Make the version after a snapshot, or raise ConflictError."""
+        assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
+        try:
+            snapshot.delta.create_write_transaction(
+                [action for partition in staged for action in _add_actions(table, partition)],
+                mode,
+                snapshot.delta.schema(),
+                list(table.partition_by) or None,
+                partition_filters=_partition_filters(table, staged) if mode == "overwrite" else None,
+                commit_properties=CommitProperties(
+                    # A retry inside delta-rs would not apply the commit rule, and the version would not be known.
+                    max_commit_retries=0,
+                    app_transactions=[Transaction(name, number) for name, number in transactions.items()],
+                ),
+            )
+        except CommitFailedError as error:
+            raise ConflictError(str(error)) from error
+
+    def _uri(self, table: Table) -> str:
+        return self.warehouse.uri_of(table.name)
+
+    def _check_schema_version(self, table: Table) -> None:
+        found = self.load(table).delta.metadata().configuration.get(_SCHEMA_VERSION)
+        if found != str(SCHEMA_VERSION):
+            raise ConfigurationError(
+                f"{self._uri(table)} has schema version {found}, this Orchard writes {SCHEMA_VERSION}: set ORCHARD_WAREHOUSE to "
+                "another folder, whose tables are computed anew, or use the Orchard that wrote these"
+            )
+
+
+def _storage_options() -> dict[str, str]:
+    is_plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if is_plain else {}
+
+
+def _add_actions(table: Table, staged: StagedPartition) -> Iterator[AddAction]:
+    partition = dict(zip(table.partition_by, staged.partition, strict=True))
+    for file in staged.files:
+        path = file.path.removeprefix(f"{table.name}/")
+        yield AddAction(path, file.size_bytes, partition, int(time.time() * 1000), True, json.dumps({"numRecords": file.rows}))
+
+
+def _partition_filters(table: Table, staged: Sequence[StagedPartition]) -> list[tuple[str, str, str | list[str]]]:
+    """Return the filters that name exactly the staged partitions: they share all values but the last."""
+    *shared, last = zip(*(partition.partition for partition in staged), strict=True)
+    filters: list[tuple[str, str, str | list[str]]] = []
+    for name, values in zip(table.partition_by, shared, strict=False):
+        (value,) = set(values)
+        filters.append((name, "=", value))
+    return [*filters, (table.partition_by[-1], "in", list(last))]
