@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from orchard.batches import ListedObject, read_entries
+from orchard.listing import ListedObject
+from orchard.manifests import read_entries
 from orchard.models import read_model
 from orchard.tables import Tables
 from orchard_jobs import __version__
@@ -95,12 +96,12 @@ class FakeJobs:
         )
 
     def _rows(self, head: ManifestHead) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        known = {row["content_sha256"]: row for row in self._published(head.features_files)}
+        known = {row["content_sha256"]: row for row in self._published(head.vector_files)}
         kept = {row["image_uri"]: row for row in self._published(head.features_files)}
         kept_bad = {row["image_uri"]: row for row in self._published(head.quarantine_files)}
         good, bad = [], []
         stamp = {"manifest_digest": head.digest, "jobs_version": __version__}
-        for entry in read_entries(self.tables, head):
+        for entry in read_entries(self.tables.warehouse, head):
             if entry.action == "keep":
                 good.append(kept[entry.image_uri] | stamp)
             elif entry.action == "keep_quarantined":

@@ -1,44 +1,37 @@
-"""Plan one batch: list all of it, compare it with what is published, and freeze the difference as a manifest.
+"""Plan one batch: compare all of it with what is published, and freeze the difference as a manifest.
 
 What differs is decided by key, ETag and content, never by time stamps, so late and repeated uploads are found in any order.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import Stage
-from orchard_jobs.contract.layout import MANIFESTS, checked_batch_id, image_uri, label_of, manifest_folder
-from orchard_jobs.contract.manifest import Entry, ManifestHead, is_md5, read_part, write_parts
+from orchard_jobs.contract.layout import checked_batch_id
+from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, is_md5, write_known, write_parts
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.storage import Warehouse
 
+from orchard.contents import Contents, find_contents
+from orchard.listing import LISTED, ListedObject, as_columns
+from orchard.manifests import create_manifest, read_entries, read_head, staged_manifests
 from orchard.models import current_model
 from orchard.reports import is_sound
 from orchard.settings import Settings
-from orchard.tables import Tables, digest_prefix_in, number_in
-from orchard.versions import current_version, highest_number, key_of
+from orchard.table_log import TableFile
+from orchard.tables import Tables
+from orchard.versions import PublishedVersions
 
-_ROW = ("image_uri", "etag", "size_bytes", "uploaded_at", "label")
-_KEPT = ("keep", "keep_quarantined")
-Rows = Mapping[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class ListedObject:
-    """One object under a batch, as the store lists it."""
-
-    key: str
-    etag: str
-    size_bytes: int
-    uploaded_at: datetime
+_ENTRIES_AT_ONCE = 10_000
+_ENTRIES = pa.schema([*LISTED, ("action", pa.string()), ("is_missing", pa.bool_())])
 
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
@@ -62,204 +55,272 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
     return checked_batch_id(partition_key)
 
 
-def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
-    """Yield every image object below a prefix, page by page.
+@dataclass(frozen=True)
+class PublishedView:
+    """What is published of the current backbone, as a listing is compared with it."""
 
-    Args:
-        client: a boto3 S3 client.
-        bucket: the landing bucket.
-        prefix: key prefix of the batch, ending in `/`.
+    settings: Settings
+    versions: PublishedVersions
+
+    @classmethod
+    def load(cls, tables: Tables, settings: Settings, batch_id: str | None = None) -> "PublishedView":
+        """Return the view of every batch, or of one; the tables are there."""
+        return cls(settings, PublishedVersions.load(tables, settings.backbone.id, batch_id))
+
+    def differs(self, batch_id: str, listed: Iterable[ListedObject]) -> bool:
+        """Tell whether a run of the batch would make a version: something is new or changed, or a version is not whole."""
+        return not self.versions.is_whole(batch_id) or self.compare(batch_id, listed).is_different
+
+    def compare(self, batch_id: str, listed: Iterable[ListedObject]) -> "Comparison":
+        """Compare a listing of the whole batch with its current version."""
+        warehouse = self.versions.tables.warehouse
+        good = _read(warehouse, self.versions.features_files(batch_id), [*LISTED.names])
+        bad = _read(warehouse, self.versions.quarantine_files(batch_id), [*LISTED.names, "reason", "manifest_digest"])
+        columns = as_columns(listed, self.settings.bucket, self.settings.batch_prefix(batch_id))
+        return _compare(columns, good, _judged_again(warehouse, bad, self.settings.pixel_limit), self.settings.missing == "keep")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A batch's listing against its current version.
+
+    Attributes:
+        entries: an entry (`_ENTRIES`) for each listed object, and one for each published row that is kept though its image is
+            no longer listed; sorted by URI.
+        dropped: published rows that no entry keeps.
     """
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from objects_of(page)
 
+    entries: pa.Table
+    dropped: int
 
-def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
-    """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
-    for item in page.get("Contents", ()):
-        if not item["Key"].endswith("/"):
-            yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))
+    @property
+    def is_different(self) -> bool:
+        """Whether there is an image to compute or a row to drop; images that are missing and kept make no difference."""
+        return self.dropped > 0 or self.count("compute") > 0
+
+    def count(self, action: str) -> int:
+        """Return the number of entries of an action."""
+        return int(pc.sum(pc.equal(self.entries["action"], action)).as_py() or 0)
+
+    @property
+    def identities(self) -> set[tuple[str, str, bool]]:
+        """URI and ETag of every entry, and whether its image is missing."""
+        columns = (self.entries[name].to_pylist() for name in ("image_uri", "etag", "is_missing"))
+        return set(zip(*columns, strict=True))
 
 
 def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
-    A version that an earlier run left half-way (in some tables, without its `runs` row) is planned again as it is when the
-    listing is still the same, so that its publish rolls forward; otherwise it is superseded by the next number. A manifest whose
-    staged files were lost or damaged is planned anew under the next number.
+    A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
+    when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
+    next number. A manifest whose staged files were lost or damaged is planned anew under the next number.
 
     Args:
         tables: the published tables; they are there.
-        settings: backbone, pixel limit and landing zone.
+        settings: backbone, pixel limit, landing zone, and what becomes of missing images.
         batch_id: the batch.
-        listed: every object under it.
+        listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
 
     Returns:
         The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
-        row asks to be judged again. Missing images alone make no difference.
+        row asks to be judged again. Missing images alone make no difference, unless they are to be dropped.
     """
-    backbone = settings.backbone
-    good = {row["image_uri"]: row for row in tables.rows(FEATURES, _ROW, backbone=backbone.id, batch_id=batch_id)}
-    bad = _quarantined(tables, backbone.id, batch_id, settings.pixel_limit)
-    entries = list(_compare(good, bad, listed, settings, batch_id))
-    model = current_model(tables, backbone.id)
-    highest = highest_number(tables, backbone.id, batch_id, model.model_id if model else None)
-    current = current_version(tables, backbone.id, batch_id)
-    is_whole = highest == (current.number if current else 0)
-    if is_whole and all(entry.action in _KEPT for entry in entries):
+    view = PublishedView.load(tables, settings, batch_id)
+    versions, compared = view.versions, view.compare(batch_id, listed)
+    if versions.is_whole(batch_id) and not compared.is_different:
         return None
-    if not is_whole:
-        half_way = _half_way(tables, backbone.id, batch_id, highest)
-        if (
-            half_way is not None
-            and _is_usable(tables, half_way)
-            and _listing_of(read_entries(tables, half_way)) == _listing_of(entries)
-        ):
-            return half_way
-    entries, reused_files = _with_reuse(tables, backbone.id, _with_groups(entries))
-    entries.sort(key=lambda entry: entry.image_uri)
-    parts = list(write_parts(entries))
-    head = _head(tables, settings, batch_id, entries, reused_files)
-    head = replace(head, number=highest + 1, model=model, parts=tuple(part for part, _ in parts))
-    while not _is_usable(tables, head):
+    model = current_model(tables, settings.backbone.id)
+    begun = _begun(view, batch_id, compared, model)
+    if begun is not None:
+        return begun
+    plan = _Plan.of(tables.warehouse, versions, compared)
+    parts = list(write_parts(plan.entries()))
+    head = _head(settings, versions, batch_id, plan)
+    head = replace(head, model=model, parts=tuple(part for part, _ in parts))
+    while not _is_usable(tables.warehouse, head):
         head = replace(head, number=head.number + 1)
-    folder = manifest_folder(head.digest)
-    for part, packed in parts:
-        tables.warehouse.create(f"{folder}/{part.name}", packed)
-    tables.warehouse.create(f"{folder}/head.json", head.to_json().encode())
+    create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
     return head
 
 
-def _head(tables: Tables, settings: Settings, batch_id: str, entries: list[Entry], reused_files: set[str]) -> ManifestHead:
-    """Return the head of these entries, still without its number, its model and its parts."""
-    backbone = settings.backbone
-    missing = [entry for entry in entries if entry.is_missing]
-    actions = Counter(entry.action for entry in entries)
-    own = {
-        table: tuple(f.path for f in tables.load(table).files(backbone=backbone.id, batch_id=batch_id))
-        for table in (FEATURES, QUARANTINE)
-    }
-    own_features = own[FEATURES] if actions["keep"] else ()
-    own_quarantine = own[QUARANTINE] if actions["keep_quarantined"] else ()
+def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: "_Plan") -> ManifestHead:
+    """Return the head of a plan, still without its model and its parts."""
+    compared, actions = plan.compared, plan.actions
+    missing = pc.sum(compared.entries["is_missing"]).as_py() or 0
+    is_bad = pc.equal(compared.entries["action"], "keep_quarantined")
+    missing_quarantined = pc.sum(pc.and_(compared.entries["is_missing"], is_bad)).as_py() or 0
     return ManifestHead(
         batch_id=batch_id,
-        backbone=backbone,
-        number=0,
+        backbone=settings.backbone,
+        number=versions.highest_number(batch_id) + 1,
         model=None,
         pixel_limit=settings.pixel_limit,
-        listed=len(entries) - len(missing),
-        missing=len(missing),
+        listed=compared.entries.num_rows - missing,
+        missing=missing,
         actions=dict(sorted(actions.items())),
-        features_files=tuple(sorted({*own_features, *reused_files})),
-        quarantine_files=own_quarantine,
+        features_files=_paths(versions.features_files(batch_id)) if actions.get("keep") else (),
+        quarantine_files=_paths(versions.quarantine_files(batch_id)) if actions.get("keep_quarantined") else (),
         parts=(),
-        missing_quarantined=sum(entry.action == "keep_quarantined" for entry in missing),
+        missing_quarantined=missing_quarantined,
+        vector_files=plan.vector_files,
+        known=plan.known[0] if plan.known else None,
     )
 
 
-def _is_usable(tables: Tables, head: ManifestHead) -> bool:
+@dataclass(frozen=True)
+class _Plan:
+    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike."""
+
+    compared: Comparison
+    contents: Contents
+    opaque_sizes: frozenset[int]
+
+    @classmethod
+    def of(cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison) -> "_Plan":
+        computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
+        pairs = list(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
+        contents = find_contents(warehouse, versions.features, versions.backbone, pairs)
+        return cls(compared, contents, frozenset(size for etag, size in pairs if not is_md5(etag)))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the manifest's entries, made in chunks."""
+        for batch in self.compared.entries.to_batches(_ENTRIES_AT_ONCE):
+            for row in batch.to_pylist():
+                yield self._entry(row)
+
+    def _entry(self, row: dict[str, Any]) -> Entry:
+        entry = Entry(**{**row, "uploaded_at": row["uploaded_at"].astimezone(UTC).isoformat()})
+        if entry.action != "compute":
+            return entry
+        content = self.contents.by_md5.get((entry.etag, entry.size_bytes))
+        if content:
+            return replace(entry, action="reuse", content_sha256=content[0])
+        # Images that may have equal content share a group: by ETag, or by size where an ETag does not tell.
+        return replace(entry, group=str(entry.size_bytes) if entry.size_bytes in self.opaque_sizes else entry.etag)
+
+    @property
+    def actions(self) -> dict[str, int]:
+        """The number of entries of each action that has any."""
+        counts = {action: self.compared.count(action) for action in ("compute", "keep", "keep_quarantined")}
+        counts["reuse"] = sum(self._is_reused(*pair) for pair in self._computed())
+        counts["compute"] -= counts["reuse"]
+        return {action: count for action, count in counts.items() if count}
+
+    @property
+    def vector_files(self) -> tuple[str, ...]:
+        """The files that hold the vectors that are reused, or may be once an image's bytes are read."""
+        files = {self.contents.by_md5[pair][1] for pair in self._computed() if self._is_reused(*pair)}
+        return tuple(sorted(files | set(self._known_by_bytes().values())))
+
+    @property
+    def known(self) -> Any:
+        """The file of the contents that only an image's bytes can tell, or None."""
+        contents = self._known_by_bytes()
+        return write_known(contents) if contents else None
+
+    def _known_by_bytes(self) -> Mapping[str, str]:
+        sizes = {size for etag, size in self._computed() if not self._is_reused(etag, size)}
+        return {content: path for size in sizes for content, path in self.contents.by_size.get(size, {}).items()}
+
+    def _computed(self) -> Iterator[tuple[str, int]]:
+        computed = self.compared.entries.filter(pc.equal(self.compared.entries["action"], "compute"))
+        yield from zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True)
+
+    def _is_reused(self, etag: str, size_bytes: int) -> bool:
+        return (etag, size_bytes) in self.contents.by_md5
+
+
+def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
     """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
     stages: tuple[Stage, ...] = ("featurize", "reduce")
-    return all(is_sound(tables.warehouse, work_digest(head.digest, head.backbone.id, stage)) for stage in stages)
+    return all(is_sound(warehouse, work_digest(head.digest, head.backbone.id, stage)) for stage in stages)
 
 
-def read_head(tables: Tables, digest: str) -> ManifestHead:
-    """Return the head of a manifest; JobError when it is not there."""
-    return ManifestHead.from_json(tables.warehouse.read(f"{manifest_folder(digest)}/head.json"))
-
-
-def read_entries(tables: Tables, head: ManifestHead) -> Iterator[Entry]:
-    """Yield a manifest's entries, sorted by URI."""
-    for part in head.parts:
-        yield from read_part(tables.warehouse.read(f"{manifest_folder(head.digest)}/{part.name}"))
-
-
-def _quarantined(tables: Tables, backbone: str, batch_id: str, pixel_limit: int) -> Rows:
-    """Return the published quarantine rows by URI, each with whether it is to be judged again."""
-    rows = {}
-    limits: dict[str, int] = {}
-    for row in tables.rows(QUARANTINE, (*_ROW, "reason", "manifest_digest"), backbone=backbone, batch_id=batch_id):
-        digest = row["manifest_digest"]
-        if row["reason"] == Reason.OVER_PIXEL_LIMIT and digest not in limits:
-            limits[digest] = read_head(tables, digest).pixel_limit
-        is_judged_again = row["reason"] == Reason.VANISHED or (
-            row["reason"] == Reason.OVER_PIXEL_LIMIT and limits[digest] < pixel_limit
-        )
-        rows[row["image_uri"]] = {**row, "is_judged_again": is_judged_again}
-    return rows
-
-
-def _compare(good: Rows, bad: Rows, listed: Iterable[ListedObject], settings: Settings, batch_id: str) -> Iterator[Entry]:
-    """Yield an entry for each listed object, and one for each published row that is no longer listed."""
-    prefix = settings.batch_prefix(batch_id)
-    seen = set()
-    for item in listed:
-        uri = image_uri(settings.bucket, item.key)
-        seen.add(uri)
-        if uri in good and good[uri]["etag"] == item.etag:
-            yield _kept(good[uri], "keep")
-        elif uri in bad and bad[uri]["etag"] == item.etag and not bad[uri]["is_judged_again"]:
-            yield _kept(bad[uri], "keep_quarantined")
-        else:
-            label = label_of(item.key, prefix)
-            yield Entry(uri, item.etag, item.size_bytes, item.uploaded_at.isoformat(), label, "compute")
-    for uri in good.keys() - seen:
-        yield replace(_kept(good[uri], "keep"), is_missing=True)
-    for uri in bad.keys() - good.keys() - seen:
-        if bad[uri]["reason"] != Reason.VANISHED:
-            yield replace(_kept(bad[uri], "keep_quarantined"), is_missing=True)
-
-
-def _kept(row: dict[str, Any], action: Any) -> Entry:
-    uploaded_at = row["uploaded_at"].astimezone(UTC).isoformat()
-    return Entry(row["image_uri"], row["etag"], row["size_bytes"], uploaded_at, row["label"], action)
-
-
-def _half_way(tables: Tables, backbone: str, batch_id: str, number: int) -> ManifestHead | None:
-    """Return the manifest of the version that was left half-way under a number, or None when it is not to be found.
-
-    It is known by what the tables' commits say, not by rows: a version may have none in a table.
-    """
-    key = key_of(backbone, batch_id)
-    snapshots = [tables.load(table) for table in (QUARANTINE, FEATURES)]
-    prefixes = {digest_prefix_in(snapshot, key) for snapshot in snapshots if number_in(snapshot, key) == number}
-    for digest in tables.warehouse.folders(MANIFESTS):
-        if digest[:15] in prefixes:
-            return read_head(tables, digest)
+def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
+    """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
+    versions, warehouse = view.versions, view.versions.tables.warehouse
+    current = versions.current.get(batch_id)
+    for head in staged_manifests(warehouse, versions.backbone, batch_id):
+        is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
+        is_unpublished = current is None or head.number > current.number
+        if (
+            is_unpublished
+            and (is_next or versions.is_half_way(batch_id, head.digest))
+            and head.pixel_limit == view.settings.pixel_limit
+            and _is_usable(warehouse, head)
+            and _identities_of(warehouse, head) == compared.identities
+        ):
+            return head
     return None
 
 
-def _listing_of(entries: Iterable[Entry]) -> set[tuple[str, str]]:
-    return {(entry.image_uri, entry.etag) for entry in entries if not entry.is_missing}
+def _identities_of(warehouse: Warehouse, head: ManifestHead) -> set[tuple[str, str, bool]]:
+    return {(entry.image_uri, entry.etag, entry.is_missing) for entry in read_entries(warehouse, head)}
 
 
-def _with_groups(entries: list[Entry]) -> list[Entry]:
-    """Put images that may have equal content into one group: by ETag, or by size where an ETag does not tell."""
-    opaque = {entry.size_bytes for entry in entries if entry.action == "compute" and not is_md5(entry.etag)}
-    return [
-        replace(entry, group=str(entry.size_bytes) if entry.size_bytes in opaque else entry.etag)
-        if entry.action == "compute"
-        else entry
-        for entry in entries
-    ]
+def _paths(files: Iterable[TableFile]) -> tuple[str, ...]:
+    return tuple(sorted(file.path for file in files))
 
 
-def _with_reuse(tables: Tables, backbone: str, entries: list[Entry]) -> tuple[list[Entry], set[str]]:
-    """Let images of known content (same MD5 and size, in any batch) reuse its vector; return the files that hold them too."""
-    wanted = {entry.etag for entry in entries if entry.action == "compute" and is_md5(entry.etag)}
-    known: dict[tuple[str, int], tuple[str, str]] = {}
-    for path in [f.path for f in tables.load(FEATURES).files(backbone=backbone)] if wanted else ():
-        with tables.warehouse.open(path) as file:
-            rows = pq.read_table(file, columns=["etag", "size_bytes", "content_sha256"])
-        hits = rows.filter(pc.is_in(rows["etag"], pa.array(sorted(wanted), pa.string())))
-        for row in hits.to_pylist():
-            known.setdefault((row["etag"], row["size_bytes"]), (row["content_sha256"], path))
-    result, files = [], set()
-    for entry in entries:
-        hit = known.get((entry.etag, entry.size_bytes)) if entry.action == "compute" and is_md5(entry.etag) else None
-        if hit:
-            result.append(replace(entry, action="reuse", group="", content_sha256=hit[0]))
-            files.add(hit[1])
-        else:
-            result.append(entry)
-    return result, files
+def _read(warehouse: Warehouse, files: Iterable[TableFile], columns: list[str]) -> pa.Table:
+    """Return some columns of all rows of some files, without pandas' metadata."""
+    found = []
+    for file in files:
+        with pq.ParquetFile(warehouse.open(file.path)) as opened:
+            found.append(opened.read(columns=columns).select(columns).replace_schema_metadata())
+    types = {field.name: field.type for field in LISTED}
+    empty = pa.schema([(name, types.get(name, pa.string())) for name in columns]).empty_table()
+    return pa.concat_tables([empty, *found], promote_options="permissive").cast(empty.schema)
+
+
+def _judged_again(warehouse: Warehouse, bad: pa.Table, pixel_limit: int) -> pa.Table:
+    """Return quarantine rows with whether each is judged again when it is listed, and dropped when it is not (`vanished`)."""
+
+    def is_below(digest: str) -> bool:
+        return read_head(warehouse, digest).pixel_limit < pixel_limit
+
+    is_over = pc.equal(bad["reason"], Reason.OVER_PIXEL_LIMIT.value)
+    risen = [digest for digest in pc.unique(bad["manifest_digest"].filter(is_over)).to_pylist() if is_below(digest)]
+    is_vanished = pc.equal(bad["reason"], Reason.VANISHED.value)
+    again = pc.or_(is_vanished, pc.and_(is_over, pc.is_in(bad["manifest_digest"], pa.array(risen, pa.string()))))
+    return bad.append_column("is_vanished", is_vanished).append_column("is_judged_again", again)
+
+
+def _compare(listed: pa.Table, good: pa.Table, bad: pa.Table, keeps_missing: bool) -> Comparison:
+    """Return an entry for each listed object and each missing row that stays.
+
+    Args:
+        listed: the listing, as `LISTED`.
+        good: the current version's features rows, as `LISTED`.
+        bad: its quarantine rows, with `is_vanished` and `is_judged_again`.
+        keeps_missing: whether rows of images that are no longer listed stay. Of a batch of which nothing is listed any more
+            they stay in any case: an expired bucket is no wish to forget.
+    """
+    settled = _published(good, bad.filter(pc.invert(bad["is_judged_again"])))
+    same = pc.index_in(_identity(listed), value_set=_identity(settled))
+    columns = [pc.if_else(pc.is_valid(same), settled[name].take(same), listed[name]) for name in LISTED.names]
+    action = pc.fill_null(settled["action"].take(same), "compute")
+    current = pa.Table.from_arrays([*columns, action, pa.repeat(False, listed.num_rows)], schema=_ENTRIES)
+    uris = listed["image_uri"].combine_chunks()
+    gone = _published(good, bad).filter(pc.invert(pc.is_in(_published(good, bad)["image_uri"], value_set=uris)))
+    vanished = bad["image_uri"].filter(bad["is_vanished"]).combine_chunks()
+    kept = gone.filter(pc.invert(pc.is_in(gone["image_uri"], value_set=vanished)))
+    kept = kept if keeps_missing or listed.num_rows == 0 else kept.slice(0, 0)
+    missing = kept.append_column("is_missing", pa.repeat(True, kept.num_rows))
+    entries = pa.concat_tables([current, missing]).sort_by("image_uri").combine_chunks()
+    return Comparison(entries, gone.num_rows - kept.num_rows)
+
+
+def _published(good: pa.Table, bad: pa.Table) -> pa.Table:
+    return pa.concat_tables([_acting(good, "keep"), _acting(bad, "keep_quarantined")])
+
+
+def _acting(rows: pa.Table, action: str) -> pa.Table:
+    return rows.select(LISTED.names).append_column("action", pa.repeat(action, rows.num_rows))
+
+
+def _identity(rows: pa.Table) -> pa.Array:
+    """Return (URI, ETag) as one value; an ETag holds no line break, so two pairs never give one."""
+    joined: Callable[..., pa.ChunkedArray] = partial(pc.binary_join_element_wise, null_handling="emit_null")
+    return joined(rows["etag"], rows["image_uri"], "\n").combine_chunks()

@@ -16,7 +16,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from croniter import croniter
 
-from orchard.batches import ListedObject, checked_partition_key, list_batch, objects_of
+from orchard.batches import checked_partition_key
+from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
 from orchard.timetables import batch_cron

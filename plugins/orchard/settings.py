@@ -76,6 +76,12 @@ def _key_format(text: str) -> str:
     return text
 
 
+def _missing(text: str) -> str:
+    if text not in ("keep", "drop"):
+        raise ValueError("neither `keep` nor `drop`")
+    return text
+
+
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
@@ -110,6 +116,7 @@ class Settings:
         "a batch fails above this share of quarantined images (where more than 10 are)",
         _share,
     )
+    missing: str = _variable("MISSING", "keep", "rows of images that are no longer listed: `keep` or `drop`", _missing)
     components: int = _variable("COMPONENTS", "100", "k: components of the PCA model", _positive)
     refit_gain: float = _variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", _share)
     schedule: str = _variable(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction
@@ -101,11 +102,12 @@ class DeltaSnapshot:
 
     def _files(self, wanted: Mapping[str, str]) -> Iterator[TableFile]:
         columns = ["path", "size_bytes", "num_records", *(["partition"] if self.table.partition_by else [])]
-        for action in pa.table(self.delta.get_add_actions(flatten=False)).select(columns).to_pylist():
-            values = action.get("partition", {})
-            if all(values[name] == value for name, value in wanted.items()):
-                path = f"{self.table.name}/{action['path']}"
-                yield TableFile(path, action["size_bytes"], action["num_records"], values)
+        actions = pa.table(self.delta.get_add_actions(flatten=False)).select(columns)
+        for name, value in wanted.items():
+            actions = actions.filter(pc.equal(pc.struct_field(actions["partition"], name), value))
+        for action in actions.to_pylist():
+            path = f"{self.table.name}/{action['path']}"
+            yield TableFile(path, action["size_bytes"], action["num_records"], action.get("partition", {}))
 
 
 @dataclass(frozen=True)

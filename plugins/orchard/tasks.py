@@ -20,6 +20,8 @@ from orchard import batches, lineage, refit
 from orchard import publish as publishing
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
+from orchard.listing import list_batch
+from orchard.manifests import read_head
 from orchard.models import Promotion, read_model
 from orchard.notify import failure_notifier
 from orchard.outcomes import airflow_outcomes
@@ -75,7 +77,7 @@ def plan_batch() -> dict[str, Any]:
         tables().create_all()
         launcher_for(settings()).prepare(settings().backbone)
         client = S3Hook(settings().aws_conn_id).get_conn()
-        listed = batches.list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
+        listed = list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
         head = batches.plan_batch(tables(), settings(), batch_id, listed)
     if head is None:
         raise AirflowSkipException(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
@@ -90,7 +92,7 @@ def validate_batch(planned: dict[str, Any]) -> str:
     """Audit what the jobs staged for a batch; fails closed. Returns the verdict."""
     plan = Planned(**planned)
     with airflow_outcomes():
-        head = batches.read_head(tables(), plan.input_digest)
+        head = read_head(tables().warehouse, plan.input_digest)
         policy = AuditPolicy(settings().max_quarantined_share)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
         verdict = audit_batch(tables().warehouse, head, featurized, reduced, policy)
@@ -105,7 +107,7 @@ def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = No
     """Commit a validated batch version to the tables, `runs` last. Returns the Delta version of each table."""
     plan = Planned(**planned)
     with airflow_outcomes():
-        head = batches.read_head(tables(), plan.input_digest)
+        head = read_head(tables().warehouse, plan.input_digest)
         facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().target, verdict)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
         published = publishing.publish_batch(tables(), head, featurized, reduced, facts)
@@ -117,7 +119,7 @@ def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = No
 def record_lineage(planned: dict[str, Any], published: dict[str, Any]) -> None:
     """Emit the published version's OpenLineage event."""
     plan = Planned(**planned)
-    head = batches.read_head(tables(), plan.input_digest)
+    head = read_head(tables().warehouse, plan.input_digest)
     run_id = get_current_context()["dag_run"].run_id
     featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
     lineage.emit_batch(settings(), lineage.PublishedBatch(head, featurized, reduced, published, run_id))

@@ -1,15 +1,16 @@
-"""Which batch versions exist: a batch version exists when its `runs` row does."""
+"""Which batch versions exist, and which files are theirs: a batch version exists when its `runs` row does."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.jobs import BatchVersion
 
-from orchard.table_log import Snapshot
+from orchard.table_log import Snapshot, TableFile
 from orchard.tables import Change, Standing, Tables, number_in
 
-_COLUMNS = ("batch_id", "manifest_digest", "version", "features_version")
+_COLUMNS = ("batch_id", "manifest_digest", "version", "features_version", "quarantine_version")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class PublishedVersion:
     manifest_digest: str
     number: int
     features_version: int
+    quarantine_version: int
+
+    def change(self, scope: str) -> Change:
+        """Return the change that made this version, under a backbone's or a model's key."""
+        return Change(key_of(scope, self.batch_id), self.number, self.manifest_digest)
 
 
 def key_of(scope: str, batch_id: str) -> str:
@@ -27,58 +33,105 @@ def key_of(scope: str, batch_id: str) -> str:
     return f"{scope}/{batch_id}"
 
 
-def current_version(tables: Tables, backbone: str, batch_id: str) -> PublishedVersion | None:
-    """Return a batch's current version, or None when it was never published."""
-    found = list(_newest(tables, backbone=backbone, batch_id=batch_id))
-    return found[0] if found else None
+@dataclass(frozen=True)
+class PublishedVersions:
+    """The current versions of a backbone's batches and their files, at one moment.
+
+    `runs` is loaded before the tables that are committed before it, so what is committed meanwhile shows as a version that is
+    not whole, never as a mixture.
+    """
+
+    tables: Tables
+    backbone: str
+    current: Mapping[str, PublishedVersion]
+    runs: Snapshot
+    features: Snapshot
+    quarantine: Snapshot
+
+    @classmethod
+    def load(cls, tables: Tables, backbone: str, batch_id: str | None = None) -> "PublishedVersions":
+        """Return the versions of every batch, or of one."""
+        runs = tables.load(RUNS)
+        wanted = {"backbone": backbone} | ({"batch_id": batch_id} if batch_id else {})
+        current: dict[str, PublishedVersion] = {}
+        for row in tables.rows_of(runs.files(**wanted), _COLUMNS):
+            version = PublishedVersion(*(row[name] for name in _COLUMNS))
+            if version.batch_id not in current or current[version.batch_id].number < version.number:
+                current[version.batch_id] = version
+        # The reverse of the commits' order.
+        features = tables.load(FEATURES)
+        return cls(tables, backbone, dict(sorted(current.items())), runs, features, tables.load(QUARANTINE))
+
+    def highest_number(self, batch_id: str) -> int:
+        """Return the highest batch version number that any table holds; 0 when none does."""
+        return max(self._numbers(batch_id))
+
+    def is_whole(self, batch_id: str) -> bool:
+        """Tell whether every table holds the batch's current version: none was left half-way, or is being published."""
+        return len(set(self._numbers(batch_id))) == 1
+
+    def is_half_way(self, batch_id: str, manifest_digest: str) -> bool:
+        """Tell whether a manifest's version is the newest that some table holds, and stands in no `runs` row."""
+        change = Change(key_of(self.backbone, batch_id), self.highest_number(batch_id), manifest_digest)
+        snapshots = (self.quarantine, self.features)
+        return not self.is_whole(batch_id) and any(change.standing(snapshot) is Standing.DONE for snapshot in snapshots)
+
+    def _numbers(self, batch_id: str) -> list[int]:
+        key = key_of(self.backbone, batch_id)
+        return [number_in(snapshot, key) for snapshot in (self.runs, self.features, self.quarantine)]
+
+    def features_files(self, batch_id: str) -> Sequence[TableFile]:
+        """Return the files that hold the good rows of a batch's current version."""
+        version = self.current.get(batch_id)
+        if version is None:
+            return ()
+        if version.change(self.backbone).standing(self.features) is Standing.DONE:
+            return self._features_by_batch.get(batch_id, ())
+        return self._files_at(FEATURES, version.features_version, batch_id)
+
+    def quarantine_files(self, batch_id: str) -> Sequence[TableFile]:
+        """Return the files that hold the quarantine rows of a batch's current version."""
+        version = self.current.get(batch_id)
+        if version is None:
+            return ()
+        if version.change(self.backbone).standing(self.quarantine) is Standing.DONE:
+            return self._quarantine_by_batch.get(batch_id, ())
+        return self._files_at(QUARANTINE, version.quarantine_version, batch_id)
+
+    def _files_at(self, table: Table, version: int, batch_id: str) -> Sequence[TableFile]:
+        """Where the newest table version is ahead of `runs`: the files of the one that the `runs` row names."""
+        return self.tables.load(table, version).files(backbone=self.backbone, batch_id=batch_id)
+
+    @cached_property
+    def _features_by_batch(self) -> Mapping[str, Sequence[TableFile]]:
+        return _by_batch(self.features, self.backbone)
+
+    @cached_property
+    def _quarantine_by_batch(self) -> Mapping[str, Sequence[TableFile]]:
+        return _by_batch(self.quarantine, self.backbone)
+
+
+def _by_batch(snapshot: Snapshot, backbone: str) -> Mapping[str, Sequence[TableFile]]:
+    found: dict[str, list[TableFile]] = {}
+    for file in snapshot.files(backbone=backbone):
+        found.setdefault(file.partition["batch_id"], []).append(file)
+    return found
 
 
 def current_versions(tables: Tables, backbone: str) -> tuple[PublishedVersion, ...]:
     """Return the current version of every published batch of a backbone, sorted by batch."""
-    return tuple(_newest(tables, backbone=backbone))
-
-
-def _newest(tables: Tables, **partition: str) -> Iterator[PublishedVersion]:
-    newest: dict[str, PublishedVersion] = {}
-    for row in tables.rows(RUNS, _COLUMNS, **partition):
-        version = PublishedVersion(*(row[name] for name in _COLUMNS))
-        held = newest.get(version.batch_id)
-        if held is None or held.number < version.number:
-            newest[version.batch_id] = version
-    for batch_id in sorted(newest):
-        yield newest[batch_id]
-
-
-def highest_number(tables: Tables, backbone: str, batch_id: str, model_id: str | None) -> int:
-    """Return the highest batch version number that any table holds for a batch; 0 when none does."""
-    key = key_of(backbone, batch_id)
-    numbers = [number_in(tables.load(table), key) for table in (QUARANTINE, FEATURES, RUNS)]
-    if model_id is not None:
-        numbers.append(number_in(tables.load(PCA_FEATURES), key_of(model_id, batch_id)))
-    return max(numbers)
+    return tuple(PublishedVersions.load(tables, backbone).current.values())
 
 
 def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]:
-    """Return every batch's current version with its feature files, sorted by batch.
-
-    Where `features` already holds a version without a `runs` row (it is being published, or was cut off), the files are those
-    of the table version that the `runs` row names.
-    """
-    versions = current_versions(tables, backbone)
-    newest = tables.load(FEATURES)
-    files = _files_by_batch(newest, backbone)
-    found = []
-    for version in versions:
-        own = files.get(version.batch_id, [])
-        change = Change(key_of(backbone, version.batch_id), version.number, version.manifest_digest)
-        if change.standing(newest) is not Standing.DONE:
-            own = _files_by_batch(tables.load(FEATURES, version.features_version), backbone).get(version.batch_id, [])
-        found.append(BatchVersion(version.batch_id, version.manifest_digest, version.number, tuple(own)))
-    return tuple(found)
-
-
-def _files_by_batch(snapshot: Snapshot, backbone: str) -> dict[str, list[str]]:
-    files: dict[str, list[str]] = {}
-    for file in snapshot.files(backbone=backbone):
-        files.setdefault(file.partition["batch_id"], []).append(file.path)
-    return files
+    """Return every batch's current version with its feature files, sorted by batch."""
+    published = PublishedVersions.load(tables, backbone)
+    return tuple(
+        BatchVersion(
+            version.batch_id,
+            version.manifest_digest,
+            version.number,
+            tuple(file.path for file in published.features_files(version.batch_id)),
+        )
+        for version in published.current.values()
+    )

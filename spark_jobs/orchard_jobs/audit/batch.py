@@ -215,7 +215,8 @@ def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
     if counts.get("network_runs", -1) < ledger.featurized:
         findings.add("counts", "report", f"network_runs: {counts.get('network_runs')}, featurized {ledger.featurized}")
     allowed = max(policy.min_quarantined, policy.max_quarantined_share * ledger.listed)
-    if ledger.quarantined > allowed:
+    # A batch without any good image has no row that somebody could take for the whole batch: its quarantine tells why.
+    if ledger.good and ledger.quarantined > allowed:
         findings.add("quarantined_share", "report", f"{ledger.quarantined} of {ledger.listed} images are quarantined")
     if ledger.good == 0:
         findings.warn(f"batch {batch.head.batch_id} has no good image: {ledger.quarantined} of {ledger.listed} are quarantined")

@@ -86,12 +86,13 @@ class ManifestHead:
         listed: objects under the batch, entries that are missing apart.
         missing: published before, no longer listed.
         actions: entries by action, missing ones among them.
-        features_files: published files, relative to the warehouse, that hold every row to keep or reuse.
+        features_files: published files, relative to the warehouse, that hold every row to keep.
         quarantine_files: published files that hold every quarantine row to keep.
         parts: the files of entries, in order.
         missing_quarantined: those of the missing whose kept row is a quarantine row.
-        known: the file of contents whose vector stands in `features_files`, where only an image's bytes can tell that it is
-            one of them; None when there are none.
+        vector_files: files, of any version of any batch, that hold the vectors to reuse.
+        known: the file of contents whose vector stands in `vector_files`, where only an image's bytes can tell that it is one
+            of them; None when there are none.
     """
 
     batch_id: str
@@ -106,6 +107,7 @@ class ManifestHead:
     quarantine_files: tuple[str, ...]
     parts: tuple[Part, ...]
     missing_quarantined: int = 0
+    vector_files: tuple[str, ...] = ()
     known: Part | None = None
 
     @property
@@ -125,7 +127,7 @@ class ManifestHead:
         fields["model"] = ModelReference(**fields["model"]) if fields["model"] else None
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         fields["known"] = Part(**fields["known"]) if fields.get("known") else None
-        for name in ("features_files", "quarantine_files"):
+        for name in ("features_files", "quarantine_files", "vector_files"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 

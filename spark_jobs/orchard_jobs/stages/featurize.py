@@ -240,7 +240,8 @@ def _good_rows(
     if head.features_files:
         published = read_files(spark, warehouse, head.features_files)
         parts.append(_kept(published, entries, "keep").select(*_FEATURES_CARRIED))
-        parts.append(_reused(published, entries).select(*_FEATURES_CARRIED))
+    if head.vector_files:
+        parts.append(_reused(read_files(spark, warehouse, head.vector_files), entries).select(*_FEATURES_CARRIED))
     return _stamped(parts, head, FEATURES, spark)
 
 

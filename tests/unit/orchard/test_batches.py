@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from fake_jobs import BROKEN, FakeJobs, listing
 from flow import plan, rows, run_batch, stage_and_publish
-from orchard.batches import checked_partition_key, list_batch, plan_batch, read_entries
+from orchard.batches import checked_partition_key, plan_batch
+from orchard.listing import list_batch
+from orchard.manifests import read_entries
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
@@ -32,7 +34,7 @@ def test_a_new_batch_computes_every_image(tables: Tables, settings: Settings) ->
     head = plan(tables, settings, DAY, {key("a.jpg"): b"a", key("b.jpg"): b"b"})
     assert head is not None
     assert (head.number, head.listed, head.missing, head.actions) == (1, 2, 0, {"compute": 2})
-    uris = [entry.image_uri for entry in read_entries(tables, head)]
+    uris = [entry.image_uri for entry in read_entries(tables.warehouse, head)]
     assert uris == ["s3://landing/images/2026-01-01/apple/a.jpg", "s3://landing/images/2026-01-01/apple/b.jpg"]
 
 
@@ -145,7 +147,7 @@ def test_images_that_may_be_equal_share_a_group(tables: Tables, settings: Settin
     multipart = replace(items[1], etag="0" * 32 + "-2")
     head = plan_batch(tables, settings, DAY, [items[0], multipart, items[2]])
     assert head is not None
-    groups = [entry.group for entry in read_entries(tables, head)]
+    groups = [entry.group for entry in read_entries(tables.warehouse, head)]
     assert groups == ["2", "2", items[2].etag]
 
 
@@ -163,7 +165,7 @@ def test_labels_are_the_second_to_last_element(tables: Tables, settings: Setting
     bucket = {f"images/{DAY}/x.jpg": b"1", f"images/{DAY}/deep/er/Apple Red 1/y.jpg": b"2"}
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
-    assert {entry.label for entry in read_entries(tables, head)} == {None, "Apple Red 1"}
+    assert {entry.label for entry in read_entries(tables.warehouse, head)} == {None, "Apple Red 1"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_keys_stay_raw_in_the_manifest(tables: Tables, settings: Settings) -> No
     bucket = {key("a b%20#?+.jpg"): b"1", key("line\nbreak\u2028.jpg"): b"2", key("日本.jpg"): b"3"}
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
-    assert {entry.image_uri.removeprefix("s3://landing/") for entry in read_entries(tables, head)} == set(bucket)
+    assert {entry.image_uri.removeprefix("s3://landing/") for entry in read_entries(tables.warehouse, head)} == set(bucket)
     run_batch(tables, settings, DAY, bucket)
     assert {row["image_uri"].removeprefix("s3://landing/") for row in tables.rows(FEATURES)} == set(bucket)
     assert plan(tables, settings, DAY, bucket) is None

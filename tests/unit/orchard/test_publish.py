@@ -15,7 +15,7 @@ from orchard.publish import RunFacts, publish_batch
 from orchard.refit import plan_model
 from orchard.settings import Settings
 from orchard.tables import Change, Committed, Standing, Tables
-from orchard.versions import current_version, readable_versions
+from orchard.versions import current_versions, readable_versions
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import JobError, SupersededError
 
@@ -56,11 +56,10 @@ def test_eight_batches_with_two_rivals_each(tables: Tables, settings: Settings) 
     versions = readable_versions(tables, settings.backbone.id)
     assert [version.batch_id for version in versions] == days
     assert len(list(tables.rows(FEATURES))) == 8 * 6
+    current = {version.batch_id: version.manifest_digest for version in current_versions(tables, settings.backbone.id)}
     for day in days:
         (digest,) = {row["manifest_digest"] for row in tables.rows(FEATURES, batch_id=day)}
-        current = current_version(tables, settings.backbone.id, day)
-        assert current is not None
-        assert current.manifest_digest == digest
+        assert current[day] == digest
     assert len(heads) == 16
 
 

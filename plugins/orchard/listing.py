@@ -1,0 +1,67 @@
+"""What the landing zone lists: objects page by page, and as columns for a comparison. Knows nothing of what is published."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from orchard_jobs.contract.layout import image_uri, label_of
+
+_OBJECTS_PER_CHUNK = 10_000
+LISTED = pa.schema(
+    [
+        ("image_uri", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("uploaded_at", pa.timestamp("us", "UTC")),
+        ("label", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One object under a batch, as the store lists it."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    uploaded_at: datetime
+
+
+def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
+    """Yield every image object below a prefix, page by page.
+
+    Args:
+        client: a boto3 S3 client.
+        bucket: the landing bucket.
+        prefix: key prefix of the batch, ending in `/`.
+    """
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from objects_of(page)
+
+
+def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
+    """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
+    for item in page.get("Contents", ()):
+        if not item["Key"].endswith("/"):
+            yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))
+
+
+def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -> pa.Table:
+    """Return a listing as columns (`LISTED`); Python objects live for 10,000 of them at a time."""
+    objects = iter(listed)
+    chunks = []
+    while chunk := list(islice(objects, _OBJECTS_PER_CHUNK)):
+        columns = [
+            [image_uri(bucket, item.key) for item in chunk],
+            [item.etag for item in chunk],
+            [item.size_bytes for item in chunk],
+            [item.uploaded_at for item in chunk],
+            [label_of(item.key, batch_prefix) for item in chunk],
+        ]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, LISTED, strict=True)]
+        chunks.append(pa.RecordBatch.from_arrays(arrays, schema=LISTED))
+    return pa.Table.from_batches(chunks, LISTED).combine_chunks()
