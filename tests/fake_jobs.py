@@ -22,8 +22,8 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import random_element, report_path, staged_folder
-from orchard_jobs.contract.manifest import Entry, ManifestHead
+from orchard_jobs.contract.layout import manifest_folder, random_element, report_path, staged_folder
+from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.pca.project import VarianceTally, project
 
 BROKEN = b"broken"
@@ -35,12 +35,24 @@ def vector_of(content: bytes, dimension: int) -> np.ndarray[Any, np.dtype[np.flo
     return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
 
 
+OPAQUE = b"opaque"
+
+
+def etag_of(content: bytes) -> str:
+    """Return an object's ETag: its MD5, or for contents that begin with `opaque` one such as a multipart upload has."""
+    suffix = "-2" if content.startswith(OPAQUE) else ""
+    return hashlib.md5(content.removeprefix(OPAQUE)).hexdigest() + suffix
+
+
+def bytes_of(content: bytes) -> bytes:
+    """Return what is read of an object: an opaque one holds what an MD5 one may hold, too."""
+    return content.removeprefix(OPAQUE)
+
+
 def listing(bucket: Mapping[str, bytes]) -> list[ListedObject]:
     """Return a bucket's listing; every object came at the same moment."""
     uploaded_at = datetime(2026, 1, 1, tzinfo=UTC)
-    return [
-        ListedObject(key, hashlib.md5(content).hexdigest(), len(content), uploaded_at) for key, content in sorted(bucket.items())
-    ]
+    return [ListedObject(key, etag_of(content), len(bytes_of(content)), uploaded_at) for key, content in sorted(bucket.items())]
 
 
 @dataclass
@@ -96,9 +108,12 @@ class FakeJobs:
         )
 
     def _rows(self, head: ManifestHead) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        known = {row["content_sha256"]: row for row in self._published(head.vector_files)}
+        vectors = {row["content_sha256"]: row for row in self._published(head.vector_files)}
         kept = {row["image_uri"]: row for row in self._published(head.features_files)}
         kept_bad = {row["image_uri"]: row for row in self._published(head.quarantine_files)}
+        known = self._known(head)
+        assert known <= vectors.keys()
+        computed: dict[str, dict[str, Any]] = {}
         good, bad = [], []
         stamp = {"manifest_digest": head.digest, "jobs_version": __version__}
         for entry in read_entries(self.tables.warehouse, head):
@@ -108,22 +123,40 @@ class FakeJobs:
                 bad.append(kept_bad[entry.image_uri] | stamp)
             elif entry.action == "reuse":
                 assert entry.content_sha256 is not None
-                good.append(known[entry.content_sha256] | _of_entry(entry) | stamp)
+                good.append(vectors[entry.content_sha256] | _of_entry(entry) | stamp)
             else:
-                self._compute(head, entry, good, bad, stamp)
+                reused = computed | {content: vectors[content] for content in known}
+                self._compute(head, entry, reused, good, bad, stamp)
+                if good and good[-1]["image_uri"] == entry.image_uri:
+                    computed[good[-1]["content_sha256"]] = good[-1]
         return good, bad
 
+    def _known(self, head: ManifestHead) -> frozenset[str]:
+        if head.known is None:
+            return frozenset()
+        return read_known(self.tables.warehouse.read(f"{manifest_folder(head.digest)}/{head.known.name}"))
+
     def _compute(
-        self, head: ManifestHead, entry: Entry, good: list[dict[str, Any]], bad: list[dict[str, Any]], stamp: dict[str, str]
+        self,
+        head: ManifestHead,
+        entry: Entry,
+        reused: Mapping[str, dict[str, Any]],
+        good: list[dict[str, Any]],
+        bad: list[dict[str, Any]],
+        stamp: dict[str, str],
     ) -> None:
         content = self.bucket.get(entry.image_uri.removeprefix("s3://landing/"))
-        if content is None or hashlib.md5(content).hexdigest() != entry.etag:
+        if content is None or etag_of(content) != entry.etag:
             row = {"content_sha256": None, "reason": "vanished", "message": "gone or changed since the listing"}
             bad.append(_of_entry(entry) | row | stamp)
             return
+        content = bytes_of(content)
         sha256 = hashlib.sha256(content).hexdigest()
         if content.startswith(BROKEN):
             bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
+            return
+        if sha256 in reused:
+            good.append(reused[sha256] | _of_entry(entry) | stamp)
             return
         self.network_runs.append(sha256)
         row = {

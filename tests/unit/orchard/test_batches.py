@@ -1,19 +1,23 @@
 """plan_batch: what differs is found by key, ETag and content, whatever the clock says."""
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_jobs import BROKEN, FakeJobs, listing
+from fake_jobs import BROKEN, OPAQUE, FakeJobs, etag_of, listing, vector_of
 from flow import plan, rows, run_batch, stage_and_publish
 from orchard.batches import checked_partition_key, plan_batch
+from orchard.comparison import PublishedView
 from orchard.listing import list_batch
 from orchard.manifests import read_entries
 from orchard.settings import Settings
+from orchard.table_log import Snapshot
 from orchard.tables import Tables
-from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.errors import ConfigurationError
 
@@ -23,6 +27,11 @@ NEXT_DAY = "2026-01-02"
 
 def key(name: str, day: str = DAY, label: str = "apple") -> str:
     return f"images/{day}/{label}/{name}"
+
+
+def runs_row_of(tables: Tables, day: str) -> dict[str, object]:
+    (row,) = tables.rows(RUNS, batch_id=day)
+    return row
 
 
 def runs_row(tables: Tables, number: int = 1) -> dict[str, object]:
@@ -137,9 +146,117 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
 
 
 class _OverLimitJobs(FakeJobs):
-    def _compute(self, head: ManifestHead, entry: Entry, good: list[Any], bad: list[Any], stamp: dict[str, str]) -> None:
-        super()._compute(head, entry, good, bad, stamp)
+    def _compute(self, head: ManifestHead, entry: Entry, reused: Any, good: list[Any], bad: list[Any], stamp: Any) -> None:
+        super()._compute(head, entry, reused, good, bad, stamp)
         bad[-1]["reason"] = "over the pixel limit"
+
+
+def test_content_that_came_back_is_reused_from_the_replaced_version(tables: Tables, settings: Settings) -> None:
+    for content in (b"first", b"second"):
+        run_batch(tables, settings, DAY, {key("a.jpg"): content})
+    jobs = run_batch(tables, settings, DAY, {key("a.jpg"): b"first", key("b.jpg"): b"second"})
+    assert jobs.network_runs == []
+    assert runs_row(tables, 3)["reused"] == 2
+
+
+def test_vectors_that_were_staged_and_never_published_are_reused(tables: Tables, settings: Settings) -> None:
+    head = plan(tables, settings, DAY, {key("a.jpg"): b"a", key("bad.jpg"): BROKEN})
+    assert head is not None
+    FakeJobs(tables, {key("a.jpg"): b"a", key("bad.jpg"): BROKEN}).featurize(head)
+    jobs = run_batch(tables, settings, NEXT_DAY, {key("b.jpg", NEXT_DAY): b"a"})
+    assert jobs.network_runs == []
+    jobs = run_batch(tables, settings, DAY, {key("a.jpg"): b"a", key("late.jpg"): b"late"})
+    assert len(jobs.network_runs) == 1
+
+
+def test_a_damaged_staged_file_gives_no_vector(tables: Tables, settings: Settings) -> None:
+    head = plan(tables, settings, DAY, {key("a.jpg"): b"a"})
+    assert head is not None
+    (file,) = FakeJobs(tables, {key("a.jpg"): b"a"}).featurize(head).of_table("features")[0].files
+    path = Path(tables.warehouse.uri.removeprefix("file://")) / file.path
+    whole = path.read_bytes()
+    place = whole.index(vector_of(b"a", settings.backbone.dimension).tobytes())
+    path.write_bytes(whole[:place] + b"\x00" + whole[place + 1 :])
+    bucket = {key("b.jpg", NEXT_DAY): b"a"}
+    assert len(run_batch(tables, settings, NEXT_DAY, bucket).network_runs) == 1
+    path.write_bytes(b"no Parquet" + whole[10:-10] + b"no Parquet")
+    assert plan(tables, settings, "2026-01-03", {key("c.jpg", "2026-01-03"): b"c"}) is not None
+
+
+def test_only_the_bytes_tell_that_an_opaque_object_is_known(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"same", key("b.jpg"): b"diff"})
+    bucket = {key("copy.jpg", NEXT_DAY): OPAQUE + b"same", key("new.jpg", NEXT_DAY): OPAQUE + b"more"}
+    head = plan(tables, settings, NEXT_DAY, bucket)
+    assert head is not None
+    assert head.actions == {"compute": 2}
+    assert head.known is not None
+    assert head.known.entries == 2
+    jobs = run_batch(tables, settings, NEXT_DAY, bucket)
+    assert jobs.network_runs == [hashlib.sha256(b"more").hexdigest()]
+    back = {key("plain.jpg", "2026-01-03"): b"more"}
+    assert run_batch(tables, settings, "2026-01-03", back).network_runs == []
+    assert runs_row_of(tables, "2026-01-03")["reused"] == 1
+
+
+def test_what_no_size_can_equal_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
+    head = plan(tables, settings, NEXT_DAY, {key("x.jpg", NEXT_DAY): OPAQUE + b"longer", key("y.jpg", NEXT_DAY): b"four"})
+    assert head is not None
+    assert (head.known, head.vector_files) == (None, ())
+
+
+@pytest.mark.parametrize("missing", ["keep", "drop"])
+def test_missing_images_go_only_by_a_setting(tables: Tables, settings: Settings, missing: str) -> None:
+    chosen = replace(settings, missing=missing)
+    run_batch(tables, chosen, DAY, {key("a.jpg"): b"a", key("gone.jpg"): b"gone", key("bad.jpg"): BROKEN})
+    run_batch(tables, chosen, DAY, {key("a.jpg"): b"a"})
+    assert len(list(tables.rows(FEATURES))) == (2 if missing == "keep" else 1)
+    assert len(list(tables.rows(QUARANTINE))) == (1 if missing == "keep" else 0)
+    assert plan(tables, chosen, DAY, {key("a.jpg"): b"a"}) is None
+
+
+def test_a_batch_of_which_nothing_is_listed_keeps_its_rows(tables: Tables, settings: Settings) -> None:
+    chosen = replace(settings, missing="drop")
+    run_batch(tables, chosen, DAY, {key("a.jpg"): b"a"})
+    assert plan(tables, chosen, DAY, {}) is None
+
+
+def test_a_view_tells_what_a_run_would_change(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a.jpg"): b"a", key("bad.jpg"): BROKEN}
+
+    def differs(day: str, listed: dict[str, bytes]) -> bool:
+        return PublishedView.load(tables, settings).differs(day, listing(listed))
+
+    assert differs(DAY, bucket)
+    run_batch(tables, settings, DAY, bucket)
+    assert not differs(DAY, bucket)
+    assert not differs(DAY, {key("a.jpg"): b"a"})
+    assert differs(DAY, bucket | {key("bad.jpg"): b"mended"})
+    assert not differs(NEXT_DAY, {})
+
+
+def test_a_rival_that_publishes_while_a_view_is_loaded_shows_as_not_whole(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"a"})
+    bucket = {key("a.jpg"): b"a", key("late.jpg"): b"late"}
+    real = Tables.load
+
+    def load(self: Tables, table: Table, version: int | None = None) -> Snapshot:
+        snapshot = real(self, table, version)
+        if table == RUNS and next(first):
+            run_batch(self, settings, DAY, bucket)
+        return snapshot
+
+    first = chain([True], repeat(False))
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "load", load)
+        view = PublishedView.load(tables, settings, DAY)
+    assert view.differs(DAY, listing(bucket))
+    assert {row["etag"] for row in view.compare(DAY, listing(bucket)).entries.to_pylist() if row["action"] == "keep"} == {
+        etag_of(b"a")
+    }
+    assert plan(tables, settings, DAY, bucket) is None
 
 
 def test_images_that_may_be_equal_share_a_group(tables: Tables, settings: Settings) -> None:
