@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
@@ -71,7 +71,7 @@ class TableLog(Protocol):
         Args:
             snapshot: what the commit was decided on.
             table: its table.
-            staged: the files to name. They share all partition values but the last.
+            staged: the files to name, a table partition each.
             transactions: numbers that the commit carries by name.
             mode: `overwrite` replaces each staged partition; `append` adds to it.
 
@@ -151,11 +151,11 @@ class DeltaLog:
         assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
         try:
             snapshot.delta.create_write_transaction(
-                [action for partition in staged for action in _add_actions(table, partition)],
-                mode,
+                [*(_remove_actions(snapshot, staged) if mode == "overwrite" else ()), *_add_actions(table, staged)],
+                # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.
+                "append",
                 snapshot.delta.schema(),
                 list(table.partition_by) or None,
-                partition_filters=_partition_filters(table, staged) if mode == "overwrite" else None,
                 commit_properties=CommitProperties(
                     # A retry inside delta-rs would not apply the commit rule, and the version would not be known.
                     max_commit_retries=0,
@@ -182,18 +182,20 @@ def _storage_options() -> dict[str, str]:
     return {"AWS_ALLOW_HTTP": "true"} if is_plain else {}
 
 
-def _add_actions(table: Table, staged: StagedPartition) -> Iterator[AddAction]:
-    partition = dict(zip(table.partition_by, staged.partition, strict=True))
-    for file in staged.files:
-        path = file.path.removeprefix(f"{table.name}/")
-        yield AddAction(path, file.size_bytes, partition, int(time.time() * 1000), True, json.dumps({"numRecords": file.rows}))
+def _add_actions(table: Table, staged: Sequence[StagedPartition]) -> Iterator[AddAction]:
+    now = int(time.time() * 1000)
+    for part in staged:
+        partition = dict(zip(table.partition_by, part.partition, strict=True))
+        for file in part.files:
+            path = file.path.removeprefix(f"{table.name}/")
+            yield AddAction(path, file.size_bytes, partition, now, True, json.dumps({"numRecords": file.rows}))
 
 
-def _partition_filters(table: Table, staged: Sequence[StagedPartition]) -> list[tuple[str, str, str | list[str]]]:
-    """Return the filters that name exactly the staged partitions: they share all values but the last."""
-    *shared, last = zip(*(partition.partition for partition in staged), strict=True)
-    filters: list[tuple[str, str, str | list[str]]] = []
-    for name, values in zip(table.partition_by, shared, strict=False):
-        (value,) = set(values)
-        filters.append((name, "=", value))
-    return [*filters, (table.partition_by[-1], "in", list(last))]
+def _remove_actions(snapshot: DeltaSnapshot, staged: Sequence[StagedPartition]) -> Iterator[RemoveAction]:
+    """Yield what takes the files of the staged partitions out of a snapshot."""
+    table, now = snapshot.table, int(time.time() * 1000)
+    replaced = {part.partition for part in staged}
+    for file in snapshot.files():
+        if tuple(file.partition[name] for name in table.partition_by) in replaced:
+            path = file.path.removeprefix(f"{table.name}/")
+            yield RemoveAction(path, True, now, file.size_bytes, dict(file.partition))
