@@ -25,6 +25,8 @@ from orchard_jobs.storage import Warehouse
 from orchard.table_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
 
 COMMIT_ATTEMPTS = 20
+# The digest of a change that takes back what a table holds under a key.
+NOTHING = "0" * 64
 _RETRY_SECONDS = 0.1
 
 

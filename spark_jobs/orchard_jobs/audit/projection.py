@@ -97,7 +97,8 @@ def _captured_faults(model: ModelReference, batch: BatchVersion, captured: tuple
     wanted = (model.model_id, batch.batch_id, batch.manifest_digest)
     found = [one for one in captured if (one.model_id, one.batch_id, one.manifest_digest) == wanted]
     if len(found) != 1:
-        yield f"model {model.model_id} and batch {batch.batch_id} of manifest {batch.manifest_digest} are reported {len(found)} times"
+        names = f"model {model.model_id}, batch {batch.batch_id}, manifest {batch.manifest_digest}"
+        yield f"{names}: reported {len(found)} times"
     for one in found:
         is_possible = math.isfinite(one.total) and 0 <= one.kept <= one.total * (1 + _ROUNDING)
         if one.n != rows or not is_possible:
