@@ -68,8 +68,8 @@ def measure_refit(tables: Tables, settings: Settings) -> None:
     """Time one run of pca_model on published batches of 140 to 1,000 rows."""
     sizes = np.linspace(140, 2 * ROWS / BATCHES - 140, BATCHES).astype(int)
     sizes[-1] += ROWS - sizes.sum()
-    for number, (size, rows) in enumerate(zip(sizes, draw(list(map(int, sizes))), strict=True)):
-        publish(tables, settings, f"b{number:04}", rows if size else rows)
+    for number, rows in enumerate(draw([int(size) for size in sizes])):
+        publish(tables, settings, f"b{number:04}", rows)
     with measured(f"refit: {BATCHES} batches, {ROWS} rows, plan to publish", 60):
         plan = timed_step("  plan (merge and fit)", lambda: plan_model(tables, settings))
         assert plan.projection is not None
@@ -109,10 +109,10 @@ def measure_moments(tables: Tables, settings: Settings, batches: int) -> None:
     plan = timed_step("first plan: versions, merge, fit, the model's file", lambda: plan_model(tables, settings))
     stand_in_for_the_job(tables, plan, backbone)
     publish(tables, settings, f"b{batches:04}", drawn[0])
-    (projection,) = plan.projection.projections if plan.projection else ()
+    model_id = str(plan.model_id)
     versions = readable_versions(tables, backbone)
     with measured("one batch more: read the model, merge", 5):
-        merged_moments(tables, backbone, versions, read_model(tables.warehouse, projection.model.model_id))
+        merged_moments(tables, backbone, versions, read_model(tables.warehouse, model_id))
     timed_step("one batch more: look for pending work", lambda: pending_work(tables, settings))
     timed_step("one batch more: the whole plan, with the decomposition", lambda: plan_model(tables, settings))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
