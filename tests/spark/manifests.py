@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import manifest_folder
-from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
+from orchard_jobs.contract.manifest import Entry, ManifestHead, write_known, write_parts
 from orchard_jobs.storage import Warehouse
 
 
@@ -26,6 +26,7 @@ def entry_of(path: Path, **changes: Any) -> Entry:
 def freeze(warehouse: Warehouse, backbone: Backbone, entries: list[Entry], **changes: Any) -> ManifestHead:
     entries = sorted(entries, key=lambda entry: entry.image_uri)
     parts = list(write_parts(entries))
+    known = write_known(changes.pop("known")) if "known" in changes else None
     missing = [entry for entry in entries if entry.is_missing]
     head = ManifestHead(
         batch_id=changes.pop("batch_id", "2026-01-01"),
@@ -39,10 +40,12 @@ def freeze(warehouse: Warehouse, backbone: Backbone, entries: list[Entry], **cha
         features_files=changes.pop("features_files", ()),
         quarantine_files=changes.pop("quarantine_files", ()),
         parts=tuple(part for part, _ in parts),
+        vector_files=changes.pop("vector_files", ()),
+        known=known[0] if known else None,
         missing_quarantined=sum(entry.action == "keep_quarantined" for entry in missing),
     )
     assert not changes
-    for part, packed in parts:
+    for part, packed in [*parts, *([known] if known else [])]:
         warehouse.create(f"{manifest_folder(head.digest)}/{part.name}", packed)
     warehouse.create(f"{manifest_folder(head.digest)}/head.json", head.to_json().encode())
     return head

@@ -151,7 +151,8 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
     Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
     head = freeze(
         warehouse, backbone, [*entries, moved, entry_of(new)], number=2,
-        features_files=files_of(report, "features"), quarantine_files=files_of(report, "quarantine"),
+        features_files=files_of(report, "features"), vector_files=files_of(report, "features"),
+        quarantine_files=files_of(report, "quarantine"),
     )  # fmt: skip
     second = run_featurize(spark, warehouse, head)
     new.unlink()
@@ -199,6 +200,30 @@ def test_equal_content_under_opaque_etags_costs_one_network_run(
     head = freeze(warehouse, backbone, entries, batch_id="copies")
     counts = run_featurize(spark, warehouse, head).counts
     assert (counts["network_runs"], counts["featurized"], counts["reused"]) == (1, 1, 11)
+
+
+def test_a_known_content_costs_a_read_and_no_network_run(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport], images: Path
+) -> None:
+    source = rows_of(warehouse, first[1], "features")[0]
+    folder = images / "known" / "Again"
+    folder.mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(Path(source["image_uri"].removeprefix("file://")).read_bytes())
+    Image.new("RGB", (31, 21), (20, 130, 140)).save(folder / "new.png")
+    entries = [entry_of(path, etag=f"{i:032x}-2", group="g") for i, path in enumerate(sorted(folder.iterdir()))]
+    vectors = files_of(first[1], "features")
+    head = freeze(warehouse, backbone, entries, batch_id="known", vector_files=vectors, known=[source["content_sha256"]])
+    report = run_featurize(spark, warehouse, head)
+    counts = {"listed": 3, "featurized": 1, "reused": 2, "quarantined": 0, "missing": 0, "network_runs": 1}
+    assert report.counts == counts
+    rows = rows_of(warehouse, report, "features")
+    for row, entry in zip(rows[:2], entries, strict=False):
+        assert (row["image_uri"], row["etag"], row["label"]) == (entry.image_uri, entry.etag, "Again")
+        for name in ("content_sha256", "features", "width", "height", "computed_in"):
+            assert row[name] == source[name]
+    assert rows[2]["computed_in"] == head.digest
+    audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
 
 
 def test_moments_of_a_large_batch_are_those_of_its_rows(

@@ -25,7 +25,7 @@ from orchard_jobs.audit.verdict import Findings, Verdict
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.layout import manifest_folder
-from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_part
+from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_known, read_part
 from orchard_jobs.storage import Warehouse
 
 MANIFEST_CHECK = {"manifest": "the manifest's parts, keys and counts are those that its head names"}
@@ -117,7 +117,7 @@ def _check_reports(batch: _Batch) -> None:
 
 def _check_manifest(batch: _Batch) -> None:
     head, ledger, findings = batch.head, batch.ledger, batch.findings
-    for part in head.parts:
+    for part in (*head.parts, *([head.known] if head.known else [])):
         path = _part_path(head, part)
         try:
             findings.extend("manifest", path, _expect_part(batch, part))
@@ -135,6 +135,9 @@ def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
         return
     if hashlib.sha256(gzip.decompress(packed)).hexdigest() != part.sha256:
         yield f"its text does not have SHA-256 {part.sha256}"
+        return
+    if part == batch.head.known:
+        batch.ledger.expect_known(read_known(packed))
         return
     for entry in read_part(packed):
         if not batch.ledger.expect(entry):

@@ -18,6 +18,7 @@ LEDGER_CHECKS = {
     "keys": "the rows are those of the manifest's entries: none is lost, none is invented",
     "listing": "etag, size_bytes, label, and the content of reused images, are the manifest's",
     "actions": "a kept or reused row stands in the table from which it was to be copied",
+    "computed_in": "this manifest's job made the vectors of the images to compute, save those of known content, and no others",
     "equal_content": "rows of equal content_sha256 and computed_in have equal features",
 }
 _TABLE_OF_ACTION = {"keep": FEATURES.name, "reuse": FEATURES.name, "keep_quarantined": QUARANTINE.name}
@@ -45,6 +46,7 @@ class Ledger:
         self._expected: dict[bytes, bytes] = {}
         self._seen: set[bytes] = set()
         self._computed: set[bytes] = set()
+        self._known: set[bytes] = set()
         self._vectors: dict[bytes, bytes] = {}
         self.good = self.quarantined = self.missing = 0
         self.listed = self.entries_missing = 0
@@ -65,8 +67,12 @@ class Ledger:
         self.listed += not entry.is_missing
         return is_new
 
+    def expect_known(self, contents: Iterable[str]) -> None:
+        """Take up the contents whose vectors the manifest's job was to find, not to make."""
+        self._known.update(digest_16(content) for content in contents)
+
     def see(self, rows: Rows, findings: Findings) -> None:
-        """Hold some rows against the manifest: `unique_uri`, `keys`, `listing`, `actions`; and count them."""
+        """Hold some rows against the manifest: `unique_uri`, `keys`, `listing`, `actions`, `computed_in`; and count."""
         names = ("image_uri", "etag", "size_bytes", "label", "content_sha256")
         columns = [rows.column(name).to_pylist() for name in names]
         computed_in = rows.values("computed_in") if rows.table is FEATURES else [None] * rows.batch.num_rows
@@ -88,6 +94,10 @@ class Ledger:
             found = digest_16(etag, size_bytes, label, content if action == "reuse" else None)
             if None not in (etag, size_bytes) and found != expected[:16]:
                 findings.add("listing", rows.path, f"{uri}: {etag=} {size_bytes=} {label=} {content=} is not the manifest's")
+            if rows.table is FEATURES and content is not None and origin is not None:
+                is_to_compute = action == "compute" and digest_16(content) not in self._known
+                if (origin == self._manifest_digest) != is_to_compute:
+                    findings.add("computed_in", rows.path, f"{uri}: action {action}, {content=}, but computed in {origin}")
             self._count(rows.table.name, bool(expected[17]), content, origin)
 
     def see_vectors(self, rows: Rows, vectors: Vectors, findings: Findings) -> None:

@@ -3,6 +3,7 @@
 Types are spelled once here in a neutral form; `audit.schemas` makes Arrow schemas of them, the stages Spark DDL.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 2
@@ -43,8 +44,14 @@ class Table:
     @property
     def spark_ddl(self) -> str:
         """The files' schema as Spark DDL; only for tables that Spark writes."""
+        return self.spark_ddl_of(self.column_names)
+
+    def spark_ddl_of(self, names: Container[str]) -> str:
+        """Return the Spark DDL of some of the files' columns, in the table's order."""
         return ", ".join(
-            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}" for column in self.columns
+            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}"
+            for column in self.columns
+            if column.name in names
         )
 
 

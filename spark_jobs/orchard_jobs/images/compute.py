@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,28 @@ class Bad:
     content_sha256: str | None
 
 
-Outcome = Good | Bad
+@dataclass(frozen=True)
+class Known:
+    """An image whose content has features elsewhere: it was read, and neither decoded nor run."""
+
+    entry: Entry
+    content_sha256: str
+
+
+Outcome = Good | Bad | Known
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What is decided about an image before the network.
+
+    Attributes:
+        pixel_limit: width x height above which it is quarantined.
+        known: SHA-256 in hex of the contents that have features elsewhere.
+    """
+
+    pixel_limit: int
+    known: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -91,19 +112,19 @@ class Tally:
 def compute(
     source: Iterable[tuple[Entry, bytes | Vanished]],
     network: Network,
-    pixel_limit: int,
+    intake: Intake,
     tally: Tally,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Generator[Outcome, None, None]:
     """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
 
     Among entries of one `group`, which must stand together, each content is decoded and run once; a duplicate of a good
-    image shares its features, a duplicate of a bad one its reason.
+    image shares its features, a duplicate of a bad one its reason. A known content is neither decoded nor run.
 
     Args:
         source: entries with their bytes; iterated in a thread of its own, and closed there.
         network: the loaded backbone.
-        pixel_limit: width x height above which an image is quarantined.
+        intake: what is decided before the network.
         tally: added to as the work goes on.
         on_progress: called with the number of outcomes so far, after each; it should be cheap.
 
@@ -111,7 +132,7 @@ def compute(
         JobError: the network failed on a batch. What the source raises is passed on.
     """
     batch = _Batch(network)
-    with closing(_ahead(_decode_all(source, pixel_limit, network.input_pixels), tally)) as images:
+    with closing(_ahead(_decode_all(source, intake, network.input_pixels), tally)) as images:
         for image in images:
             batch.hold(image)
             if batch.is_full:
@@ -128,15 +149,16 @@ def _counted(outcomes: list[Outcome], tally: Tally, on_progress: Callable[[int],
 
 @dataclass(frozen=True)
 class _Image:
-    """An entry on its way; `found` is None for a content that its group has seen before."""
+    """An entry on its way; `found` is None where nothing was decoded: the content is known, or its group has had it before."""
 
     entry: Entry
     content_sha256: str | None
     found: Decoded | Rejected | None
+    is_known: bool = False
 
 
 def _decode_all(
-    source: Iterable[tuple[Entry, bytes | Vanished]], pixel_limit: int, input_pixels: int
+    source: Iterable[tuple[Entry, bytes | Vanished]], intake: Intake, input_pixels: int
 ) -> Generator[_Image, None, None]:
     group: str | None = None
     seen: set[str] = set()
@@ -148,9 +170,12 @@ def _decode_all(
                 yield _Image(entry, None, Rejected(Reason.VANISHED, content.message))
                 continue
             content_sha256 = hashlib.sha256(content).hexdigest()
+            if content_sha256 in intake.known:
+                yield _Image(entry, content_sha256, None, is_known=True)
+                continue
             is_new = content_sha256 not in seen
             seen.add(content_sha256)
-            yield _Image(entry, content_sha256, decode(content, pixel_limit, input_pixels) if is_new else None)
+            yield _Image(entry, content_sha256, decode(content, intake.pixel_limit, input_pixels) if is_new else None)
 
 
 def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
@@ -165,7 +190,7 @@ class _Batch:
     held: list[_Image] = field(default_factory=list)
     squares: list[NDArray[np.uint8]] = field(default_factory=list)
     group: str | None = None
-    known: dict[str, Outcome] = field(default_factory=dict)
+    firsts: dict[str, Outcome] = field(default_factory=dict)
 
     def hold(self, image: _Image) -> None:
         self.held.append(image)
@@ -202,10 +227,10 @@ class _Batch:
 
     def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
         if image.entry.group != self.group:
-            self.group, self.known = image.entry.group, {}
+            self.group, self.firsts = image.entry.group, {}
         outcome = self._first(image, vectors)
         if image.content_sha256 is not None:
-            self.known.setdefault(image.content_sha256, outcome)
+            self.firsts.setdefault(image.content_sha256, outcome)
         return outcome
 
     def _first(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
@@ -218,13 +243,13 @@ class _Batch:
                 return Bad(image.entry, reason, message, image.content_sha256)
             case None:
                 assert image.content_sha256 is not None
-                return _of_duplicate(image.entry, self.known[image.content_sha256])
+                if image.is_known:
+                    return Known(image.entry, image.content_sha256)
+                return _of_duplicate(image.entry, self.firsts[image.content_sha256])
 
 
 def _of_duplicate(entry: Entry, first: Outcome) -> Outcome:
-    if isinstance(first, Bad):
-        return Bad(entry, first.reason, first.message, first.content_sha256)
-    return Good(entry, first.content_sha256, first.width, first.height, first.features, False)
+    return replace(first, entry=entry, is_network_run=False) if isinstance(first, Good) else replace(first, entry=entry)
 
 
 @dataclass(frozen=True)

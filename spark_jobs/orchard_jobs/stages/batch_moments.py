@@ -13,7 +13,7 @@ from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import scratch_folder
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import Staging, read_files, vectors
+from orchard_jobs.stages.staging import Staging, lists, read_files, vectors, without_dictionary
 from orchard_jobs.storage import Warehouse
 
 
@@ -24,18 +24,12 @@ def stage_moments(
     if features.rows < head.backbone.dimension / 2:
         return ()
     rows = read_files(spark, staging.warehouse, tuple(file.path for file in features.files)).select("features")
-    rows.mapInArrow(_partial_moments, "n BIGINT, mean ARRAY<DOUBLE>, second_moment ARRAY<DOUBLE>").write.parquet(
-        staging.scratch_uri("moments")
-    )
+    partial_rows = rows.mapInArrow(_partial_moments, "n BIGINT, mean BINARY, second_moment BINARY")
+    partial_rows.write.options(**without_dictionary("second_moment")).parquet(staging.scratch_uri("moments"))
     folder = f"{scratch_folder(staging.work, staging.element)}/moments"
     merged = merge_all(_read_moments(staging.warehouse, (file.path for file in staging.account(folder))))
-    row = {
-        "manifest_digest": head.digest,
-        "n": merged.n,
-        "mean": merged.mean.tolist(),
-        "second_moment": merged.packed().tolist(),
-    }
-    table = pa.Table.from_pylist([row], arrow_schema(MOMENTS))
+    columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
     return (staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id)),)
 
 
@@ -43,9 +37,9 @@ def _partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBat
     merged = merge_all(Moments.of(vectors(batch.column(0))) for batch in batches if batch.num_rows)
     if merged.n == 0:
         return
-    row = {"n": [merged.n], "mean": [merged.mean], "second_moment": [merged.packed()]}
-    schema = pa.schema([("n", pa.int64()), ("mean", pa.list_(pa.float64())), ("second_moment", pa.list_(pa.float64()))])
-    yield pa.RecordBatch.from_pydict(row, schema)
+    # As bytes: Spark would take a list of 820,000 numbers apart, one by one.
+    columns = {"n": [merged.n], "mean": [merged.mean.tobytes()], "second_moment": [merged.packed().tobytes()]}
+    yield pa.RecordBatch.from_pydict(columns)
 
 
 def _read_moments(warehouse: Warehouse, paths: Iterator[str]) -> Iterator[Moments]:
@@ -53,4 +47,5 @@ def _read_moments(warehouse: Warehouse, paths: Iterator[str]) -> Iterator[Moment
     for path in paths:
         for batch in pq.ParquetFile(warehouse.open(path)).iter_batches(batch_size=1):
             row = batch.to_pydict()
-            yield Moments.unpacked(row["n"][0], np.array(row["mean"][0]), np.array(row["second_moment"][0]))
+            mean, triangle = (np.frombuffer(row[name][0]) for name in ("mean", "second_moment"))
+            yield Moments.unpacked(row["n"][0], mean, triangle)

@@ -6,55 +6,27 @@ tables' files are made from there, so no Spark action can run the network again.
 
 import json
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from orchard_jobs import __version__
-from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, Table
-from orchard_jobs.contract.jobs import PROGRESS_SECONDS, JobReport, Progress, StagedPartition
-from orchard_jobs.contract.layout import manifest_folder, progress_folder, random_element
-from orchard_jobs.contract.manifest import ENTRY_DDL, Entry, ManifestHead
-from orchard_jobs.images.backbones import Network, load_network
-from orchard_jobs.images.compute import Bad, Outcome, Tally, compute
-from orchard_jobs.images.sources import fetch
+from orchard_jobs.contract.jobs import JobReport, StagedPartition
+from orchard_jobs.contract.layout import manifest_folder, progress_folder
+from orchard_jobs.contract.manifest import ENTRY_DDL, ManifestHead
+from orchard_jobs.images.compute import Tally
 from orchard_jobs.stages.batch_moments import stage_moments
-from orchard_jobs.stages.staging import Staging, read_files
+from orchard_jobs.stages.outcomes import OUTCOME_DDL, OutcomeTask, vectors_as_lists, work_on
+from orchard_jobs.stages.staging import Staging, read_files, without_dictionary
 from orchard_jobs.storage import Warehouse
 
 IMAGES_PER_TASK = 256
 FEWEST_TASKS = 4
-_OUTCOME_DDL = (
-    "kind STRING, image_uri STRING, etag STRING, size_bytes BIGINT, uploaded_at STRING, content_sha256 STRING, "
-    "label STRING, width INT, height INT, features ARRAY<FLOAT>, is_network_run BOOLEAN, reason STRING, message STRING"
-)
-_OUTCOME_SCHEMA = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("image_uri", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("uploaded_at", pa.string()),
-        ("content_sha256", pa.string()),
-        ("label", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("features", pa.list_(pa.float32())),
-        ("is_network_run", pa.bool_()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-_OUTCOMES_PER_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +35,7 @@ class _Computed:
 
     good: int = 0
     bad: int = 0
+    known: int = 0
     network_runs: int = 0
     tally: Tally = field(default_factory=Tally)
 
@@ -89,7 +62,7 @@ def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, wor
         outcomes, computed = _compute(spark, staging, head, entries)
     with staging.timed("features"):
         rows = _good_rows(spark, warehouse, head, entries, outcomes)
-        count = computed.good + head.actions.get("keep", 0) + head.actions.get("reuse", 0)
+        count = computed.good + computed.known + head.actions.get("keep", 0) + head.actions.get("reuse", 0)
         features = staging.write(rows, FEATURES, partition, count, "image_uri")
     with staging.timed("quarantine"):
         rows = _quarantine_rows(spark, warehouse, head, entries, outcomes)
@@ -133,100 +106,22 @@ def _compute(spark: SparkSession, staging: Staging, head: ManifestHead, entries:
     tasks = max(FEWEST_TASKS, math.ceil(images / IMAGES_PER_TASK))
     wanted = entries.filter(F.col("action") == "compute")
     spread = wanted.repartition(tasks, "group").sortWithinPartitions("group", "image_uri")
-    worker = partial(
-        _work_on,
-        head=head,
-        warehouse=staging.warehouse,
-        progress=f"{progress_folder(staging.work)}/{staging.element}",
-        total=images,
-    )
-    spread.mapInArrow(worker, _OUTCOME_DDL).write.parquet(staging.scratch_uri("outcomes"))
-    outcomes = spark.read.schema(_OUTCOME_DDL).parquet(staging.scratch_uri("outcomes"))
+    progress = f"{progress_folder(staging.work)}/{staging.element}"
+    worker = partial(work_on, task=OutcomeTask(head, staging.warehouse, progress, images))
+    found = spread.mapInArrow(worker, OUTCOME_DDL)
+    found.write.options(**without_dictionary("features")).parquet(staging.scratch_uri("outcomes"))
+    outcomes = spark.read.schema(OUTCOME_DDL).parquet(staging.scratch_uri("outcomes"))
     return outcomes, _sum_up(outcomes)
 
 
 def _sum_up(outcomes: DataFrame) -> _Computed:
-    tally, good, bad, network_runs = Tally(), 0, 0, 0
-    for row in outcomes.groupBy("kind", "is_network_run").count().collect():
-        good += row["count"] if row["kind"] == "good" else 0
-        bad += row["count"] if row["kind"] == "bad" else 0
-        network_runs += row["count"] if row["is_network_run"] else 0
-    for row in outcomes.filter(F.col("kind") == "tally").select("message").collect():
-        tally += Tally(**json.loads(row["message"]))
-    return _Computed(good, bad, network_runs, tally)
-
-
-def _work_on(
-    batches: Iterator[pa.RecordBatch], head: ManifestHead, warehouse: Warehouse, progress: str, total: int
-) -> Iterator[pa.RecordBatch]:
-    """Turn the entries of one worker task into outcome rows, the last of which carries the task's tally."""
-    tally = Tally()
-    report = _ProgressFile(warehouse, f"{progress}/{random_element()}.json", total)
-    rows: list[dict[str, Any]] = []
-    network = _network(head.backbone, warehouse)
-    for outcome in compute(fetch(_entries_of(batches)), network, head.pixel_limit, tally, report):
-        rows.append(_row_of(outcome))
-        if len(rows) == _OUTCOMES_PER_BATCH:
-            yield pa.RecordBatch.from_pylist(rows, _OUTCOME_SCHEMA)
-            rows = []
-    report.flush()
-    rows.append({"kind": "tally", "image_uri": "", "message": json.dumps(asdict(tally))})
-    yield pa.RecordBatch.from_pylist(rows, _OUTCOME_SCHEMA)
-
-
-_loaded: dict[str, Network] = {}
-
-
-def _network(backbone: Backbone, warehouse: Warehouse) -> Network:
-    """Return the network, loaded once a worker process: Spark keeps the process for the next task."""
-    if backbone.id not in _loaded:
-        _loaded[backbone.id] = load_network(backbone, warehouse)
-    return _loaded[backbone.id]
-
-
-def _entries_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Entry]:
-    for batch in batches:
-        for row in batch.to_pylist():
-            yield Entry(**row)
-
-
-def _row_of(outcome: Outcome) -> dict[str, Any]:
-    entry = outcome.entry
-    row = {
-        "image_uri": entry.image_uri,
-        "etag": entry.etag,
-        "size_bytes": entry.size_bytes,
-        "uploaded_at": entry.uploaded_at,
-        "content_sha256": outcome.content_sha256,
-        "label": entry.label,
-    }
-    if isinstance(outcome, Bad):
-        return row | {"kind": "bad", "reason": outcome.reason, "message": outcome.message}
-    return row | {
-        "kind": "good",
-        "width": outcome.width,
-        "height": outcome.height,
-        "features": outcome.features,
-        "is_network_run": outcome.is_network_run,
-    }
-
-
-class _ProgressFile:
-    """The running count of one worker task, written at most every two seconds. Never data."""
-
-    def __init__(self, warehouse: Warehouse, path: str, total: int) -> None:
-        self._warehouse, self._path, self._total = warehouse, path, total
-        self._done = 0
-        self._written_at = 0.0
-
-    def __call__(self, done: int) -> None:
-        self._done = done
-        if time.monotonic() - self._written_at >= PROGRESS_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        self._written_at = time.monotonic()
-        self._warehouse.rewrite(self._path, json.dumps(asdict(Progress(self._done, self._total))).encode())
+    tally, rows, network_runs = Tally(), Counter[str](), 0
+    tallies = F.collect_list(F.when(F.col("kind") == "tally", F.col("message"))).alias("tallies")
+    for row in outcomes.groupBy("kind", "is_network_run").agg(F.count("*").alias("rows"), tallies).collect():
+        rows[row["kind"]] += row["rows"]
+        network_runs += row["rows"] if row["is_network_run"] else 0
+        tally = sum((Tally(**json.loads(text)) for text in row["tallies"]), tally)
+    return _Computed(rows["good"], rows["bad"], rows["known"], network_runs, tally)
 
 
 def _good_rows(
@@ -236,12 +131,14 @@ def _good_rows(
     parts = []
     if outcomes is not None:
         computed = outcomes.filter(F.col("kind") == "good").withColumn("computed_in", F.lit(head.digest))
-        parts.append(computed.withColumn("uploaded_at", F.to_timestamp("uploaded_at")).select(*_FEATURES_CARRIED))
+        computed = computed.withColumn("uploaded_at", F.to_timestamp("uploaded_at")).select(*_FEATURES_CARRIED)
+        parts.append(computed.mapInArrow(vectors_as_lists, _FEATURES_CARRIED_DDL))
     if head.features_files:
         published = read_files(spark, warehouse, head.features_files)
         parts.append(_kept(published, entries, "keep").select(*_FEATURES_CARRIED))
     if head.vector_files:
-        parts.append(_reused(read_files(spark, warehouse, head.vector_files), entries).select(*_FEATURES_CARRIED))
+        vectors = read_files(spark, warehouse, head.vector_files)
+        parts.append(_with_vectors(_reused(entries, outcomes), vectors).select(*_FEATURES_CARRIED))
     return _stamped(parts, head, FEATURES, spark)
 
 
@@ -261,6 +158,7 @@ def _quarantine_rows(
 
 _STAMPED = ("manifest_digest", "jobs_version")
 _FEATURES_CARRIED = [name for name in FEATURES.column_names if name not in _STAMPED]
+_FEATURES_CARRIED_DDL = FEATURES.spark_ddl_of(_FEATURES_CARRIED)
 _QUARANTINE_CARRIED = [name for name in QUARANTINE.column_names if name not in _STAMPED]
 
 
@@ -279,10 +177,18 @@ def _kept(published: DataFrame, entries: DataFrame, action: str) -> DataFrame:
     return published.join(wanted, ["image_uri", "etag"])
 
 
-def _reused(published: DataFrame, entries: DataFrame) -> DataFrame:
+def _reused(entries: DataFrame, outcomes: DataFrame | None) -> DataFrame:
+    """Return the images whose content has a published vector: planned ones, and those that only their bytes could tell."""
+    names = ("image_uri", "etag", "size_bytes", "uploaded_at", "label", "content_sha256")
+    planned = entries.filter(F.col("action") == "reuse").select(*names)
+    if outcomes is None:
+        return planned
+    return planned.unionByName(outcomes.filter(F.col("kind") == "known").select(*names))
+
+
+def _with_vectors(images: DataFrame, published: DataFrame) -> DataFrame:
     vectors = published.select("content_sha256", "width", "height", "features", "computed_in")
-    wanted = entries.filter(F.col("action") == "reuse").drop("action", "group")
-    rows = wanted.join(vectors.dropDuplicates(["content_sha256"]), "content_sha256")
+    rows = images.join(vectors.dropDuplicates(["content_sha256"]), "content_sha256")
     return rows.withColumn("uploaded_at", F.to_timestamp("uploaded_at"))
 
 

@@ -16,7 +16,7 @@ from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedPartition
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import JobError
 from orchard_jobs.pca.project import VarianceTally, project
-from orchard_jobs.stages.staging import Staging, read_files, vectors
+from orchard_jobs.stages.staging import Staging, lists, read_files, vectors
 from orchard_jobs.storage import Warehouse
 
 Matrix = NDArray[np.float64]
@@ -79,6 +79,5 @@ def _project_rows(batches: Iterator[pa.RecordBatch], basis: tuple[Matrix, Matrix
         if not batch.num_rows:
             continue
         projected = project(vectors(batch.column("features")), *basis).astype(np.float32)
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(projected.ravel()), projected.shape[1])
         columns = [batch.column(name) for name in _INPUT[:3]]
-        yield pa.RecordBatch.from_arrays([*columns, lists.cast(pa.list_(pa.float32()))], schema=_PROJECTED_SCHEMA)
+        yield pa.RecordBatch.from_arrays([*columns, lists(projected)], schema=_PROJECTED_SCHEMA)

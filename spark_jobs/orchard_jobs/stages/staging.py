@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,14 +58,16 @@ class Staging:
             return StagedPartition(table.name, partition, ())
         files = math.ceil(count / ROWS_PER_FILE)
         spread = rows.repartition(1) if files == 1 else rows.repartitionByRange(files, sort_by)
-        spread.sortWithinPartitions(sort_by).write.parquet(self.warehouse.uri_of(folder))
+        lists = [f"{column.name}.list.element" for column in table.columns if column.type.startswith("list<")]
+        options = without_dictionary(*lists)
+        spread.sortWithinPartitions(sort_by).write.options(**options).parquet(self.warehouse.uri_of(folder))
         return StagedPartition(table.name, partition, self.account(folder))
 
     def write_arrow(self, rows: pa.Table, table: Table, partition: tuple[str, ...]) -> StagedPartition:
         """Write one small file from the driver, and account for it."""
         folder = staged_folder(table, partition, self.work, self.element)
         packed = io.BytesIO()
-        pq.write_table(rows, packed)
+        pq.write_table(rows, packed, use_dictionary=False)
         self.warehouse.create(f"{folder}/part-00000.parquet", packed.getvalue())
         return StagedPartition(table.name, partition, self.account(folder))
 
@@ -93,7 +96,18 @@ def read_files(spark: SparkSession, warehouse: Warehouse, paths: tuple[str, ...]
     return spark.read.parquet(*(warehouse.uri_of(path) for path in paths))
 
 
+def without_dictionary(*columns: str) -> dict[str, str]:
+    """Return the writer's options for columns of numbers that seldom recur: a dictionary costs time and saves no byte."""
+    return {f"parquet.enable.dictionary#{column}": "false" for column in columns}
+
+
 def vectors(column: pa.Array) -> NDArray[np.float32]:
     """Return a list<float32> column without nulls as float32 [rows, length]; all lists have one length."""
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, dtype=np.float32).reshape(len(column), -1)
+
+
+def lists(rows: NDArray[Any]) -> pa.Array:
+    """Return rows [n, length], length > 0, as a list column of their own float type: what `vectors` reads."""
+    values = pa.array(np.ascontiguousarray(rows).ravel())
+    return pa.FixedSizeListArray.from_arrays(values, rows.shape[1]).cast(pa.list_(values.type))

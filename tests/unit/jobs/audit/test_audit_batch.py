@@ -14,17 +14,17 @@ from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import Captured
 from orchard_jobs.contract.layout import manifest_folder
-from orchard_jobs.contract.manifest import write_parts
+from orchard_jobs.contract.manifest import write_known, write_parts
 from orchard_jobs.errors import AuditError
-from staged_batch import MODEL, StagedBatch, entry_of, nullable, quarantine_row, sha256, uri_of
+from staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
 
 Damage = Callable[[StagedBatch], object]
 POLICY = AuditPolicy()
 FILE_LEVEL = {"report", "manifest", "files", "schema", "rows"}
 ALL_CHECKS = FILE_LEVEL | {
     "not_null", "manifest_digest", "provenance", "content_sha256", "vector_length", "finite", "not_zero", "image_size",
-    "reason", "unique_uri", "keys", "listing", "actions", "equal_content", "moments", "pca_rows", "captured", "counts",
-    "quarantined_share",
+    "reason", "unique_uri", "keys", "listing", "actions", "computed_in", "equal_content", "moments", "pca_rows", "captured",
+    "counts", "quarantined_share",
 }  # fmt: skip
 
 
@@ -73,6 +73,31 @@ def move_a_kept_row_to_quarantine(batch: StagedBatch) -> None:
     batch.pca.pop(6)
     batch.quarantine.append(quarantine_row(6, batch.head.digest))
     batch.counts.update(reused=2, quarantined=3)
+
+
+def name_known(*indices: int) -> Damage:
+    """Name contents as known after the rows were made, and stamp the rows with the new manifest."""
+
+    def damage(batch: StagedBatch) -> None:
+        part, packed = write_known(content_of(i) for i in indices)
+        before, batch.head = batch.head.digest, replace(batch.head, known=part)
+        batch.parts.append((part.name, packed))
+        for row in [*batch.features, *batch.quarantine, *batch.pca]:
+            row["manifest_digest"] = batch.head.digest
+            if row.get("computed_in") == before:
+                row["computed_in"] = batch.head.digest
+
+    return damage
+
+
+def compute_what_is_kept(batch: StagedBatch) -> None:
+    batch.features[6]["computed_in"] = batch.head.digest
+    batch.counts.update(featurized=6, reused=2, network_runs=6)
+
+
+def take_another_jobs_vector(batch: StagedBatch) -> None:
+    batch.features[0]["computed_in"] = sha256("an earlier manifest")
+    batch.counts.update(featurized=4, reused=4)
 
 
 def moments_with(**values: object) -> Damage:
@@ -146,6 +171,9 @@ ROW_FAULTS: list[tuple[str, Damage]] = [
     ("listing", in_both(1, label="")),
     ("listing", in_both(7, content_sha256=sha256("not what was to be reused"))),
     ("actions", move_a_kept_row_to_quarantine),
+    ("computed_in", name_known(0)),
+    ("computed_in", compute_what_is_kept),
+    ("computed_in", take_another_jobs_vector),
     ("equal_content", set_in("features", 5, features=VECTOR.tolist())),
     ("moments", moments_with(n=8)),
     ("moments", moments_nearly("mean", 3, 1 + 1e-6)),
@@ -212,6 +240,23 @@ def test_equal_content_of_two_jobs_may_differ(tmp_path: Path) -> None:
     batch.features[6].update(content_sha256=batch.features[0]["content_sha256"])
     batch.pca[6].update(content_sha256=batch.features[0]["content_sha256"])
     assert judge(batch, tmp_path).has_passed
+
+
+def test_a_known_content_has_the_vector_of_another_job_and_counts_as_reused(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    name_known(0)(batch)
+    take_another_jobs_vector(batch)
+    assert judge(batch, tmp_path).has_passed
+
+
+def test_known_contents_that_are_not_the_heads_fail(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    name_known(0)(batch)
+    take_another_jobs_vector(batch)
+    batch.parts[-1] = (batch.parts[-1][0], write_known([content_of(1)])[1])
+    (failure,) = judge(batch, tmp_path).failures
+    assert failure.check == "manifest"
+    assert "does not have SHA-256" in failure.examples[0]
 
 
 def test_a_batch_that_has_no_model_yet_is_not_asked_for_its_projection(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import Network
-from orchard_jobs.images.compute import BATCH, Bad, Good, Outcome, Tally, compute
+from orchard_jobs.images.compute import BATCH, Bad, Good, Intake, Known, Outcome, Tally, compute
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
 
 LIMIT = 10_000
+INTAKE = Intake(LIMIT)
 
 
 class MeanColour:
@@ -51,7 +52,7 @@ def entry(number: int, group: str = "g") -> Entry:
 
 def run(source: list[tuple[Entry, bytes | Vanished]], network: Network | None = None) -> tuple[list[Outcome], Tally]:
     tally = Tally()
-    return list(compute(source, network or MeanColour(), LIMIT, tally)), tally
+    return list(compute(source, network or MeanColour(), INTAKE, tally)), tally
 
 
 def test_good_images_get_their_own_features() -> None:
@@ -108,6 +109,17 @@ def test_a_content_is_run_once_a_group() -> None:
     assert (tally.network_runs, sum(network.batches)) == (2, 2)
 
 
+def test_a_known_content_is_neither_decoded_nor_run() -> None:
+    contents = [coloured(1), b"no image", coloured(1), coloured(2)]
+    intake = Intake(LIMIT, frozenset(hashlib.sha256(content).hexdigest() for content in contents[:2]))
+    network, tally = MeanColour(), Tally()
+    source = [(entry(number), content) for number, content in enumerate(contents)]
+    outcomes = list(compute(source, network, intake, tally))
+    assert outcomes[:3] == [Known(entry(i), hashlib.sha256(contents[i]).hexdigest()) for i in range(3)]
+    assert isinstance(outcomes[3], Good)
+    assert (tally.images, tally.network_runs, network.batches) == (4, 1, [1])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*range(9), "bad", "gone"])), max_size=150))
 def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]]) -> None:
@@ -137,7 +149,7 @@ def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
             taken.append(number)
             yield entry(number), coloured(number % 2 if number > 40 else number)
 
-    for number, outcome in enumerate(compute(source(), network, LIMIT, Tally())):
+    for number, outcome in enumerate(compute(source(), network, INTAKE, Tally())):
         assert outcome.entry == entry(number)
         assert taken[-1] - number <= 64 + 4 * BATCH + 2
     assert network.batches[:5] == [BATCH] * 5
@@ -146,7 +158,7 @@ def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
 def test_progress_is_told_for_every_image() -> None:
     told: list[int] = []
     source: list[tuple[Entry, bytes | Vanished]] = [(entry(number), coloured(number)) for number in range(20)]
-    assert len(list(compute(source, MeanColour(), LIMIT, Tally(), told.append))) == 20
+    assert len(list(compute(source, MeanColour(), INTAKE, Tally(), told.append))) == 20
     assert told == list(range(1, 21))
 
 
@@ -173,7 +185,7 @@ def test_what_the_source_raises_is_passed_on_after_what_it_gave() -> None:
         yield entry(0), b"text"
         raise JobError("access denied")
 
-    outcomes = compute(source(), MeanColour(), LIMIT, Tally())
+    outcomes = compute(source(), MeanColour(), INTAKE, Tally())
     assert isinstance(next(outcomes), Bad)
     with pytest.raises(JobError, match="access denied"):
         next(outcomes)
@@ -189,7 +201,7 @@ def test_stopping_early_closes_the_source_and_ends_the_thread() -> None:
         finally:
             closed.set()
 
-    outcomes = compute(source(), MeanColour(), LIMIT, Tally())
+    outcomes = compute(source(), MeanColour(), INTAKE, Tally())
     next(outcomes)
     outcomes.close()
     assert closed.is_set()
@@ -209,7 +221,7 @@ def test_files_to_features(lite0_onnx: Network, tmp_path: Path) -> None:
         file = tmp_path / f"{number} é%20.png"
         file.write_bytes(coloured(number * 20 % 200))
         entries.append(Entry(f"file://{file}", "x", file.stat().st_size, "2026-01-01T00:00:00+00:00", None, "compute", "g"))
-    outcomes = list(compute(fetch(entries), lite0_onnx, LIMIT, Tally()))
+    outcomes = list(compute(fetch(entries), lite0_onnx, INTAKE, Tally()))
     assert [outcome.entry for outcome in outcomes] == entries
     for number, outcome in enumerate(outcomes):
         found = decode(coloured(number * 20 % 200), LIMIT, 224)
