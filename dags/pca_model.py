@@ -4,13 +4,14 @@ Started by each `features` event, or by hand; one run at a time. When several ar
 
 | task | what it does |
 |---|---|
-| plan_model | merges the moments of all published batches and decides: nothing to do; project what the model lacks; or fit anew |
-| project | Spark: published features x the model, no image and no network |
-| validate | audits the model (orthonormal, ordered) and its rows; fails closed |
-| publish | one Delta commit for all batches, then the promotion |
+| plan_model | merges the moments of all published batches and decides: nothing to do; project what a model lacks; or fit anew |
+| project | Spark: published features x the current and each pinned model, no image and no network |
+| validate | audits the models (orthonormal, ordered) and their rows; fails closed |
+| publish | one Delta commit for all models and batches, then the promotion |
 
 A new model is fitted when there is none, when `ORCHARD_COMPONENTS` changed, or when a refit would keep more of the merged
-variance than the current model by more than `ORCHARD_REFIT_GAIN`. Batches published meanwhile are taken by the next run.
+variance than the current model by more than `ORCHARD_REFIT_GAIN`; never while the current model is held (`orchard models
+promote`, `release`). Batches published meanwhile are taken by the next run.
 
 **Rerun**: whenever you like; a run that finds nothing missing is skipped in seconds.
 """

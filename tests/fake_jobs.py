@@ -99,7 +99,7 @@ class FakeJobs:
 
     def project(self, plan: ProjectionPlan) -> JobReport:
         work = work_digest(plan.digest, plan.backbone, "project")
-        done = [self._project(plan.model.model_id, batch, work) for batch in plan.batches]
+        done = [self._project(model.model_id, batch, work) for model, batch in plan.pairs]
         staged = tuple(partition for partition, _ in done)
         counts = {"projected": sum(partition.rows for partition in staged), "batches": len(staged)}
         captured = tuple(entry for _, entry in done)
@@ -181,7 +181,7 @@ class FakeJobs:
             row["pca_features"] = project(vector, basis.mean, basis.components)[0].astype(np.float32)
             row |= {"manifest_digest": batch.manifest_digest, "jobs_version": __version__}
         staged = self._stage(PCA_FEATURES, (model_id, batch.batch_id), work, rows)
-        return staged, tally.captured(batch.batch_id, batch.manifest_digest)
+        return staged, tally.captured(model_id, batch.batch_id, batch.manifest_digest)
 
     def _stage(self, table: Table, partition: tuple[str, ...], work: str, rows: list[dict[str, Any]]) -> StagedPartition:
         if not rows:

@@ -1,7 +1,7 @@
 """PCA models: what one holds, which one is current, and what it keeps of each batch.
 
-A model's id is a digest of its inputs, never of floats: (backbone, k, sorted batch versions). Its file is created once, so
-every run that plans the same model projects with the same numbers.
+A model's id is a digest of its inputs, never of floats: (backbone, components as set, sorted batch versions). Its file is
+created once, so every run that plans the same model projects with the same numbers.
 """
 
 import io
@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
-from orchard_jobs.contract.columns import CAPTURED, MODELS, PROMOTIONS
+from orchard_jobs.contract.columns import CAPTURED, MODELS, PINS, PROMOTIONS
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import BatchVersion, StagedFile
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.pca.fit import Basis
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.pca.fit import Basis, Components
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.storage import Warehouse
 
@@ -28,25 +29,56 @@ Source = tuple[str, str]
 
 @dataclass(frozen=True)
 class Promotion:
-    """The newest promotion of a backbone: its sequence number and its model."""
+    """The newest promotion of a backbone: its sequence number, its model, and whether a person holds that model."""
 
     sequence: int
     model_id: str
+    is_held: bool = False
 
 
 def current_promotion(tables: Tables, backbone: str) -> Promotion | None:
     """Return a backbone's newest promotion, or None when it has no model yet."""
-    rows = [row for row in tables.rows(PROMOTIONS, ("backbone", "sequence", "model_id")) if row["backbone"] == backbone]
+    columns = ("backbone", "sequence", "model_id", "is_held")
+    rows = [row for row in tables.rows(PROMOTIONS, columns) if row["backbone"] == backbone]
     if not rows:
         return None
     newest = max(rows, key=lambda row: row["sequence"])
-    return Promotion(newest["sequence"], newest["model_id"])
+    return Promotion(newest["sequence"], newest["model_id"], newest["is_held"])
 
 
 def current_model(tables: Tables, backbone: str) -> ModelReference | None:
     """Return a backbone's current model as a job reads it, or None."""
     promotion = current_promotion(tables, backbone)
     return read_model(tables.warehouse, promotion.model_id).reference if promotion else None
+
+
+def pinned_models(tables: Tables, backbone: str) -> tuple[str, ...]:
+    """Return the ids of a backbone's pinned models, sorted."""
+    rows = [row for row in tables.rows(PINS) if row["backbone"] == backbone]
+    newest = {row["model_id"]: row["is_pinned"] for row in sorted(rows, key=lambda row: row["sequence"])}
+    return tuple(sorted(model_id for model_id, is_pinned in newest.items() if is_pinned))
+
+
+def known_model(tables: Tables, backbone: str, text: str) -> str:
+    """Return the id of a backbone's published model that a text names: the id, or a beginning of it that no other id has.
+
+    Raises:
+        ConfigurationError: no model has this id, several have, or it is a model of another backbone.
+    """
+    rows = list(tables.rows(MODELS, ("model_id", "backbone")))
+    found = sorted({(row["model_id"], row["backbone"]) for row in rows if text and row["model_id"].startswith(text)})
+    exact = [one for one in found if one[0] == text] or found
+    if not exact:
+        raise ConfigurationError(f"no model has the id {text!r}: `orchard models` lists those that there are")
+    own = [model_id for model_id, its in exact if its == backbone]
+    if not own:
+        raise ConfigurationError(
+            f"model {exact[0][0]} was fitted on features of {exact[0][1]}, the current backbone is {backbone}: "
+            "set ORCHARD_BACKBONE (and its engine and weights) to that one first"
+        )
+    if len(own) > 1:
+        raise ConfigurationError(f"{text!r} begins the ids of {len(own)} models, {', '.join(own)}: give more of it")
+    return str(own[0])
 
 
 def captured_shares(tables: Tables, model_id: str) -> dict[Source, float | None]:
@@ -60,9 +92,9 @@ def sources_of(versions: Iterable[BatchVersion]) -> tuple[Source, ...]:
     return tuple(sorted((version.batch_id, version.manifest_digest) for version in versions))
 
 
-def model_id_of(backbone: str, k: int, sources: Iterable[Source]) -> str:
-    """Return the id of the model that is fitted with k on these batch versions."""
-    return f"pca-{digest_of([backbone, k, sorted(map(list, sources))])[:16]}"
+def model_id_of(backbone: str, components: Components, sources: Iterable[Source]) -> str:
+    """Return the id of the model that is fitted with so many components (as set: 100, or 0.95) on these batch versions."""
+    return f"pca-{digest_of([backbone, components, sorted(map(list, sources))])[:16]}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ def publish_batch(
         change = _change(head, pca_features, scope=pca_features.partition[0])
         # pca_model may have projected a later version already: then its rows stand, and this version is superseded.
         pca_version = _commit(tables, PCA_FEATURES, change)
-        record_captured(tables, pca_features.partition[0], {head.batch_id: head.number}, reduced.captured)
+        record_captured(tables, {head.batch_id: head.number}, reduced.captured)
     row = _runs_row(head, featurized, reduced, facts) | {
         "features_version": features_version,
         "quarantine_version": quarantine_version,
@@ -69,25 +69,26 @@ def publish_batch(
     return PublishedTables(features_version, quarantine_version, pca_version, runs_version)
 
 
-def record_captured(tables: Tables, model_id: str, numbers: dict[str, int], captured: Sequence[Captured]) -> None:
-    """Append what a model keeps of each batch version's variance, once a version.
+def record_captured(tables: Tables, numbers: dict[str, int], captured: Sequence[Captured]) -> None:
+    """Append what a model keeps of each batch version's variance, once a model and version.
 
     Args:
         tables: the tables.
-        model_id: the model.
         numbers: each batch version's number.
-        captured: one entry a batch version.
+        captured: one entry a model and batch version.
     """
     changes = []
     for entry in captured:
         row = {
-            "model_id": model_id,
+            "model_id": entry.model_id,
             "batch_id": entry.batch_id,
             "manifest_digest": entry.manifest_digest,
             "captured": entry.share,
+            "total": entry.total,
         }
+        key = key_of(entry.model_id, entry.batch_id)
         file = tables.stage(CAPTURED, [row])
-        changes.append(Change(key_of(model_id, entry.batch_id), numbers[entry.batch_id], entry.manifest_digest, (), (file,)))
+        changes.append(Change(key, numbers[entry.batch_id], entry.manifest_digest, (), (file,)))
     tables.commit(CAPTURED, changes, mode="append")
 
 

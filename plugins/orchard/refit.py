@@ -1,21 +1,21 @@
-"""The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote."""
+"""The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote.
 
-from collections.abc import Iterable, Iterator, Sequence
+What a person chooses (hold, pin) stands in `choices`; what goes after a while in `retention`.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, PROMOTIONS
+from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PCA_FEATURES
 from orchard_jobs.contract.digests import digest_of, work_digest
-from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan
+from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.layout import plan_path
 from orchard_jobs.errors import SupersededError
-from orchard_jobs.pca.fit import Spectrum
-from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.storage import Warehouse
+from orchard_jobs.pca.fit import Spectrum, subspace_distance
 
+from orchard.choices import Succession, append_promotion
+from orchard.merging import merged_moments
 from orchard.models import (
     Model,
     Promotion,
@@ -23,16 +23,15 @@ from orchard.models import (
     current_promotion,
     model_file,
     model_id_of,
+    pinned_models,
     read_model,
     sources_of,
 )
 from orchard.publish import record_captured
 from orchard.reports import is_sound
 from orchard.settings import Settings
-from orchard.tables import Change, Standing, Tables
+from orchard.tables import Change, Standing, Tables, number_in
 from orchard.versions import key_of, readable_versions
-
-_ROWS_PER_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,10 @@ class ModelPlan:
     Attributes:
         action: `nothing`; `none` (no model is possible yet); `keep` the current model; `fit` a new one.
         reason: why, in words for the log and for `model_runs`.
-        considered: digest of the batch versions, the model and the settings that were judged.
-        gain: share of the merged variance that a refit would gain; None where there is no model.
+        considered: digest of all that the decision was made on: batch versions, model, hold and settings.
+        model_id: the current model after the run; None where there is none.
+        gain: share of the merged variance that a refit would gain; None where there is no model, or it was not asked.
+        distance: of a new model's subspace from the current one's; None where either is missing.
         judged: the promotion that the decision was made on; None when there was none. A new model is promoted right after
             it or not at all.
         projection: the Spark job's work; None when there is none.
@@ -52,64 +53,84 @@ class ModelPlan:
     action: str
     reason: str
     considered: str
+    model_id: str | None = None
     gain: float | None = None
+    distance: float | None = None
     judged: Promotion | None = None
     projection: ProjectionPlan | None = None
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """What pca_model finds: the batches, the choices, and which batch versions each chosen model lacks.
+
+    Attributes:
+        versions: every published batch's current version.
+        promotion: the newest one; None before there is a model.
+        pinned: the pinned models.
+        lacking: by model, the current one and each pinned one, the versions that it has no rows of, or older ones.
+        considered: see ModelPlan.
+        is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
+    """
+
+    versions: tuple[BatchVersion, ...]
+    promotion: Promotion | None
+    pinned: tuple[str, ...]
+    lacking: dict[str, tuple[BatchVersion, ...]]
+    considered: str
+    is_judged: bool
+
+    @property
+    def work(self) -> str | None:
+        """What there is to do, in words; None when there is nothing."""
+        for model_id, lacking in self.lacking.items():
+            if lacking:
+                which = "current model" if self.promotion and model_id == self.promotion.model_id else f"pinned model {model_id}"
+                return f"the {which} lacks {len(lacking)} of {len(self.versions)} batches"
+        if self.versions and not self.is_judged:
+            return f"the {len(self.versions)} published batches were not yet judged together"
+        return None
+
+
 def pending_work(tables: Tables, settings: Settings) -> str | None:
     """Return what pca_model has to do, in words, or None when it has nothing to do. Reads no moments."""
-    backbone = settings.backbone.id
-    versions = readable_versions(tables, backbone)
-    if not versions:
-        return None
-    promotion = current_promotion(tables, backbone)
-    lacking = _lacking(tables, promotion.model_id, versions) if promotion else ()
-    if lacking:
-        return f"the current model lacks {len(lacking)} of {len(versions)} batches"
-    if not _was_considered(tables, _considered(settings, versions, promotion)):
-        return f"the {len(versions)} published batches were not yet judged together"
-    return None
+    return _standing(tables, settings).work
 
 
 def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     """Decide what pca_model does now, and freeze its Spark job's work.
 
-    Three ends: nothing is missing; the current model lacks batches (or holds them in an older version) and keeps enough
-    variance; or there is no model, k changed, or a refit gains more than the threshold: a fit on the merge of all batches.
+    Three ends: nothing is missing; the current or a pinned model lacks batches (or holds them in an older version), and the
+    current one is held or keeps enough variance; or there is no model, the components asked for changed, or a refit gains
+    more than the threshold: a fit on the merge of all batches.
 
     Returns:
         The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
     """
-    backbone = settings.backbone.id
-    versions = readable_versions(tables, backbone)
-    promotion = current_promotion(tables, backbone)
-    considered = _considered(settings, versions, promotion)
-    if pending_work(tables, settings) is None:
-        reason = f"all {len(versions)} published batches are covered" if versions else "no batch is published yet"
-        return ModelPlan("nothing", reason, considered)
-    model = read_model(tables.warehouse, promotion.model_id) if promotion else None
-    spectrum = Spectrum.of(_merged_moments(tables, backbone, versions, model))
-    if model is not None and promotion is not None:
-        gain = spectrum.gain(model.basis.components, settings.components)
-        why = _refit_reason(settings, model, gain)
-        if why is None:
-            return _keep(tables, model, _lacking(tables, model.model_id, versions), considered, gain)
-    else:
-        gain, why = None, "there is no model yet"
-    basis = spectrum.fit(settings.components)
-    if basis is None:
-        return ModelPlan("none", f"{spectrum.moments.n} published images have no variance: one, or all alike", considered)
-    sources = sources_of(versions)
-    model_id = model_id_of(backbone, settings.components, sources)
-    fitted = create_model(tables.warehouse, Model(model_id, backbone, basis, spectrum.moments, sources))
-    projection = ProjectionPlan(backbone, fitted.reference, versions)
-    after = Promotion(0, model_id)
-    return _frozen(tables, ModelPlan("fit", why, _considered(settings, versions, after), gain, promotion, projection))
+    found = _standing(tables, settings)
+    if found.work is None:
+        count = len(found.versions)
+        reason = f"all {count} published batches are covered" if count else "no batch is published yet"
+        return ModelPlan("nothing", reason, found.considered)
+    if found.is_judged and found.promotion is not None:
+        why = "is held" if found.promotion.is_held else "was judged with these batches before"
+        return _keep(tables, settings, found, f"the current model {why}")
+    model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
+    spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
+    if model is None:
+        return _fit(tables, settings, found, spectrum, "there is no model yet")
+    gain = spectrum.gain(model.basis.components, settings.components)
+    refit = _refit_reason(settings, model, gain)
+    if refit is None:
+        return _keep(tables, settings, found, f"a refit would gain {gain:.4f} of the variance", gain)
+    planned = _fit(tables, settings, found, spectrum, refit)
+    fitted = read_model(tables.warehouse, planned.model_id) if planned.model_id else None
+    distance = subspace_distance(fitted.basis.components, model.basis.components) if fitted else None
+    return replace(planned, gain=gain, distance=distance)
 
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
-    """Publish a projection: the model's row, its rows of all batches in one commit, the promotion, the run.
+    """Publish a projection: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
 
     A batch that got a newer version meanwhile is left out: the next run projects it. A retry commits what is left.
 
@@ -119,122 +140,118 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
     """
     projection = plan.projection
     assert projection is not None, "a plan without a projection has nothing to publish"
-    model_id, backbone = projection.model.model_id, projection.backbone
     if plan.action == "fit":
-        file = model_file(tables.warehouse, model_id)
-        tables.commit(MODELS, [Change(f"model/{model_id}", 1, digest_of(model_id), (), (file,))], "append")
+        assert plan.model_id is not None, "a fit makes a model"
+        file = model_file(tables.warehouse, plan.model_id)
+        tables.commit(MODELS, [Change(f"model/{plan.model_id}", 1, digest_of(plan.model_id), (), (file,))], "append")
     changes = [
-        Change(key_of(model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
-        for batch, staged in zip(projection.batches, report.of_table(PCA_FEATURES.name), strict=True)
+        Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
+        for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
     ]
     tables.commit(PCA_FEATURES, changes)
-    record_captured(tables, model_id, {batch.batch_id: batch.number for batch in projection.batches}, report.captured)
+    record_captured(tables, {batch.batch_id: batch.number for _, batch in projection.pairs}, report.captured)
     if plan.action == "fit":
-        _promote(tables, backbone, model_id, plan)
-    record_model_run(tables, backbone, plan, run_id)
+        _promote(tables, projection.backbone, plan)
+    record_model_run(tables, projection.backbone, plan, run_id)
 
 
 def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str) -> None:
-    """Append what a run of pca_model did and why, once a run."""
-    promotion = current_promotion(tables, backbone)
+    """Append what a run of pca_model did and why, once a run, and that all this was considered."""
     row = {
         "run_id": run_id,
         "backbone": backbone,
-        "model_id": promotion.model_id if promotion else None,
+        "model_id": plan.model_id,
         "action": plan.action,
         "reason": plan.reason,
         "gain": plan.gain,
         "considered": plan.considered,
-        "batches_projected": len(plan.projection.batches) if plan.projection else 0,
+        "batches_projected": len({batch.batch_id for _, batch in plan.projection.pairs}) if plan.projection else 0,
         "published_at": datetime.now(UTC),
     }
-    change = Change(f"model_run/{run_id}/{plan.considered}", 1, plan.considered, (), (tables.stage(MODEL_RUNS, [row]),))
-    tables.commit(MODEL_RUNS, [change], "append")
+    key = f"model_run/{run_id}/{plan.considered}"
+    row_change = Change(key, 1, plan.considered, (), (tables.stage(MODEL_RUNS, [row]),))
+    tables.commit(MODEL_RUNS, [row_change, Change(_considered_key(plan.considered), 1, plan.considered)], "append")
+
+
+def _standing(tables: Tables, settings: Settings) -> _Standing:
+    backbone = settings.backbone.id
+    versions = readable_versions(tables, backbone)
+    promotion = current_promotion(tables, backbone)
+    pinned = pinned_models(tables, backbone) if promotion else ()
+    chosen = dict.fromkeys([promotion.model_id, *pinned]) if promotion else {}
+    considered = _considered(settings, versions, promotion)
+    is_held = promotion is not None and promotion.is_held
+    is_judged = is_held or number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
+    return _Standing(versions, promotion, pinned, _lacking(tables, chosen, versions), considered, is_judged)
 
 
 def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
-    model_id = promotion.model_id if promotion else None
-    return digest_of([list(map(list, sources_of(versions))), model_id, settings.components, settings.refit_gain])
+    """Return the digest of what decides on a refit. Pins are not in it: what they lack is looked up, never remembered."""
+    current = [promotion.model_id, promotion.is_held] if promotion else None
+    return digest_of([list(map(list, sources_of(versions))), current, settings.components, settings.refit_gain])
 
 
-def _was_considered(tables: Tables, considered: str) -> bool:
-    return any(row["considered"] == considered for row in tables.rows(MODEL_RUNS, ("considered",)))
+def _considered_key(considered: str) -> str:
+    return f"considered/{considered}"
 
 
-def _lacking(tables: Tables, model_id: str, versions: Iterable[BatchVersion]) -> tuple[BatchVersion, ...]:
-    """Return the versions that a model has no rows of, or rows of an older version."""
+def _lacking(tables: Tables, model_ids: Iterable[str], versions: Sequence[BatchVersion]) -> dict[str, tuple[BatchVersion, ...]]:
+    """Return by model the versions that it has no rows of, or rows of an older version."""
     snapshot = tables.load(PCA_FEATURES)
 
-    def is_behind(version: BatchVersion) -> bool:
+    def is_behind(model_id: str, version: BatchVersion) -> bool:
         change = Change(key_of(model_id, version.batch_id), version.number, version.manifest_digest)
         return change.standing(snapshot) is Standing.BEHIND
 
-    return tuple(filter(is_behind, versions))
-
-
-def _merged_moments(tables: Tables, backbone: str, versions: Sequence[BatchVersion], model: Model | None) -> Moments:
-    """Merge onto the current model's moments when all that it was merged from still stands; otherwise from the start."""
-    held = set(model.sources) if model else set()
-    if model is None or not held <= set(sources_of(versions)):
-        return merge_all(_moments_of(tables, backbone, version) for version in versions)
-    new = (version for version in versions if (version.batch_id, version.manifest_digest) not in held)
-    return merge_all([model.moments, merge_all(_moments_of(tables, backbone, version) for version in new)])
-
-
-def _moments_of(tables: Tables, backbone: str, version: BatchVersion) -> Moments:
-    """Return a batch version's moments: the cached ones where they are of this very version, else from its features."""
-    for row in tables.rows(MOMENTS, backbone=backbone, batch_id=version.batch_id):
-        if row["manifest_digest"] == version.manifest_digest:
-            return Moments.unpacked(row["n"], np.array(row["mean"]), np.array(row["second_moment"]))
-    return Moments.of_chunks(_feature_chunks(tables.warehouse, version))
-
-
-def _feature_chunks(warehouse: Warehouse, version: BatchVersion) -> Iterator[Any]:
-    for path in version.files:
-        with pq.ParquetFile(warehouse.open(path)) as file:
-            for rows in file.iter_batches(_ROWS_PER_CHUNK, columns=["features"]):
-                yield rows.column(0).flatten().to_numpy().reshape(rows.num_rows, -1)
+    return {model_id: tuple(version for version in versions if is_behind(model_id, version)) for model_id in model_ids}
 
 
 def _refit_reason(settings: Settings, model: Model, gain: float) -> str | None:
     if model_id_of(model.backbone, settings.components, model.sources) != model.model_id:
-        return f"the current model was not fitted with k = {settings.components}"
+        return f"the current model was not fitted with ORCHARD_COMPONENTS={settings.components}"
     if gain > settings.refit_gain:
         return f"a refit gains {gain:.4f} of the variance, more than {settings.refit_gain}"
     return None
 
 
-def _keep(tables: Tables, model: Model, lacking: tuple[BatchVersion, ...], considered: str, gain: float) -> ModelPlan:
-    reason = f"a refit would gain {gain:.4f} of the variance"
-    if not lacking:
-        return ModelPlan("keep", reason, considered, gain)
-    projection = ProjectionPlan(model.backbone, model.reference, lacking)
-    return _frozen(tables, ModelPlan("keep", reason, considered, gain, projection=projection))
+def _keep(tables: Tables, settings: Settings, found: _Standing, reason: str, gain: float | None = None) -> ModelPlan:
+    assert found.promotion is not None, "without a model there is none to keep"
+    plan = ModelPlan("keep", reason, found.considered, found.promotion.model_id, gain)
+    return _with_projection(tables, settings, plan, found.lacking)
 
 
-def _frozen(tables: Tables, plan: ModelPlan) -> ModelPlan:
-    projection = plan.projection
-    assert projection is not None, "only a plan with a projection is frozen"
+def _fit(tables: Tables, settings: Settings, found: _Standing, spectrum: Spectrum, reason: str) -> ModelPlan:
+    basis = spectrum.fit(settings.components)
+    if basis is None:
+        n = spectrum.moments.n
+        return ModelPlan("none", f"{n} published images have no variance: one, or all alike", found.considered)
+    backbone, sources = settings.backbone.id, sources_of(found.versions)
+    model_id = model_id_of(backbone, settings.components, sources)
+    create_model(tables.warehouse, Model(model_id, backbone, basis, spectrum.moments, sources))
+    # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
+    own = _lacking(tables, [model_id], found.versions)[model_id] or found.versions
+    lacking = {model_id: own} | {pin: found.lacking[pin] for pin in found.pinned if pin != model_id}
+    considered = _considered(settings, found.versions, Promotion(0, model_id))
+    plan = ModelPlan("fit", reason, considered, model_id, judged=found.promotion)
+    return _with_projection(tables, settings, plan, lacking)
+
+
+def _with_projection(
+    tables: Tables, settings: Settings, plan: ModelPlan, lacking: dict[str, tuple[BatchVersion, ...]]
+) -> ModelPlan:
+    """Return the plan with its Spark job's work, frozen in the warehouse, where a model lacks something."""
+    wanted = {model_id: batches for model_id, batches in lacking.items() if batches}
+    if not wanted:
+        return plan
+    projections = tuple(Projection(read_model(tables.warehouse, one).reference, batches) for one, batches in wanted.items())
+    projection = ProjectionPlan(settings.backbone.id, projections)
     while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
     tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
     return replace(plan, projection=projection)
 
 
-def _promote(tables: Tables, backbone: str, model_id: str, plan: ModelPlan) -> None:
-    """Append the promotion that makes a model the current one, right after the one that was judged; it names that one's model.
-
-    Its number is the plan's, so an old run that is run again finds its promotion done or superseded and changes nothing.
-    """
-    sequence = plan.judged.sequence + 1 if plan.judged else 1
-    row = {
-        "backbone": backbone,
-        "sequence": sequence,
-        "model_id": model_id,
-        "predecessor": plan.judged.model_id if plan.judged else None,
-        "reason": plan.reason,
-        "promoted_at": datetime.now(UTC),
-    }
-    change = Change(f"promotions/{backbone}", sequence, digest_of(model_id), (), (tables.stage(PROMOTIONS, [row]),))
-    if tables.commit(PROMOTIONS, [change], "append").standings[0] is Standing.SUPERSEDED:
-        raise SupersededError(f"another model than {model_id} was promoted meanwhile: its promotion stands")
+def _promote(tables: Tables, backbone: str, plan: ModelPlan) -> None:
+    assert plan.model_id is not None, "only a fitted model is promoted"
+    if not append_promotion(tables, Succession(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)):
+        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile: its promotion stands")

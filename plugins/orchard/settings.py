@@ -14,6 +14,7 @@ from croniter import croniter
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.layout import checked_batch_id, warehouse_uri
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.pca.fit import Components
 
 
 def _variable(name: str, default: str, text: str, kind: Callable[[str], Any] = str) -> Any:
@@ -31,6 +32,21 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise ValueError("not above 0")
+    return value
+
+
+def _components(text: str) -> Components:
+    wanted = "neither a whole number above 0 (components) nor a number above 0 and below 1 (share of the variance)"
+    try:
+        value: Components = int(text)
+    except ValueError:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(wanted) from error
+    is_right = value >= 1 if isinstance(value, int) else 0 < value < 1
+    if not is_right:
+        raise ValueError(wanted)
     return value
 
 
@@ -124,8 +140,13 @@ class Settings:
         _share,
     )
     missing: str = _variable("MISSING", "keep", "rows of images that are no longer listed: `keep` or `drop`", _missing)
-    components: int = _variable("COMPONENTS", "100", "k: components of the PCA model", _positive)
+    components: Components = _variable(
+        "COMPONENTS", "100", "components of the PCA model: their number, or (0.95) the share of the variance to keep", _components
+    )
     refit_gain: float = _variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", _share)
+    model_retention_days: float = _variable(
+        "MODEL_RETENTION_DAYS", "30", "days that rows stay of a model that is no longer current or pinned", _days
+    )
     schedule: str = _variable(
         "SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand", _schedule
     )

@@ -25,6 +25,8 @@ from orchard_jobs.storage import Warehouse
 from orchard.table_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
 
 COMMIT_ATTEMPTS = 20
+# The digest of a change that takes back what a table holds under a key.
+NOTHING = "0" * 64
 _RETRY_SECONDS = 0.1
 
 
@@ -45,7 +47,7 @@ class Change:
 
     Attributes:
         key: what is versioned: `<backbone>/<batch>`, `<model>/<batch>`, a model, a backbone's promotions.
-        number: the version's number under that key.
+        number: the version's number under that key; 0 takes back what the table holds of it, whatever its number is.
         digest: 64 hex digits that tell this version from a rival's of the same number: the manifest's digest.
         partition: values of the table's partition columns.
         files: the staged files; none is an empty replacement.
@@ -65,6 +67,8 @@ class Change:
     def standing(self, snapshot: Snapshot) -> Standing:
         """Return how a table's snapshot stands to this change."""
         held = number_in(snapshot, self.key)
+        if self.number == 0:
+            return Standing.BEHIND if held else Standing.DONE
         if held < self.number:
             return Standing.BEHIND
         is_ours = held == self.number and snapshot.transaction(_manifest_of(self.key)) == _tag(self.digest)

@@ -128,7 +128,7 @@ def record_lineage(planned: dict[str, Any], published: dict[str, Any]) -> None:
 
 @task
 def plan_model() -> dict[str, Any]:
-    """Decide what pca_model has to do: nothing, project what the current model lacks, or fit a new one."""
+    """Decide what pca_model has to do: nothing, project what the current and the pinned models lack, or fit a new one."""
     context = get_current_context()
     run_id = context["dag_run"].run_id
     if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
@@ -156,21 +156,22 @@ def _model_plan(planned: Planned, decided: dict[str, Any]) -> refit.ModelPlan:
 
 @task(task_id="validate", trigger_rule=AFTER_SKIPS)
 def validate_model(planned: dict[str, Any]) -> str:
-    """Audit a model and the rows that were projected with it; fails closed."""
+    """Audit the models and the rows that were projected with them; fails closed."""
     plan = Planned(**planned)
     projection = ProjectionPlan.from_json(tables().warehouse.read(plan_path(plan.input_digest)))
-    model = read_model(tables().warehouse, projection.model.model_id)
     with airflow_outcomes():
-        basis = model.basis
-        spectrum = (basis.explained_variance, basis.explained_variance_ratio)
-        audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
+        for one in projection.projections:
+            model = read_model(tables().warehouse, one.model.model_id)
+            basis = model.basis
+            spectrum = (basis.explained_variance, basis.explained_variance_ratio)
+            audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
         audit_projection(tables().warehouse, projection, _required_report(plan, "project")).raise_if_failed()
     return "passed"
 
 
 @task(task_id="publish")
 def publish_model(planned: dict[str, Any], verdict: str) -> None:
-    """Commit the projected rows of all planned batches at once, then promote a new model."""
+    """Commit the projected rows of all planned models and batches at once, then promote a new model."""
     context = get_current_context()
     log.info("publishing verdict=%s", verdict)
     plan = Planned(**planned)

@@ -18,7 +18,7 @@ from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan
+from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.layout import plan_path, progress_folder, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
@@ -240,18 +240,34 @@ def _check_projection(warehouse: Warehouse, model: ModelReference, features: Row
         np.testing.assert_allclose(found["pca_features"], expected[found["image_uri"]], atol=1e-6 * largest)
 
 
-def test_project_takes_published_batches(
+def test_project_takes_published_batches_with_each_model(
     spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
 ) -> None:
     head, report = first
     published = BatchVersion(head.batch_id, head.digest, 1, files_of(report, "features"))
     empty = BatchVersion("empty", "0" * 64, 1, ())
-    plan = ProjectionPlan(head.backbone.id, model, (published, empty))
+    narrow = narrower(warehouse, model)
+    plan = ProjectionPlan(head.backbone.id, (Projection(model, (published, empty)), Projection(narrow, (published,))))
     done = project(spark, warehouse, plan, work_digest(plan.digest, plan.backbone, "project"))
-    assert [partition.partition for partition in done.partitions] == [("pca-test", head.batch_id), ("pca-test", "empty")]
+    staged = [partition.partition for partition in done.partitions]
+    assert staged == [("pca-test", head.batch_id), ("pca-test", "empty"), ("pca-narrow", head.batch_id)]
     assert done.captured[1].share is None
     audit_projection(warehouse, plan, done).raise_if_failed()
-    _check_projection(warehouse, model, rows_of(warehouse, report, "features"), rows_of(warehouse, done, "pca_features"))
+    features = rows_of(warehouse, report, "features")
+    for one, partition in ((model, done.partitions[0]), (narrow, done.partitions[2])):
+        _check_projection(warehouse, one, features, rows_of(warehouse, replace(done, partitions=(partition,)), "pca_features"))
+    shares = [entry.share or 0.0 for entry in done.captured]
+    assert 0 < shares[2] < shares[0] < 1
+
+
+def narrower(warehouse: Warehouse, model: ModelReference) -> ModelReference:
+    """Return a model of the other's first two components."""
+    row = pq.ParquetFile(warehouse.open(model.path)).read().to_pylist()[0]
+    row |= {"model_id": "pca-narrow", "k": 2, "components": row["components"][: 2 * len(row["mean"])]}
+    packed = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([row], arrow_schema(MODELS)), packed)
+    warehouse.create("models/pca-narrow/model.parquet", packed.getvalue().to_pybytes())
+    return ModelReference("pca-narrow", "models/pca-narrow/model.parquet", 2)
 
 
 def test_reduce_without_a_model_is_refused(
@@ -264,7 +280,7 @@ def test_reduce_without_a_model_is_refused(
 def test_another_model_in_the_file_is_refused(
     spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
 ) -> None:
-    plan = ProjectionPlan(first[0].backbone.id, replace(model, model_id="pca-other"), ())
+    plan = ProjectionPlan(first[0].backbone.id, (Projection(replace(model, model_id="pca-other"), ()),))
     with pytest.raises(JobError, match="not pca-other"):
         project(spark, warehouse, plan, "work")
 

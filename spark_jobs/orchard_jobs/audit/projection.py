@@ -14,7 +14,7 @@ from orchard_jobs.storage import Warehouse
 
 PCA_CHECKS = {
     "pca_rows": "pca_features has exactly the rows of features: image_uri, content_sha256 and label",
-    "captured": "the report tells once a batch what the model keeps of it: all its rows, and 0 <= kept <= total",
+    "captured": "the report tells once a model and batch what is kept of it: all its rows, and 0 <= kept <= total",
 }
 _IDENTITY = ("image_uri", "content_sha256", "label")
 _ROUNDING = 1e-9
@@ -25,7 +25,7 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
 
     Args:
         warehouse: where the files lie.
-        plan: the model (its k is the length of a row) and the published batch versions.
+        plan: the models (k is the length of a row), each with its published batch versions.
         report: the job's report; exactly its files are read.
 
     Raises:
@@ -33,7 +33,7 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
     """
     findings = Findings()
     findings.judge(REPORT_CHECK)
-    wanted = [(PCA_FEATURES.name, (plan.model.model_id, batch.batch_id)) for batch in plan.batches]
+    wanted = [(PCA_FEATURES.name, (model.model_id, batch.batch_id)) for model, batch in plan.pairs]
     findings.extend("report", "report", report_differences(report, "project", plan.digest, plan.backbone, wanted))
     if not findings.has_failed():
         findings.judge(FILE_CHECKS)
@@ -43,13 +43,13 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
         findings.warn("its rows were not judged, since the report or its files are not as asked")
         return findings.verdict()
     findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
-    for batch in plan.batches:
-        check_projected(warehouse, plan.model, batch, report, findings)
+    for model, batch in plan.pairs:
+        check_projected(warehouse, model, batch, report, findings)
     return findings.verdict()
 
 
 def _check_published(warehouse: Warehouse, plan: ProjectionPlan, findings: Findings) -> None:
-    for path in (path for batch in plan.batches for path in batch.files):
+    for path in sorted({path for _, batch in plan.pairs for path in batch.files}):
         if warehouse.size(path) is None:
             findings.add("files", path, "published features are not there: plan again")
 
@@ -57,7 +57,7 @@ def _check_published(warehouse: Warehouse, plan: ProjectionPlan, findings: Findi
 def check_projected(
     warehouse: Warehouse, model: ModelReference, batch: BatchVersion, report: JobReport, findings: Findings
 ) -> None:
-    """Judge one batch's pca_features: its rows, `pca_rows` and `captured`. Holds 16 bytes a row of the batch."""
+    """Judge one batch's pca_features of one model: its rows, `pca_rows` and `captured`. Holds 16 bytes a row of the batch."""
     wanted = {key for path in batch.files for _, key in _keys(read_rows(warehouse, FEATURES, path, _IDENTITY))}
     seen: set[bytes] = set()
     rows = 0
@@ -69,7 +69,7 @@ def check_projected(
                 check_vectors(chunk, "pca_features", model.k, findings)
                 findings.extend("pca_rows", file.path, _unexpected(chunk, wanted, seen))
     findings.extend("pca_rows", f"batch {batch.batch_id}", _without_projection(warehouse, batch, wanted - seen))
-    findings.extend("captured", "report", _captured_faults(batch, report.captured, rows))
+    findings.extend("captured", "report", _captured_faults(model, batch, report.captured, rows))
 
 
 def _keys(chunks: Iterator[Rows]) -> Iterator[tuple[str, bytes]]:
@@ -93,10 +93,12 @@ def _without_projection(warehouse: Warehouse, batch: BatchVersion, lost: set[byt
         yield from (f"{name} of features has no row" for name, key in rows if key in lost)
 
 
-def _captured_faults(batch: BatchVersion, captured: tuple[Captured, ...], rows: int) -> Iterator[str]:
-    found = [one for one in captured if (one.batch_id, one.manifest_digest) == (batch.batch_id, batch.manifest_digest)]
+def _captured_faults(model: ModelReference, batch: BatchVersion, captured: tuple[Captured, ...], rows: int) -> Iterator[str]:
+    wanted = (model.model_id, batch.batch_id, batch.manifest_digest)
+    found = [one for one in captured if (one.model_id, one.batch_id, one.manifest_digest) == wanted]
     if len(found) != 1:
-        yield f"batch {batch.batch_id} of manifest {batch.manifest_digest} is reported {len(found)} times"
+        names = f"model {model.model_id}, batch {batch.batch_id}, manifest {batch.manifest_digest}"
+        yield f"{names}: reported {len(found)} times"
     for one in found:
         is_possible = math.isfinite(one.total) and 0 <= one.kept <= one.total * (1 + _ROUNDING)
         if one.n != rows or not is_possible:

@@ -15,6 +15,7 @@ _TYPES = {
     "int32": pa.int32(),
     "int64": pa.int64(),
     "float64": pa.float64(),
+    "bool": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
     "list<float32>": _list_of(pa.float32()),
     "list<float64>": _list_of(pa.float64()),

@@ -5,7 +5,7 @@ Types are spelled once here in a neutral form; `audit.schemas` makes Arrow schem
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SPARK_TYPES = {
     "string": "STRING",
@@ -131,7 +131,21 @@ PROMOTIONS = Table(
         Column("model_id", "string"),
         Column("predecessor", "string", is_nullable=True),
         Column("reason", "string"),
+        Column("gain", "float64", is_nullable=True),
+        Column("distance", "float64", is_nullable=True),
+        Column("is_held", "bool"),
         Column("promoted_at", "timestamp"),
+    ),
+)
+PINS = Table(
+    "pins",
+    (),
+    (
+        Column("backbone", "string"),
+        Column("sequence", "int64"),
+        Column("model_id", "string"),
+        Column("is_pinned", "bool"),
+        Column("pinned_at", "timestamp"),
     ),
 )
 RUNS = Table(
@@ -184,7 +198,8 @@ CAPTURED = Table(
         Column("batch_id", "string"),
         Column("manifest_digest", "string"),
         Column("captured", "float64", is_nullable=True),
+        Column("total", "float64"),
     ),
 )
 
-TABLES = (FEATURES, QUARANTINE, MOMENTS, PCA_FEATURES, MODELS, PROMOTIONS, RUNS, MODEL_RUNS, CAPTURED)
+TABLES = (FEATURES, QUARANTINE, MOMENTS, PCA_FEATURES, MODELS, PROMOTIONS, PINS, RUNS, MODEL_RUNS, CAPTURED)

@@ -65,11 +65,12 @@ class StagedPartition:
 
 @dataclass(frozen=True)
 class Captured:
-    """How much of one batch's variance a model keeps: kept / total, both sums of squares about the batch's own mean.
+    """How much of one batch's variance one model keeps: kept / total, both sums of squares about the batch's own mean.
 
     `share` is None for a batch without variance (one image, or all alike).
     """
 
+    model_id: str
     batch_id: str
     manifest_digest: str
     n: int
@@ -96,7 +97,7 @@ class JobReport:
         partitions: what was staged, a table partition each.
         counts: listed, featurized, reused, quarantined, missing, network_runs, ...; what the stage counts.
         reasons: quarantined images by reason code.
-        captured: one entry a projected batch (`reduce`, `project`).
+        captured: one entry a projected batch and model (`reduce`, `project`).
         seconds: wall seconds by step of the job.
         network: seconds busy and waiting in the worker tasks, and images a second (`featurize`).
     """
@@ -149,16 +150,28 @@ class BatchVersion:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """The published batch versions that get rows of one model."""
+
+    model: ModelReference
+    batches: tuple[BatchVersion, ...]
+
+
+@dataclass(frozen=True)
 class ProjectionPlan:
-    """The work of one `project` job: which published batch versions get rows of which model.
+    """The work of one `project` job: which published batch versions get rows of which models.
 
     `attempt` rises when staged files of the same plan were lost or damaged, so that they are made anew under another name.
     """
 
     backbone: str
-    model: ModelReference
-    batches: tuple[BatchVersion, ...]
+    projections: tuple[Projection, ...]
     attempt: int = 1
+
+    @property
+    def pairs(self) -> tuple[tuple[ModelReference, BatchVersion], ...]:
+        """Each model with each of its batch versions, in the order of a job's report."""
+        return tuple((one.model, batch) for one in self.projections for batch in one.batches)
 
     @property
     def digest(self) -> str:
@@ -173,8 +186,12 @@ class ProjectionPlan:
     def from_json(cls, text: str | bytes) -> "ProjectionPlan":
         """Return the plan of a text that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        batches = tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in fields["batches"])
-        return cls(**{**fields, "model": ModelReference(**fields["model"]), "batches": batches})
+        return cls(**{**fields, "projections": tuple(_projection(one) for one in fields["projections"])})
+
+
+def _projection(fields: dict[str, Any]) -> Projection:
+    batches = tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in fields["batches"])
+    return Projection(ModelReference(**fields["model"]), batches)
 
 
 @dataclass(frozen=True)

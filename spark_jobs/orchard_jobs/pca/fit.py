@@ -6,6 +6,10 @@ import numpy as np
 
 from orchard_jobs.pca.moments import Floats, Moments, noise_floor
 
+# How many components a model is to have: a whole number of them, or (a float above 0 and below 1) the share of the variance
+# that the least number of them keeps.
+Components = int | float
+
 
 @dataclass(frozen=True, eq=False)
 class Basis:
@@ -71,12 +75,22 @@ class Spectrum:
         tolerance = relative * float(self.eigenvalues[0]) + noise_floor(moments.n, moments.mean)
         return min(int((self.eigenvalues > tolerance).sum()), moments.n - 1)
 
-    def fit(self, k: int) -> Basis | None:
-        """Return the basis of min(k, n - 1, numerical rank, d) components, or None when that is 0.
+    def count(self, wanted: Components) -> int:
+        """Return the number of components that a fit has: the wanted one, or the least that keeps the wanted share.
+
+        Neither is more than min(n - 1, numerical rank, d): where no number of components keeps the share, it is all of them.
+        """
+        if isinstance(wanted, int):
+            return min(wanted, self.rank)
+        kept = np.cumsum(self.eigenvalues[: self.rank])
+        return min(int(np.searchsorted(kept, wanted * self.eigenvalues.sum())) + 1, self.rank)
+
+    def fit(self, wanted: Components) -> Basis | None:
+        """Return the basis of `count(wanted)` components, or None when that is 0.
 
         Components whose eigenvalues are equal to within the rounding are any basis of their common space.
         """
-        k_used = min(k, self.rank)
+        k_used = self.count(wanted)
         if k_used < 1:
             return None
         eigenvalues = self.eigenvalues[:k_used]
@@ -84,35 +98,48 @@ class Spectrum:
         variance = eigenvalues / (self.moments.n - 1)
         return Basis(self.moments.mean, components, variance, eigenvalues / self.moments.total)
 
-    def best_share(self, k: int) -> float:
-        """Return the largest share of the variance that k components can keep (Ky Fan): 1.0 where there is none."""
+    def best_share(self, wanted: Components) -> float:
+        """Return the largest share of the variance that so many components can keep (Ky Fan): 1.0 where there is none."""
         if self.rank == 0:
             return 1.0
-        return float(self.eigenvalues[:k].sum() / self.eigenvalues.sum())
+        return float(self.eigenvalues[: self.count(wanted)].sum() / self.eigenvalues.sum())
 
-    def gain(self, components: Floats, k: int) -> float:
-        """Return the share of variance that a refit with k components would keep beyond `components` [k', d].
+    def gain(self, components: Floats, wanted: Components) -> float:
+        """Return the share of variance that a refit would keep beyond `components` [k', d].
 
-        It is 0.0 where there is no variance, and below zero only if k < k'.
+        It is 0.0 where there is no variance, and below zero only if the refit has fewer components. With a share wanted,
+        the refit keeps that share and little more: the gain says how far the components have fallen below it, and below
+        zero that they keep more than is wanted.
         """
         if self.rank == 0:
             return 0.0
-        return self.best_share(k) - kept_share(self.moments, components)
+        return self.best_share(wanted) - kept_share(self.moments, components)
 
 
-def fit(moments: Moments, k: int) -> Basis | None:
-    """Return the basis of min(k, n - 1, numerical rank, d) components, or None when that is 0 (`Spectrum.fit`)."""
-    return Spectrum.of(moments).fit(k)
+def fit(moments: Moments, wanted: Components) -> Basis | None:
+    """Return the basis of the wanted components, at most the numerical rank, or None when that is 0 (`Spectrum.fit`)."""
+    return Spectrum.of(moments).fit(wanted)
 
 
-def best_share(moments: Moments, k: int) -> float:
-    """Return the largest share of the variance that k components can keep; 1.0 where there is no variance."""
-    return Spectrum.of(moments).best_share(k)
+def best_share(moments: Moments, wanted: Components) -> float:
+    """Return the largest share of the variance that so many components can keep; 1.0 where there is no variance."""
+    return Spectrum.of(moments).best_share(wanted)
 
 
-def gain(moments: Moments, components: Floats, k: int) -> float:
-    """Return `best_share(moments, k) - kept_share(moments, components)`; 0.0 where there is no variance."""
-    return Spectrum.of(moments).gain(components, k)
+def gain(moments: Moments, components: Floats, wanted: Components) -> float:
+    """Return `best_share(moments, wanted) - kept_share(moments, components)`; 0.0 where there is no variance."""
+    return Spectrum.of(moments).gain(components, wanted)
+
+
+def subspace_distance(one: Floats, other: Floats) -> float:
+    """Return the sine of the largest principal angle between the spaces of orthonormal rows [k, d] and [k', d].
+
+    It is |W - W V'V| in the spectral norm, W being the one with fewer rows: 0.0 where the smaller space lies in the larger,
+    1.0 where a direction of the smaller is orthogonal to all of the larger, and the same from either side. It is not the
+    arccos of a singular value, whose rounding hides every angle below 3e-8.
+    """
+    small, large = sorted((one, other), key=len)
+    return min(float(np.linalg.norm(small - (small @ large.T) @ large, 2)), 1.0)
 
 
 def kept_share(moments: Moments, components: Floats) -> float:

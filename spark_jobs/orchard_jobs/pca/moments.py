@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 from typing import Any
 
@@ -77,7 +78,7 @@ class Moments:
 
     def packed(self) -> Floats:
         """Return the upper triangle of the second moment, row by row: float64 [d (d + 1) / 2]."""
-        return self.second_moment[np.triu_indices(self.dimension)]
+        return self.second_moment[_upper_triangle(self.dimension)]
 
     @classmethod
     def unpacked(cls, n: int, mean: NDArray[Any], upper_triangle: NDArray[Any]) -> "Moments":
@@ -90,10 +91,18 @@ class Moments:
         if upper_triangle.shape != (dimension * (dimension + 1) // 2,):
             raise ValueError(f"a triangle of shape {upper_triangle.shape} does not go with a mean of {dimension} values")
         second_moment = np.zeros((dimension, dimension))
-        second_moment[np.triu_indices(dimension)] = upper_triangle
-        lower = np.tril_indices(dimension, -1)
-        second_moment[lower] = second_moment.T[lower]
+        second_moment[_upper_triangle(dimension)] = upper_triangle
+        diagonal = second_moment.diagonal().copy()
+        second_moment += second_moment.T
+        np.fill_diagonal(second_moment, diagonal)
         return cls(n, np.asarray(mean, dtype=np.float64), second_moment)
+
+
+@cache
+def _upper_triangle(dimension: int) -> NDArray[np.bool_]:
+    mask = np.triu(np.ones((dimension, dimension), dtype=np.bool_))
+    mask.flags.writeable = False
+    return mask
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -67,6 +67,6 @@ class VarianceTally:
         along = self.components @ step
         return VarianceTally(self.components, n, mean, total, self.kept + other.kept + weight * float(along @ along))
 
-    def captured(self, batch_id: str, manifest_digest: str) -> Captured:
-        """Return the tally of one batch version as a job reports it."""
-        return Captured(batch_id, manifest_digest, self.n, self.total, self.kept)
+    def captured(self, model_id: str, batch_id: str, manifest_digest: str) -> Captured:
+        """Return the tally of one batch version, with this model's basis, as a job reports it."""
+        return Captured(model_id, batch_id, manifest_digest, self.n, self.total, self.kept)

@@ -1,4 +1,4 @@
-"""project: published features x a model -> pca_features of each planned batch, staged. No image, no network."""
+"""project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,23 +16,23 @@ BATCHES_AT_ONCE = 4
 
 
 def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, work: str) -> JobReport:
-    """Stage the pca_features of every batch of a plan.
+    """Stage the pca_features of every model and batch of a plan.
 
     Args:
         spark: the session.
         warehouse: where the published features lie.
-        plan: the model and the batch versions.
+        plan: the models, each with its batch versions.
         work: the work digest, which names the folders.
 
     Returns:
-        The report, not yet written: one partition and one `captured` a batch, in the plan's order.
+        The report, not yet written: one partition and one `captured` a model and batch, in the plan's order.
     """
     staging = Staging(warehouse, work)
-    basis = read_basis(warehouse, plan.model)
+    bases = {one.model: read_basis(warehouse, one.model) for one in plan.projections}
     with staging.timed("project"), ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:
-        staged = list(pool.map(lambda batch: project_batch(spark, staging, plan.model, basis, batch), plan.batches))
+        staged = list(pool.map(lambda pair: project_batch(spark, staging, pair[0], bases[pair[0]], pair[1]), plan.pairs))
     with staging.timed("captured"):
-        captured = tuple(captured_by(warehouse, basis, batch) for batch in plan.batches)
+        captured = tuple(captured_by(warehouse, model, bases[model], batch) for model, batch in plan.pairs)
     return JobReport(
         work=work,
         stage="project",

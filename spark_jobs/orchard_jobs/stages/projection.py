@@ -45,13 +45,13 @@ def project_batch(
     return staging.write(rows, PCA_FEATURES, partition, _rows_in(staging.warehouse, batch), "image_uri")
 
 
-def captured_by(warehouse: Warehouse, basis: tuple[Matrix, Matrix], batch: BatchVersion) -> Captured:
-    """Return how much of a batch's variance a basis keeps, streaming over its features."""
+def captured_by(warehouse: Warehouse, model: ModelReference, basis: tuple[Matrix, Matrix], batch: BatchVersion) -> Captured:
+    """Return how much of a batch's variance a model keeps, streaming over its features."""
     tally = VarianceTally.empty(*basis)
     for path in batch.files:
         for rows in pq.ParquetFile(warehouse.open(path)).iter_batches(_ROWS_PER_BATCH, columns=["features"]):
             tally = tally.add(vectors(rows.column(0)))
-    return tally.captured(batch.batch_id, batch.manifest_digest)
+    return tally.captured(model.model_id, batch.batch_id, batch.manifest_digest)
 
 
 def _rows_in(warehouse: Warehouse, batch: BatchVersion) -> int:

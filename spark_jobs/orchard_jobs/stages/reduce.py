@@ -37,7 +37,7 @@ def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: 
     with staging.timed("project"):
         staged = project_batch(spark, staging, head.model, basis, batch)
     with staging.timed("captured"):
-        captured = captured_by(warehouse, basis, batch)
+        captured = captured_by(warehouse, head.model, basis, batch)
     return JobReport(
         work=work,
         stage="reduce",

@@ -91,7 +91,7 @@ def test_a_small_gain_keeps_the_model_and_projects_what_it_lacks(tables: Tables,
     decided = run_model(tables, patient, "second")
     assert decided.action == "keep"
     assert decided.projection is not None
-    assert [batch.batch_id for batch in decided.projection.batches] == [DAYS[1]]
+    assert [batch.batch_id for _, batch in decided.projection.pairs] == [DAYS[1]]
     assert decided.gain is not None
     assert 0 < decided.gain < 1
     assert current_promotion(tables, settings.backbone.id) == first
@@ -123,8 +123,9 @@ def test_a_large_gain_fits_again_and_projects_every_batch(tables: Tables, settin
     decided = run_model(tables, replace(settings, refit_gain=0.001), "second")
     assert decided.action == "fit"
     assert decided.projection is not None
-    assert [batch.batch_id for batch in decided.projection.batches] == DAYS
-    shares = captured_shares(tables, decided.projection.model.model_id)
+    assert [batch.batch_id for _, batch in decided.projection.pairs] == DAYS
+    assert decided.model_id is not None
+    shares = captured_shares(tables, decided.model_id)
     assert {batch_id for batch_id, _ in shares} == set(DAYS)
     assert all(share is not None and 0 < share < 1 for share in shares.values())
 
@@ -216,7 +217,7 @@ def test_cached_moments_and_features_give_one_model(tables: Tables, settings: Se
     first, second = plan_model(tables, settings), plan_model(tables, settings)
     assert first == second
     assert first.projection is not None
-    assert Warehouse(tables.warehouse.uri).size(first.projection.model.path)
+    assert Warehouse(tables.warehouse.uri).size(first.projection.projections[0].model.path)
 
 
 def test_an_old_run_that_is_published_again_promotes_nothing(tables: Tables, settings: Settings) -> None:
@@ -234,7 +235,7 @@ def test_an_old_run_that_is_published_again_promotes_nothing(tables: Tables, set
     assert rows(tables, PROMOTIONS) == before
     current = current_promotion(tables, settings.backbone.id)
     assert current is not None
-    assert (current.sequence, current.model_id) != (1, old.projection.model.model_id)
+    assert (current.sequence, current.model_id) != (1, old.model_id)
 
 
 def test_a_clock_that_steps_back_hides_no_decision(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,12 @@ def test_the_defaults_are_whole() -> None:
         ("ENGINE", "torch", "onnx, tensorflow"),
         ("WEIGHTS_FILE", "/x.h5", "come together"),
         ("PIXEL_LIMIT", "0", "not above 0"),
+        *(
+            ("COMPONENTS", value, "neither a whole number above 0")
+            for value in ("0", "-3", "1.0", "2.5", "0.0", "nan", "inf", "all")
+        ),
+        ("MODEL_RETENTION_DAYS", "-1", "not between 0"),
+        ("MODEL_RETENTION_DAYS", "nan", "not between 0"),
         ("PIXEL_LIMIT", "many", "invalid literal"),
         ("MAX_QUARANTINED_SHARE", "2", "not between 0 and 1"),
         ("WAREHOUSE", "/data/or#chard", "holds #"),
@@ -53,6 +59,12 @@ def test_resnet50_takes_a_file_with_its_digest() -> None:
     other = Settings.from_environment({**MINIMAL, "ORCHARD_BACKBONE": "resnet50"}).backbone
     assert one.id == moved.id != other.id
     assert one.dimension == 2048
+
+
+@pytest.mark.parametrize(("text", "value"), [("100", 100), ("1", 1), ("0.95", 0.95), ("1e-3", 0.001)])
+def test_components_are_a_number_or_a_share(text: str, value: float) -> None:
+    found = Settings.from_environment({**MINIMAL, "ORCHARD_COMPONENTS": text}).components
+    assert (found, type(found)) == (value, type(value))
 
 
 def test_the_engine_is_part_of_the_backbone() -> None:

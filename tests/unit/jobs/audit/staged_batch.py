@@ -124,7 +124,7 @@ class StagedBatch:
         staged = [self._stage(warehouse, table, partition, rows) for table, rows in self._tables()]
         base = JobReport("w1", "featurize", self.head.digest, BACKBONE.id, "0.1.0", "app-1", tuple(staged), self.counts)
         pca = self._stage(warehouse, PCA_FEATURES, (MODEL.model_id, BATCH_ID), self.pca)
-        captured = self.captured(Captured(BATCH_ID, self.head.digest, len(self.pca), 10.0, 9.0))
+        captured = self.captured(Captured(MODEL.model_id, BATCH_ID, self.head.digest, len(self.pca), 10.0, 9.0))
         return warehouse, base, replace(base, stage="reduce", partitions=(pca,), counts={}, captured=captured)
 
     def _tables(self) -> list[tuple[Table, list[Row]]]:

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
-from orchard_jobs.pca.fit import Basis, Spectrum, best_share, fit, gain, kept_share
+from hypothesis import given
+from hypothesis import settings as run_settings
+from hypothesis import strategies as st
+from orchard_jobs.pca.fit import Basis, Spectrum, best_share, fit, gain, kept_share, subspace_distance
 from orchard_jobs.pca.moments import Moments, merge_all
 from sklearn.decomposition import PCA
 
@@ -19,11 +22,6 @@ def fitted(rows: np.ndarray, k: int) -> Basis:
     basis = fit(Moments.of(rows), k)
     assert basis is not None
     return basis
-
-
-def subspace_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """|W - V V'W|: arccos of principal angles would floor at 3e-8."""
-    return float(np.linalg.norm(one - one @ other.T @ other))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -141,3 +139,56 @@ def test_moments_that_hold_nan_are_refused() -> None:
     rows[2, 3] = np.nan
     with pytest.raises(ValueError, match="of 5 rows holds NaN"):
         fit(Moments.of(rows), 2)
+
+
+@given(share=st.floats(0.01, 0.999999), seed=st.integers(0, 99))
+@run_settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_share_takes_the_least_components_that_keep_it(share: float, seed: int) -> None:
+    moments = Moments.of(rows_of(60, seed))
+    basis = fit(moments, share)
+    assert basis is not None
+    assert kept_share(moments, basis.components) >= share - 1e-12
+    assert kept_share(moments, basis.components[:-1]) < share + 1e-12
+
+
+def test_a_share_that_no_components_keep_takes_all_of_them() -> None:
+    rows = np.repeat(rows_of(10), 2, axis=0)
+    basis = fit(Moments.of(rows), 1 - 1e-16)
+    assert basis is not None
+    assert basis.k_used == 9
+    assert fit(Moments.of(rows_of(1)), 0.5) is None
+
+
+def test_the_gain_of_a_share_is_what_is_lacking_of_it() -> None:
+    moments = Moments.of(rows_of())
+    refit = fit(moments, 0.9)
+    assert refit is not None
+    assert gain(moments, refit.components, 0.9) == pytest.approx(0.0, abs=1e-14)
+    poor = refit.components[:-2]
+    assert gain(moments, poor, 0.9) == pytest.approx(kept_share(moments, refit.components) - kept_share(moments, poor), rel=1e-9)
+    assert gain(moments, refit.components, 0.5) < 0
+
+
+def rotated(angles: list[float], dimension: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Return two bases that stand at these principal angles, each turned within its space."""
+    random, k = np.random.default_rng(5), len(angles)
+    space, _ = np.linalg.qr(random.normal(size=(dimension, dimension)))
+    one = space[:k]
+    other = np.cos(angles)[:, np.newaxis] * one + np.sin(angles)[:, np.newaxis] * space[k : 2 * k]
+    turns = [np.linalg.qr(random.normal(size=(k, k)))[0] for _ in range(2)]
+    return turns[0] @ one, turns[1] @ other
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-12, 1e-9, 1e-4, 0.7, np.pi / 2])
+def test_the_distance_is_the_sine_of_the_largest_angle(largest: float) -> None:
+    one, other = rotated([0.0, largest / 3, largest])
+    assert subspace_distance(one, other) == pytest.approx(np.sin(largest), rel=1e-3, abs=1e-14)
+    assert subspace_distance(other, one) == pytest.approx(np.sin(largest), rel=1e-3, abs=1e-14)
+
+
+def test_a_smaller_space_is_compared_with_its_like_in_the_larger() -> None:
+    one, other = rotated([0.1, 0.2, 0.3])
+    assert subspace_distance(one[:2], one) == pytest.approx(0.0, abs=1e-15)
+    angle = subspace_distance(other[:1], one)
+    assert angle == subspace_distance(one, other[:1]) <= subspace_distance(one, other) + 1e-15
+    assert angle == pytest.approx(np.sqrt(1 - np.square(other[:1] @ one.T).sum()), rel=1e-9)

@@ -2,6 +2,8 @@
 
 import weakref
 from collections.abc import Iterator
+from functools import cache, reduce
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -74,6 +76,45 @@ def test_batches_merged_in_any_order_agree_with_one_pass(sizes: list[int], mean:
     assert merged.n == once.n
     assert relative_error(merged.second_moment, once.second_moment) < 1e-12
     np.testing.assert_allclose(merged.mean, once.mean, rtol=1e-12, atol=1e-12)
+
+
+def merged_along(tree: Any, leaves: list[Moments]) -> Moments:
+    """Merge leaves in the shape of a nested list of their indices."""
+    return reduce(merge, (merged_along(part, leaves) if isinstance(part, list) else leaves[part] for part in tree))
+
+
+def shapes(count: int) -> st.SearchStrategy[list[object]]:
+    """Every order of the leaves, cut into nested groups anywhere."""
+
+    def grow(order: list[int]) -> st.SearchStrategy[list[object]]:
+        if len(order) < 3:
+            return st.just(list(order))
+        cut = st.integers(1, len(order) - 1)
+        return cut.flatmap(lambda at: st.tuples(grow(order[:at]), grow(order[at:])).map(list))
+
+    return st.permutations(range(count)).flatmap(grow)
+
+
+@given(tree=shapes(7), mean=st.sampled_from([0.0, 1.0, 1e3]), seed=st.integers(0, 9))
+@settings(max_examples=80, deadline=None, derandomize=True)
+def test_a_tree_of_merges_of_any_shape_agrees_with_fifty_digits(tree: list[object], mean: float, seed: int) -> None:
+    rows = rows_of(42, 3, mean, seed)
+    leaves = [Moments.of(part) for part in np.split(rows, np.cumsum([1, 2, 12, 3, 9, 5]))]
+    found, (exact_mean, exact_second) = merged_along(tree, leaves), cached_reference(mean, seed)
+    assert found.n == 42
+    assert relative_error(found.second_moment, exact_second) < 1e-12
+    np.testing.assert_allclose(found.mean, exact_mean, rtol=1e-13, atol=1e-14)
+
+
+@cache
+def cached_reference(mean: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return reference(rows_of(42, 3, mean, seed))
+
+
+def test_moments_of_a_mean_a_million_times_the_spread_keep_ten_digits() -> None:
+    rows = rows_of(90, 4, 1e6)
+    merged = merge_all(Moments.of(part) for part in np.array_split(rows, 13))
+    assert relative_error(merged.second_moment, reference(rows)[1]) < 1e-10
 
 
 def test_empty_moments_are_neutral_whatever_their_dimension() -> None:

@@ -57,14 +57,14 @@ def test_chunks_and_merges_in_any_grouping_agree_with_one_pass(cuts: list[int], 
 
 def test_the_tally_becomes_what_a_job_reports() -> None:
     basis = basis_of(rows_of(300))
-    captured = tally_of(basis, rows_of(50)).captured("2026-01-05", "d" * 64)
-    assert (captured.batch_id, captured.manifest_digest, captured.n) == ("2026-01-05", "d" * 64, 50)
+    captured = tally_of(basis, rows_of(50)).captured("pca-1", "2026-01-05", "d" * 64)
+    assert (captured.model_id, captured.batch_id, captured.manifest_digest, captured.n) == ("pca-1", "2026-01-05", "d" * 64, 50)
     assert captured.share is not None
     assert 0.9 < captured.share < 1
 
 
 def test_a_whole_basis_keeps_everything() -> None:
-    share = tally_of(basis_of(rows_of(300), 10), rows_of(50)).captured("b", "m").share
+    share = tally_of(basis_of(rows_of(300), 10), rows_of(50)).captured("pca-1", "b", "m").share
     assert share == pytest.approx(1.0, abs=1e-12)
 
 
@@ -73,4 +73,4 @@ def test_rows_all_alike_have_no_share(n: int) -> None:
     alike = np.full((n, 10), 1e5 / 3)
     tally = tally_of(basis_of(rows_of(30)), alike[: n // 3], alike[n // 3 :])
     assert tally.n == n
-    assert tally.captured("b", "m").share is None
+    assert tally.captured("pca-1", "b", "m").share is None

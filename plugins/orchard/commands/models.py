@@ -1,0 +1,129 @@
+"""`orchard models`: the PCA models of the current backbone, and what a person chooses of them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import accumulate
+from typing import Any
+
+from orchard.choices import pin, promote, release, unpin
+from orchard.console import format_table
+from orchard.models import current_promotion, known_model
+from orchard.settings import Settings
+from orchard.summaries import ModelSummary, list_models
+from orchard.tables import Tables
+
+NAME = "models"
+HELP = "list the PCA models; promote, release, pin or unpin one"
+_BAR_CELLS = 40
+_BARS = 20
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+_CHANGES: dict[str, tuple[Callable[[Tables, Settings, str], bool], str, str, str]] = {
+    "promote": (
+        promote,
+        "make a model the current one and hold it: no refit until `release`",
+        "is current and held",
+        "was so before",
+    ),
+    "pin": (pin, "keep a model alive: every batch is projected with it, too", "is pinned", "was so before"),
+    "unpin": (unpin, "project no batch with a model any more, unless it is current", "is not pinned", "was not before"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the actions; without one the models are listed."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    listing = actions.add_parser("list", help="list the models (the default)")
+    listing.add_argument("--scree", metavar="ID", help="draw the spectrum of this model instead of the current one's")
+    for name, (_, text, _, _) in _CHANGES.items():
+        actions.add_parser(name, help=text, description=text).add_argument(
+            "id", metavar="ID", help="its id, or a beginning of it"
+        )
+    actions.add_parser("release", help="let pca_model refit again where that gains enough")
+    for action in actions.choices.values():
+        # Suppressed, since a subparser's default would overwrite what the parser before it has read.
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """List or change; 0 also where nothing was left to do."""
+    if arguments.action in (None, "list"):
+        return _list(arguments, settings, tables)
+    if arguments.action == "release":
+        is_changed, words, before = release(tables, settings), "is not held", "was not before"
+        promotion = current_promotion(tables, settings.backbone.id)
+        model_id = promotion.model_id if promotion else ""
+    else:
+        change, _, words, before = _CHANGES[arguments.action]
+        model_id = known_model(tables, settings.backbone.id, arguments.id)
+        is_changed = change(tables, settings, model_id)
+    if arguments.json:
+        print(json.dumps({"model_id": model_id, "action": arguments.action, "is_changed": is_changed}))
+    else:
+        print(f"{model_id} {words}" + ("" if is_changed else f", and {before}: nothing to do"))
+    return 0
+
+
+def _list(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    backbone = settings.backbone.id
+    models = list_models(tables, backbone)
+    if arguments.json:
+        print(json.dumps({"backbone": backbone, "models": [_as_json(model) for model in models]}))
+        return 0
+    if not models:
+        print(f"{backbone} has no model yet: pca_model fits one once images are published")
+        return 0
+    print(format_table(("model", "k", "n", "batches", "created", "captured", "gain", "distance", ""), list(map(_row, models))))
+    wanted = known_model(tables, backbone, arguments.scree) if getattr(arguments, "scree", None) else None
+    for model in models:
+        if model.model_id == wanted or (wanted is None and model.is_current):
+            print("\n" + format_scree(model.model_id, model.explained_variance_ratio, sys.stdout.encoding))
+    return 0
+
+
+def format_scree(title: str, ratios: Sequence[float], encoding: str | None = "utf-8") -> str:
+    """Return a bar a component, its share of the variance, and the share of all up to it: at most 80 columns, no colour.
+
+    The first 20 have bars, the others one line together. Bars are of `#` where the encoding has no block elements.
+    """
+    lines = [f"{title}: share of the variance by component, and together"]
+    together = list(accumulate(ratios))
+    for number, (ratio, sum_so_far) in enumerate(zip(ratios[:_BARS], together, strict=False), 1):
+        lines.append(f"{number:>8}  {_bar(ratio / ratios[0], encoding):<{_BAR_CELLS}}  {ratio:7.2%}  {sum_so_far:7.2%}")
+    if len(ratios) > _BARS:
+        rest, numbers = sum(ratios[_BARS:]), f"{_BARS + 1}-{len(ratios)}"
+        lines.append(f"{numbers:>8}  {'(without bars)':<{_BAR_CELLS}}  {rest:7.2%}  {together[-1]:7.2%}")
+    return "\n".join(lines)
+
+
+def _bar(part: float, encoding: str | None) -> str:
+    eighths = round(part * _BAR_CELLS * 8)
+    whole, rest = divmod(eighths, 8)
+    bar = _EIGHTHS[8] * whole + (_EIGHTHS[rest] if rest else "")
+    try:
+        bar.encode(encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#" * round(part * _BAR_CELLS)
+    return bar
+
+
+def _row(model: ModelSummary) -> tuple[str, ...]:
+    return (
+        model.model_id,
+        str(model.k),
+        str(model.n),
+        str(model.batches),
+        f"{model.created_at:%Y-%m-%d}",
+        "-" if model.captured is None else f"{model.captured:.1%}",
+        "-" if model.gain is None else f"{model.gain:.4f}",
+        "-" if model.distance is None else f"{model.distance:.4f}",
+        ", ".join(word for word in ("current", "held", "pinned") if getattr(model, f"is_{word}")),
+    )
+
+
+def _as_json(model: ModelSummary) -> dict[str, Any]:
+    return asdict(model) | {"created_at": model.created_at.isoformat()}

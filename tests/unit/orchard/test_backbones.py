@@ -1,0 +1,132 @@
+"""A change of backbone begins a line of its own; the old one stays readable until it is retired."""
+
+from dataclasses import replace
+
+import pytest
+from fake_jobs import BROKEN
+from flow import rows, run_batch, run_model
+from orchard.backbones import BackboneRows, backbones, retire_backbone
+from orchard.models import captured_shares, current_promotion
+from orchard.refit import pending_work
+from orchard.settings import Settings
+from orchard.tables import Tables, number_in
+from orchard.versions import key_of
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS
+from orchard_jobs.errors import ConfigurationError
+from test_publish import killed_after
+from test_refit import DAYS, bucket_of
+
+BUCKETS = {
+    DAYS[0]: bucket_of(DAYS[0]),
+    DAYS[1]: bucket_of(DAYS[1]) | {f"images/{DAYS[1]}/apple/broken.jpg": BROKEN},
+    DAYS[2]: {f"images/{DAYS[2]}/apple/broken.jpg": BROKEN},
+}
+ROWS = (FEATURES, QUARANTINE, RUNS, PCA_FEATURES)
+CALLS = 11  # of Tables.commit in one retirement: captured, then each table twice
+
+
+def publish(tables: Tables, settings: Settings) -> str:
+    """Publish every batch with the current backbone, and its model; return the model's id."""
+    for day, bucket in BUCKETS.items():
+        run_batch(tables, settings, day, bucket)
+    run_model(tables, settings, settings.backbone.id)
+    promotion = current_promotion(tables, settings.backbone.id)
+    assert promotion is not None
+    return promotion.model_id
+
+
+def switch(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
+    monkeypatch.setattr(Settings, "backbone", property(lambda self: backbone))
+
+
+def of(tables: Tables, backbone: str, model_id: str) -> list[list[dict[str, object]]]:
+    """Return the rows of a backbone and its model in each table, without those that tell one run from another."""
+    ignored = ("published_at", "features_version", "quarantine_version", "pca_version", "manifest_digest", "computed_in")
+    return [
+        [row for row in rows(tables, table, *ignored) if row.get("backbone") == backbone or row.get("model_id") == model_id]
+        for table in ROWS
+    ]
+
+
+@pytest.fixture
+def two(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Two backbones' models; the second backbone is current."""
+    old = publish(tables, settings)
+    switch(monkeypatch, replace(backbone, engine="tensorflow"))
+    return old, publish(tables, settings)
+
+
+def test_both_lines_stand_beside_each_other(tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]) -> None:
+    expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24}
+    assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, settings.backbone.id)))
+    assert two[0] != two[1]
+    assert pending_work(tables, settings) is None
+
+
+def test_the_current_backbone_and_an_unknown_one_are_refused(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+) -> None:
+    before = [rows(tables, table) for table in ROWS]
+    with pytest.raises(ConfigurationError, match="is the current backbone"):
+        retire_backbone(tables, settings, settings.backbone.id)
+    with pytest.raises(ConfigurationError, match=f"no table has rows of backbone 'lite'.*{backbone.id}"):
+        retire_backbone(tables, settings, "lite")
+    assert [rows(tables, table) for table in ROWS] == before
+
+
+def assert_retired(tables: Tables, settings: Settings, backbone: str, two: tuple[str, str]) -> None:
+    assert [one.backbone for one in backbones(tables)] == [settings.backbone.id]
+    assert of(tables, backbone, two[0]) == [[], [], [], []]
+    for table, scope in ((FEATURES, backbone), (QUARANTINE, backbone), (RUNS, backbone), (PCA_FEATURES, two[0])):
+        held = [number_in(tables.load(table), key_of(scope, day)) for day in BUCKETS]
+        assert held == [0, 0, 0], table.name
+    assert {row["backbone"] for row in tables.rows(MODELS)} == {backbone, settings.backbone.id}
+
+
+def test_a_retired_backbone_leaves_the_other_as_it_is(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+) -> None:
+    before = of(tables, settings.backbone.id, two[1])
+    retire_backbone(tables, settings, backbone.id)
+    assert_retired(tables, settings, backbone.id, two)
+    assert of(tables, settings.backbone.id, two[1]) == before
+    assert pending_work(tables, settings) is None
+
+
+@pytest.mark.parametrize("commits", range(CALLS))
+def test_a_retirement_that_was_cut_off_is_finished_by_the_next(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    with killed_after(commits, monkeypatch):
+        retire_backbone(tables, settings, backbone.id)
+    if commits > 6:
+        assert list(tables.rows(RUNS, backbone=backbone.id)) == []
+    else:
+        assert [len(rows) for rows in of(tables, backbone.id, two[0])] == [24, 2, 3, 24]
+    assert backbone.id in [one.backbone for one in backbones(tables)]
+    retire_backbone(tables, settings, backbone.id)
+    assert_retired(tables, settings, backbone.id, two)
+
+
+@pytest.mark.parametrize("commits", range(CALLS + 1))
+def test_a_backbone_that_comes_back_is_computed_anew_and_alike(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    switch(monkeypatch, replace(backbone, engine="tensorflow"))
+    before = of(tables, backbone.id, two[0])[:2]
+    if commits < CALLS:
+        with killed_after(commits, monkeypatch):
+            retire_backbone(tables, settings, backbone.id)
+    else:
+        retire_backbone(tables, settings, backbone.id)
+    switch(monkeypatch, backbone)
+    model_id = publish(tables, settings)
+    assert of(tables, backbone.id, model_id)[:2] == before
+    assert {row["batch_id"] for row in tables.rows(RUNS, backbone=backbone.id)} == set(BUCKETS)
+    assert {row["image_uri"] for row in tables.rows(PCA_FEATURES, model_id=model_id)} == {
+        row["image_uri"] for row in tables.rows(FEATURES, backbone=backbone.id)
+    }
+    assert {batch_id for batch_id, _ in captured_shares(tables, model_id)} == set(BUCKETS)
+    assert len({(row["model_id"], row["batch_id"]) for row in tables.rows(CAPTURED)}) >= 6
+    assert pending_work(tables, settings) is None
