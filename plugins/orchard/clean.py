@@ -16,6 +16,7 @@ from orchard_jobs.contract.columns import MODELS, TABLES
 from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, retired_path
 from orchard_jobs.storage import StoredFile
 
+from orchard.retention import expired_models, retire_models
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard.work_files import WorkFiles, look, named_by_tables, replaced_lately
@@ -55,11 +56,14 @@ class Total:
 
 
 def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Total, ...]:
-    """Remove what nothing needs any more; return how much of each kind.
+    """Take the rows of expired models out, and remove what nothing needs any more; return how much of each kind.
+
+    The rows' files are replaced ones from then on, and go one retention later.
 
     Raises:
         JobError: a table is not there; nothing is removed then.
     """
+    retire_models(tables, expired_models(tables, settings, now))
     removals = plan_cleaning(tables, settings, now, retention)
     remove(tables, removals, retention)
     return totals(removals)
@@ -117,7 +121,7 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
     for digest, plan in seen.plans.items():
         path = f"{PLANS}/{digest}.json"
         if digest not in seen.open_inputs:
-            yield Removal("plan", path, seen.files[path].size_bytes, (plan.model.path,))
+            yield Removal("plan", path, seen.files[path].size_bytes, tuple(one.model.path for one in plan.projections))
 
 
 def _stays(

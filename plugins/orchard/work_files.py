@@ -96,8 +96,9 @@ class WorkFiles:
                 yield head.model.path
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
-            yield from (plan.model.path, network_path(plan.backbone))
-            yield from (path for batch in plan.batches for path in batch.files)
+            yield network_path(plan.backbone)
+            yield from (one.model.path for one in plan.projections)
+            yield from (path for _, batch in plan.pairs for path in batch.files)
         for work in self.used_reports:
             yield from self.named_by_report(work)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from orchard.clean import clean, plan_cleaning, totals
 from orchard.console import format_bytes, format_table
+from orchard.retention import expired_models
 from orchard.settings import Settings
 from orchard.tables import Tables
 
@@ -30,12 +31,20 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     """Show or remove; 0 in both cases."""
     days = settings.retention_days if arguments.older_than is None else arguments.older_than
     retention, now = timedelta(days=days), datetime.now(UTC)
+    expired = expired_models(tables, settings, now)
     removals = () if arguments.yes else plan_cleaning(tables, settings, now, retention)
     found = clean(tables, settings, now, retention) if arguments.yes else totals(removals)
     if arguments.json:
-        answer = {"is_removed": arguments.yes, "older_than_days": days, "totals": [asdict(total) for total in found]}
+        answer = {
+            "is_removed": arguments.yes,
+            "older_than_days": days,
+            "totals": [asdict(total) for total in found],
+            "models": expired,
+        }
         print(json.dumps(answer | {"files": [removal.path for removal in removals]}))
         return 0
+    for model_id in expired:
+        print(f"model {model_id}: its rows {'went' if arguments.yes else 'go'} out of pca_features")
     if not found:
         print(f"nothing to remove: all that is older than {days:g} days is needed")
         return 0

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from fake_jobs import BROKEN, FakeJobs
 from flow import plan, rows, run_batch, run_model, stage_and_publish
+from orchard import clean as cleaning
 from orchard.clean import KINDS, Removal, plan_cleaning, remove
+from orchard.models import current_promotion
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import pending_work, plan_model, publish_model
 from orchard.settings import Settings
@@ -226,7 +228,7 @@ def test_a_model_that_a_task_is_publishing_outlives_its_plan(used: Tables, setti
     clean(used, settings)
     assert len(rows(used, MODELS)) == 3
     assert pending_work(used, replace(settings, components=1)) is None
-    assert {row["model_id"] for row in used.rows(PCA_FEATURES)} >= {decided.projection.model.model_id}
+    assert {row["model_id"] for row in used.rows(PCA_FEATURES)} >= {decided.projection.projections[0].model.model_id}
 
 
 def test_a_model_that_nobody_published_goes(used: Tables, settings: Settings) -> None:
@@ -235,7 +237,7 @@ def test_a_model_that_nobody_published_goes(used: Tables, settings: Settings) ->
     for _ in range(2):
         age(used)
         clean(used, settings)
-    assert used.warehouse.size(decided.projection.model.path) is None
+    assert used.warehouse.size(decided.projection.projections[0].model.path) is None
     assert run_model(used, replace(settings, components=1), "again").action == "fit"
 
 
@@ -335,3 +337,18 @@ def test_where_a_table_is_not_there_nothing_is_judged(used: Tables, settings: Se
     with pytest.raises(JobError, match="is no table"):
         clean(used, settings, timedelta(0))
     assert stored(used) == before
+
+
+def test_rows_of_an_expired_model_go_and_then_their_files(used: Tables, settings: Settings) -> None:
+    both = {row["model_id"] for row in used.rows(PCA_FEATURES)}
+    promotion = current_promotion(used, settings.backbone.id)
+    assert promotion is not None
+    assert len(both) == 2
+    cleaning.clean(used, replace(settings, model_retention_days=0), datetime.now(UTC), WEEK)
+    assert {row["model_id"] for row in used.rows(PCA_FEATURES)} == {promotion.model_id}
+    for _ in range(2):
+        age(used)
+        clean(used, settings)
+    assert {path.split("/")[1] for path in stored(used) if path.startswith("pca_features/model_id=")} == {
+        f"model_id={promotion.model_id}"
+    }
