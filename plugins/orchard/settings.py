@@ -155,6 +155,12 @@ class Settings:
     grace_seconds: float = _variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", _seconds)
     wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", _seconds)
     poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two listings while waiting", _seconds)
+    retention_days: float = _variable(
+        "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", _days
+    )
+    clean_schedule: str = _variable(
+        "CLEAN_SCHEDULE", "0 3 * * 0", "cron of `clean_warehouse`; `none`: runs are only started by hand", _schedule
+    )
     max_active_runs: int = _variable("MAX_ACTIVE_RUNS", "4", "runs of `image_batches` at once", _positive)
     retries: int = _variable("RETRIES", "2", "retries of a task that can be retried", _count)
     retry_seconds: float = _variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", _seconds)

@@ -5,10 +5,12 @@ stands above it, in `tables`.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -79,6 +81,12 @@ class TableLog(Protocol):
 
         Raises:
             ConflictError: the commit was refused because of another one.
+        """
+
+    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
+        """Return the files, relative to the warehouse, that a commit took out of the table at least so long ago.
+
+        The log forgets such files after a time of its own; they are then like files that it never named.
         """
 
 
@@ -188,6 +196,12 @@ class DeltaLog:
             )
         except CommitFailedError as error:
             raise ConflictError(str(error)) from error
+
+    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
+        """Return the files that a commit took out of the table at least so long ago, by the log's own times of removal."""
+        hours = math.ceil(for_at_least.total_seconds() / 3600)
+        delta = DeltaTable(self._uri(table), storage_options=_storage_options())
+        return frozenset(f"{table.name}/{path}" for path in delta.vacuum(hours, dry_run=True, enforce_retention_duration=False))
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)

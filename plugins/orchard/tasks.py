@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from orchard_jobs.errors import JobError
 
 from orchard import batches, lineage, refit
 from orchard import publish as publishing
+from orchard.clean import clean
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
 from orchard.listing import list_batch
@@ -177,3 +178,15 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
     decided = context["ti"].xcom_pull(task_ids="plan_model", key="decided")
     with airflow_outcomes():
         refit.publish_model(tables(), _model_plan(plan, decided), _required_report(plan, "project"), context["dag_run"].run_id)
+
+
+@task
+def clean_warehouse() -> None:
+    """Remove the files that nothing needs any more and that are older than the retention."""
+    with airflow_outcomes():
+        tables().create_all()
+        removed = clean(tables(), settings(), datetime.now(UTC), timedelta(days=settings().retention_days))
+    for total in removed:
+        log.info("removed kind=%s files=%s bytes=%s", total.kind, total.files, total.size_bytes)
+    if not removed:
+        raise AirflowSkipException(f"nothing that nothing needs is older than {settings().retention_days} days")

@@ -50,6 +50,7 @@ def main() -> int:
 
 
 def _run(layout: Layout) -> int:
+    from orchard_sandbox.command import write_command
     from orchard_sandbox.following import IMAGE_BATCHES, PCA_MODEL, Follower
     from orchard_sandbox.screen import format_table
     from orchard_sandbox.supervisor import Supervisor
@@ -62,6 +63,7 @@ def _run(layout: Layout) -> int:
         state, api = supervisor.start((IMAGE_BATCHES, PCA_MODEL))
         # Readers of an s3: warehouse in this process need what the stack's processes have.
         os.environ.update({name: value for name, value in supervisor.environment.items() if name.startswith("AWS_")})
+        write_command(layout, supervisor.environment)
         _upload_batches(state.s3_address, batches)
         follower = Follower(api, supervisor.environment, supervisor.check)
         run_ids = follower.start([batch.name for batch in batches])
@@ -175,6 +177,8 @@ def _print_addresses(layout: Layout, warehouse: str, api_address: str) -> None:
     python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     table = f'DeltaTable("{warehouse.removeprefix("file://")}/features")'
     print(f"read:   {python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
+    command = layout.command.relative_to(ROOT) if layout.command.is_relative_to(ROOT) else layout.command
+    print(f"ask:    {command} status   ({command} --help: embed images, export tables, clean up, ...)")
     _print_login(layout, api_address)
 
 

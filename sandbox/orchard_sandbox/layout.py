@@ -73,6 +73,11 @@ class Layout:
         return self.home / "lock"
 
     @property
+    def command(self) -> Path:
+        """The script that runs `orchard` on this stack."""
+        return self.home / "orchard"
+
+    @property
     def samples(self) -> Path:
         """The drawn images."""
         return self.home / "samples"

@@ -1,6 +1,6 @@
-"""Command line of the jobs: `orchard-jobs featurize|reduce|project|prepare`, and `archive-classes`. The same on every target.
+"""Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `archive-classes`. The same anywhere.
 
-Exit status: 0 done (or done before), 1 a job fault that a retry may mend, 2 a fault of configuration.
+Exit status: 0 done (or done before), 1 a job fault that a retry may mend (`embed`: or a bad image), 2 a fault of configuration.
 """
 
 import argparse
@@ -10,15 +10,19 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobReport, ProjectionPlan
 from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
-from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, OrchardError
 from orchard_jobs.storage import Warehouse
+
+if TYPE_CHECKING:
+    from orchard_jobs.embedding import Embedder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         warehouse = Warehouse.at(arguments.warehouse)
         if arguments.command == "prepare":
             return _prepare(warehouse, arguments.backbone)
+        if arguments.command == "embed":
+            return _embed(warehouse, arguments)
         return _run_stage(warehouse, arguments.command, arguments.input_digest)
     except OrchardError as error:
         traceback.print_exc()
@@ -54,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
+    embed = commands.add_parser("embed", help="print the features and pca_features of image files as JSON lines")
+    embed.add_argument("--warehouse", required=True, help="URI of the warehouse")
+    embed.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
+    embed.add_argument("--model", help="the model's reference as JSON; without it there are no pca_features")
+    embed.add_argument("--pixel-limit", type=int, required=True, help="width x height above which an image is rejected")
+    embed.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     commands.add_parser("rehearse", help="run the stages' Spark operations once on made-up rows")
     archive = commands.add_parser("archive-classes", help="rehearse, and archive the JVM's classes so that jobs start faster")
     archive.add_argument("file", help="the archive to write; ORCHARD_CLASS_ARCHIVE names it to the launcher")
@@ -86,6 +98,38 @@ def _prepare(warehouse: Warehouse, definition: str) -> int:
 
     prepare_network(Backbone(**json.loads(definition)), warehouse)
     return 0
+
+
+def _embed(warehouse: Warehouse, arguments: argparse.Namespace) -> int:
+    """Print a JSON line a file, at once when it is done; 1 when a file could not be read or is a bad image."""
+    from orchard_jobs.embedding import Embedder
+
+    model = ModelReference(**json.loads(arguments.model)) if arguments.model else None
+    embedder = Embedder.load(warehouse, Backbone(**json.loads(arguments.backbone)), model, arguments.pixel_limit)
+    status = 0
+    for file in arguments.files:
+        row = _embedded(embedder, file)
+        status = 1 if "reason" in row else status
+        print(json.dumps({"file": file} | row), flush=True)
+    return status
+
+
+def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
+    from orchard_jobs.images.decode import Rejected
+
+    try:
+        found = embedder.embed(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+    except OSError as error:
+        return {"reason": "not readable", "message": str(error)}
+    if isinstance(found, Rejected):
+        return {"reason": found.reason, "message": found.message}
+    return {
+        "content_sha256": found.content_sha256,
+        "width": found.width,
+        "height": found.height,
+        "features": found.features.tolist(),
+        "pca_features": None if found.pca_features is None else found.pca_features.tolist(),
+    }
 
 
 def _run_stage(warehouse: Warehouse, stage: str, input_digest: str) -> int:

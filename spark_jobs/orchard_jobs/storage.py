@@ -1,10 +1,12 @@
-"""The warehouse's files as objects: read, create once, list. obstore underneath, so `file:` and `s3:` behave alike."""
+"""The warehouse's files as objects: read, create once, list, remove. obstore underneath, so `file:` and `s3:` behave alike."""
 
 import hashlib
 import io
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +56,15 @@ class _SeekableFile(io.RawIOBase):
         found = self._reader.read(len(buffer))
         buffer[: len(found)] = memoryview(found)
         return len(found)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file as the store lists it: its path relative to the warehouse, its size, when it was last written."""
+
+    path: str
+    size_bytes: int
+    modified_at: datetime
 
 
 @dataclass(frozen=True)
@@ -126,9 +137,18 @@ class Warehouse:
 
     def list(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield (path, size) of every file below a folder, in no particular order."""
+        return ((file.path, file.size_bytes) for file in self.files(folder))
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        """Yield every file below a folder, in no particular order."""
         for page in obstore.list(self._store, prefix=folder):
             for item in page:
-                yield item["path"], int(item["size"])
+                yield StoredFile(item["path"], int(item["size"]), item["last_modified"])
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens when it is not there. Only for what no table names."""
+        with suppress(NotFoundError, FileNotFoundError):
+            obstore.delete(self._store, path)
 
     def folders(self, folder: str) -> tuple[str, ...]:
         """Return the names of the folders right below a folder, sorted."""

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 DAGS = {
     "image_batches": ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"],
     "pca_model": ["plan_model", "project", "validate", "publish"],
+    "clean_warehouse": ["clean_warehouse"],
 }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from orchard_sandbox import stop
 from orchard_sandbox.batches import read_batch
+from orchard_sandbox.command import write_command
+from orchard_sandbox.environment import airflow_environment
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout
 from orchard_sandbox.state import StackState, read_state, take_lock, write_state
@@ -32,6 +34,24 @@ def test_a_wrong_setting_is_refused_before_anything_is_started(tmp_path: Path, v
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert read_state(Layout(home)).processes == {}
+
+
+def test_the_stacks_own_command_needs_no_exports(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "a home with 'quotes' and $HOME")
+    layout.create()
+    state = StackState(s3_port=5, api_port=6)
+    write_command(layout, airflow_environment(layout, state, os.environ | {"ORCHARD_LANDING": "s3://landing/it's here"}))
+    assert layout.command.stat().st_mode & 0o777 == 0o700
+    assert "SECRET" not in layout.command.read_text().replace("AWS_SECRET_ACCESS_KEY", "")
+    bare = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    done = subprocess.run([layout.command, "status", "--no-listing"], env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "next: upload images to s3://landing/it's here/<batch>/<label>/<file>" in done.stdout
+    wrong = subprocess.run(
+        [layout.command, "export", "no table", "--to", "-"], env=bare, capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert "invalid choice: 'no table'" in wrong.stderr
 
 
 def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import fcntl
 import json
 import logging
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
+from orchard.jobs_python import last_words, start_jobs_python
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
 
@@ -92,21 +92,15 @@ class LocalLauncher:
         )
 
     def _prepare(self, warehouse: Warehouse, backbone: Backbone) -> None:
-        command = [self.settings.jobs_python, "-m", "orchard_jobs.cli", "prepare"]
-        command += ["--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone))]
-        environment = os.environ | self._job_environment()
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        except OSError as error:
-            raise ConfigurationError(
-                f"ORCHARD_JOBS_PYTHON={self.settings.jobs_python!r} cannot be run: {error}; "
-                "name the Python of the jobs' environment"
-            ) from error
-        if done.returncode == 0:
-            return
-        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        log.error("prepare failed: %s", done.stderr)
-        raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last[0]}")
+        arguments = ["prepare", "--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone))]
+        with tempfile.TemporaryFile("w+") as stderr:
+            process = start_jobs_python(self.settings, arguments, os.environ | self._job_environment(), stderr)
+            process.communicate()
+            if process.returncode != 0:
+                last = last_words(stderr)
+                stderr.seek(0)
+                log.error("prepare failed: %s", stderr.read())
+                raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last}")
 
     def _job_environment(self) -> dict[str, str]:
         """Return what the job's processes need of this one: their Python, the S3 endpoint and credentials, their owner.

@@ -9,6 +9,9 @@ from orchard_jobs.errors import ConfigurationError
 _BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
+PLANS = f"{WORK}/plans"
+NETWORKS = f"{WORK}/networks"
+RETIRED = f"{WORK}/retired"
 
 
 def checked_batch_id(batch_id: str) -> str:
@@ -68,17 +71,22 @@ def manifest_folder(manifest_digest: str) -> str:
 
 def plan_path(plan_digest: str) -> str:
     """File of one projection plan."""
-    return f"{WORK}/plans/{plan_digest}.json"
+    return f"{PLANS}/{plan_digest}.json"
 
 
 def network_path(backbone: str) -> str:
     """File of a backbone's exported network."""
-    return f"{WORK}/networks/{backbone}.onnx"
+    return f"{NETWORKS}/{backbone}.onnx"
 
 
 def report_path(work: str) -> str:
     """File of a finished piece of work's report; created once."""
     return f"{WORK}/{work}/report.json"
+
+
+def retired_path(digest: str) -> str:
+    """File that names what a removed report or plan named, so that it outlives it by one retention."""
+    return f"{RETIRED}/{digest}.json"
 
 
 def progress_folder(work: str) -> str:

@@ -14,7 +14,6 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.columns import PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedPartition
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.errors import JobError
 from orchard_jobs.pca.project import VarianceTally, project
 from orchard_jobs.stages.staging import Staging, lists, read_files, vectors
 from orchard_jobs.storage import Warehouse
@@ -31,16 +30,6 @@ _PROJECTED_SCHEMA = pa.schema(
 _PROJECTED_DDL = "image_uri STRING, content_sha256 STRING, label STRING, pca_features ARRAY<FLOAT>"
 _INPUT = ("image_uri", "content_sha256", "label", "features")
 _ROWS_PER_BATCH = 1024
-
-
-def read_basis(warehouse: Warehouse, model: ModelReference) -> tuple[Matrix, Matrix]:
-    """Return (mean [d], components [k, d]) of a model's file; JobError when the file holds another model."""
-    table = pq.read_table(warehouse.open(model.path), columns=["model_id", "k", "mean", "components"], partitioning=None)
-    row = table.slice(0, 1).to_pydict()
-    if row["model_id"] != [model.model_id]:
-        raise JobError(f"{warehouse.uri}/{model.path} holds model {row['model_id']}, not {model.model_id}: plan again")
-    mean = np.array(row["mean"][0])
-    return mean, np.array(row["components"][0]).reshape(row["k"][0], mean.size)
 
 
 def project_batch(

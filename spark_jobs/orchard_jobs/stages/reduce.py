@@ -6,7 +6,8 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.stages.projection import captured_by, project_batch, read_basis
+from orchard_jobs.pca.basis import read_basis
+from orchard_jobs.stages.projection import captured_by, project_batch
 from orchard_jobs.stages.staging import Staging
 from orchard_jobs.storage import Warehouse
 

@@ -1,0 +1,27 @@
+"""### clean_warehouse: removes the files that nothing needs any more
+
+Runs by the clock (`ORCHARD_CLEAN_SCHEDULE`, each week; `none`: only by hand). The same as `orchard clean --yes`.
+
+| task | what it does |
+|---|---|
+| clean_warehouse | removes staged leftovers, replaced files, documents of finished work: older than `ORCHARD_RETENTION_DAYS` |
+
+What a table names, what a current or half-way batch version needs, and what something young names stays. A report goes before
+the files that it names; they follow one retention later. Skipped when there is nothing to remove.
+
+**Rerun**: whenever you like, beside any other run.
+"""
+
+from airflow.sdk import DAG
+from orchard.tasks import clean_warehouse, default_arguments, settings
+
+with DAG(
+    dag_id="clean_warehouse",
+    schedule=None if settings().clean_schedule == "none" else settings().clean_schedule,
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_arguments(),
+    doc_md=__doc__,
+    tags=["orchard"],
+):
+    clean_warehouse()

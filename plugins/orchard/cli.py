@@ -1,0 +1,99 @@
+"""The command line `orchard`: one subcommand a module of `orchard.commands`, and what all of them share at the edges.
+
+Exit status: 0 done, 1 a fault (or what a command says to be one: something pending, a bad image), 2 usage or configuration,
+130 interrupted. A fault is one line on stderr, never a traceback.
+"""
+
+import argparse
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Protocol, cast
+
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+from obstore.exceptions import BaseError
+from orchard_jobs.errors import ConfigurationError, OrchardError
+
+from orchard import __version__, commands
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+DONE, FAULT, REFUSED, INTERRUPTED = 0, 1, 2, 130
+# What the libraries below raise where a store, a table or a file cannot be read or written.
+_LIBRARY_FAULTS = (OSError, BaseError, DeltaError, pa.ArrowException)
+
+
+class Command(Protocol):
+    """What a module of `orchard.commands` has.
+
+    Attributes:
+        NAME: the subcommand.
+        HELP: what it does, in one line.
+    """
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the subcommand's own arguments, `--json` among them."""
+
+    def run(self, arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+        """Do it; return the exit status."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = Settings.from_environment()
+        status = cast(Command, arguments.of_command).run(arguments, settings, Tables.at(settings.warehouse))
+        sys.stdout.flush()
+    except ConfigurationError as error:
+        return _say(str(error), REFUSED)
+    except OrchardError as error:
+        return _say(str(error), FAULT)
+    except BrokenPipeError:
+        # The reader has gone; what is still buffered must not raise again at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
+    except _LIBRARY_FAULTS as error:
+        return _say(_first_line(error), FAULT)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing is left half-done, run it again", INTERRUPTED)
+    return status
+
+
+def find_commands() -> Iterator[Command]:
+    """Yield the modules of `orchard.commands`, sorted by name."""
+    for module in pkgutil.iter_modules(commands.__path__):
+        yield cast(Command, import_module(f"{commands.__name__}.{module.name}"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchard", description="Orchard's tables from the command line. Settings: the ORCHARD_* and AWS_* environment."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in find_commands():
+        subparser = subparsers.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.add_arguments(subparser)
+        subparser.set_defaults(of_command=command)
+    return parser
+
+
+def _say(text: str, status: int) -> int:
+    print(f"orchard: {text}", file=sys.stderr)
+    return status
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or ["no words"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

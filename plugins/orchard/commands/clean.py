@@ -1,0 +1,61 @@
+"""`orchard clean`: shows, and with `--yes` removes, the files that nothing needs any more."""
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+from orchard.clean import clean, plan_cleaning, totals
+from orchard.console import format_bytes, format_table
+from orchard.retention import expired_models
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+NAME = "clean"
+HELP = "show, and with --yes remove, the files that nothing needs any more; the only remover of files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the age, and whether to remove."""
+    parser.add_argument(
+        "--older-than", type=_days, metavar="DAYS", help="instead of ORCHARD_RETENTION_DAYS; 0: no run may be active"
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--yes", action="store_true", help="remove them")
+    chosen.add_argument("--dry-run", action="store_true", help="only show them, as without --yes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Show or remove; 0 in both cases."""
+    days = settings.retention_days if arguments.older_than is None else arguments.older_than
+    retention, now = timedelta(days=days), datetime.now(UTC)
+    expired = expired_models(tables, settings, now)
+    removals = () if arguments.yes else plan_cleaning(tables, settings, now, retention)
+    found = clean(tables, settings, now, retention) if arguments.yes else totals(removals)
+    if arguments.json:
+        answer = {
+            "is_removed": arguments.yes,
+            "older_than_days": days,
+            "totals": [asdict(total) for total in found],
+            "models": expired,
+        }
+        print(json.dumps(answer | {"files": [removal.path for removal in removals]}))
+        return 0
+    for model_id in expired:
+        print(f"model {model_id}: its rows {'went' if arguments.yes else 'go'} out of pca_features")
+    if not found:
+        print(f"nothing to remove: all that is older than {days:g} days is needed")
+        return 0
+    rows = [(total.kind, str(total.files), format_bytes(total.size_bytes)) for total in found]
+    print(format_table(("kind", "files", "size"), rows))
+    print("removed" if arguments.yes else "nothing was removed: `orchard clean --yes` removes them")
+    return 0
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return value

@@ -1,0 +1,86 @@
+"""`orchard embed`: features and pca_features of image files, computed by the jobs' own code in the jobs' own environment."""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.errors import ConfigurationError, JobError
+
+from orchard.export import chosen_model
+from orchard.jobs_python import last_words, start_jobs_python
+from orchard.models import current_promotion, read_model
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+NAME = "embed"
+HELP = "compute features and pca_features of image files, as the jobs do"
+_FIRST = 4
+_CONFIGURATION_FAULT = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the files and the model."""
+    parser.description = f"{HELP}. Exit status 1 when a file cannot be read or would be quarantined; the others still come."
+    parser.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
+    parser.add_argument("--model", metavar="ID", help="this PCA model instead of the current one")
+    parser.add_argument("--json", action="store_true", help="print a JSON line a file, with every value")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Print a line a file as it is done; 1 when one is bad."""
+    model = _model(arguments.model, settings, tables)
+    status = 0
+    for row in embed(settings, arguments.files, model):
+        status = 1 if "reason" in row else status
+        model_id = model.model_id if model else None
+        found = row if "reason" in row else row | {"backbone": settings.backbone.id, "model_id": model_id}
+        print(json.dumps(found) if arguments.json else _line(found), flush=True)
+    return status
+
+
+def embed(settings: Settings, files: Sequence[str], model: ModelReference | None) -> Iterator[dict[str, Any]]:
+    """Yield what the jobs' environment computes for each file, in order.
+
+    Raises:
+        ConfigurationError: the jobs' environment, the weights or a package are not there.
+        JobError: the process ended before it had done every file.
+    """
+    arguments = ["embed", "--warehouse", settings.warehouse, "--backbone", json.dumps(asdict(settings.backbone))]
+    arguments += ["--pixel-limit", str(settings.pixel_limit)]
+    arguments += ["--model", json.dumps(asdict(model))] if model else []
+    done = 0
+    with tempfile.TemporaryFile("w+") as stderr:
+        with start_jobs_python(settings, [*arguments, "--", *files], os.environ, stderr) as process:
+            assert process.stdout is not None, "its stdout is a pipe"
+            try:
+                for line in process.stdout:
+                    done += 1
+                    yield json.loads(line)
+            except BaseException:  # an interrupt, or whoever reads has stopped
+                process.terminate()
+                raise
+        if done < len(files):
+            fault = ConfigurationError if process.returncode == _CONFIGURATION_FAULT else JobError
+            raise fault(f"embed ended after {done} of {len(files)} files: {last_words(stderr)}")
+
+
+def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReference | None:
+    """Return the named model, or the current one; None when there is none yet."""
+    backbone = settings.backbone.id
+    if text is None and current_promotion(tables, backbone) is None:
+        return None
+    return read_model(tables.warehouse, chosen_model(tables, backbone, text)).reference
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "reason" in row:
+        return f"{row['file']}  {row['reason']}: {row['message']}"
+    values = row["pca_features"] or row["features"]
+    name = "features (no PCA model yet)" if row["pca_features"] is None else f"pca_features of {row['model_id']}"
+    first = ", ".join(f"{value:.4g}" for value in values[:_FIRST])
+    return f"{row['file']}  {row['width']}x{row['height']}  {row['content_sha256'][:12]}  {len(values)} {name}: {first}, ..."

@@ -1,0 +1,119 @@
+"""`orchard status`: batches and their state, what is pending, what failed and why, and what to do next."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from orchard_jobs.errors import JobError
+
+from orchard.console import format_table
+from orchard.listing import ListedObject, list_batch
+from orchard.overview import STATES, BatchState, Overview, look_over
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+NAME = "status"
+HELP = "say how batches and model stand, what is pending, what failed and why, and what to do next"
+_PENDING = ("new", "changed", "planned", "staged", "half-way")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how to list the landing zone."""
+    parser.description = f"{HELP}. Exit status 0: nothing is pending; 1: something is, or failed."
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--no-listing", action="store_true", help="do not compare with what the landing zone lists")
+    chosen.add_argument("--connection", metavar="ID", help="list with this Airflow connection, not with the AWS_* environment")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Print how all stands; 1 when something is pending or failed."""
+    listed = None if arguments.no_listing else _list(arguments.connection, settings)
+    found = look_over(tables, settings, listed)
+    steps = list(next_steps(found, settings))
+    if arguments.json:
+        print(json.dumps(asdict(found) | {"is_settled": found.is_settled, "next": [asdict(step) for step in steps]}))
+    else:
+        print("\n".join(_lines(found, steps)))
+    return 0 if found.is_settled else 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do: in words, and as a command where one command does it."""
+
+    words: str
+    command: str | None = None
+
+
+def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
+    """Yield what to do, the most pressing first."""
+    for batch in found.in_state("refused"):
+        yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
+    pending = found.in_state(*_PENDING)
+    if pending:
+        words = f"start image_batches for {_names(pending)}, unless runs of them are active"
+        yield Step(words, _backfill(pending, settings.batch_key_format))
+    elif found.model_work is not None:
+        yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
+    if not found.batches:
+        yield Step(f"upload images to {settings.landing}/<batch>/<label>/<file>")
+
+
+def _backfill(pending: tuple[BatchState, ...], key_format: str) -> str:
+    moments = [datetime.strptime(batch.batch_id, key_format).replace(tzinfo=UTC) for batch in pending]
+    first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (min(moments), max(moments)))
+    return f"airflow backfill create --dag-id image_batches --from-date {first} --to-date {last} --reprocess-behavior completed"
+
+
+def _names(batches: tuple[BatchState, ...]) -> str:
+    return batches[0].batch_id if len(batches) == 1 else f"{len(batches)} batches"
+
+
+def _lines(found: Overview, steps: list[Step]) -> Iterator[str]:
+    yield f"backbone {found.backbone}, {f'model {found.model_id}' if found.model_id else 'no PCA model yet'}"
+    if found.batches:
+        head = ("batch", "state", "version", "listed", "quarantined", "missing", "captured")
+        yield "\n" + format_table(head, [_row(batch) for batch in found.batches])
+    yield ""
+    for state, meaning in STATES.items():
+        if state != "published" and found.in_state(state):
+            yield f"{state}: {meaning}"
+    yield from (f"{batch.batch_id}: {batch.why}" for batch in found.batches if batch.why)
+    if found.model_work is not None:
+        yield f"pca_model: {found.model_work}"
+    if found.strays:
+        yield f"{found.strays} objects of the landing zone lie under no batch key"
+    if found.is_settled and found.batches:
+        yield "nothing is pending" if found.strays is not None else "nothing is pending; the landing zone was not listed"
+    for step in steps:
+        yield f"next: {step.words}" + (f"\n      {step.command}" if step.command else "")
+
+
+def _row(batch: BatchState) -> tuple[str, ...]:
+    counts = (batch.version, batch.listed, batch.quarantined, batch.missing)
+    share = "-" if batch.captured is None else f"{batch.captured:.1%}"
+    return (batch.batch_id, batch.state, *("-" if count is None else str(count) for count in counts), share)
+
+
+def _list(connection: str | None, settings: Settings) -> Iterator[ListedObject]:
+    """Yield every object of the landing zone; JobError when it cannot be listed."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield from list_batch(_client_of(connection) if connection else boto3.client("s3"), settings.bucket, settings.prefix)
+    except (BotoCoreError, ClientError) as error:
+        raise JobError(
+            f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
+            "connection by --connection, or leave the listing out by --no-listing"
+        ) from error
+
+
+def _client_of(connection: str) -> Any:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    return S3Hook(connection).get_conn()

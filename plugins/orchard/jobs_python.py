@@ -1,0 +1,38 @@
+"""The jobs' own Python on this machine: start its command line, and say what is wrong when it cannot be started."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from orchard_jobs.errors import ConfigurationError
+
+from orchard.settings import Settings
+
+
+def start_jobs_python(
+    settings: Settings, arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[str]
+) -> subprocess.Popen[str]:
+    """Start `orchard-jobs` with these arguments; its stdout is a pipe.
+
+    Args:
+        settings: name the Python.
+        arguments: the command and its arguments.
+        environment: the process's whole environment.
+        stderr: an open file that takes its messages.
+
+    Raises:
+        ConfigurationError: the jobs' Python cannot be run.
+    """
+    command = [settings.jobs_python, "-m", "orchard_jobs.cli", *arguments]
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=dict(environment))
+    except OSError as error:
+        raise ConfigurationError(
+            f"ORCHARD_JOBS_PYTHON={settings.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
+        ) from error
+
+
+def last_words(stderr: IO[str]) -> str:
+    """Return the last line that a process wrote to its file of messages: its error."""
+    stderr.seek(0)
+    return (stderr.read().strip().splitlines() or ["no output"])[-1]

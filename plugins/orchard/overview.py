@@ -1,0 +1,246 @@
+"""How the tables stand: each batch's state, what is pending, what failed and why, as far as the warehouse tells.
+
+Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.contract.columns import RUNS
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.layout import MANIFESTS
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import JobError, OrchardError
+
+from orchard.batches import checked_partition_key
+from orchard.comparison import PublishedView
+from orchard.listing import ListedObject
+from orchard.manifests import read_head
+from orchard.models import captured_shares, current_promotion
+from orchard.refit import pending_work
+from orchard.reports import finished_report
+from orchard.settings import Settings
+from orchard.tables import Tables
+from orchard.versions import PublishedVersions
+
+_COUNTS = ("listed", "quarantined", "missing")
+STATES = {
+    "published": "every listed image stands in its current version",
+    "new": "listed, never published",
+    "changed": "what is listed differs from what is published",
+    "planned": "a run has planned a version; its job is at work, or failed",
+    "staged": "a job has staged a version; it is being published, or its run was cut off",
+    "refused": "the audit refuses what a job has staged; nothing of it is published",
+    "half-way": "a version stands in some tables only; the next run of the batch completes it",
+}
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """How one batch stands.
+
+    Attributes:
+        batch_id: the batch.
+        state: one of STATES.
+        version: its current version's number; None when it was never published.
+        listed: objects when that was planned.
+        quarantined: of them, set aside.
+        missing: published, and no longer listed then.
+        captured: share of its variance that the current model keeps; None where that does not cover it, or nothing varies.
+        is_covered: whether the current model covers its current version.
+        why: what the audit refuses, or how far a version came; empty where nothing is amiss.
+    """
+
+    batch_id: str
+    state: str
+    version: int | None = None
+    listed: int | None = None
+    quarantined: int | None = None
+    missing: int | None = None
+    captured: float | None = None
+    is_covered: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What the landing zone lists: for each batch whether it differs from what is published; and objects under no batch."""
+
+    differs: Mapping[str, bool]
+    strays: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How all stands.
+
+    Attributes:
+        backbone: the settings' backbone.
+        model_id: its current model; None: there is none yet.
+        batches: every batch that is published, listed or begun, sorted.
+        model_work: what pca_model has to do; None: nothing.
+        strays: objects in the landing zone under no batch key; None where it was not listed.
+    """
+
+    backbone: str
+    model_id: str | None = None
+    batches: tuple[BatchState, ...] = ()
+    model_work: str | None = None
+    strays: int | None = None
+
+    def in_state(self, *states: str) -> tuple[BatchState, ...]:
+        """Return the batches in some states."""
+        return tuple(batch for batch in self.batches if batch.state in states)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is pending and nothing failed."""
+        return self.model_work is None and len(self.in_state("published")) == len(self.batches)
+
+
+def look_over(tables: Tables, settings: Settings, listed: Iterable[ListedObject] | None) -> Overview:
+    """Return how all stands.
+
+    Args:
+        tables: the tables; where none is there yet, nothing is published.
+        settings: backbone, landing zone and audit policy.
+        listed: every object of the landing zone, a batch in one piece; None leaves the comparison out.
+    """
+    backbone = settings.backbone.id
+    if not _has_tables(tables):
+        landing = None if listed is None else _compare(settings, listed, None)
+        new = tuple(BatchState(batch_id, "new") for batch_id in sorted(landing.differs)) if landing else ()
+        return Overview(backbone, batches=new, strays=landing.strays if landing else None)
+    view = PublishedView.load(tables, settings)
+    landing = None if listed is None else _compare(settings, listed, view)
+    states = _States.of(tables, settings, view.versions, landing)
+    batch_ids = {*view.versions.current, *states.half_way, *(states.begun if landing is None else landing.differs)}
+    return Overview(
+        backbone,
+        states.model_id,
+        tuple(states.of_batch(batch_id) for batch_id in sorted(batch_ids)),
+        pending_work(tables, settings),
+        landing.strays if landing else None,
+    )
+
+
+def _has_tables(tables: Tables) -> bool:
+    try:
+        tables.load(RUNS)
+    except JobError:
+        return False
+    return True
+
+
+def _compare(settings: Settings, listed: Iterable[ListedObject], view: PublishedView | None) -> Landing:
+    """Compare the landing zone with what is published; holds one batch's objects at a time."""
+    differs: dict[str, bool] = {}
+    strays = 0
+    for batch_id, objects in groupby(listed, lambda item: item.key.removeprefix(settings.prefix).partition("/")[0]):
+        if not _is_batch(batch_id, settings):
+            strays += sum(1 for _ in objects)
+        else:
+            differs[batch_id] = view is None or view.differs(batch_id, objects)
+    return Landing(differs, strays)
+
+
+def _is_batch(text: str, settings: Settings) -> bool:
+    try:
+        return checked_partition_key(text, settings.batch_key_format) == text
+    except OrchardError:
+        return False
+
+
+@dataclass(frozen=True)
+class _States:
+    """What the states of all batches are judged by.
+
+    Attributes:
+        begun: by batch, the newest manifest above its current version.
+        half_way: batches of which some tables hold a later version than `runs`.
+    """
+
+    tables: Tables
+    settings: Settings
+    versions: PublishedVersions
+    landing: Landing | None
+    rows: Mapping[str, dict[str, Any]]
+    begun: Mapping[str, ManifestHead]
+    half_way: frozenset[str]
+    model_id: str | None = None
+    shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tables: Tables, settings: Settings, versions: PublishedVersions, landing: Landing | None) -> "_States":
+        promotion = current_promotion(tables, settings.backbone.id)
+        files = versions.runs.files(backbone=versions.backbone)
+        rows = {row["manifest_digest"]: row for row in tables.rows_of(files, ("manifest_digest", "model_id", *_COUNTS))}
+        held = {
+            file.partition["batch_id"]
+            for table in (versions.features, versions.quarantine)
+            for file in table.files(backbone=versions.backbone)
+        }
+        return cls(
+            tables,
+            settings,
+            versions,
+            landing,
+            rows,
+            {head.batch_id: head for head in _unpublished(tables, versions, rows)},
+            frozenset(batch_id for batch_id in held if not versions.is_whole(batch_id)),
+            promotion.model_id if promotion else None,
+            captured_shares(tables, promotion.model_id) if promotion else {},
+        )
+
+    def of_batch(self, batch_id: str) -> BatchState:
+        """Return how a batch stands."""
+        state, why = self._state(batch_id)
+        version = self.versions.current.get(batch_id)
+        if version is None:
+            return BatchState(batch_id, state, why=why)
+        counts = {name: self.rows[version.manifest_digest][name] for name in _COUNTS}
+        source = (batch_id, version.manifest_digest)
+        return BatchState(
+            batch_id, state, version.number, **counts, captured=self.shares.get(source), is_covered=source in self.shares, why=why
+        )
+
+    def _state(self, batch_id: str) -> tuple[str, str]:
+        if batch_id in self.half_way or not self.versions.is_whole(batch_id):
+            return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
+        is_published = batch_id in self.versions.current
+        differs = None if self.landing is None else self.landing.differs.get(batch_id, False)
+        head = self.begun.get(batch_id)
+        # Of a batch that needs nothing a begun version is a leftover of the past.
+        if head is not None and (differs or differs is None):
+            return self._of_begun(head)
+        if differs:
+            return ("changed" if is_published else "new"), ""
+        return "published", ""
+
+    def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
+        warehouse = self.tables.warehouse
+        featurized = finished_report(warehouse, work_digest(head.digest, head.backbone.id, "featurize"))
+        computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
+        if featurized is None:
+            return "planned", f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
+        reduced = finished_report(warehouse, work_digest(head.digest, head.backbone.id, "reduce"))
+        if head.model is not None and reduced is None:
+            return "planned", f"version {head.number} is featurized, and has no finished reduce job"
+        policy = AuditPolicy(self.settings.max_quarantined_share)
+        verdict = audit_batch(warehouse, head, featurized, reduced, policy)
+        if verdict.has_passed:
+            return "staged", f"version {head.number} passes its audit and is not published"
+        return "refused", "; ".join(failure.to_text().splitlines()[0] for failure in verdict.failures)
+
+
+def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
+    """Yield the manifests above their batch's current version, of each batch the newest last."""
+    heads = {file.path.split("/")[2]: file for file in tables.warehouse.files(MANIFESTS) if file.path.endswith("/head.json")}
+    for digest in sorted(heads.keys() - rows.keys(), key=lambda digest: heads[digest].modified_at):
+        head = read_head(tables.warehouse, digest)
+        current = versions.current.get(head.batch_id)
+        if head.backbone.id == versions.backbone and head.number > (current.number if current else 0):
+            yield head
