@@ -6,6 +6,7 @@ content of every key. A run is a chain of steps, so two runs can take turns, als
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,19 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from orchard.batches import plan_batch
+from orchard.choices import pin, promote, release, unpin
+from orchard.clean import clean
 from orchard.comparison import PublishedView
-from orchard.models import current_promotion, read_model
+from orchard.models import current_promotion, pinned_models, read_model
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import ModelPlan, pending_work, plan_model, publish_model, record_model_run
 from orchard.settings import Settings
 from orchard.table_log import TableFile
 from orchard.tables import Tables
+from orchard.versions import PublishedVersions
 from orchard_jobs.audit.batch import audit_batch
 from orchard_jobs.audit.projection import audit_projection
-from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 from orchard_jobs.pca.fit import Spectrum
@@ -83,7 +87,7 @@ class World:
     def steps(self, batch_id: str) -> Steps:
         """Run image_batches, a pause after each task; the bucket may change in the pauses."""
         own = self.of_batch(batch_id)
-        if not own:
+        if not own and PublishedVersions.load(self.tables, self.settings.backbone.id, batch_id).is_whole(batch_id):
             return  # wait_for_uploads skips an empty batch
         settings = self.settings
         run, jobs = Run(self.operation), FakeJobs(self.tables, self.bucket)
@@ -140,8 +144,9 @@ class World:
         """Reconcile until nothing differs, then run pca_model until it is idle."""
         for _ in range(4):
             view = PublishedView.load(self.tables, self.settings)
-            different = [day for day in DAYS if self.of_batch(day) and view.differs(day, listing(self.of_batch(day)))]
-            for day in different:
+            listed = [day for day in DAYS if self.of_batch(day)]
+            different = {day for day in listed if view.differs(day, listing(self.of_batch(day)))} | set(view.versions.half_way)
+            for day in sorted(different):
                 self.operation += 1
                 _finish(self.steps(day))
             if not different:
@@ -246,6 +251,23 @@ class History(RuleBasedStateMachine):
         self.world.settings = replace(self.world.settings, backbone_name=backbone)
         self.used.add(backbone)
 
+    @precondition(lambda self: self.models())
+    @rule(data=st.data(), choose=st.sampled_from((promote, pin, unpin)), is_settled=st.booleans())
+    def choose_model(self, data: st.DataObject, choose: Callable[..., bool], is_settled: bool) -> None:
+        choose(self.world.tables, self.world.settings, data.draw(st.sampled_from(self.models())))
+        if is_settled:
+            self._operate(self.world.settle_model)
+
+    @precondition(lambda self: self.models())
+    @rule()
+    def let_the_model_go(self) -> None:
+        release(self.world.tables, self.world.settings)
+
+    def models(self) -> list[str]:
+        """The published models of the current backbone."""
+        backbone = self.world.settings.backbone.id
+        return sorted(row["model_id"] for row in self.world.tables.rows(MODELS) if row["backbone"] == backbone)
+
     def _operate(self, operation: Callable[[], None]) -> None:
         self.world.operation += 1
         operation()
@@ -284,7 +306,29 @@ class History(RuleBasedStateMachine):
             self.world.settings = replace(self.world.settings, backbone_name=backbone)
             self.world.settle()
             check_against_clean_run(self.world)
+        self.check_network_runs()
+
+    def check_network_runs(self) -> None:
+        """No content goes through a backbone's network twice by runs that do not overlap; by overlapping ones once a run."""
         check_network_runs(self.world.runs)
+
+
+class CleanedHistory(History):
+    """A history with cleaning of everything that is not in use, however young; a vector that was cleaned is computed again."""
+
+    @rule(writes=st.one_of(st.none(), st.integers(0, 12)))
+    def clean(self, writes: int | None) -> None:
+        later = datetime.now(UTC) + timedelta(hours=1)
+        self.world.storage.writes.left = writes
+        try:
+            clean(self.world.tables, self.world.settings, later, timedelta())
+        except Killed:
+            note("killed")
+        finally:
+            self.world.storage.writes.left = None
+
+    def check_network_runs(self) -> None:
+        """Nothing is claimed."""
 
 
 def check_against_clean_run(world: World) -> None:
@@ -315,6 +359,11 @@ def _check_model(world: World, clean: World) -> None:
     if promotion is None:
         return
     fresh = Spectrum.of(_refitted(clean).moments)
+    _check_rows(world)
+    release(world.tables, world.settings)
+    world.settle_model()
+    promotion = current_promotion(world.tables, backbone)
+    assert promotion is not None
     kept = fresh.gain(read_model(world.tables.warehouse, promotion.model_id).basis.components, world.settings.components)
     assert kept <= world.settings.refit_gain + 1e-9
     _check_rows(world)
@@ -347,14 +396,15 @@ def _refitted(world: World) -> Any:
 
 
 def _check_rows(world: World) -> None:
-    """The current model has the rows of every published batch's current version."""
+    """The current model and each pinned one have the rows of every published batch's current version."""
     backbone = world.settings.backbone.id
     promotion = current_promotion(world.tables, backbone)
     assert promotion is not None
     features = {(row["image_uri"], row["manifest_digest"]) for row in world.tables.rows(FEATURES, backbone=backbone)}
-    rows = list(world.tables.rows(PCA_FEATURES, model_id=promotion.model_id))
-    assert {(row["image_uri"], row["manifest_digest"]) for row in rows} == features
-    assert len(rows) == len(features)
+    for model_id in {promotion.model_id, *pinned_models(world.tables, backbone)}:
+        rows = list(world.tables.rows(PCA_FEATURES, model_id=model_id))
+        assert {(row["image_uri"], row["manifest_digest"]) for row in rows} == features
+        assert len(rows) == len(features)
 
 
 def check_network_runs(runs: list[Run]) -> None:

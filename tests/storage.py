@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ class StoredFiles(Warehouse):
         self.writes.spend()
         return super().create(path, content)
 
+    def delete(self, path: str) -> None:
+        self.writes.spend()
+        super().delete(path)
+
 
 @dataclass(frozen=True)
 class MemorySnapshot:
@@ -71,6 +76,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self._versions: dict[str, list[MemorySnapshot]] = {}
+        self._replaced: dict[str, set[str]] = {}
 
     def create(self, table: Table) -> None:
         self._versions.setdefault(table.name, [MemorySnapshot(table, 0)])
@@ -94,7 +100,12 @@ class MemoryLog:
             for file in part.files
         ]
         held = tuple(sorted([*kept, *added], key=lambda file: file.path))
+        self._replaced.setdefault(table.name, set()).update(file.path for file in versions[-1].held if file not in kept)
         versions.append(MemorySnapshot(table, len(versions), held, {**versions[-1].transactions, **transactions}))
+
+    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
+        assert not for_at_least, "this log has no clock"
+        return frozenset(self._replaced.get(table.name, ()))
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,9 @@ class WatchedLog:
         self.writes.before_commit()
         self.writes.spend()
         self.log.commit(snapshot, table, staged, transactions, mode)
+
+    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
+        return self.log.replaced(table, for_at_least)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: 
         number=versions.highest_number(batch_id) + 1,
         model=None,
         pixel_limit=settings.pixel_limit,
-        listed=compared.entries.num_rows - missing,
+        listed=compared.listed,
         missing=missing,
         actions=dict(sorted(actions.items())),
         features_files=_paths(versions.features_files(batch_id)) if actions.get("keep") else (),
@@ -184,14 +184,16 @@ def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: Mode
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)
     for head in staged_manifests(warehouse, versions.backbone, batch_id):
+        if current is not None and head.number <= current.number:
+            continue
+        is_half_way = versions.is_half_way(batch_id, head.digest)
         is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
-        is_unpublished = current is None or head.number > current.number
         if (
-            is_unpublished
-            and (is_next or versions.is_half_way(batch_id, head.digest))
+            (is_half_way or is_next)
             and head.pixel_limit == view.settings.pixel_limit
             and _is_usable(warehouse, head)
-            and _identities_of(warehouse, head) == compared.identities
+            # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
+            and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)
         ):
             return head
     return None

@@ -71,6 +71,11 @@ class Comparison:
         return int(pc.sum(pc.equal(self.entries["action"], action)).as_py() or 0)
 
     @property
+    def listed(self) -> int:
+        """The number of listed objects."""
+        return self.entries.num_rows - int(pc.sum(self.entries["is_missing"]).as_py() or 0)
+
+    @property
     def identities(self) -> set[tuple[str, str, bool]]:
         """URI and ETag of every entry, and whether its image is missing."""
         columns = (self.entries[name].to_pylist() for name in ("image_uri", "etag", "is_missing"))

@@ -76,6 +76,12 @@ class PublishedVersions:
         snapshots = (self.quarantine, self.features)
         return not self.is_whole(batch_id) and any(change.standing(snapshot) is Standing.DONE for snapshot in snapshots)
 
+    @property
+    def half_way(self) -> tuple[str, ...]:
+        """The batches with rows of a version that is not whole, sorted."""
+        batches = {*self.current, *self._features_by_batch, *self._quarantine_by_batch}
+        return tuple(sorted(batch_id for batch_id in batches if not self.is_whole(batch_id)))
+
     def _numbers(self, batch_id: str) -> list[int]:
         key = key_of(self.backbone, batch_id)
         return [number_in(snapshot, key) for snapshot in (self.runs, self.features, self.quarantine)]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def model(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> ModelR
         "explained_variance_ratio": basis.explained_variance_ratio,
         "merged_from": [],
         "second_moment": moments.packed(),
-        "created_at": None,
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(MODELS)])
     folder = Path(warehouse.uri.removeprefix("file://")) / "models"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from histories import History
+from histories import CleanedHistory, History
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -15,6 +15,7 @@ from storage import Storage, on_disk
 
 DIMENSION = 6
 IN_MEMORY = int(os.environ.get("ORCHARD_HISTORIES", "300"))
+CLEANED = max(30, IN_MEMORY // 10)
 ON_DISK = max(10, IN_MEMORY // 100)
 
 
@@ -49,13 +50,20 @@ def test_tables_depend_on_the_bucket_alone(two_backbones: Settings) -> None:
     run_histories(InMemory, IN_MEMORY)
 
 
+def test_cleaning_takes_nothing_that_is_in_use(two_backbones: Settings) -> None:
+    class Cleaned(CleanedHistory):
+        base_settings = two_backbones
+
+    run_histories(Cleaned, CLEANED)
+
+
 def test_real_delta_tables_behave_alike(two_backbones: Settings, tmp_path: Path) -> None:
     folders = iter(range(1_000_000))
 
     def fresh() -> Storage:
         return on_disk(tmp_path / str(next(folders)))
 
-    class OnDisk(History):
+    class OnDisk(CleanedHistory):
         base_settings = two_backbones
         make_storage = staticmethod(fresh)
 
