@@ -12,6 +12,8 @@ One run a partition: the images under `s3://<landing>/<batch>/`, where the parti
 | publish | Delta commits, `runs` last; then the asset event `features` |
 | record_lineage | an OpenLineage event with counts and versions |
 
+A run waits while another run of its batch, of this DAG or of `image_batches_on_arrival`, is at work.
+
 **Inputs**: objects `<batch>/[...]/<label>/<file>`. **Outputs**: the tables features, quarantine, moments, pca_features, runs.
 
 **Rerun**: start or clear it whenever you like. Unchanged batches are skipped in seconds, finished jobs are not run again, and
@@ -21,17 +23,8 @@ a run that was cut off rolls forward. **By hand**: give the batch as the partiti
 """
 
 from airflow.sdk import DAG
-from orchard.launchers import JobRequest, launcher_for
-from orchard.sensors import WaitForUploads
-from orchard.tasks import (
-    AFTER_SKIPS,
-    default_arguments,
-    plan_batch,
-    publish_batch,
-    record_lineage,
-    settings,
-    validate_batch,
-)
+from orchard.flow import batch_flow
+from orchard.tasks import default_arguments, settings
 from orchard.timetables import FIRST_DAY, batch_timetable, last_scheduled_day
 
 with DAG(
@@ -45,15 +38,4 @@ with DAG(
     doc_md=__doc__,
     tags=["orchard"],
 ):
-    launcher = launcher_for(settings())
-
-    waited = WaitForUploads(task_id="wait_for_uploads", settings=settings())
-    planned = plan_batch()
-    featurized = launcher.operator(JobRequest("featurize", plan_task="plan_batch"))
-    reduced = launcher.operator(JobRequest("reduce", plan_task="plan_batch", trigger_rule=AFTER_SKIPS))
-    validated = validate_batch(planned)
-    published = publish_batch(planned, validated)
-    recorded = record_lineage(planned, published)
-
-    waited >> planned >> featurized >> reduced >> validated >> published >> recorded
-    planned >> reduced
+    batch_flow(settings(), is_announced=False)

@@ -1,6 +1,7 @@
 """### pca_model: one PCA model that covers every published batch
 
-Started by each `features` event, or by hand; one run at a time. When several are queued, all but the last are skipped.
+Started by each `features` event (of a publish, or of `reconcile_uploads`), or by hand; one run at a time.
+When several are queued, all but the last are skipped.
 
 | task | what it does |
 |---|---|
@@ -17,12 +18,13 @@ promote`, `release`). Batches published meanwhile are taken by the next run.
 """
 
 from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
+from orchard.assets import FEATURES
 from orchard.launchers import JobRequest, launcher_for
-from orchard.tasks import FEATURES_ASSET, default_arguments, plan_model, publish_model, settings, validate_model
+from orchard.tasks import default_arguments, plan_model, publish_model, settings, validate_model
 
 with DAG(
     dag_id="pca_model",
-    schedule=PartitionedAssetTimetable(assets=FEATURES_ASSET, default_partition_mapper=FixedKeyMapper("current")),
+    schedule=PartitionedAssetTimetable(assets=FEATURES, default_partition_mapper=FixedKeyMapper("current")),
     catchup=False,
     max_active_runs=1,
     default_args=default_arguments(),

@@ -1,26 +1,34 @@
 """wait_for_uploads: a batch is settled when it holds an object and its newest one is older than the quiet period.
 
+Then the run waits for its turn while another run of the batch is at work (see `turns`).
+
 The stock S3KeySensor reads one listing on its first poke but, deferred, sends a HEAD for every object; and
 S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled years ago. So this trigger only lists.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 from croniter import croniter
 
+from orchard.assets import UPLOADS
 from orchard.batches import checked_partition_key
 from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
 from orchard.timetables import batch_cron
+from orchard.turns import RunName, Turns
+
+_ACTIVE = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -48,36 +56,93 @@ def period_end(batch_id: str, key_format: str, cron: str) -> datetime:
     return end
 
 
+def turns_of(context: Any, settings: Settings) -> Turns:
+    """Return the turns of the running task's batch; its task has the asset `uploads` among its inlets.
+
+    Raises:
+        AirflowFailException: the run has no partition key, or one of another form.
+    """
+    run, ti = context["dag_run"], context["ti"]
+    with airflow_outcomes():
+        batch_id = checked_partition_key(run.partition_key, settings.batch_key_format)
+
+    def is_active(name: RunName) -> bool:
+        count: int = ti.get_dr_count(dag_id=name.dag_id, run_ids=[name.run_id], states=list(_ACTIVE))
+        return count > 0
+
+    return Turns(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_active)
+
+
 class WaitForUploads(BaseOperator):
-    """Wait, deferred, until the run's batch is settled; skip when nothing comes.
+    """Wait, deferred, until the run's batch is settled and no other run is at work on it; skip when nothing comes.
 
     A batch whose period ended longer ago than the grace time is decided at once: settled, or skipped because it is empty.
     Else the wait lasts at most `wait_seconds`, then the run is skipped. A run's conf may set `quiet_seconds`.
+
+    An announced run was started by an upload, so its batch's period says nothing: an upload to an old day may still be going on,
+    and what was announced has come. It is skipped when another run of the batch will list it later anyhow, or when it is empty.
     """
 
-    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, settings: Settings, is_announced: bool, **kwargs: Any) -> None:
+        super().__init__(inlets=[UPLOADS], **kwargs)
         self.settings = settings
+        self.is_announced = is_announced
 
     def execute(self, context: Any) -> None:
-        """List once; return when the batch is settled, skip when it stays empty, defer otherwise."""
-        settings = self.settings
-        with airflow_outcomes():
-            batch_id = checked_partition_key(context["dag_run"].partition_key, settings.batch_key_format)
-        now = datetime.now(UTC)
-        arrivals = self._list(batch_id)
-        ended = period_end(batch_id, settings.batch_key_format, batch_cron(settings))
-        if now >= ended + timedelta(seconds=settings.grace_seconds):
-            self._decide(batch_id, arrivals)
-            return
-        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", settings.quiet_seconds))
-        if arrivals.is_settled(now, quiet_seconds):
-            self.log.info("settled batch_id=%s objects=%s newest=%s", batch_id, arrivals.objects, arrivals.newest)
-            return
+        """List once; go on when the batch is settled, skip when it stays empty, defer otherwise."""
+        turns = turns_of(context, self.settings)
+        coming = turns.coming() if self.is_announced else None
+        if coming is not None:
+            raise AirflowSkipException(f"run {coming} will list batch {turns.batch_id} later and see all that this one would")
+        turns.enlist()
+        now, arrivals = datetime.now(UTC), self._list(turns.batch_id)
+        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.quiet_seconds))
+        if not arrivals.is_settled(now, quiet_seconds):
+            if not self._is_decided(turns.batch_id, arrivals, now, quiet_seconds):
+                self._defer(turns.batch_id, arrivals, now, quiet_seconds)
+            self._skip_if_empty(turns.batch_id, arrivals)
+        self.log.info("settled batch_id=%s objects=%s newest=%s", turns.batch_id, arrivals.objects, arrivals.newest)
+        self._take_turn(turns)
+
+    def resume(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on when the trigger found the batch settled; skip when the wait was over first."""
+        turns = turns_of(context, self.settings)
+        if not event["is_settled"]:
+            raise AirflowSkipException(
+                f"batch {turns.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
+                "start it again when its upload is over"
+            )
+        self.log.info("settled batch_id=%s objects=%s", turns.batch_id, event["objects"])
+        self._take_turn(turns)
+
+    def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on when the run that was at work has ended; wait again when another one was faster."""
+        self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
+        self._take_turn(turns_of(context, self.settings))
+
+    def _take_turn(self, turns: Turns) -> None:
+        other = turns.at_work()
+        if other is not None:
+            self.log.info("waiting batch_id=%s for run %s, which is at work on it", turns.batch_id, other)
+            trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.poll_seconds, 5.0))
+            self.defer(trigger=trigger, method_name="resume_turn")
+        turns.take()
+
+    def _list(self, batch_id: str) -> Arrivals:
+        client = S3Hook(self.settings.aws_conn_id).get_conn()
+        return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
+
+    def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:
+        """Tell whether a batch that is not settled is not waited for."""
         if quiet_seconds == 0:
-            # Whoever asks not to wait has finished the upload.
-            self._decide(batch_id, arrivals)
-            return
+            return True  # whoever asks not to wait has finished the upload
+        if self.is_announced:
+            return not arrivals.objects
+        ended = period_end(batch_id, self.settings.batch_key_format, batch_cron(self.settings))
+        return now >= ended + timedelta(seconds=self.settings.grace_seconds)
+
+    def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:
+        settings = self.settings
         self.log.info("waiting batch_id=%s objects=%s newest=%s", batch_id, arrivals.objects, arrivals.newest)
         trigger = UploadsTrigger(
             bucket=settings.bucket,
@@ -89,21 +154,7 @@ class WaitForUploads(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def resume(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on when the trigger found the batch settled; skip when the wait was over first."""
-        batch_id = context["dag_run"].partition_key
-        if not event["is_settled"]:
-            raise AirflowSkipException(
-                f"batch {batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
-                "start it again when its upload is over"
-            )
-        self.log.info("settled batch_id=%s objects=%s", batch_id, event["objects"])
-
-    def _list(self, batch_id: str) -> Arrivals:
-        client = S3Hook(self.settings.aws_conn_id).get_conn()
-        return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
-
-    def _decide(self, batch_id: str, arrivals: Arrivals) -> None:
+    def _skip_if_empty(self, batch_id: str, arrivals: Arrivals) -> None:
         if not arrivals.objects:
             where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(batch_id)}"
             raise AirflowSkipException(f"batch {batch_id} is empty: no object under {where}")
@@ -144,3 +195,27 @@ class UploadsTrigger(BaseTrigger):
                 yield TriggerEvent({"objects": arrivals.objects, "is_settled": is_settled})
                 return
             await asyncio.sleep(self.poll_seconds)
+
+
+class RunEndTrigger(BaseTrigger):
+    """Fires when a run is neither queued nor running.
+
+    The stock DagStateTrigger waits for a run to be *in* a state, so one that somebody deletes would be waited for without end.
+    """
+
+    def __init__(self, dag_id: str, run_id: str, poll_seconds: float) -> None:
+        BaseTrigger.__init__(self)
+        self.dag_id = dag_id
+        self.run_id = run_id
+        self.poll_seconds = poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        return "orchard.sensors.RunEndTrigger", {name: getattr(self, name) for name in ("dag_id", "run_id", "poll_seconds")}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the run has ended."""
+        count = sync_to_async(RuntimeTaskInstance.get_dr_count)
+        while await count(dag_id=self.dag_id, run_ids=[self.run_id], states=list(_ACTIVE)):
+            await asyncio.sleep(self.poll_seconds)
+        yield TriggerEvent({"dag_id": self.dag_id, "run_id": self.run_id})

@@ -88,6 +88,12 @@ def _schedule(text: str) -> str:
     return text
 
 
+def _queue(text: str) -> str | None:
+    if text and not text.startswith(("https://", "http://")):
+        raise ValueError("no URL of an SQS queue")
+    return text or None
+
+
 def _key_format(text: str) -> str:
     days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
     if len(set(days)) < len(days):
@@ -150,11 +156,17 @@ class Settings:
     schedule: str = _variable(
         "SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand", _schedule
     )
+    uploads_queue: str | None = _variable(
+        "UPLOADS_QUEUE", "", "URL of the SQS queue that gets S3's upload events; empty: no events", _queue
+    )
+    reconcile_schedule: str = _variable(
+        "RECONCILE_SCHEDULE", "0 * * * *", "cron of `reconcile_uploads`; `none`: only by hand", _schedule
+    )
     batch_key_format: str = _variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id", _key_format)
     quiet_seconds: float = _variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", _seconds)
     grace_seconds: float = _variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", _seconds)
     wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", _seconds)
-    poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two listings while waiting", _seconds)
+    poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two looks at a batch, and at the queue", _seconds)
     retention_days: float = _variable(
         "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", _days
     )

@@ -1,13 +1,14 @@
 """The DAGs' tasks: Airflow at the edge, one call into the product each. A DAG file only wires them."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from airflow.sdk import Asset, get_current_context, task
+from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.model import audit_model
@@ -16,23 +17,25 @@ from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
 from orchard_jobs.contract.layout import manifest_folder, plan_path
 from orchard_jobs.errors import JobError
 
-from orchard import batches, lineage, refit
+from orchard import arrivals, batches, lineage, reconcile, refit
 from orchard import publish as publishing
+from orchard.assets import FEATURES, UPLOADS, upload_messages
 from orchard.clean import clean
+from orchard.comparison import PublishedView
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
-from orchard.listing import list_batch
+from orchard.listing import ListedObject, list_batch
 from orchard.manifests import read_head
 from orchard.models import Promotion, read_model
 from orchard.notify import failure_notifier
 from orchard.outcomes import airflow_outcomes
 from orchard.reports import finished_report
+from orchard.sensors import turns_of
 from orchard.settings import Settings
 from orchard.tables import Tables
 
 log = logging.getLogger(__name__)
 
-FEATURES_ASSET = Asset("features")
 # A task whose inputs may have been skipped because their work was finished before.
 AFTER_SKIPS = "none_failed_min_one_success"
 
@@ -70,14 +73,68 @@ def _required_report(planned: Planned, stage: Stage) -> JobReport:
     return report
 
 
-@task
+@task(outlets=[UPLOADS])
+def emit_batches(outlet_events: Any = None) -> None:
+    """Read the messages that started this run, and emit an event of `uploads` for each batch that got an upload."""
+    source = upload_messages(settings())
+    events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
+    bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
+    arrived = arrivals.read_messages(bodies, settings())
+    log.info("messages=%s records=%s batches=%s", len(bodies), arrived.counts, arrived.batch_ids)
+    for kind, shown in arrived.examples.items():
+        log.warning("left out kind=%s count=%s for example %s", kind, arrived.counts[kind], list(shown))
+    if not arrived.batch_ids:
+        raise AirflowSkipException(f"{len(bodies)} messages tell of no upload to a batch: {arrived.counts}")
+    outlet_events[UPLOADS].add_partitions(list(arrived.batch_ids))
+
+
+@task(outlets=[UPLOADS])
+def find_differences(outlet_events: Any = None) -> None:
+    """List the whole landing zone, and emit an event of `uploads` for each batch that differs from what is published."""
+    client = S3Hook(settings().aws_conn_id).get_conn()
+
+    def listed(prefix: str) -> Iterator[ListedObject]:
+        return list_batch(client, settings().bucket, prefix)
+
+    with airflow_outcomes():
+        tables().create_all()
+        view = PublishedView.load(tables(), settings())
+        found = reconcile.find_differences(
+            listed(settings().prefix),
+            settings(),
+            view.differs,
+            lambda batch_id: listed(settings().batch_prefix(batch_id)),
+        )
+    log.info("batches=%s objects=%s different=%s", found.batches, found.objects, found.batch_ids)
+    if found.strays:
+        log.warning("objects under no batch key: %s, for example %s", found.strays, list(found.examples))
+    if not found.batch_ids:
+        raise AirflowSkipException(f"{found.objects} objects of {found.batches} batches are as published")
+    outlet_events[UPLOADS].add_partitions(list(found.batch_ids))
+
+
+@task(outlets=[FEATURES])
+def wake_model(outlet_events: Any = None) -> None:
+    """Start pca_model by an event of `features` where the current model lacks a batch."""
+    with airflow_outcomes():
+        tables().create_all()
+        pending = refit.pending_work(tables(), settings())
+    if pending is None:
+        raise AirflowSkipException("the current model covers every published batch")
+    log.info("starting pca_model: %s", pending)
+    outlet_events[FEATURES].add_partitions(["reconciled"])
+
+
+@task(inlets=[UPLOADS])
 def plan_batch() -> dict[str, Any]:
     """List the run's batch, compare it with what is published, and freeze the difference as a manifest."""
+    turns = turns_of(get_current_context(), settings())
     with airflow_outcomes():
-        batch_id = batches.checked_partition_key(get_current_context()["dag_run"].partition_key, settings().batch_key_format)
+        batch_id = turns.batch_id
         tables().create_all()
         launcher_for(settings()).prepare(settings().backbone)
         client = S3Hook(settings().aws_conn_id).get_conn()
+        turns.begin_listing()
         listed = list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
         head = batches.plan_batch(tables(), settings(), batch_id, listed)
     if head is None:
@@ -103,7 +160,7 @@ def validate_batch(planned: dict[str, Any]) -> str:
     return "; ".join(["passed", *verdict.warnings])
 
 
-@task(task_id="publish", outlets=[FEATURES_ASSET])
+@task(task_id="publish", outlets=[FEATURES])
 def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = None) -> dict[str, Any]:
     """Commit a validated batch version to the tables, `runs` last. Returns the Delta version of each table."""
     plan = Planned(**planned)
@@ -112,7 +169,7 @@ def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = No
         facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().target, verdict)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
         published = publishing.publish_batch(tables(), head, featurized, reduced, facts)
-    outlet_events[FEATURES_ASSET].extra = {"manifest_digest": head.digest, "version": head.number}
+    outlet_events[FEATURES].extra = {"manifest_digest": head.digest, "version": head.number}
     return asdict(published)
 
 

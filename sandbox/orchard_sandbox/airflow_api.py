@@ -66,9 +66,10 @@ class AirflowApi:
         run_id: str = self._call("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"]
         return run_id
 
-    def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Return all runs of a DAG, or those in some states."""
-        return self._pages(f"dags/{dag_id}/dagRuns", {"state": list(states)}, "dag_runs")
+    def runs(self, dag_id: str, states: tuple[str, ...] = (), since: str = "") -> list[dict[str, Any]]:
+        """Return all runs of a DAG, or those in some states, or those that came at or after a moment (ISO 8601)."""
+        filters = {"state": list(states)} | ({"run_after_gte": since} if since else {})
+        return self._pages(f"dags/{dag_id}/dagRuns", filters, "dag_runs")
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return all task instances of a run."""

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,29 +52,28 @@ def main() -> int:
 
 def _run(layout: Layout) -> int:
     from orchard_sandbox.command import write_command
-    from orchard_sandbox.following import IMAGE_BATCHES, PCA_MODEL, Follower
+    from orchard_sandbox.following import ARRIVALS, IMAGE_BATCHES, ON_ARRIVAL, PCA_MODEL, Follower
     from orchard_sandbox.screen import format_table
     from orchard_sandbox.supervisor import Supervisor
+    from orchard_sandbox.upload import unread_messages
 
     layout.create()
     with hold_lock(layout, "run"):
         _check_settings(layout)
         batches = _batches(layout, os.environ)
         supervisor = Supervisor(layout, os.environ)
-        state, api = supervisor.start((IMAGE_BATCHES, PCA_MODEL))
+        state, api = supervisor.start((IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL))
         # Readers of an s3: warehouse in this process need what the stack's processes have.
         os.environ.update({name: value for name, value in supervisor.environment.items() if name.startswith("AWS_")})
         write_command(layout, supervisor.environment)
-        _upload_batches(state.s3_address, batches)
-        follower = Follower(api, supervisor.environment, supervisor.check)
-        run_ids = follower.start([batch.name for batch in batches])
-        follower.follow(run_ids)
-        failed_model = follower.settle_model()
-        results = follower.results(run_ids)
-        print("\n" + format_table(results))
+        unread = partial(unread_messages, state.s3_address)
+        follower = Follower(api, supervisor.environment, supervisor.check, unread=unread)
+        uploaded = _upload_batches(state.s3_address, batches)
+        follower.start([batch.name for batch in batches])
+        failed_model = follower.settle(has_uploaded=uploaded > 0)
+        print("\n" + format_table(follower.results()))
         _print_addresses(layout, supervisor.environment["ORCHARD_WAREHOUSE"], state.api_address)
-        failed = [(IMAGE_BATCHES, run_ids[result.batch]) for result in results if result.outcome == "failed"]
-        return _report_failures(follower, failed + ([(PCA_MODEL, failed_model)] if failed_model else []))
+        return _report_failures(follower, follower.failed_runs() + ([(PCA_MODEL, failed_model)] if failed_model else []))
 
 
 def _check_settings(layout: Layout) -> None:
@@ -153,16 +153,19 @@ def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]"
     return find_batches(layout.samples, chosen, variables.get("BATCH") or None)
 
 
-def _upload_batches(address: str, batches: "list[LocalBatch]") -> None:
+def _upload_batches(address: str, batches: "list[LocalBatch]") -> int:
+    """Upload what differs, say so, and return how many files that were."""
     from orchard_sandbox.upload import s3_client, upload_batch
 
-    s3 = s3_client(address)
+    s3, uploaded = s3_client(address), 0
     for batch in batches:
         begin = time.monotonic()
         done = upload_batch(s3, batch)
+        uploaded += done.uploaded
         hidden = f", {done.hidden} hidden left out" if done.hidden else ""
         counts = f"{done.uploaded} uploaded, {done.unchanged} there already{hidden}"
         print(f"upload: {done.name:<12} {counts}, {time.monotonic() - begin:.1f} s", flush=True)
+    return uploaded
 
 
 def _report_failures(follower: "Follower", failed: list[tuple[str, str]]) -> int:

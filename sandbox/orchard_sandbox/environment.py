@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchard_jobs.contract.layout import warehouse_uri
 
+from orchard_sandbox.landing import BUCKET, PREFIX, REGION, queue_url
 from orchard_sandbox.layout import ROOT, Layout
 from orchard_sandbox.processes import MARKER
 from orchard_sandbox.state import StackState
@@ -47,6 +48,7 @@ def airflow_environment(layout: Layout, state: StackState, variables: Mapping[st
     path = [str(layout.environments / name / "bin") for name in ("airflow", "jobs")] + [kept.get("PATH", os.defpath)]
     return {
         **kept,
+        "ORCHARD_UPLOADS_QUEUE": queue_url(state.s3_address),
         **settings_environment(layout, variables),
         **_s3(state),
         **_airflow(layout, state),
@@ -71,12 +73,14 @@ def settings_environment(layout: Layout, variables: Mapping[str, str]) -> dict[s
 
 def _orchard(layout: Layout) -> dict[str, str]:
     return {
-        "ORCHARD_LANDING": "s3://landing/images",
+        "ORCHARD_LANDING": f"s3://{BUCKET}/{PREFIX}",
         "ORCHARD_QUIET_SECONDS": "5",
+        "ORCHARD_POLL_SECONDS": "2",
         "ORCHARD_JOBS_PYTHON": str(layout.environments / "jobs" / "bin" / "python"),
         "ORCHARD_CLASS_ARCHIVE": str(layout.environments / "jobs" / "spark.jsa"),
         "ORCHARD_TARGET": "local",
         "ORCHARD_SCHEDULE": "none",
+        "ORCHARD_RECONCILE_SCHEDULE": "none",
     }
 
 
@@ -85,7 +89,7 @@ def _s3(state: StackState) -> dict[str, str]:
         "AWS_ENDPOINT_URL": state.s3_address,
         "AWS_ACCESS_KEY_ID": "orchard",
         "AWS_SECRET_ACCESS_KEY": "orchard",
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -113,6 +117,8 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "API_AUTH__JWT_SECRET": layout.secret("jwt"),
         "LOGGING__BASE_LOG_FOLDER": str(layout.airflow / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
+        # The trigger at the queue tells of each look, several lines a second, which would fill the disk.
+        "LOGGING__NAMESPACE_LEVELS": "airflow.providers.amazon.aws.triggers=WARNING aiobotocore=WARNING botocore=WARNING",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         # The first request to a cold Execution API took up to 40 s; the default time-out is 5 s.

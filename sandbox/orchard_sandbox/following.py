@@ -1,21 +1,24 @@
-"""Runs from their start to their end: starts one a batch, shows them, and waits until the model has nothing left to do."""
+"""Runs from their start to their end: starts what no upload event has, shows all, and waits until nothing is left to do."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.published import PublishedBatch, pending_work, published_batches, running_count
-from orchard_sandbox.runs import ACTIVE_STATES, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
+from orchard_sandbox.published import pending_work, published_batches, running_count
+from orchard_sandbox.runs import ACTIVE_STATES, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
 from orchard_sandbox.screen import BatchResult, Screen
 
-IMAGE_BATCHES, PCA_MODEL = "image_batches", "pca_model"
+IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL = "image_batches", "image_batches_on_arrival", "image_arrivals", "pca_model"
 _COUNTED = ("featurize", "reduce")
 _LOOK_SECONDS = 2.0
 _MODEL_STARTS = 3
 _QUIET_LOOKS = 5
+# Of a batch's runs the one that changed something is told; many are skipped because another one does the work.
+_TOLD: tuple[tuple[Outcome, ...], ...] = (("published", "failed"), ("unchanged", "superseded"), ("empty",))
 
 
 @dataclass
@@ -27,42 +30,116 @@ class Follower:
         environment: the environment of the stack's processes.
         check: raises when the stack is no longer whole.
         screen: the display.
+        unread: says how many messages of uploads wait in the queue.
+        since: when the upload began (ISO 8601, UTC): the batches' runs that events start from then on are followed, too.
     """
 
     api: AirflowApi
     environment: Mapping[str, str]
     check: Callable[[], None]
     screen: Screen = field(default_factory=Screen)
+    unread: Callable[[], int] = lambda: 0
+    since: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
+    _started: dict[str, str | None] = field(default_factory=dict)
+    _hears: bool = False
     _plans: dict[str, Any] = field(default_factory=dict)
     _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def start(self, batches: list[str]) -> dict[str, str]:
-        """Start one run a batch and return their ids by batch: the upload is over, so nothing is waited for.
+    def start(self, batches: list[str]) -> None:
+        """Start a run of each batch that no event has started: the upload is over, so nothing is waited for.
 
-        A run of the batch that is still queued, from an interrupted `make run`, will list this upload too: it is taken.
+        A run of the batch that is still queued, from an interrupted `make run`, will list this upload too: it is taken. So is one
+        that an event started; what it lists too early leads to a later run.
         """
+        self._hears = self.api.has_dag(ON_ARRIVAL)
+        arrived = self.api.runs(ON_ARRIVAL, ACTIVE_STATES) if self._hears else []
+        announced = {run["partition_key"]: run["run_after"] for run in arrived if run["partition_key"] in batches}
+        self.since = min([self.since, *announced.values()])
         conf = {"quiet_seconds": 0}
         queued = {
             run["partition_key"]: run["dag_run_id"] for run in self.api.runs(IMAGE_BATCHES, ("queued",)) if run["conf"] == conf
         }
-        return {batch: queued.get(batch) or self.api.start_run(IMAGE_BATCHES, batch, conf) for batch in batches}
+        for batch in batches:
+            self._started[batch] = queued.get(batch)
+            if batch not in announced and batch not in queued:
+                self._started[batch] = self.api.start_run(IMAGE_BATCHES, batch, conf)
 
-    def follow(self, run_ids: Mapping[str, str]) -> None:
-        """Show the runs until all have ended."""
+    def settle(self, has_uploaded: bool) -> str | None:
+        """Show the runs until all of them have ended, and those of pca_model that they cause.
+
+        Args:
+            has_uploaded: events of uploads are under way; the runs that they start are waited for.
+
+        Returns:
+            The id of a run of pca_model that failed; None when all is well.
+        """
+        while True:
+            self.follow()
+            failed = self.settle_model()
+            if failed or not (has_uploaded and self._hears) or self._is_calm():
+                return failed
+
+    def follow(self) -> None:
+        """Show the runs of the batches until none is active."""
         while True:
             self.check()
-            runs, instances = self._look(IMAGE_BATCHES, list(run_ids.values()))
-            views = [self._view(batch, runs[run_id], instances[run_id]) for batch, run_id in run_ids.items()]
-            self.screen.show(views)
-            if all(view.is_over for view in views):
+            runs = self._runs_by_batch()
+            self.screen.show([self._told(batch, found)[1] for batch, found in runs.items()])
+            if not any(run["state"] in ACTIVE_STATES for found in runs.values() for run in found):
                 return
             time.sleep(_LOOK_SECONDS)
 
-    def results(self, run_ids: Mapping[str, str]) -> list[BatchResult]:
-        """Return what each ended run came to."""
-        runs, instances = self._look(IMAGE_BATCHES, list(run_ids.values()))
+    def results(self) -> list[BatchResult]:
+        """Return what each batch came to."""
         published = published_batches(self.environment)
-        return [_result(batch, runs[run_id], instances[run_id], published) for batch, run_id in run_ids.items()]
+        found = []
+        for batch, runs in self._runs_by_batch().items():
+            run, _ = self._told(batch, runs)
+            outcome = outcome_of(run, self._instances(run))
+            found.append(BatchResult(batch, outcome, run["duration"], None if outcome == "failed" else published.get(batch)))
+        return found
+
+    def failed_runs(self) -> list[tuple[str, str]]:
+        """Return (dag_id, run_id) of the run of each batch that failed."""
+        told = [self._told(batch, runs)[0] for batch, runs in self._runs_by_batch().items()]
+        return [(run["dag_id"], run["dag_run_id"]) for run in told if run["state"] == "failed"]
+
+    def _is_calm(self) -> bool:
+        """Tell whether no message, and no run that one starts, is seen for some looks: between two of them there is a gap."""
+        for _ in range(_QUIET_LOOKS):
+            time.sleep(_LOOK_SECONDS)
+            self.check()
+            runs = [run for found in self._runs_by_batch().values() for run in found]
+            if self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES) or any(run["state"] in ACTIVE_STATES for run in runs):
+                return False
+        return True
+
+    def _runs_by_batch(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the runs of each batch: the started one, those that events caused, and those that were active before."""
+        started = {run["dag_run_id"]: run for run in self.api.runs(IMAGE_BATCHES)}
+        gone = {run_id for run_id in self._started.values() if run_id} - set(started)
+        if gone:
+            raise _gone(min(gone), IMAGE_BATCHES)
+        arrived = self.api.runs(ON_ARRIVAL, since=self.since) if self._hears else []
+        found = {}
+        for batch, run_id in self._started.items():
+            runs = [run for run in arrived if run["partition_key"] == batch]
+            found[batch] = runs + ([started[run_id]] if run_id else [])
+        return found
+
+    def _told(self, batch: str, runs: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:
+        """Return the run that stands for a batch, and how it is shown: one at work, else the last that changed something."""
+        views = {run["dag_run_id"]: self._view(batch, run, self._instances(run)) for run in runs}
+        active = [run for run in runs if run["state"] in ACTIVE_STATES]
+        if active:
+            told = max(active, key=lambda run: _nearness(views[run["dag_run_id"]]))
+            return told, views[told["dag_run_id"]]
+        for outcomes in _TOLD:
+            ended = [run for run in runs if views[run["dag_run_id"]].task in outcomes]
+            if ended:
+                told = max(ended, key=lambda run: run["end_date"] or "")
+                return told, views[told["dag_run_id"]]
+        raise _gone(f"of batch {batch}", ON_ARRIVAL)
 
     def settle_model(self) -> str | None:
         """Wait until no run of pca_model is active and the tables say that it has nothing to do; start one where it has.
@@ -113,12 +190,12 @@ class Follower:
         runs = {run["dag_run_id"]: run for run in self.api.runs(dag_id) if run["dag_run_id"] in run_ids}
         missing = set(run_ids) - set(runs)
         if missing:
-            raise SandboxError(f"run {min(missing)} of {dag_id} is gone: it was deleted in the UI; start it again by `make run`")
-        return runs, {run_id: self._instances(dag_id, runs[run_id]) for run_id in run_ids}
+            raise _gone(min(missing), dag_id)
+        return runs, {run_id: self._instances(runs[run_id]) for run_id in run_ids}
 
-    def _instances(self, dag_id: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    def _instances(self, run: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a run's task instances; those of a queued run do nothing yet, those of an ended one are asked for once."""
-        run_id = run["dag_run_id"]
+        dag_id, run_id = run["dag_id"], run["dag_run_id"]
         if run["state"] == "queued":
             return []
         if run["state"] in ACTIVE_STATES:
@@ -132,18 +209,21 @@ class Follower:
             is_batch = batch != PCA_MODEL
             return RunView(batch, run["state"], outcome_of(run, instances) if is_batch else "")
         task, state = busy_task(instances)
-        count = self._count(run["dag_run_id"], task) if state == "running" and task in _COUNTED else None
+        count = self._count(run, task) if state == "running" and task in _COUNTED else None
         return RunView(batch, run["state"], task if state in ("running", "") else f"{task} ({state})", count)
 
-    def _count(self, run_id: str, task: str) -> Any:
+    def _count(self, run: dict[str, Any], task: str) -> Any:
+        run_id = run["dag_run_id"]
         if run_id not in self._plans:
-            self._plans[run_id] = self.api.result(IMAGE_BATCHES, run_id, "plan_batch")
+            self._plans[run_id] = self.api.result(run["dag_id"], run_id, "plan_batch")
         plan = self._plans[run_id]
         return running_count(self.environment, plan, task) if plan else None
 
 
-def _result(
-    batch: str, run: dict[str, Any], instances: list[dict[str, Any]], published: Mapping[str, PublishedBatch]
-) -> BatchResult:
-    outcome = outcome_of(run, instances)
-    return BatchResult(batch, outcome, run["duration"], None if outcome == "failed" else published.get(batch))
+def _nearness(view: RunView) -> tuple[bool, bool]:
+    """Return how near a run is to its end: of several of a batch the others wait for the first."""
+    return bool(view.count), view.state == "running" and not view.task.startswith("wait_for_uploads")
+
+
+def _gone(run: str, dag_id: str) -> SandboxError:
+    return SandboxError(f"run {run} of {dag_id} is gone: it was deleted in the UI; start it again by `make run`")

@@ -1,4 +1,6 @@
-"""The S3 stand-in: moto's server as a process of its own, on loopback, whose objects outlive it.
+"""The S3 stand-in: moto's server as a process of its own, on loopback, whose objects outlive it, and a queue that does not.
+
+The queue gets a message of each upload under the landing prefix, from the server's first request on.
 
 After each request, and before its answer is sent, every object that the request changed is on disk; a start loads them
 again with their ETags and times. Any credentials are accepted. It knows nothing of batches or images.
@@ -17,14 +19,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import FakeKey, S3Backend, s3_backends
+from moto.sqs.models import Queue, sqs_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from orchard_sandbox.landing import ACCOUNT, BUCKET, PREFIX, QUEUE, REGION
 from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
-
-LANDING_BUCKET = "landing"
 
 
 class Persistence:
@@ -39,8 +40,8 @@ class Persistence:
 
     def load(self) -> None:
         """Fill moto's memory from the disk, and make the landing bucket when it is not there."""
-        for bucket in {*self._folder.buckets(), LANDING_BUCKET}:
-            self._backend.create_bucket(bucket, "us-east-1")
+        for bucket in {*self._folder.buckets(), BUCKET}:
+            self._backend.create_bucket(bucket, REGION)
             self._folder.add_bucket(bucket)
             for stored, content in self._folder.read_all(bucket):
                 key = self._backend.put_object(bucket, stored.key, content, etag=stored.etag)
@@ -99,11 +100,31 @@ def stored_form(key: FakeKey) -> StoredObject:
     return StoredObject(key.name, key.etag.strip('"'), key.last_modified.isoformat(), metadata)
 
 
+def make_queue(backend: S3Backend) -> None:
+    """Make the uploads' queue and have the landing bucket tell it of each upload: moto forgets both with its process.
+
+    moto counts all messages anew for each one that it sends or receives, thousands of times the work of either. The counts are
+    kept cheap here, and stay right for a queue without delays: a message that was received is not visible until it is deleted.
+    """
+    for name, count in (
+        ("approximate_number_of_messages", lambda queue: len(queue._messages) - len(queue.pending_messages)),
+        ("approximate_number_of_messages_not_visible", lambda queue: len(queue.pending_messages)),
+        ("approximate_number_of_messages_delayed", lambda queue: 0),
+    ):
+        setattr(Queue, name, property(count))
+    queue = sqs_backends[ACCOUNT][REGION].create_queue(QUEUE, {})
+    prefix = {"S3Key": {"FilterRule": [{"Name": "prefix", "Value": f"{PREFIX}/"}]}}
+    told = {"Queue": queue.queue_arn, "Event": ["s3:ObjectCreated:*"], "Filter": prefix}
+    backend.put_bucket_notification_configuration(BUCKET, {"QueueConfiguration": [told]})
+
+
 def start_server(folder: Path, port: int) -> BaseWSGIServer:
     """Return a listening server with everything that the folder holds; `port` 0 takes a free one."""
-    persistence = Persistence(s3_backends[DEFAULT_ACCOUNT_ID]["aws"], ObjectFolder(folder))
+    backend = s3_backends[ACCOUNT]["aws"]
+    persistence = Persistence(backend, ObjectFolder(folder))
     persistence.load()
     persistence.watch()
+    make_queue(backend)  # after the load, which is no upload
     application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
     try:
         return make_server("127.0.0.1", port, application, threaded=True, request_handler=MotoRequestHandler)

@@ -11,8 +11,8 @@ import boto3
 from botocore.config import Config
 
 from orchard_sandbox.batches import LocalBatch
+from orchard_sandbox.landing import BUCKET, PREFIX, REGION, queue_url
 
-BUCKET, PREFIX = "landing", "images"
 _AT_ONCE = 8
 
 
@@ -36,14 +36,26 @@ def s3_client(address: str) -> Any:
         proxies={},
         retries={"max_attempts": 3},
     )
+    return _client("s3", address, config)
+
+
+def _client(service: Any, address: str, config: Config) -> Any:
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=address,
         aws_access_key_id="orchard",
         aws_secret_access_key="orchard",
-        region_name="us-east-1",
+        region_name=REGION,
         config=config,
     )
+
+
+def unread_messages(address: str) -> int:
+    """Return how many messages of uploads the stand-in's queue still holds."""
+    sqs = _client("sqs", address, Config(proxies={}, retries={"max_attempts": 3}))
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    counts = sqs.get_queue_attributes(QueueUrl=queue_url(address), AttributeNames=names)["Attributes"]
+    return sum(int(counts[name]) for name in names)
 
 
 def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:

@@ -10,25 +10,36 @@ from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 from orchard import tasks
+from orchard.assets import FEATURES, UPLOADS, upload_messages
 from orchard.settings import Settings
 from orchard.timetables import batch_timetable, last_scheduled_day
 
 ROOT = Path(__file__).parents[2]
+BATCH_FLOW = ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"]
 DAGS = {
-    "image_batches": ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"],
+    "image_arrivals": ["emit_batches"],
+    "image_batches": BATCH_FLOW,
+    "image_batches_on_arrival": BATCH_FLOW,
+    "reconcile_uploads": ["find_differences", "wake_model"],
     "pca_model": ["plan_model", "project", "validate", "publish"],
     "clean_warehouse": ["clean_warehouse"],
 }
 
 
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
+def dags_with(folder: Path, **variables: str) -> DagBag:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORCHARD_WAREHOUSE", str(tmp_path_factory.mktemp("warehouse")))
+        patch.setenv("ORCHARD_WAREHOUSE", str(folder))
+        for name, value in variables.items():
+            patch.setenv(f"ORCHARD_{name}", value)
         tasks.settings.cache_clear()
         found = DagBag(ROOT / "dags", bundle_path=ROOT / "dags", bundle_name="dags")
     tasks.settings.cache_clear()
     return found
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
+    return dags_with(tmp_path_factory.mktemp("warehouse"))
 
 
 def test_every_dag_file_is_listed_here(bag: DagBag) -> None:
@@ -37,7 +48,7 @@ def test_every_dag_file_is_listed_here(bag: DagBag) -> None:
     assert sorted(path.stem for path in (ROOT / "dags").glob("*.py")) == sorted(DAGS)
 
 
-@pytest.mark.parametrize("dag_id", DAGS)
+@pytest.mark.parametrize("dag_id", [dag_id for dag_id in DAGS if dag_id != "reconcile_uploads"])
 def test_a_dag_is_a_chain_of_its_tasks(bag: DagBag, dag_id: str) -> None:
     dag = bag.dags[dag_id]
     assert [task.task_id for task in dag.topological_sort()] == DAGS[dag_id]
@@ -70,6 +81,49 @@ def test_jobs_share_the_pool(bag: DagBag) -> None:
 
 def test_one_model_run_at_a_time(bag: DagBag) -> None:
     assert bag.dags["pca_model"].max_active_runs == 1
+
+
+def test_the_two_reconciling_tasks_do_not_wait_for_each_other(bag: DagBag) -> None:
+    for task in bag.dags["reconcile_uploads"].tasks:
+        assert not task.upstream_task_ids
+    assert bag.dags["reconcile_uploads"].max_active_runs == 1
+
+
+def test_uploads_start_the_same_flow_as_the_clock(bag: DagBag) -> None:
+    clock, arrival = (bag.dags[dag_id] for dag_id in ("image_batches", "image_batches_on_arrival"))
+    for task_id in BATCH_FLOW:
+        mine, other = clock.get_task(task_id), arrival.get_task(task_id)
+        assert (mine.task_type, mine.trigger_rule, mine.pool) == (other.task_type, other.trigger_rule, other.pool)
+        assert mine.downstream_task_ids == other.downstream_task_ids
+    assert not clock.get_task("wait_for_uploads").is_announced
+    assert arrival.get_task("wait_for_uploads").is_announced
+    # Whose turn it is stands in the state store of `uploads`, which a task sees only of its inlets and outlets.
+    for dag in (clock, arrival):
+        assert all(UPLOADS in dag.get_task(task_id).inlets for task_id in ("wait_for_uploads", "plan_batch"))
+    assert decode_timetable(encode_timetable(arrival.timetable)).partitioned
+    assert UPLOADS in bag.dags["image_arrivals"].get_task("emit_batches").outlets
+    assert UPLOADS in bag.dags["reconcile_uploads"].get_task("find_differences").outlets
+    assert FEATURES in bag.dags["reconcile_uploads"].get_task("wake_model").outlets
+
+
+def test_without_a_queue_nothing_is_watched_and_with_one_many_messages_make_one_event(bag: DagBag, tmp_path: Path) -> None:
+    assert upload_messages(settings()) is None
+    assert not bag.dags["image_arrivals"].timetable.can_be_scheduled
+    queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
+    watched = upload_messages(settings(UPLOADS_QUEUE=queue, POLL_SECONDS="0.2"))
+    assert watched is not None
+    (watcher,) = watched.watchers
+    path, arguments = watcher.trigger.serialize()
+    assert path == "airflow.providers.amazon.aws.triggers.sqs.SqsSensorTrigger"
+    assert (arguments["sqs_queue"], arguments["aws_conn_id"]) == (queue, "aws_default")
+    assert (arguments["max_messages"], arguments["num_batches"], arguments["waiter_delay"]) == (10, 10, 1)
+    assert dags_with(tmp_path, UPLOADS_QUEUE=queue).dags["image_arrivals"].timetable.can_be_scheduled
+
+
+def test_reconciling_runs_by_a_setting(bag: DagBag, tmp_path: Path) -> None:
+    assert decode_timetable(encode_timetable(bag.dags["reconcile_uploads"].timetable)).summary == "0 * * * *"
+    off = dags_with(tmp_path, RECONCILE_SCHEDULE="none").dags["reconcile_uploads"]
+    assert not off.timetable.can_be_scheduled
 
 
 def settings(**variables: str) -> Settings:

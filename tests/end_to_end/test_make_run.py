@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import polars as pl
 import pytest
@@ -205,17 +206,60 @@ def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
     assert old.items() <= new.items()
 
 
+def wait_for_silence(api: AirflowApi, *dag_ids: str) -> None:
+    while any(api.runs(dag_id, ("queued", "running")) for dag_id in dag_ids):
+        time.sleep(1)
+
+
+def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:
+    state, api = read_state(Layout(stack.home)), stack.api
+    s3 = boto3.client(
+        "s3", endpoint_url=state.s3_address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
+    )
+    key, whole = f"images/{SECOND}/bare/a + é.jpg", image_bytes("Banana", 501)
+    s3.put_object(Bucket="landing", Key="images/no batch/x.jpg", Body=whole)
+    s3.put_object(Bucket="landing", Key=key, Body=whole)
+    uri = f"s3://landing/{key}"
+    while stack.table("runs").filter(pl.col("batch_id") == SECOND)["version"].max() < 3:
+        assert not api.runs("image_batches_on_arrival", ("failed",))
+        time.sleep(1)
+    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "pca_model")
+    assert stack.table("features").filter(pl.col("image_uri") == uri).height == 1
+    row = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version").to_dicts()[-1]
+    assert (row["version"], row["network_runs"]) == (3, 1)
+    runs = [run for run in api.runs("image_batches_on_arrival") if run["dag_run_id"] == row["run_id"]]
+    assert [run["partition_key"] for run in runs] == [SECOND]
+
+
+def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Stack) -> None:
+    api, reports = stack.api, stack.reports()
+    body = {"dag_id": "image_batches", "from_date": "2026-02-28T00:00:00Z", "to_date": f"{SECOND}T00:00:00Z"}
+    options = {"reprocess_behavior": "completed", "max_active_runs": 2, "run_backwards": False, "dag_run_conf": {}}
+    api._call("POST", "backfills", body | options)
+    wait_for_silence(api, "image_batches")
+    runs = [run for run in api.runs("image_batches") if run["run_type"] == "backfill"]
+    assert sorted(run["partition_key"] for run in runs) == ["2026-02-28", BAD_FIRST, SECOND]
+    skipped = {}
+    for run in runs:
+        instances = api.task_instances("image_batches", run["dag_run_id"])
+        states = {task["task_id"]: task["state"] for task in instances}
+        skipped[run["partition_key"]] = next(task for task in ("wait_for_uploads", "plan_batch") if states[task] == "skipped")
+    assert skipped == {"2026-02-28": "wait_for_uploads", BAD_FIRST: "plan_batch", SECOND: "plan_batch"}
+    assert stack.reports() == reports
+
+
 def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) -> None:
     names = ("features", "quarantine", "pca_features", "runs", "captured", "promotions")
     before = {name: sorted_rows(stack.table(name)) for name in names}
     run_id = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version")["run_id"][-1]
+    dag_id = "image_batches_on_arrival"
     api, reports = stack.api, stack.reports()
     body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True}
-    api._call("POST", "dags/image_batches/clearTaskInstances", body)
+    api._call("POST", f"dags/{dag_id}/clearTaskInstances", body)
     states: dict[str, str] = {}
     while not states or set(states.values()) - {"success", "skipped", "failed"}:
         time.sleep(1)
-        states = {task["task_id"]: task["state"] for task in api.task_instances("image_batches", run_id)}
+        states = {task["task_id"]: task["state"] for task in api.task_instances(dag_id, run_id)}
     assert set(states.values()) == {"success", "skipped"}
     assert {name: sorted_rows(stack.table(name)) for name in names} == before
     assert stack.reports() == reports

@@ -136,6 +136,7 @@ class MadeUpAirflow:
     def __init__(self, *states: str, has_model: bool = True) -> None:
         self.states = list(states)
         self.started: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.arrived: list[dict[str, Any]] = []
         self.has_model = has_model
 
     def start_run(self, dag_id: str, key: str | None, conf: dict[str, Any]) -> str:
@@ -145,17 +146,29 @@ class MadeUpAirflow:
     def has_dag(self, dag_id: str) -> bool:
         return self.has_model
 
-    def runs(self, dag_id: str, states: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        if not states:
+    def runs(self, dag_id: str, states: tuple[str, ...] = (), since: str = "") -> list[dict[str, Any]]:
+        if dag_id == "image_batches" and not states:
             self.states = self.states[1:] or self.states
+        ends = {"duration": 1.5, "end_date": "2026-01-31T00:00:00Z"}
         found = [
-            {"dag_run_id": f"{dag}-{n}", "partition_key": key, "conf": conf, "state": self.states[0], "duration": 1.5}
+            {"dag_id": dag, "dag_run_id": f"{dag}-{n}", "partition_key": key, "conf": conf, "state": self.states[0]} | ends
             for n, (dag, key, conf) in enumerate(self.started, 1)
             if dag == dag_id
         ]
+        found += [ends | run for run in self.arrived if run["dag_id"] == dag_id and run["run_after"] >= since]
         return [run for run in found if not states or run["state"] in states]
 
+    def arrive(self, batch: str, state: str, run_after: str, **tasks: str) -> None:
+        run_id = f"arrived-{len(self.arrived)}"
+        self.arrived.append(
+            {"dag_id": "image_batches_on_arrival", "dag_run_id": run_id, "partition_key": batch, "state": state}
+            | {"run_after": run_after, "end_date": run_after, "tasks": tasks}
+        )
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        for run in self.arrived:
+            if run["dag_run_id"] == run_id:
+                return [instance(task, state, run_id) for task, state in run["tasks"].items()]
         return [instance("featurize", "failed" if self.states[0] == "failed" else "running", run_id)]
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
@@ -179,10 +192,10 @@ def follower(airflow: MadeUpAirflow, environment: dict[str, str]) -> Follower:
 def test_runs_are_started_with_no_quiet_period_and_followed_to_their_end(environment: dict[str, str]) -> None:
     airflow = MadeUpAirflow("queued", "running", "running", "success")
     one = follower(airflow, environment)
-    run_ids = one.start(["2026-01-05", "2026-01-06"])
+    one.start(["2026-01-05", "2026-01-06"])
     assert airflow.started[0] == ("image_batches", "2026-01-05", {"quiet_seconds": 0})
-    one.follow(run_ids)
-    assert [(result.batch, result.outcome, result.seconds) for result in one.results(run_ids)] == [
+    one.follow()
+    assert [(result.batch, result.outcome, result.seconds) for result in one.results()] == [
         ("2026-01-05", "published", 1.5),
         ("2026-01-06", "published", 1.5),
     ]
@@ -191,17 +204,60 @@ def test_runs_are_started_with_no_quiet_period_and_followed_to_their_end(environ
 def test_a_run_that_is_still_queued_is_taken(environment: dict[str, str]) -> None:
     airflow = MadeUpAirflow("queued")
     airflow.started = [("image_batches", "2026-01-05", {"quiet_seconds": 0}), ("image_batches", "2026-01-06", {})]
-    run_ids = follower(airflow, environment).start(["2026-01-05", "2026-01-06"])
-    assert run_ids == {"2026-01-05": "image_batches-1", "2026-01-06": "image_batches-3"}
+    follower(airflow, environment).start(["2026-01-05", "2026-01-06"])
+    assert airflow.started[2:] == [("image_batches", "2026-01-06", {"quiet_seconds": 0})]
+
+
+def test_a_batch_that_an_event_started_is_followed_and_not_started_again(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("success")
+    airflow.arrive("2026-01-05", "running", "2026-01-01T00:00:01Z", wait_for_uploads="deferred")
+    one = follower(airflow, environment)
+    one.start(["2026-01-05", "2026-01-06"])
+    assert [key for _, key, _ in airflow.started] == ["2026-01-06"]
+    airflow.arrived[0] |= {"state": "success", "tasks": {"plan_batch": "success", "publish": "success"}}
+    airflow.arrive("2026-01-05", "success", "2026-01-01T00:00:02Z", wait_for_uploads="skipped")
+    airflow.arrive("2026-01-05", "success", "2026-01-01T00:00:03Z", plan_batch="skipped")
+    airflow.arrive("2026-01-06", "failed", "9999-01-01T00:00:00Z", validate="failed")
+    one.follow()
+    assert [(result.batch, result.outcome) for result in one.results()] == [("2026-01-05", "published"), ("2026-01-06", "failed")]
+    assert one.failed_runs() == [("image_batches_on_arrival", "arrived-3")]
+
+
+def test_runs_that_events_start_late_are_waited_for(environment: dict[str, str]) -> None:
+    airflow, unread = MadeUpAirflow("success"), [3, 2, 1]
+    one = follower(airflow, environment)
+    one.start(["2026-01-05"])
+
+    def messages() -> int:
+        if unread == [3]:
+            airflow.arrive("2026-01-05", "success", "9999-01-01T00:00:00Z", plan_batch="success", publish="success")
+        return unread.pop() if unread else 0
+
+    one.unread = messages
+    assert one.settle(has_uploaded=True) is None
+    assert unread == []
+    assert len(one._runs_by_batch()["2026-01-05"]) == 2
+    one.unread = lambda: pytest.fail("nothing was uploaded, so there is no message to wait for")
+    one.settle(has_uploaded=False)
+
+
+def test_a_run_that_was_deleted_is_told(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("running")
+    one = follower(airflow, environment)
+    one.start(["2026-01-05"])
+    airflow.started.clear()
+    with pytest.raises(SandboxError, match="run image_batches-1 of image_batches is gone"):
+        one.follow()
 
 
 def test_a_failed_run_tells_why(environment: dict[str, str]) -> None:
     airflow = MadeUpAirflow("running", "failed")
     one = follower(airflow, environment)
-    run_ids = one.start(["2026-01-05"])
-    one.follow(run_ids)
-    assert [result.outcome for result in one.results(run_ids)] == ["failed"]
-    assert one.failures("image_batches", run_ids["2026-01-05"]) == "task featurize failed: E: why\n    the end"
+    one.start(["2026-01-05"])
+    one.follow()
+    assert [result.outcome for result in one.results()] == ["failed"]
+    ((dag_id, run_id),) = one.failed_runs()
+    assert one.failures(dag_id, run_id) == "task featurize failed: E: why\n    the end"
 
 
 def test_pca_model_is_started_where_work_is_left_and_nothing_runs(

@@ -1,5 +1,6 @@
 """The S3 stand-in as a real process: what was answered with success outlives a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from orchard.arrivals import read_messages
+from orchard.settings import Settings
+from orchard_sandbox.landing import queue_url
+from orchard_sandbox.upload import unread_messages
 
 SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
 ODD_KEYS = ["a b", "é日本", "+%2F", "#?&<c>", "a//b", "/lead", "x/", "x/../y", "tab\there", "k" * 1024, "\U0001f34e"]
@@ -143,3 +148,27 @@ def test_it_ends_on_sigterm_and_takes_its_former_port_again_unless_it_is_taken(t
     two.start(port)
     assert not two.address.endswith(f":{port}")
     assert (one.end(signal.SIGTERM), two.end(signal.SIGTERM)) == (0, 0)
+
+
+def test_the_queue_tells_of_each_upload_and_is_there_again_after_a_kill(stand_in: StandIn) -> None:
+    for _ in range(2):
+        s3 = stand_in.start()
+        sqs = boto3.client(
+            "sqs", endpoint_url=stand_in.address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
+        )
+        queue = queue_url(stand_in.address)
+        (test,) = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+        assert json.loads(test["Body"])["Event"] == "s3:TestEvent"
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=test["ReceiptHandle"])
+        s3.put_object(Bucket="landing", Key="images/2026-01-05/Apple Red/é.jpg", Body=b"x")
+        s3.put_object(Bucket="landing", Key="elsewhere/x.jpg", Body=b"x")
+        s3.delete_object(Bucket="landing", Key="images/2026-01-05/none.jpg")
+        assert unread_messages(stand_in.address) == 1
+        (message,) = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+        arrived = read_messages([message["Body"]], Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"}))
+        assert (arrived.batch_ids, arrived.counts) == (("2026-01-05",), {"upload": 1})
+        assert unread_messages(stand_in.address) == 1  # taken, and not deleted yet
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        assert unread_messages(stand_in.address) == 0
+        stand_in.end(signal.SIGKILL)
+    assert {key for key, *_ in listing(stand_in.start())} == {"images/2026-01-05/Apple Red/é.jpg", "elsewhere/x.jpg"}

@@ -58,11 +58,12 @@ def test_a_stack_starts_runs_repairs_itself_and_ends_without_rest(tmp_path: Path
         assert requests.get(f"{state.api_address}/api/v2/dags", timeout=60).status_code == 401
 
         follower = Follower(api, supervisor.environment, supervisor.check, Screen(io.StringIO()))
-        run_ids = follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
-        follower.follow(run_ids)
-        outcomes = [result.outcome for result in follower.results(run_ids)]
+        follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
+        follower.follow()
+        outcomes = [result.outcome for result in follower.results()]
         assert outcomes == ["published", "failed", "unchanged"]
-        assert "task plan_batch failed: ValueError: no such fruit" in follower.failures("image_batches", run_ids["2026-01-06"])
+        ((dag_id, run_id),) = follower.failed_runs()
+        assert "task plan_batch failed: ValueError: no such fruit" in follower.failures(dag_id, run_id)
 
         said.clear()
         before = read_state(layout).processes

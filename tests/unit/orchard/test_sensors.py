@@ -7,20 +7,48 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
-from orchard.sensors import Arrivals, UploadsTrigger, WaitForUploads, period_end
+from orchard.assets import UPLOADS
+from orchard.sensors import Arrivals, RunEndTrigger, RuntimeTaskInstance, UploadsTrigger, WaitForUploads, period_end
 from orchard.settings import Settings
+from test_turns import Memory
 
 NOW = datetime.now(UTC)
 
 
 class Run:
-    def __init__(self, partition_key: str, conf: dict[str, Any] | None = None) -> None:
-        self.partition_key, self.conf = partition_key, conf
+    dag_id = "image_batches"
+
+    def __init__(self, partition_key: str, conf: dict[str, Any] | None = None, run_id: str = "mine") -> None:
+        self.partition_key, self.conf, self.run_id = partition_key, conf, run_id
 
 
-def execute(monkeypatch: pytest.MonkeyPatch, settings: Settings, run: Run, arrivals: Arrivals) -> None:
+class Ti:
+    """A task instance that knows which runs are queued or running."""
+
+    def __init__(self, *active: str) -> None:
+        self.active = active
+
+    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str]) -> int:
+        assert (dag_id, states) == ("image_batches", ["queued", "running"])
+        return len(set(run_ids) & set(self.active))
+
+
+def context_of(run: Run, store: Memory | None = None, ti: Ti | None = None) -> dict[str, Any]:
+    return {"dag_run": run, "ti": ti or Ti(), "asset_state_store": {UPLOADS: store or Memory()}}
+
+
+def execute(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    run: Run,
+    arrivals: Arrivals,
+    is_announced: bool = False,
+    store: Memory | None = None,
+    ti: Ti | None = None,
+) -> None:
     monkeypatch.setattr(WaitForUploads, "_list", lambda self, batch_id: arrivals)
-    WaitForUploads(task_id="wait_for_uploads", settings=settings).execute({"dag_run": run})
+    sensor = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=is_announced)
+    sensor.execute(context_of(run, store, ti))
 
 
 def seconds_ago(seconds: float) -> Arrivals:
@@ -80,10 +108,65 @@ def test_a_wrong_key_fails_without_a_retry(monkeypatch: pytest.MonkeyPatch, sett
 
 
 def test_what_never_settled_is_skipped(settings: Settings) -> None:
-    sensor = WaitForUploads(task_id="wait_for_uploads", settings=settings)
-    sensor.resume({"dag_run": Run(TODAY)}, {"objects": 3, "is_settled": True})
+    sensor = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=False)
+    sensor.resume(context_of(Run(TODAY)), {"objects": 3, "is_settled": True})
     with pytest.raises(AirflowSkipException, match="not settled within 93600 s: 3 objects"):
-        sensor.resume({"dag_run": Run(TODAY)}, {"objects": 3, "is_settled": False})
+        sensor.resume(context_of(Run(TODAY)), {"objects": 3, "is_settled": False})
+
+
+def test_an_announced_upload_to_an_old_day_is_waited_for_until_it_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(monkeypatch, settings, Run("2020-01-01"), seconds_ago(10), is_announced=True)
+    assert isinstance(deferred.value.trigger, UploadsTrigger)
+    execute(monkeypatch, settings, Run("2020-01-01"), seconds_ago(601), is_announced=True)
+
+
+@pytest.mark.parametrize("day", [TODAY, "2020-01-01"])
+def test_what_was_announced_and_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, settings: Settings, day: str) -> None:
+    with pytest.raises(AirflowSkipException, match="is empty"):
+        execute(monkeypatch, settings, Run(day), NONE, is_announced=True)
+
+
+def test_an_announced_run_gives_way_to_one_that_will_list_later(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    store, old = Memory(), seconds_ago(601)
+    with pytest.raises(TaskDeferred):
+        execute(monkeypatch, settings, Run(TODAY, run_id="first"), seconds_ago(1), is_announced=True, store=store)
+    with pytest.raises(AirflowSkipException, match="run first of image_batches will list batch"):
+        execute(monkeypatch, settings, Run(TODAY), old, is_announced=True, store=store, ti=Ti("first"))
+    execute(monkeypatch, settings, Run("2020-01-01"), old, is_announced=True, store=store, ti=Ti("first"))
+    execute(monkeypatch, settings, Run(TODAY), old, is_announced=True, store=store, ti=Ti())  # the first failed
+    execute(monkeypatch, settings, Run(TODAY, run_id="by hand"), old, store=store, ti=Ti("first"))
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_run_waits_while_another_is_at_work(monkeypatch: pytest.MonkeyPatch, settings: Settings, is_announced: bool) -> None:
+    store, old = Memory(), seconds_ago(601)
+    execute(monkeypatch, settings, Run(TODAY, run_id="worker"), old, store=store)
+    store.delete(f"{TODAY}/coming")  # it has begun to list
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(monkeypatch, settings, Run(TODAY), old, is_announced, store, Ti("worker"))
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, RunEndTrigger)
+    path, arguments = trigger.serialize()
+    assert (path, arguments["run_id"]) == ("orchard.sensors.RunEndTrigger", "worker")
+    assert RunEndTrigger(**arguments).serialize() == (path, arguments)
+    sensor = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=is_announced)
+    sensor.resume_turn(context_of(Run(TODAY), store, Ti()), {"dag_id": "image_batches", "run_id": "worker"})
+    assert store.get(f"{TODAY}/at_work") == ["image_batches", "mine"]
+
+
+def test_the_end_of_a_run_is_seen_also_when_it_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = [1, 1, 0]
+    monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", lambda **_: counts.pop(0))
+
+    async def first() -> Any:
+        async for event in RunEndTrigger("image_batches", "r", poll_seconds=0).run():
+            return event.payload
+
+    assert asyncio.run(first()) == {"dag_id": "image_batches", "run_id": "r"}
+    assert counts == []
 
 
 class Listing:

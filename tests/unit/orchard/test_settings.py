@@ -43,6 +43,8 @@ def test_the_defaults_are_whole() -> None:
         ("BATCH_KEY_FORMAT", "%d", "two days have one key"),
         ("NOTIFIER_ARGUMENTS", "[]", "not a JSON object"),
         ("SCHEDULE", "every day", "no cron expression"),
+        ("RECONCILE_SCHEDULE", "hourly", "no cron expression"),
+        ("UPLOADS_QUEUE", "arn:aws:sqs:us-east-1:1:q", "no URL of an SQS queue"),
         ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot stand in a path"),
     ],
 )

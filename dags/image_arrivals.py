@@ -1,0 +1,33 @@
+"""### image_arrivals: S3's messages about uploads start the work
+
+S3 tells a queue (`ORCHARD_UPLOADS_QUEUE`, SQS) of each upload; the triggerer takes the messages off it, and they start this DAG.
+Without a queue this DAG has no schedule and does nothing: batches then wait for `image_batches` or `reconcile_uploads`.
+
+| task | what it does |
+|---|---|
+| emit_batches | maps the messages to batches and emits one event of the asset `uploads` a batch; skips if there is none |
+
+**Never fails for a message**: test events, repeated and double events, deletions, other buckets and prefixes, keys that fit no
+batch and what is no JSON are counted in the log, with examples.
+
+**Lost messages**: a message is off the queue before its event is stored, so a crash in between loses it. `reconcile_uploads`
+finds what it was about.
+
+**Rerun**: clear it to read the same messages again; an event too many is harmless.
+"""
+
+from airflow.sdk import DAG
+from orchard.assets import upload_messages
+from orchard.tasks import default_arguments, emit_batches, settings
+
+messages = upload_messages(settings())
+
+with DAG(
+    dag_id="image_arrivals",
+    schedule=[messages] if messages else None,
+    catchup=False,
+    default_args=default_arguments(),
+    doc_md=__doc__,
+    tags=["orchard"],
+):
+    emit_batches()

@@ -1,0 +1,29 @@
+"""### reconcile_uploads: what no event told of
+
+Runs by the clock (`ORCHARD_RECONCILE_SCHEDULE`, each hour; `none`: only by hand), so a lost event costs an hour, never an image.
+
+| task | what it does |
+|---|---|
+| find_differences | lists the landing zone; emits an event of `uploads` for each batch that differs from what is published |
+| wake_model | starts `pca_model` by an event of `features` if the current model lacks a batch |
+
+Each task is skipped when it finds nothing to do. Objects under no batch key are counted in the log of `find_differences`.
+A batch that is being worked on differs, too: its additional run waits, finds nothing to do and is skipped.
+
+**Rerun**: whenever you like.
+"""
+
+from airflow.sdk import DAG
+from orchard.tasks import default_arguments, find_differences, settings, wake_model
+
+with DAG(
+    dag_id="reconcile_uploads",
+    schedule=None if settings().reconcile_schedule == "none" else settings().reconcile_schedule,
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_arguments(),
+    doc_md=__doc__,
+    tags=["orchard"],
+):
+    find_differences()
+    wake_model()
