@@ -197,7 +197,8 @@ def build_environment(name: str, python: str, version: str, uv: str) -> None:
             shutil.rmtree(environment, ignore_errors=True)
             call([uv, "venv", "--quiet", "--python", python, str(environment)], settings, hint)
         pins = [str(ROOT / "requirements" / file) for file in files]
-        call_with_tls([uv, "pip", "sync", "--quiet", *target, *pins], settings, hint)
+        # Compiled once here, not by each of Airflow's processes and Spark's workers where Python may not write beside its code.
+        call_with_tls([uv, "pip", "sync", "--quiet", "--compile-bytecode", *target, *pins], settings, hint)
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
         call_with_tls([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings, hint)
     if name == "jobs":
