@@ -1,9 +1,11 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean test lint
+.PHONY: help setup run stop status upload clean test soak lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
+# Of each of the two processes of `make soak`.
+HISTORIES ?= 5000
 NEEDS_PYTHON = $(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PATH, but Orchard needs Python 3.11, 3.12 or 3.13: install one))
 # `stop`, `status` and `clean` must work without the environments, too.
 SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BIN)/python,$(BOOTSTRAP_PYTHON)) -m orchard_sandbox
@@ -37,6 +39,11 @@ clean: ## stop, and remove .orchard; the environments stay
 test: setup ## all tests: the jobs' in their environment, the others in Airflow's
 	@.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark
 	@$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture tests/end_to_end
+
+soak: setup ## thousands of generated histories against one clean run each, on both cores (under an hour; not in CI)
+	@ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
+	ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
+	wait $$first && exit $$second
 
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .

@@ -73,7 +73,7 @@ class Comparison:
     @property
     def listed(self) -> int:
         """The number of listed objects."""
-        return self.entries.num_rows - int(pc.sum(self.entries["is_missing"]).as_py() or 0)
+        return int(self.entries.num_rows - (pc.sum(self.entries["is_missing"]).as_py() or 0))
 
     @property
     def identities(self) -> set[tuple[str, str, bool]]:

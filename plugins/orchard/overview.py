@@ -3,9 +3,8 @@
 Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
@@ -13,13 +12,12 @@ from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import MANIFESTS
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import JobError, OrchardError
+from orchard_jobs.errors import JobError
 
-from orchard.batches import checked_partition_key
 from orchard.comparison import PublishedView
-from orchard.listing import ListedObject
 from orchard.manifests import read_head
 from orchard.models import captured_shares, current_promotion
+from orchard.reconcile import Differences, ListPrefix, find_differences
 from orchard.refit import pending_work
 from orchard.reports import finished_report
 from orchard.settings import Settings
@@ -66,14 +64,6 @@ class BatchState:
 
 
 @dataclass(frozen=True)
-class Landing:
-    """What the landing zone lists: for each batch whether it differs from what is published; and objects under no batch."""
-
-    differs: Mapping[str, bool]
-    strays: int
-
-
-@dataclass(frozen=True)
 class Overview:
     """How all stands.
 
@@ -101,23 +91,23 @@ class Overview:
         return self.model_work is None and len(self.in_state("published")) == len(self.batches)
 
 
-def look_over(tables: Tables, settings: Settings, listed: Iterable[ListedObject] | None) -> Overview:
+def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> Overview:
     """Return how all stands.
 
     Args:
         tables: the tables; where none is there yet, nothing is published.
         settings: backbone, landing zone and audit policy.
-        listed: every object of the landing zone, a batch in one piece; None leaves the comparison out.
+        list_prefix: lists the objects of the landing bucket below a key prefix; None leaves the comparison out.
     """
     backbone = settings.backbone.id
     if not _has_tables(tables):
-        landing = None if listed is None else _compare(settings, listed, None)
-        new = tuple(BatchState(batch_id, "new") for batch_id in sorted(landing.differs)) if landing else ()
+        landing = find_differences(list_prefix, settings, lambda _, __: True) if list_prefix else None
+        new = tuple(BatchState(batch_id, "new") for batch_id in landing.batch_ids) if landing else ()
         return Overview(backbone, batches=new, strays=landing.strays if landing else None)
     view = PublishedView.load(tables, settings)
-    landing = None if listed is None else _compare(settings, listed, view)
+    landing = find_differences(list_prefix, settings, view.differs) if list_prefix else None
     states = _States.of(tables, settings, view.versions, landing)
-    batch_ids = {*view.versions.current, *states.half_way, *(states.begun if landing is None else landing.differs)}
+    batch_ids = {*view.versions.current, *states.half_way, *(states.begun if landing is None else landing.batch_ids)}
     return Overview(
         backbone,
         states.model_id,
@@ -135,25 +125,6 @@ def _has_tables(tables: Tables) -> bool:
     return True
 
 
-def _compare(settings: Settings, listed: Iterable[ListedObject], view: PublishedView | None) -> Landing:
-    """Compare the landing zone with what is published; holds one batch's objects at a time."""
-    differs: dict[str, bool] = {}
-    strays = 0
-    for batch_id, objects in groupby(listed, lambda item: item.key.removeprefix(settings.prefix).partition("/")[0]):
-        if not _is_batch(batch_id, settings):
-            strays += sum(1 for _ in objects)
-        else:
-            differs[batch_id] = view is None or view.differs(batch_id, objects)
-    return Landing(differs, strays)
-
-
-def _is_batch(text: str, settings: Settings) -> bool:
-    try:
-        return checked_partition_key(text, settings.batch_key_format) == text
-    except OrchardError:
-        return False
-
-
 @dataclass(frozen=True)
 class _States:
     """What the states of all batches are judged by.
@@ -166,7 +137,7 @@ class _States:
     tables: Tables
     settings: Settings
     versions: PublishedVersions
-    landing: Landing | None
+    landing: Differences | None
     rows: Mapping[str, dict[str, Any]]
     begun: Mapping[str, ManifestHead]
     half_way: frozenset[str]
@@ -174,15 +145,10 @@ class _States:
     shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tables: Tables, settings: Settings, versions: PublishedVersions, landing: Landing | None) -> "_States":
+    def of(cls, tables: Tables, settings: Settings, versions: PublishedVersions, landing: Differences | None) -> "_States":
         promotion = current_promotion(tables, settings.backbone.id)
         files = versions.runs.files(backbone=versions.backbone)
         rows = {row["manifest_digest"]: row for row in tables.rows_of(files, ("manifest_digest", "model_id", *_COUNTS))}
-        held = {
-            file.partition["batch_id"]
-            for table in (versions.features, versions.quarantine)
-            for file in table.files(backbone=versions.backbone)
-        }
         return cls(
             tables,
             settings,
@@ -190,7 +156,7 @@ class _States:
             landing,
             rows,
             {head.batch_id: head for head in _unpublished(tables, versions, rows)},
-            frozenset(batch_id for batch_id in held if not versions.is_whole(batch_id)),
+            frozenset(versions.half_way),
             promotion.model_id if promotion else None,
             captured_shares(tables, promotion.model_id) if promotion else {},
         )
@@ -208,10 +174,10 @@ class _States:
         )
 
     def _state(self, batch_id: str) -> tuple[str, str]:
-        if batch_id in self.half_way or not self.versions.is_whole(batch_id):
+        if batch_id in self.half_way:
             return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
         is_published = batch_id in self.versions.current
-        differs = None if self.landing is None else self.landing.differs.get(batch_id, False)
+        differs = None if self.landing is None else batch_id in self.landing.batch_ids
         head = self.begun.get(batch_id)
         # Of a batch that needs nothing a begun version is a leftover of the past.
         if head is not None and (differs or differs is None):

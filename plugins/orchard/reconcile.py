@@ -11,6 +11,7 @@ from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
 _EXAMPLES = 3
+ListPrefix = Callable[[str], Iterable[ListedObject]]
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,7 @@ class Differences:
 
 
 def find_differences(
-    listed: Iterable[ListedObject],
-    settings: Settings,
-    differs: Callable[[str, Iterable[ListedObject]], bool],
-    list_again: Callable[[str], Iterable[ListedObject]],
+    list_prefix: ListPrefix, settings: Settings, differs: Callable[[str, Iterable[ListedObject]], bool]
 ) -> Differences:
     """Compare every listed batch with what is published; holds one batch's name at a time, never its objects.
 
@@ -44,10 +42,9 @@ def find_differences(
     which can be compared: such a batch is listed again by itself.
 
     Args:
-        listed: the objects of the landing zone.
+        list_prefix: lists the objects of the landing bucket below a key prefix.
         settings: landing zone and key format.
         differs: says whether a batch's objects differ from what is published.
-        list_again: lists one batch by its id.
     """
     found: dict[str, bool] = {}
     scattered = set()
@@ -60,7 +57,7 @@ def find_differences(
             objects += 1
             yield item
 
-    for batch_id, items in groupby(listed, lambda item: batch_of(item.key, settings)):
+    for batch_id, items in groupby(list_prefix(settings.prefix), lambda item: batch_of(item.key, settings)):
         if batch_id is None:
             for item in items:
                 strays += 1
@@ -74,6 +71,6 @@ def find_differences(
         for _ in rest:  # a comparison may end at the first difference
             pass
     for batch_id in scattered:
-        found[batch_id] = differs(batch_id, list_again(batch_id))
+        found[batch_id] = differs(batch_id, list_prefix(settings.batch_prefix(batch_id)))
     batch_ids = tuple(sorted(batch_id for batch_id, is_different in found.items() if is_different))
     return Differences(batch_ids, len(found), objects, strays, tuple(examples))

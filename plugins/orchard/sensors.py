@@ -19,14 +19,17 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from croniter import croniter
+from orchard_jobs.errors import JobError
 
 from orchard.assets import UPLOADS
 from orchard.batches import checked_partition_key
 from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
+from orchard.tables import Tables
 from orchard.timetables import batch_cron
 from orchard.turns import RunName, Turns
+from orchard.versions import PublishedVersions
 
 _ACTIVE = ("queued", "running")
 
@@ -155,9 +158,17 @@ class WaitForUploads(BaseOperator):
         self.defer(trigger=trigger, method_name="resume")
 
     def _skip_if_empty(self, batch_id: str, arrivals: Arrivals) -> None:
-        if not arrivals.objects:
+        if not arrivals.objects and self._is_whole(batch_id):
             where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(batch_id)}"
             raise AirflowSkipException(f"batch {batch_id} is empty: no object under {where}")
+
+    def _is_whole(self, batch_id: str) -> bool:
+        """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
+        tables = Tables.at(self.settings.warehouse)
+        try:
+            return PublishedVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+        except JobError:  # no table yet: no batch has got as far as a plan
+            return True
 
 
 class UploadsTrigger(BaseTrigger):

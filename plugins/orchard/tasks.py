@@ -99,18 +99,15 @@ def find_differences(outlet_events: Any = None) -> None:
     with airflow_outcomes():
         tables().create_all()
         view = PublishedView.load(tables(), settings())
-        found = reconcile.find_differences(
-            listed(settings().prefix),
-            settings(),
-            view.differs,
-            lambda batch_id: listed(settings().batch_prefix(batch_id)),
-        )
-    log.info("batches=%s objects=%s different=%s", found.batches, found.objects, found.batch_ids)
+        found = reconcile.find_differences(listed, settings(), view.differs)
+    # A version may have been left half-way by a run whose objects are gone by now.
+    batch_ids = sorted({*found.batch_ids, *view.versions.half_way})
+    log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     if found.strays:
         log.warning("objects under no batch key: %s, for example %s", found.strays, list(found.examples))
-    if not found.batch_ids:
+    if not batch_ids:
         raise AirflowSkipException(f"{found.objects} objects of {found.batches} batches are as published")
-    outlet_events[UPLOADS].add_partitions(list(found.batch_ids))
+    outlet_events[UPLOADS].add_partitions(batch_ids)
 
 
 @task(outlets=[FEATURES])

@@ -27,7 +27,7 @@ from orchard_sandbox.state import read_state
 SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 pytestmark = pytest.mark.end_to_end
 
-BAD_FIRST, SECOND, FAILING = "2026-03-01", "2026-03-02", "2026-03-03"
+BAD_FIRST, SECOND, FAILING, NONE_GOOD = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
 
 
 @dataclass
@@ -91,6 +91,8 @@ def fill(images: Path) -> dict[str, str]:
                 odd[path.name] = "ok" if row["decode"] == "ok" else "broken"
     for number in range(15):
         write(images / FAILING / "text" / f"{number}.jpg", f"no image {number}".encode())
+        write(images / NONE_GOOD / "text" / f"{number}.jpg", f"no image {number} either".encode())
+    write(images / FAILING / "Kiwi" / "good.jpg", image_bytes("Kiwi", 9))
     return odd
 
 
@@ -266,12 +268,15 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
 
 
 def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Stack) -> None:
-    done = stack.run(FAILING, ORCHARD_RETRIES="0")
+    done = stack.run(f"{FAILING} {NONE_GOOD}", ORCHARD_RETRIES="0")
     assert done.returncode == 1
     assert "task validate failed" in done.stderr
     assert "quarantined_share" in done.stderr
     for name in ("features", "quarantine", "runs"):
         assert stack.table(name).filter(pl.col("batch_id") == FAILING).height == 0
+    assert stack.table("quarantine").filter(pl.col("batch_id") == NONE_GOOD).height == 15
+    (row,) = stack.table("runs").filter(pl.col("batch_id") == NONE_GOOD).to_dicts()
+    assert "has no good image" in row["audit_verdict"]
 
 
 def test_after_a_stop_nothing_is_computed_again(stack: Stack) -> None:

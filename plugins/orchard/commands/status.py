@@ -12,6 +12,7 @@ from orchard_jobs.errors import JobError
 from orchard.console import format_table
 from orchard.listing import ListedObject, list_batch
 from orchard.overview import STATES, BatchState, Overview, look_over
+from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
 
@@ -31,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Print how all stands; 1 when something is pending or failed."""
-    listed = None if arguments.no_listing else _list(arguments.connection, settings)
-    found = look_over(tables, settings, listed)
+    found = look_over(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings))
     steps = list(next_steps(found, settings))
     if arguments.json:
         print(json.dumps(asdict(found) | {"is_settled": found.is_settled, "next": [asdict(step) for step in steps]}))
@@ -99,18 +99,21 @@ def _row(batch: BatchState) -> tuple[str, ...]:
     return (batch.batch_id, batch.state, *("-" if count is None else str(count) for count in counts), share)
 
 
-def _list(connection: str | None, settings: Settings) -> Iterator[ListedObject]:
-    """Yield every object of the landing zone; JobError when it cannot be listed."""
+def _lister(connection: str | None, settings: Settings) -> ListPrefix:
+    """Return what lists the landing bucket below a prefix; it raises JobError when it cannot."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
-        yield from list_batch(_client_of(connection) if connection else boto3.client("s3"), settings.bucket, settings.prefix)
-    except (BotoCoreError, ClientError) as error:
-        raise JobError(
-            f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
-            "connection by --connection, or leave the listing out by --no-listing"
-        ) from error
+    def listed(prefix: str) -> Iterator[ListedObject]:
+        try:
+            yield from list_batch(_client_of(connection) if connection else boto3.client("s3"), settings.bucket, prefix)
+        except (BotoCoreError, ClientError) as error:
+            raise JobError(
+                f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
+                "connection by --connection, or leave the listing out by --no-listing"
+            ) from error
+
+    return listed
 
 
 def _client_of(connection: str) -> Any:

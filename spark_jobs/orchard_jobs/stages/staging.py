@@ -20,6 +20,8 @@ from orchard_jobs.contract.layout import random_element, report_path, scratch_fo
 from orchard_jobs.storage import Warehouse
 
 ROWS_PER_FILE = 10_000
+# One task writes one file, so a small version is cut for some cores to share.
+_FEWEST_FILES, _ROWS_FOR_A_TASK = 4, 500
 
 
 @dataclass
@@ -52,12 +54,13 @@ class Staging:
         return self.warehouse.uri_of(f"{scratch_folder(self.work, self.element)}/{name}")
 
     def write(self, rows: DataFrame, table: Table, partition: tuple[str, ...], count: int, sort_by: str) -> StagedPartition:
-        """Write a table partition's next version, sorted, in files of about 10,000 rows, and account for them."""
+        """Write a table partition's next version in files, each sorted, of at most about 10,000 rows, and account for them."""
         folder = staged_folder(table, partition, self.work, self.element)
         if count == 0:
             return StagedPartition(table.name, partition, ())
-        files = math.ceil(count / ROWS_PER_FILE)
-        spread = rows.repartition(1) if files == 1 else rows.repartitionByRange(files, sort_by)
+        files = max(math.ceil(count / ROWS_PER_FILE), min(_FEWEST_FILES, math.ceil(count / _ROWS_FOR_A_TASK)))
+        # Not by range: Spark would compute the rows twice, once to find the ranges.
+        spread = rows.repartition(files, sort_by)
         lists = [f"{column.name}.list.element" for column in table.columns if column.type.startswith("list<")]
         options = without_dictionary(*lists)
         spread.sortWithinPartitions(sort_by).write.options(**options).parquet(self.warehouse.uri_of(folder))

@@ -23,11 +23,11 @@ def bucket(tables: Tables, settings: Settings) -> dict[str, bytes]:
 
 
 def found_in(tables: Tables, settings: Settings, objects: Iterable[ListedObject], bucket: dict[str, bytes]) -> Differences:
-    def list_again(batch_id: str) -> Iterator[ListedObject]:
-        prefix = settings.batch_prefix(batch_id)
-        yield from listing({key: content for key, content in bucket.items() if key.startswith(prefix)})
+    def list_prefix(prefix: str) -> Iterable[ListedObject]:
+        own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
+        return objects if prefix == settings.prefix else listing(own)
 
-    return find_differences(objects, settings, PublishedView.load(tables, settings).differs, list_again)
+    return find_differences(list_prefix, settings, PublishedView.load(tables, settings).differs)
 
 
 def test_new_and_changed_batches_are_found_and_strays_counted(
@@ -51,8 +51,9 @@ def test_a_store_that_lists_in_another_order_gives_the_same(tables: Tables, sett
 def test_no_batch_is_held_in_memory(settings: Settings) -> None:
     taken = 0
 
-    def listed() -> Iterator[ListedObject]:
+    def listed(prefix: str) -> Iterator[ListedObject]:
         nonlocal taken
+        assert prefix == settings.prefix
         for day in ("2026-01-01", "2026-01-02"):
             for item in listing({f"images/{day}/{n}.jpg": b"x" for n in range(5)}):
                 taken += 1
@@ -64,6 +65,6 @@ def test_no_batch_is_held_in_memory(settings: Settings) -> None:
         compared_after.append(taken)
         return next(iter(items)).size_bytes == 1
 
-    found = find_differences(listed(), settings, differs, lambda batch_id: ())
+    found = find_differences(listed, settings, differs)
     assert compared_after == [1, 6]
     assert (found.batch_ids, found.objects) == (("2026-01-01", "2026-01-02"), 10)

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from fake_jobs import FakeJobs
+from flow import plan, run_batch, stage_and_publish
 from orchard.assets import UPLOADS
 from orchard.sensors import Arrivals, RunEndTrigger, RuntimeTaskInstance, UploadsTrigger, WaitForUploads, period_end
 from orchard.settings import Settings
+from orchard.tables import Tables
+from orchard_jobs.contract.columns import RUNS
+from test_publish import killed_after
 from test_turns import Memory
 
 NOW = datetime.now(UTC)
@@ -83,6 +88,21 @@ def test_an_empty_day_is_waited_for(monkeypatch: pytest.MonkeyPatch, settings: S
 
 def test_an_old_empty_day_is_skipped_at_once(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     with pytest.raises(AirflowSkipException, match="s3://landing/images/2020-01-01/"):
+        execute(monkeypatch, settings, Run("2020-01-01"), NONE)
+
+
+def test_an_empty_day_goes_on_where_a_version_was_left_half_way(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, tables: Tables
+) -> None:
+    bucket = {"images/2020-01-01/kiwi/a.jpg": b"a"}
+    head = plan(tables, settings, "2020-01-01", bucket)
+    assert head is not None
+    with killed_after(1, monkeypatch):
+        stage_and_publish(tables, head, FakeJobs(tables, bucket))
+    execute(monkeypatch, settings, Run("2020-01-01"), NONE)
+    run_batch(tables, settings, "2020-01-01", {})
+    assert [row["version"] for row in tables.rows(RUNS)] == [1]
+    with pytest.raises(AirflowSkipException, match="is empty"):
         execute(monkeypatch, settings, Run("2020-01-01"), NONE)
 
 

@@ -12,6 +12,7 @@ from orchard.cli import main
 from orchard.commands import status
 from orchard.commands.status import next_steps
 from orchard.overview import Overview, look_over
+from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
 from test_publish import killed_after
@@ -24,14 +25,18 @@ def bucket_of(*days: str, salt: str = "") -> Bucket:
     return {f"images/{day}/apple/{n}.jpg": f"{day}{n}{salt}".encode() for day in days for n in range(6)}
 
 
+def lister(bucket: Bucket) -> ListPrefix:
+    return lambda prefix: listing({key: content for key, content in bucket.items() if key.startswith(prefix)})
+
+
 def look(tables: Tables, settings: Settings, bucket: Bucket | None) -> dict[str, str]:
-    found = look_over(tables, settings, None if bucket is None else listing(bucket))
+    found = look_over(tables, settings, None if bucket is None else lister(bucket))
     return {batch.batch_id: batch.state for batch in found.batches}
 
 
 def test_without_tables_all_that_is_listed_is_new(settings: Settings) -> None:
     tables = Tables.at(settings.warehouse)
-    found = look_over(tables, settings, listing(bucket_of(DAY, NEXT)))
+    found = look_over(tables, settings, lister(bucket_of(DAY, NEXT)))
     assert [(batch.batch_id, batch.state) for batch in found.batches] == [(DAY, "new"), (NEXT, "new")]
     assert not found.is_settled
     assert look_over(tables, settings, None) == Overview(settings.backbone.id)
@@ -42,12 +47,12 @@ def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settin
     assert look(tables, settings, bucket) == {DAY: "new", NEXT: "new"}
     for day in (DAY, NEXT):
         run_batch(tables, settings, day, bucket)
-    before = look_over(tables, settings, listing(bucket))
+    before = look_over(tables, settings, lister(bucket))
     assert {batch.state for batch in before.batches} == {"published"}
     assert before.model_work is not None
     assert [step.command for step in next_steps(before, settings)] == ["airflow dags trigger pca_model"]
     run_model(tables, settings)
-    after = look_over(tables, settings, listing(bucket))
+    after = look_over(tables, settings, lister(bucket))
     assert after.is_settled
     assert all(batch.is_covered and batch.captured is not None and 0 < batch.captured <= 1 for batch in after.batches)
     assert list(next_steps(after, settings)) == []
@@ -59,7 +64,7 @@ def test_late_changed_and_expired_objects(tables: Tables, settings: Settings) ->
         run_batch(tables, settings, day, bucket)
     late = bucket_of(DAY, NEXT) | {f"images/{DAY}/pear/late.jpg": b"late"} | bucket_of(NEXT, salt="other")
     assert look(tables, settings, late) == {DAY: "changed", NEXT: "changed", THIRD: "published"}
-    found = look_over(tables, settings, listing(late))
+    found = look_over(tables, settings, lister(late))
     assert [step.command for step in next_steps(found, settings)] == [
         f"airflow backfill create --dag-id image_batches --from-date {DAY} --to-date {NEXT} --reprocess-behavior completed"
     ]
@@ -67,7 +72,7 @@ def test_late_changed_and_expired_objects(tables: Tables, settings: Settings) ->
 
 def test_objects_under_no_batch_are_counted(tables: Tables, settings: Settings) -> None:
     strays = {"images/readme.txt": b"x", "images/fruit/a.jpg": b"x", "images/2026-13-01/a.jpg": b"x"}
-    found = look_over(tables, settings, listing(bucket_of(DAY) | strays))
+    found = look_over(tables, settings, lister(bucket_of(DAY) | strays))
     assert (found.strays, [batch.batch_id for batch in found.batches]) == (3, [DAY])
 
 
@@ -88,7 +93,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
     FakeJobs(tables, bucket).featurize(head)
-    found = look_over(tables, settings, listing(bucket))
+    found = look_over(tables, settings, lister(bucket))
     (batch,) = found.batches
     assert batch.state == "refused"
     assert batch.why.startswith("quarantined_share: ")

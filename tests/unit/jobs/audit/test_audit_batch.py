@@ -226,11 +226,12 @@ def test_too_large_a_share_of_quarantined_images_fails(policy: AuditPolicy, fail
     assert failed(judge(StagedBatch.sound(), tmp_path, policy)) == ({"quarantined_share"} if fails else set())
 
 
-def test_a_batch_without_a_good_image_passes_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", [AuditPolicy(), AuditPolicy(0.0, 0)])
+def test_a_batch_without_a_good_image_passes_with_a_warning(policy: AuditPolicy, tmp_path: Path) -> None:
     batch = StagedBatch.sound(range(8, 10))
     batch.counts = {"listed": 2, "featurized": 0, "reused": 0, "quarantined": 2, "missing": 0, "network_runs": 0}
     batch.captured = lambda captured: (replace(captured, total=0.0, kept=0.0),)
-    verdict = judge(batch, tmp_path)
+    verdict = judge(batch, tmp_path, policy)
     assert verdict.has_passed
     assert verdict.warnings == ("batch 2026-01-05 has no good image: 2 of 2 are quarantined",)
 
