@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import S3Store
 from orchard.batches import plan_batch
+from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch
 from orchard.manifests import read_entries
 from orchard.publish import RunFacts, publish_batch
@@ -57,9 +58,8 @@ def main() -> int:
         print("versitygw is neither on PATH nor named by VERSITYGW", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder, serving(server, Path(folder)) as address:
-        client = boto3.client(
-            "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=KEY, region_name="us-east-1"
-        )
+        session = boto3.Session(KEY, KEY, region_name="us-east-1")
+        client = with_quick_times(session.client("s3", endpoint_url=address))
         client.create_bucket(Bucket=BUCKET)
         fill(address, count)
         settings = Settings.from_environment({"ORCHARD_WAREHOUSE": f"{folder}/warehouse"})

@@ -107,7 +107,7 @@ def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None
     view = PublishedView.load(tables, settings)
     landing = find_differences(list_prefix, settings, view.differs) if list_prefix else None
     states = _States.of(tables, settings, view.versions, landing)
-    batch_ids = {*view.versions.current, *states.half_way, *(states.begun if landing is None else landing.batch_ids)}
+    batch_ids = {*view.versions.current, *view.versions.half_way, *(states.begun if landing is None else landing.batch_ids)}
     return Overview(
         backbone,
         states.model_id,
@@ -131,7 +131,6 @@ class _States:
 
     Attributes:
         begun: by batch, the newest manifest above its current version.
-        half_way: batches of which some tables hold a later version than `runs`.
     """
 
     tables: Tables
@@ -140,7 +139,6 @@ class _States:
     landing: Differences | None
     rows: Mapping[str, dict[str, Any]]
     begun: Mapping[str, ManifestHead]
-    half_way: frozenset[str]
     model_id: str | None = None
     shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
 
@@ -156,7 +154,6 @@ class _States:
             landing,
             rows,
             {head.batch_id: head for head in _unpublished(tables, versions, rows)},
-            frozenset(versions.half_way),
             promotion.model_id if promotion else None,
             captured_shares(tables, promotion.model_id) if promotion else {},
         )
@@ -174,7 +171,7 @@ class _States:
         )
 
     def _state(self, batch_id: str) -> tuple[str, str]:
-        if batch_id in self.half_way:
+        if not self.versions.is_whole(batch_id):
             return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
         is_published = batch_id in self.versions.current
         differs = None if self.landing is None else batch_id in self.landing.batch_ids

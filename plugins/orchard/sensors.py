@@ -23,6 +23,7 @@ from orchard_jobs.errors import JobError
 
 from orchard.assets import UPLOADS
 from orchard.batches import checked_partition_key
+from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
 from orchard.settings import Settings
@@ -132,7 +133,7 @@ class WaitForUploads(BaseOperator):
         turns.take()
 
     def _list(self, batch_id: str) -> Arrivals:
-        client = S3Hook(self.settings.aws_conn_id).get_conn()
+        client = with_quick_times(S3Hook(self.settings.aws_conn_id).get_conn())
         return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
 
     def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:

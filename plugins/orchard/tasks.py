@@ -22,6 +22,7 @@ from orchard import publish as publishing
 from orchard.assets import FEATURES, UPLOADS, upload_messages
 from orchard.clean import clean
 from orchard.comparison import PublishedView
+from orchard.landing import with_quick_times
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
 from orchard.listing import ListedObject, list_batch
@@ -91,7 +92,7 @@ def emit_batches(outlet_events: Any = None) -> None:
 @task(outlets=[UPLOADS])
 def find_differences(outlet_events: Any = None) -> None:
     """List the whole landing zone, and emit an event of `uploads` for each batch that differs from what is published."""
-    client = S3Hook(settings().aws_conn_id).get_conn()
+    client = with_quick_times(S3Hook(settings().aws_conn_id).get_conn())
 
     def listed(prefix: str) -> Iterator[ListedObject]:
         return list_batch(client, settings().bucket, prefix)
@@ -130,7 +131,7 @@ def plan_batch() -> dict[str, Any]:
         batch_id = turns.batch_id
         tables().create_all()
         launcher_for(settings()).prepare(settings().backbone)
-        client = S3Hook(settings().aws_conn_id).get_conn()
+        client = with_quick_times(S3Hook(settings().aws_conn_id).get_conn())
         turns.begin_listing()
         listed = list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
         head = batches.plan_batch(tables(), settings(), batch_id, listed)

@@ -213,11 +213,16 @@ def wait_for_silence(api: AirflowApi, *dag_ids: str) -> None:
         time.sleep(1)
 
 
-def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:
-    state, api = read_state(Layout(stack.home)), stack.api
-    s3 = boto3.client(
-        "s3", endpoint_url=state.s3_address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
+def bare_client(stack: Stack) -> Any:
+    """Return a client of the landing zone that knows nothing of Orchard."""
+    address = read_state(Layout(stack.home)).s3_address
+    return boto3.client(
+        "s3", endpoint_url=address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
     )
+
+
+def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:
+    s3, api = bare_client(stack), stack.api
     key, whole = f"images/{SECOND}/bare/a + é.jpg", image_bytes("Banana", 501)
     s3.put_object(Bucket="landing", Key="images/no batch/x.jpg", Body=whole)
     s3.put_object(Bucket="landing", Key=key, Body=whole)
@@ -267,6 +272,24 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
     assert stack.reports() == reports
 
 
+def test_a_day_of_changes_costs_only_the_content_that_is_new(stack: Stack) -> None:
+    """An overwritten image, a copy under another key, and known content by a multipart upload, whose ETag is no MD5."""
+    s3, known = bare_client(stack), image_bytes("Banana", 500)
+    write(stack.images / SECOND / "late" / "é 日本.jpg", image_bytes("Banana", 502))
+    prefix = f"images/{SECOND}/copies"
+    s3.put_object(Bucket="landing", Key=f"{prefix}/again.jpg", Body=image_bytes("Banana", 501))
+    begun = s3.create_multipart_upload(Bucket="landing", Key=f"{prefix}/parts.jpg")
+    target = {"Bucket": "landing", "Key": f"{prefix}/parts.jpg", "UploadId": begun["UploadId"]}
+    part = s3.upload_part(**target, PartNumber=1, Body=known)
+    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    before = stack.table("runs").filter(pl.col("batch_id") == SECOND)["version"].max()
+    assert stack.run(SECOND).returncode == 0
+    rows = stack.table("runs").filter((pl.col("batch_id") == SECOND) & (pl.col("version") > before)).to_dicts()
+    assert sum(row["network_runs"] for row in rows) == 1
+    etags = dict(stack.table("features").filter(pl.col("batch_id") == SECOND).select("image_uri", "etag").iter_rows())
+    assert etags[f"s3://landing/{prefix}/parts.jpg"].endswith("-1")
+
+
 def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Stack) -> None:
     done = stack.run(f"{FAILING} {NONE_GOOD}", ORCHARD_RETRIES="0")
     assert done.returncode == 1
@@ -289,8 +312,8 @@ def test_after_a_stop_nothing_is_computed_again(stack: Stack) -> None:
     assert stack.reports() == reports
 
 
-def test_the_reference_engine_agrees(stack: Stack) -> None:
-    """TensorFlow is another backbone id, so its rows stand beside the others'."""
+def test_one_clean_run_of_the_reference_engine_agrees(stack: Stack) -> None:
+    """After all that happened the rows are those of one clean run. TensorFlow is another backbone id, so the vectors are near."""
     stack.command("stop")
     images = stack.images.with_name("few")
     for path in sorted((stack.images / SECOND).rglob("*.jpg"))[::8]:
@@ -303,7 +326,10 @@ def test_the_reference_engine_agrees(stack: Stack) -> None:
         home.command("stop")
     reference = pl.read_delta(str(stack.home / "reference" / "features")).to_dicts()
     assert {row["backbone"] for row in reference}.isdisjoint(set(stack.table("features")["backbone"]))
-    found = {row["image_uri"]: row["features"] for row in stack.table("features").to_dicts()}
+    second = stack.table("features").filter(pl.col("batch_id") == SECOND).to_dicts()
+    told = ("image_uri", "etag", "size_bytes", "content_sha256", "label", "width", "height")
+    assert {tuple(row[name] for name in told) for row in second} == {tuple(row[name] for name in told) for row in reference}
+    found = {row["image_uri"]: row["features"] for row in second}
     assert len(reference) >= len(list(images.rglob("*.jpg")))
     for row in reference:
         expected = np.array(row["features"])

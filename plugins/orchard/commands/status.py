@@ -10,6 +10,7 @@ from typing import Any
 from orchard_jobs.errors import JobError
 
 from orchard.console import format_table
+from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch
 from orchard.overview import STATES, BatchState, Overview, look_over
 from orchard.reconcile import ListPrefix
@@ -101,12 +102,11 @@ def _row(batch: BatchState) -> tuple[str, ...]:
 
 def _lister(connection: str | None, settings: Settings) -> ListPrefix:
     """Return what lists the landing bucket below a prefix; it raises JobError when it cannot."""
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     def listed(prefix: str) -> Iterator[ListedObject]:
         try:
-            yield from list_batch(_client_of(connection) if connection else boto3.client("s3"), settings.bucket, prefix)
+            yield from list_batch(_client_of(connection), settings.bucket, prefix)
         except (BotoCoreError, ClientError) as error:
             raise JobError(
                 f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
@@ -116,7 +116,11 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
     return listed
 
 
-def _client_of(connection: str) -> Any:
+def _client_of(connection: str | None) -> Any:
+    if connection is None:
+        import boto3
+
+        return with_quick_times(boto3.client("s3"))
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-    return S3Hook(connection).get_conn()
+    return with_quick_times(S3Hook(connection).get_conn())

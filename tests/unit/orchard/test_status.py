@@ -140,7 +140,6 @@ def landing(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Bucket:
     bucket = bucket_of(DAY)
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
     monkeypatch.setenv("ORCHARD_COMPONENTS", "3")
-    monkeypatch.setattr("boto3.client", lambda service: Pages(bucket))
     monkeypatch.setattr(status, "_client_of", lambda connection: Pages(bucket))
     return bucket
 
