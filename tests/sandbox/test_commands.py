@@ -18,7 +18,7 @@ from orchard_sandbox.state import StackState, read_state, take_lock, write_state
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHARD_COMPONENTS", "abc", "ORCHARD_COMPONENTS='abc': invalid literal"),
+        ("ORCHARD_COMPONENTS", "abc", "ORCHARD_COMPONENTS='abc': neither a whole number"),
         ("ORCHARD_TARGET", "mars", "only `local` is there yet"),
         ("ORCHARD_NOTIFIER", "no.Where", "ORCHARD_NOTIFIER='no.Where'"),
         ("WAREHOUSE", "http://x/y", "neither an absolute path nor"),
