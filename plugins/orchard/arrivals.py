@@ -20,6 +20,9 @@ from orchard.settings import Settings
 Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "no_batch"]
 
 
+_ODD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 @dataclass(frozen=True)
 class Arrived:
     """What a set of messages says.
@@ -82,7 +85,7 @@ def _records(body: str, settings: Settings) -> Iterator[_Record]:
         if isinstance(message, dict) and message.get("Type") == "Notification":  # wrapped by SNS
             message = json.loads(message["Message"])
         yield from list(_events(message, settings))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _ODD:
         yield _Record("unreadable", str(body))
 
 
@@ -96,9 +99,12 @@ def _events(message: Any, settings: Settings) -> Iterator[_Record]:
         yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], settings)
     else:
         for record in message["Records"]:
-            s3 = record["s3"]
-            event = record["eventName"].removeprefix("s3:")
-            yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), settings)
+            try:
+                s3 = record["s3"]
+                event = record["eventName"].removeprefix("s3:")
+                yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), settings)
+            except _ODD:
+                yield _Record("unreadable", str(record))
 
 
 def _judge(event: str, bucket: str, key: str, settings: Settings) -> _Record:

@@ -21,7 +21,7 @@ from orchard.contents import Contents, find_contents
 from orchard.listing import ListedObject
 from orchard.manifests import create_manifest, read_entries, staged_manifests
 from orchard.models import current_model
-from orchard.reports import is_sound
+from orchard.reports import is_sound, mark_as_begun
 from orchard.settings import Settings
 from orchard.table_log import TableFile
 from orchard.tables import Tables
@@ -42,7 +42,8 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
             'or by POST dagRuns {"partition_key": "2026-01-31", "logical_date": null}'
         )
     try:
-        datetime.strptime(partition_key, key_format).replace(tzinfo=UTC)
+        if datetime.strptime(partition_key, key_format).replace(tzinfo=UTC).strftime(key_format) != partition_key:
+            raise ValueError("the format writes this day in another way, and one batch has one key")
     except ValueError as error:
         raise ConfigurationError(
             f"partition key {partition_key!r} is not of the form {key_format!r}: {error}; start the run with another key, "
@@ -75,6 +76,7 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
     model = current_model(tables, settings.backbone.id)
     begun = _begun(view, batch_id, compared, model)
     if begun is not None:
+        _mark(tables.warehouse, begun)
         return begun
     plan = _Plan.of(tables.warehouse, versions, compared)
     parts = list(write_parts(plan.entries()))
@@ -82,6 +84,7 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
     while not _is_usable(tables.warehouse, head):
         head = replace(head, number=head.number + 1)
+    _mark(tables.warehouse, head)
     create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
     return head
 
@@ -175,8 +178,17 @@ class _Plan:
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
     """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
+    return all(is_sound(warehouse, work) for work in _works_of(head))
+
+
+def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
+    for work in _works_of(head):
+        mark_as_begun(warehouse, work)
+
+
+def _works_of(head: ManifestHead) -> tuple[str, ...]:
     stages: tuple[Stage, ...] = ("featurize", "reduce")
-    return all(is_sound(warehouse, work_digest(head.digest, head.backbone.id, stage)) for stage in stages)
+    return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
 
 
 def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
-from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 
-from orchard.models import Model, current_promotion
+from orchard.models import Model, current_promotion, known_model
 from orchard.settings import Settings
 from orchard.table_log import TableFile
 from orchard.tables import Standing, Tables
@@ -126,14 +126,7 @@ def chosen_model(tables: Tables, backbone: str, model_id: str | None) -> str:
         if promotion is None:
             raise ConfigurationError(f"there is no PCA model of {backbone} yet: run pca_model first")
         return promotion.model_id
-    backbones = {row["model_id"]: row["backbone"] for row in tables.rows(MODELS, ("model_id", "backbone"))}
-    if model_id not in backbones:
-        raise ConfigurationError(f"there is no model {model_id!r}: `orchard models list` names them")
-    if backbones[model_id] != backbone:
-        raise ConfigurationError(
-            f"model {model_id} is of {backbones[model_id]}, the settings name {backbone}: set ORCHARD_BACKBONE and ORCHARD_ENGINE"
-        )
-    return model_id
+    return known_model(tables, backbone, model_id)
 
 
 def chunks_of(tables: Tables, selection: Selection) -> Iterator[pa.RecordBatch]:

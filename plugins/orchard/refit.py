@@ -28,7 +28,7 @@ from orchard.models import (
     sources_of,
 )
 from orchard.publish import record_captured
-from orchard.reports import is_sound
+from orchard.reports import is_sound, mark_as_begun
 from orchard.settings import Settings
 from orchard.tables import Change, Standing, Tables, number_in
 from orchard.versions import key_of, readable_versions
@@ -247,6 +247,7 @@ def _with_projection(
     projection = ProjectionPlan(settings.backbone.id, projections)
     while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
+    mark_as_begun(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
     tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
     return replace(plan, projection=projection)
 

@@ -1,7 +1,7 @@
 """Finished reports of jobs, and whether what they name is still there."""
 
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import report_path
+from orchard_jobs.contract.layout import progress_folder, report_path
 from orchard_jobs.storage import Warehouse
 
 
@@ -9,6 +9,14 @@ def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
     """Return the report of a finished piece of work, or None."""
     text = warehouse.read_if_there(report_path(work))
     return None if text is None else JobReport.from_json(text)
+
+
+def mark_as_begun(warehouse: Warehouse, work: str) -> None:
+    """Leave a fresh mark that a run is about to do a piece of work, so that nobody cleans up what it will read.
+
+    A manifest, a plan or a report may be old when it is taken up; a mark is always young.
+    """
+    warehouse.rewrite(f"{progress_folder(work)}/planned/mark.json", b"{}")
 
 
 def is_sound(warehouse: Warehouse, work: str) -> bool:

@@ -104,7 +104,7 @@ class WaitForUploads(BaseOperator):
         if not arrivals.is_settled(now, quiet_seconds):
             if not self._is_decided(turns.batch_id, arrivals, now, quiet_seconds):
                 self._defer(turns.batch_id, arrivals, now, quiet_seconds)
-            self._skip_if_empty(turns.batch_id, arrivals)
+            self._skip_if_empty(turns, arrivals)
         self.log.info("settled batch_id=%s objects=%s newest=%s", turns.batch_id, arrivals.objects, arrivals.newest)
         self._take_turn(turns)
 
@@ -112,6 +112,7 @@ class WaitForUploads(BaseOperator):
         """Go on when the trigger found the batch settled; skip when the wait was over first."""
         turns = turns_of(context, self.settings)
         if not event["is_settled"]:
+            turns.begin_listing()
             raise AirflowSkipException(
                 f"batch {turns.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
                 "start it again when its upload is over"
@@ -158,10 +159,14 @@ class WaitForUploads(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def _skip_if_empty(self, batch_id: str, arrivals: Arrivals) -> None:
-        if not arrivals.objects and self._is_whole(batch_id):
-            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(batch_id)}"
-            raise AirflowSkipException(f"batch {batch_id} is empty: no object under {where}")
+    def _skip_if_empty(self, turns: Turns, arrivals: Arrivals) -> None:
+        if arrivals.objects or not self._is_whole(turns.batch_id):
+            return
+        # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
+        turns.begin_listing()
+        if not self._list(turns.batch_id).objects:
+            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(turns.batch_id)}"
+            raise AirflowSkipException(f"batch {turns.batch_id} is empty: no object under {where}")
 
     def _is_whole(self, batch_id: str) -> bool:
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""

@@ -21,6 +21,9 @@ def _variable(name: str, default: str, text: str, kind: Callable[[str], Any] = s
     return field(metadata={"name": f"ORCHARD_{name}", "default": default, "text": text, "kind": kind})
 
 
+_FEWEST_DAYS, _MOST_DAYS = 0.05, 365
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -52,8 +55,8 @@ def _components(text: str) -> Components:
 
 def _days(text: str) -> float:
     value = float(text)
-    if not 0 <= value < 1e5:
-        raise ValueError("not between 0 and 1e5")
+    if not _FEWEST_DAYS <= value <= _MOST_DAYS:
+        raise ValueError(f"not between {_FEWEST_DAYS} (a job may be reading what is younger) and {_MOST_DAYS}")
     return value
 
 

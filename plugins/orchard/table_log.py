@@ -28,6 +28,7 @@ from orchard_jobs.storage import Warehouse
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
+_LOG_DAYS = 366
 
 
 class ConflictError(Exception):
@@ -163,7 +164,13 @@ class DeltaLog:
             mode="ignore",
             partition_by=list(table.partition_by) or None,
             # Statistics of values would leave file names and labels in the log after an erasure.
-            configuration={"delta.dataSkippingNumIndexedCols": "0", _SCHEMA_VERSION: str(SCHEMA_VERSION)},
+            configuration={
+                "delta.dataSkippingNumIndexedCols": "0",
+                # A version that was left half-way is compared with the one before, and cleaning asks when a file was replaced.
+                "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
+                "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
+                _SCHEMA_VERSION: str(SCHEMA_VERSION),
+            },
             raise_if_key_not_exists=False,
             storage_options=_storage_options(),
         )

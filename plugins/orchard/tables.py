@@ -80,12 +80,6 @@ def number_in(snapshot: Snapshot, key: str) -> int:
     return snapshot.transaction(_number_of(key)) or 0
 
 
-def digest_prefix_in(snapshot: Snapshot, key: str) -> str | None:
-    """Return the first 15 hex digits of the manifest digest that a snapshot holds under a key."""
-    tag = snapshot.transaction(_manifest_of(key))
-    return None if tag is None else f"{tag:015x}"
-
-
 def _number_of(key: str) -> str:
     return f"batch:{key}"
 

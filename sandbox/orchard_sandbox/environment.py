@@ -81,6 +81,7 @@ def _orchard(layout: Layout) -> dict[str, str]:
         "ORCHARD_TARGET": "local",
         "ORCHARD_SCHEDULE": "none",
         "ORCHARD_RECONCILE_SCHEDULE": "none",
+        "ORCHARD_CLEAN_SCHEDULE": "none",
     }
 
 

@@ -227,6 +227,22 @@ def test_a_known_content_costs_a_read_and_no_network_run(
     audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
 
 
+def test_equal_images_whose_etags_differ_are_counted_once(
+    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, images: Path
+) -> None:
+    """As in a bucket under SSE-KMS: the ETags have the form of an MD5 and are none, so the two are in two groups."""
+    folder = images / "encrypted" / "Twice"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (29, 23), (200, 30, 140)).save(folder / name)
+    entries = [entry_of(path, etag=f"{i:032x}", group=f"{i:032x}") for i, path in enumerate(sorted(folder.iterdir()))]
+    head = freeze(warehouse, backbone, entries, batch_id="encrypted")
+    report = run_featurize(spark, warehouse, head)
+    counts = {"listed": 2, "featurized": 1, "reused": 1, "quarantined": 0, "missing": 0, "network_runs": 2}
+    assert report.counts == counts
+    audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
+
+
 def test_moments_of_a_large_batch_are_those_of_its_rows(
     spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
 ) -> None:

@@ -38,7 +38,7 @@ class _Computed:
     good: int = 0
     bad: int = 0
     known: int = 0
-    network_runs: int = 0
+    contents: int = 0
     tally: Tally = field(default_factory=Tally)
 
 
@@ -83,8 +83,8 @@ def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, wor
         partitions=(features, quarantine, *moments),
         counts={
             "listed": head.listed,
-            "featurized": computed.network_runs,
-            "reused": features.rows - good_missing - computed.network_runs,
+            "featurized": computed.contents,
+            "reused": features.rows - good_missing - computed.contents,
             "quarantined": quarantine.rows - head.missing_quarantined,
             "missing": head.missing,
             "network_runs": computed.tally.network_runs,
@@ -118,16 +118,16 @@ def _compute(spark: SparkSession, staging: Staging, head: ManifestHead, entries:
 
 def _sum_up(staging: Staging) -> _Computed:
     """Add up the scratch rows from a few small columns of their files: a Spark job for it would cost more than a second."""
-    tally, rows, network_runs = Tally(), Counter[str](), 0
+    tally, rows, contents = Tally(), Counter[str](), set[str]()
     for file in staging.account(f"{scratch_folder(staging.work, staging.element)}/outcomes"):
         with pq.ParquetFile(staging.warehouse.open(file.path)) as opened:
-            kinds = opened.read(columns=["kind", "is_network_run"]).to_pydict()
-            rows.update(kinds["kind"])
-            network_runs += sum(is_run or False for is_run in kinds["is_network_run"])
+            told = opened.read(columns=["kind", "is_network_run", "content_sha256"])
+            rows.update(told["kind"].to_pylist())
+            contents.update(told.filter(told["is_network_run"])["content_sha256"].to_pylist())
             for batch in opened.iter_batches(columns=["kind", "message"]):
                 texts = batch.filter(pc.equal(batch.column("kind"), "tally")).column("message").to_pylist()
                 tally = sum((Tally(**json.loads(text)) for text in texts), tally)
-    return _Computed(rows["good"], rows["bad"], rows["known"], network_runs, tally)
+    return _Computed(rows["good"], rows["bad"], rows["known"], len(contents), tally)
 
 
 def _good_rows(

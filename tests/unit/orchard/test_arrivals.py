@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from orchard.arrivals import batch_of, read_messages
+from orchard.batches import checked_partition_key
 from orchard.settings import Settings
+from orchard_jobs.errors import ConfigurationError
 
 SETTINGS = Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"})
 DAY = "images/2026-01-05/"
@@ -111,3 +113,19 @@ def test_a_key_is_of_the_batch_that_its_prefix_names() -> None:
     assert batch_of("2026-01-05/x.jpg", hourly) is None
     assert batch_of("2026-01-05T07/", hourly) is None
     assert batch_of("imagesX/2026-01-05/x.jpg", SETTINGS) is None
+
+
+def test_odd_records_hold_up_no_other(settings: Settings) -> None:
+    record = {
+        "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": "landing"}, "object": {"key": "images/2026-01-01/a.jpg"}},
+    }
+    mixed = json.dumps({"Records": [{"eventName": 7}, record, {}]})
+    found = read_messages(["[" * 100_000, mixed], settings)
+    assert found.batch_ids == ("2026-01-01",)
+    assert found.counts == {"unreadable": 3, "upload": 1}
+
+
+def test_one_day_has_one_key(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="one batch has one key"):
+        checked_partition_key("2026-1-5", settings.batch_key_format)

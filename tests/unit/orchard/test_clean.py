@@ -23,7 +23,7 @@ from orchard.tables import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import network_path, progress_folder, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -121,7 +121,7 @@ def test_in_two_rounds_all_goes_that_nothing_needs(used: Tables, settings: Setti
     before = contents(used)
     age(used)
     first = clean(used, settings)
-    assert {removal.kind for removal in first} == {"report", "plan"}
+    assert {removal.kind for removal in first} == {"report", "plan", "scratch"}
     age(used)
     second = clean(used, settings)
     assert {removal.kind for removal in second} == {"manifest", "replaced", "staged", "note"}
@@ -140,7 +140,7 @@ def test_without_a_retention_all_goes_at_once(used: Tables, settings: Settings) 
     before = contents(used)
     kinds = [removal.kind for removal in clean(used, settings, timedelta(0))]
     assert kinds == sorted(kinds, key=KINDS.index)
-    assert set(kinds) == {"report", "plan", "manifest", "replaced", "staged"}
+    assert set(kinds) == {"report", "plan", "manifest", "replaced", "staged", "scratch"}
     assert clean(used, settings, timedelta(0)) == ()
     check_whole(used, settings, before)
 
@@ -273,18 +273,44 @@ def test_what_was_replaced_lately_stays_for_its_readers(tables: Tables, settings
     assert old <= {removal.path for removal in clean(tables, settings) if removal.kind == "replaced"}
 
 
+def test_an_old_manifest_that_is_planned_again_stays(tables: Tables, settings: Settings) -> None:
+    bucket = bucket_of(DAYS[0])
+    first = plan(tables, settings, DAYS[0], bucket)
+    age(tables)
+    head = plan(tables, settings, DAYS[0], bucket)
+    assert head is not None
+    assert head == first
+    assert clean(tables, settings) == ()
+    report = FakeJobs(tables, bucket).featurize(head)
+    age(tables)
+    assert plan(tables, settings, DAYS[0], bucket) == head
+    assert clean(tables, settings) == ()
+    publish_batch(tables, head, report, None, FACTS)
+
+
+def test_an_old_projection_that_is_planned_again_stays(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0]))
+    first = plan_model(tables, settings)
+    age(tables)
+    assert plan_model(tables, settings) == first
+    clean(tables, settings)
+    run_model(tables, settings)
+    assert pending_work(tables, settings) is None
+
+
 def test_the_files_of_work_that_goes_on_stay(tables: Tables, settings: Settings) -> None:
     """A job that runs for longer than the retention is known by its running counts."""
     head = plan(tables, settings, DAYS[0], bucket_of(DAYS[0]))
     assert head is not None
     work = work_digest(head.digest, head.backbone.id, "featurize")
+    reduced = work_digest(head.digest, head.backbone.id, "reduce")
     staged = f"features/backbone={head.backbone.id}/batch_id={DAYS[0]}/{work}/{'a' * 16}/part-00000.parquet"
     scratch = f"_work/{work}/scratch/{'a' * 16}/outcomes/part-00000.parquet"
     for path in (staged, scratch):
         tables.warehouse.create(path, b"rows")
     age(tables)
     tables.warehouse.create(f"_work/{work}/progress/{'a' * 16}/1.json", b"{}")
-    assert clean(tables, settings) == ()
+    assert [removal.path for removal in clean(tables, settings)] == [f"{progress_folder(reduced)}/planned/mark.json"]
     age(tables)
     assert {removal.kind for removal in clean(tables, settings)} == {"staged", "scratch", "manifest"}
     assert {path for path in stored(tables) if "/_delta_log/" not in path} == set()

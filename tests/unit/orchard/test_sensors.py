@@ -233,3 +233,20 @@ def test_the_trigger_looks_until_it_is_quiet(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_trigger_ends_with_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fired(monkeypatch, [1.0, 1.0], NOW.timestamp() - 1) == {"objects": 1, "is_settled": False}
+
+
+def test_an_empty_batch_is_looked_at_again_once_nobody_gives_way_any_more(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """What came between the listing and the skip would be seen by no run: others gave way to this one."""
+    store, listings = Memory(), iter((NONE, seconds_ago(1)))
+
+    def listed(self: WaitForUploads, batch_id: str) -> Arrivals:
+        found = next(listings)
+        assert found is NONE or store.get(f"{batch_id}/coming") is None
+        return found
+
+    monkeypatch.setattr(WaitForUploads, "_list", listed)
+    sensor = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=True)
+    sensor.execute(context_of(Run("2020-01-01"), store))
+    assert next(listings, None) is None
