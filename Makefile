@@ -36,9 +36,11 @@ clean: ## stop, and remove .orchard; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
-test: setup ## all tests: the jobs' in their environment, the others in Airflow's
-	@.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark
-	@$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture tests/end_to_end
+test: setup ## all tests: the jobs' in their environment, beside the others in Airflow's; then from end to end
+	@log=$$(mktemp); .venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark >$$log 2>&1 & jobs=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture; others=$$?; \
+	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
+	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
 
 soak: setup ## thousands of generated histories against one clean run each, on both cores (under an hour; not in CI)
 	@ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
