@@ -1,0 +1,93 @@
+"""The tasks' own order of steps, with Airflow and S3 replaced by what they are asked for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_jobs import FakeJobs, listing
+from flow import plan, run_batch, stage_and_publish
+from orchard import tasks
+from orchard.assets import FEATURES, UPLOADS
+from orchard.listing import ListedObject
+from orchard.settings import Settings
+from orchard.tables import Tables
+from test_publish import killed_after
+
+DAY, NEXT = "2026-01-01", "2026-01-02"
+Bucket = dict[str, bytes]
+
+
+class Events:
+    """Outlet events that remember the partitions."""
+
+    def __init__(self) -> None:
+        self.added: dict[Any, list[str]] = {UPLOADS: [], FEATURES: []}
+
+    def __getitem__(self, asset: Any) -> Any:
+        added = self.added[asset]
+        return type("Adder", (), {"add_partitions": lambda self, keys: added.extend(keys)})()
+
+
+class Turns:
+    batch_id = DAY
+
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+
+    def begin_listing(self) -> None:
+        self.steps.append("promise taken back")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Bucket:
+    bucket: Bucket = {}
+
+    def listed(client: Any, name: str, prefix: str) -> Iterator[ListedObject]:
+        yield from listing({key: content for key, content in bucket.items() if key.startswith(prefix)})
+
+    monkeypatch.setattr(tasks, "settings", lambda: settings)
+    monkeypatch.setattr(tasks, "S3Hook", lambda conn_id: type("Hook", (), {"get_conn": lambda self: None})())
+    monkeypatch.setattr(tasks, "with_quick_times", lambda client: client)
+    monkeypatch.setattr(tasks, "list_batch", listed)
+    return bucket
+
+
+def test_a_run_takes_back_its_promise_before_it_lists(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
+    """Later, an upload between the listing and the promise's end would be left to a run that has listed already."""
+    bucket[f"images/{DAY}/kiwi/a.jpg"] = b"a"
+    steps: list[str] = []
+    real = tasks.list_batch
+
+    def listed(*arguments: Any) -> Iterator[ListedObject]:
+        steps.append("listed")
+        return real(*arguments)
+
+    monkeypatch.setattr(tasks, "list_batch", listed)
+    monkeypatch.setattr(tasks, "get_current_context", dict)
+    monkeypatch.setattr(tasks, "turns_of", lambda context, settings: Turns(steps))
+    monkeypatch.setattr(tasks, "launcher_for", lambda settings: type("Ready", (), {"prepare": lambda self, backbone: None})())
+    planned = tasks.plan_batch.function()
+    assert steps == ["promise taken back", "listed"]
+    assert planned["stages"] == ("featurize",)
+
+
+def test_reconciling_finds_what_differs_and_what_was_left_half_way(
+    monkeypatch: pytest.MonkeyPatch, tables: Tables, settings: Settings, bucket: Bucket
+) -> None:
+    gone = {f"images/{NEXT}/kiwi/gone.jpg": b"gone"}
+    head = plan(tables, settings, NEXT, gone)
+    assert head is not None
+    with killed_after(2, monkeypatch):
+        stage_and_publish(tables, head, FakeJobs(tables, gone))
+    bucket[f"images/{DAY}/kiwi/a.jpg"] = b"a"
+    events = Events()
+    tasks.find_differences.function(outlet_events=events)
+    assert events.added[UPLOADS] == [DAY, NEXT]
+    assert events.added[FEATURES] == []
+
+
+def test_reconciling_starts_the_model_where_it_lacks_a_batch(tables: Tables, settings: Settings, bucket: Bucket) -> None:
+    run_batch(tables, settings, DAY, {f"images/{DAY}/kiwi/{n}.jpg": b"%d" % n for n in range(4)})
+    events = Events()
+    tasks.wake_model.function(outlet_events=events)
+    assert len(events.added[FEATURES]) == 1
