@@ -134,7 +134,7 @@ def test_clean_takes_another_age(tables: Tables, settings: Settings, capsys: Out
     assert "nothing to remove: all that is older than 1 days is needed" in capsys.readouterr().out
     assert main(["clean", "--yes", "--older-than", "0"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == ["kind", "report", "manifest", "replaced", "removed"]
+    assert [line.split()[0] for line in out.splitlines()] == ["kind", "report", "manifest", "replaced", "scratch", "removed"]
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
