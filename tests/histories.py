@@ -340,7 +340,8 @@ def check_against_clean_run(world: World) -> None:
         assert _published(world, table) == _published(clean, table)
     batches = [{row["batch_id"] for row in each.tables.rows(RUNS, backbone=backbone)} for each in (world, clean)]
     assert batches[0] == batches[1]
-    for day in DAYS:
+    # A batch that lists nothing and whose version was cut off before its first row has nothing to go on with.
+    for day in {day for day in DAYS if world.of_batch(day)} | batches[0]:
         assert plan_batch(world.tables, world.settings, day, listing(world.of_batch(day))) is None
     _check_model(world, clean)
 
