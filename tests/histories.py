@@ -347,7 +347,9 @@ def check_against_clean_run(world: World) -> None:
 
 
 def _published(world: World, table: Table) -> list[dict[str, Any]]:
-    found = world.tables.rows(table, backbone=world.settings.backbone.id)
+    rows = world.tables.rows(table, backbone=world.settings.backbone.id)
+    # A batch that lists nothing is not planned, so the row of an image that had vanished stays until something is listed.
+    found = (row for row in rows if row.get("reason") != "vanished" or world.of_batch(row["batch_id"]))
     kept = ({name: value for name, value in row.items() if name not in PROVENANCE} for row in found)
     return sorted(kept, key=lambda row: (row["batch_id"], row["image_uri"]))
 
