@@ -6,13 +6,14 @@ What differs is decided by key, ETag and content, never by time stamps, so late 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pyarrow.compute as pc
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.layout import checked_batch_id
-from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, is_md5, write_known, write_parts
+from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
@@ -118,15 +119,14 @@ class _Plan:
     """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike."""
 
     compared: Comparison
+    pairs: tuple[tuple[str, int], ...]
     contents: Contents
-    opaque_sizes: frozenset[int]
 
     @classmethod
     def of(cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison) -> "_Plan":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
-        pairs = list(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
-        contents = find_contents(warehouse, versions.features, versions.backbone, pairs)
-        return cls(compared, contents, frozenset(size for etag, size in pairs if not is_md5(etag)))
+        pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
+        return cls(compared, pairs, find_contents(warehouse, versions.features, versions.backbone, pairs))
 
     def entries(self) -> Iterator[Entry]:
         """Yield the manifest's entries, made in chunks."""
@@ -148,32 +148,30 @@ class _Plan:
     def actions(self) -> dict[str, int]:
         """The number of entries of each action that has any."""
         counts = {action: self.compared.count(action) for action in ("compute", "keep", "keep_quarantined")}
-        counts["reuse"] = sum(self._is_reused(*pair) for pair in self._computed())
+        counts["reuse"] = sum(pair in self.contents.by_md5 for pair in self.pairs)
         counts["compute"] -= counts["reuse"]
         return {action: count for action, count in counts.items() if count}
 
     @property
     def vector_files(self) -> tuple[str, ...]:
         """The files that hold the vectors that are reused, or may be once an image's bytes are read."""
-        files = {self.contents.by_md5[pair][1] for pair in self._computed() if self._is_reused(*pair)}
-        return tuple(sorted(files | set(self._known_by_bytes().values())))
+        files = {self.contents.by_md5[pair][1] for pair in self.pairs if pair in self.contents.by_md5}
+        return tuple(sorted(files | set(self._known_by_bytes.values())))
 
-    @property
-    def known(self) -> Any:
+    @cached_property
+    def known(self) -> tuple[Part, bytes] | None:
         """The file of the contents that only an image's bytes can tell, or None."""
-        contents = self._known_by_bytes()
-        return write_known(contents) if contents else None
+        return write_known(self._known_by_bytes) if self._known_by_bytes else None
 
+    @cached_property
+    def opaque_sizes(self) -> frozenset[int]:
+        """The sizes of images whose ETag does not tell what they hold."""
+        return frozenset(size for etag, size in self.pairs if not is_md5(etag))
+
+    @cached_property
     def _known_by_bytes(self) -> Mapping[str, str]:
-        sizes = {size for etag, size in self._computed() if not self._is_reused(etag, size)}
+        sizes = {pair[1] for pair in self.pairs if pair not in self.contents.by_md5}
         return {content: path for size in sizes for content, path in self.contents.by_size.get(size, {}).items()}
-
-    def _computed(self) -> Iterator[tuple[str, int]]:
-        computed = self.compared.entries.filter(pc.equal(self.compared.entries["action"], "compute"))
-        yield from zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True)
-
-    def _is_reused(self, etag: str, size_bytes: int) -> bool:
-        return (etag, size_bytes) in self.contents.by_md5
 
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
