@@ -1,6 +1,6 @@
 """The moments of a batch version: partial ones in the workers, merged one after the other by the driver."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,6 @@ from pyspark.sql import SparkSession
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import StagedPartition
-from orchard_jobs.contract.layout import scratch_folder
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
 from orchard_jobs.stages.staging import Staging, lists, read_files, vectors, without_dictionary
@@ -26,8 +25,7 @@ def stage_moments(
     rows = read_files(spark, staging.warehouse, tuple(file.path for file in features.files)).select("features")
     partial_rows = rows.mapInArrow(_partial_moments, "n BIGINT, mean BINARY, second_moment BINARY")
     partial_rows.write.options(**without_dictionary("second_moment")).parquet(staging.scratch_uri("moments"))
-    folder = f"{scratch_folder(staging.work, staging.element)}/moments"
-    merged = merge_all(_read_moments(staging.warehouse, (file.path for file in staging.account(folder))))
+    merged = merge_all(_read_moments(staging.warehouse, staging.scratch_files("moments")))
     columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
     return (staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id)),)
@@ -42,7 +40,7 @@ def _partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBat
     yield pa.RecordBatch.from_pydict(columns)
 
 
-def _read_moments(warehouse: Warehouse, paths: Iterator[str]) -> Iterator[Moments]:
+def _read_moments(warehouse: Warehouse, paths: Iterable[str]) -> Iterator[Moments]:
     """Yield partial moments one after the other: together they would not fit a driver."""
     for path in paths:
         for batch in pq.ParquetFile(warehouse.open(path)).iter_batches(batch_size=1):

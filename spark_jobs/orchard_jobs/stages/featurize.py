@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from orchard_jobs import __version__
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
-from orchard_jobs.contract.layout import manifest_folder, progress_folder, scratch_folder
+from orchard_jobs.contract.layout import manifest_folder, progress_folder
 from orchard_jobs.contract.manifest import ENTRY_DDL, ManifestHead
 from orchard_jobs.images.compute import Tally
 from orchard_jobs.stages.batch_moments import stage_moments
@@ -119,8 +119,8 @@ def _compute(spark: SparkSession, staging: Staging, head: ManifestHead, entries:
 def _sum_up(staging: Staging) -> _Computed:
     """Add up the scratch rows from a few small columns of their files: a Spark job for it would cost more than a second."""
     tally, rows, contents = Tally(), Counter[str](), set[str]()
-    for file in staging.account(f"{scratch_folder(staging.work, staging.element)}/outcomes"):
-        with pq.ParquetFile(staging.warehouse.open(file.path)) as opened:
+    for path in staging.scratch_files("outcomes"):
+        with pq.ParquetFile(staging.warehouse.open(path)) as opened:
             told = opened.read(columns=["kind", "is_network_run", "content_sha256"])
             rows.update(told["kind"].to_pylist())
             contents.update(told.filter(told["is_network_run"])["content_sha256"].to_pylist())

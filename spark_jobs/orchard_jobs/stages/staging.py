@@ -53,6 +53,11 @@ class Staging:
         """Return the URI of a folder for intermediate rows."""
         return self.warehouse.uri_of(f"{scratch_folder(self.work, self.element)}/{name}")
 
+    def scratch_files(self, name: str) -> list[str]:
+        """Return the Parquet files of a folder for intermediate rows; unlike what is staged they are not hashed."""
+        folder = f"{scratch_folder(self.work, self.element)}/{name}"
+        return sorted(path for path, _ in self.warehouse.list(folder) if path.endswith(".parquet"))
+
     def write(self, rows: DataFrame, table: Table, partition: tuple[str, ...], count: int, sort_by: str) -> StagedPartition:
         """Write a table partition's next version in files, each sorted, of at most about 10,000 rows, and account for them."""
         folder = staged_folder(table, partition, self.work, self.element)
