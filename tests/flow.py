@@ -12,6 +12,7 @@ from orchard.tables import Tables
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.columns import Table
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 
 POLICY = AuditPolicy(max_quarantined_share=1.0)
@@ -38,6 +39,13 @@ def run_batch(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping
     if head is not None:
         stage_and_publish(tables, head, jobs, run_id)
     return jobs
+
+
+def project_model(tables: Tables, settings: Settings) -> tuple[ModelPlan, JobReport]:
+    """Run pca_model up to its job's end, where it has something to project; return its plan and the job's report."""
+    decided = plan_model(tables, settings)
+    assert decided.projection is not None
+    return decided, FakeJobs(tables, {}).project(decided.projection)
 
 
 def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> ModelPlan:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_jobs import FakeJobs
-from flow import rows, run_batch, run_model
+from flow import project_model, rows, run_batch, run_model
 from orchard.choices import pin, promote, release, unpin
 from orchard.models import captured_shares, current_promotion, known_model, pinned_models, read_model
 from orchard.refit import pending_work, plan_model, publish_model
@@ -249,9 +249,7 @@ def test_a_publish_of_several_models_that_was_cut_off_is_completed(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided = plan_model(tables, always)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, always)
     for commits in range(4):
         with killed_after(commits, monkeypatch):
             publish_model(tables, decided, report, "run")

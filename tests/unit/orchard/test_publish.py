@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 from fake_jobs import BROKEN, FakeJobs
-from flow import plan, rows, run_batch, run_model, stage_and_publish
+from flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
 from orchard.publish import RunFacts, publish_batch
-from orchard.refit import plan_model
 from orchard.settings import Settings
 from orchard.tables import Change, Committed, Standing, Tables
 from orchard.versions import current_versions, readable_versions
@@ -228,9 +227,7 @@ def test_a_new_run_stages_lost_or_damaged_files_anew(tables: Tables, settings: S
 
 def test_a_model_run_stages_lost_files_anew(tables: Tables, settings: Settings) -> None:
     run_batch(tables, settings, DAY, bucket_of())
-    decided = plan_model(tables, settings)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, settings)
     (Path(tables.warehouse.uri.removeprefix("file://")) / report.partitions[0].files[0].path).unlink()
     again = run_model(tables, settings)
     assert again.projection is not None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_jobs import BROKEN, FakeJobs, vector_of
-from flow import plan, rows, run_batch, run_model, stage_and_publish
+from flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
 from orchard.models import captured_shares, current_promotion, read_model
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import pending_work, plan_model, publish_model
@@ -181,9 +181,7 @@ def test_images_without_variance_make_no_model_and_say_so(tables: Tables, settin
 
 def test_a_batch_published_meanwhile_is_taken_by_the_next_run(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, DAYS[0], DAYS[1])
-    decided = plan_model(tables, settings)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, settings)
     run_batch(tables, settings, DAYS[1], bucket_of(DAYS[1], 15))
     publish_days(tables, settings, DAYS[2])
     publish_model(tables, decided, report, "slow")
@@ -200,9 +198,7 @@ def test_a_publish_that_was_cut_off_is_completed_by_its_retry(
     tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_days(tables, settings, *DAYS[:2])
-    decided = plan_model(tables, settings)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, settings)
     for commits in range(4):
         with killed_after(commits, monkeypatch):
             publish_model(tables, decided, report, "run")

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_jobs import FakeJobs
-from flow import rows, run_model
+from flow import project_model, rows, run_model
 from orchard.choices import pin, promote, unpin
-from orchard.refit import pending_work, plan_model, publish_model
+from orchard.refit import pending_work, publish_model
 from orchard.retention import expired_models, retire_models
 from orchard.settings import Settings
 from orchard.tables import Tables, number_in
@@ -62,9 +61,7 @@ def test_the_days_run_from_the_last_use(
 
 def test_a_model_that_lost_its_promotion_expires_from_its_fit(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     publish_days(tables, always, DAYS[2])
-    decided = plan_model(tables, always)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, always)
     promote(tables, always, models[0])
     with pytest.raises(Exception, match="promoted meanwhile"):
         publish_model(tables, decided, report, "slow")
@@ -110,9 +107,7 @@ def test_rows_that_a_running_job_publishes_after_the_retirement_are_found_again(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided = plan_model(tables, always)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, always)
     unpin(tables, always, models[0])
     retire_models(tables, [models[0]])
     publish_model(tables, decided, report, "slow")
@@ -147,9 +142,7 @@ def test_a_retirement_and_a_publish_at_once_leave_rows_and_numbers_that_agree(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided = plan_model(tables, always)
-    assert decided.projection is not None
-    report = FakeJobs(tables, {}).project(decided.projection)
+    decided, report = project_model(tables, always)
     unpin(tables, always, models[0])
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(publish_model, tables, decided, report, "r"), pool.submit(retire_models, tables, [models[0]])]
