@@ -63,8 +63,11 @@ class Comparison:
 
     @property
     def is_different(self) -> bool:
-        """Whether there is an image to compute or a row to drop; images that are missing and kept make no difference."""
-        return self.dropped > 0 or self.count("compute") > 0
+        """Whether there is an image to compute or a row to drop; images that are missing and kept make no difference.
+
+        Nor does a batch of which nothing is listed any more.
+        """
+        return self.listed > 0 and (self.dropped > 0 or self.count("compute") > 0)
 
     def count(self, action: str) -> int:
         """Return the number of entries of an action."""
