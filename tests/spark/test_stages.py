@@ -27,11 +27,10 @@ from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.pca.fit import fit
 from orchard_jobs.pca.moments import Moments
-from orchard_jobs.stages.batch_moments import stage_moments
 from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.project import project
 from orchard_jobs.stages.reduce import reduce
-from orchard_jobs.stages.staging import Staging, finish
+from orchard_jobs.stages.staging import finish
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.samples import draw_samples
 from PIL import Image
@@ -218,7 +217,7 @@ def test_a_known_content_costs_a_read_and_no_network_run(
     report = run_featurize(spark, warehouse, head)
     counts = {"listed": 3, "featurized": 1, "reused": 2, "quarantined": 0, "missing": 0, "network_runs": 1}
     assert report.counts == counts
-    rows = rows_of(warehouse, report, "features")
+    rows = sorted(rows_of(warehouse, report, "features"), key=lambda row: row["image_uri"])
     for row, entry in zip(rows[:2], entries, strict=False):
         assert (row["image_uri"], row["etag"], row["label"]) == (entry.image_uri, entry.etag, "Again")
         for name in ("content_sha256", "features", "width", "height", "computed_in"):
@@ -243,15 +242,28 @@ def test_equal_images_whose_etags_differ_are_counted_once(
     audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
 
 
-def test_moments_of_a_large_batch_are_those_of_its_rows(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
+def test_moments_are_those_of_every_row_computed_or_kept(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    backbone: Backbone,
+    batch: list[Path],
+    first: tuple[ManifestHead, JobReport],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    head = replace(first[0], backbone=replace(backbone, dimension=10))
-    (features,) = first[1].of_table("features")
-    (staged,) = stage_moments(spark, Staging(warehouse, "moments-test"), head, features)
+    """The batch is too small for moments, so the limit is lowered."""
+    monkeypatch.setattr("orchard_jobs.stages.featurize.has_moments", lambda head, rows: rows > 0)
+    published = [row["image_uri"] for row in rows_of(warehouse, first[1], "features")]
+    kept = set(published[: len(published) // 2])
+    entries = [entry_of(path) for path in batch]
+    entries = [replace(one, action="keep", group="") if one.image_uri in kept else one for one in entries]
+    features = files_of(first[1], "features")
+    head = freeze(warehouse, backbone, entries, batch_id="moments", features_files=features)
+    report = run_featurize(spark, warehouse, head)
+    assert len(files_of(report, "features")) > 1
+    (staged,) = report.of_table("moments")
     (row,) = pq.ParquetFile(warehouse.open(staged.files[0].path)).read().to_pylist()
-    vectors = np.array([row["features"] for row in rows_of(warehouse, first[1], "features")], dtype=np.float32)
-    expected = Moments.of(vectors)
+    expected = Moments.of(np.array([row["features"] for row in rows_of(warehouse, report, "features")], dtype=np.float32))
+    assert expected.n == len(published)
     found = Moments.unpacked(row["n"], np.array(row["mean"]), np.array(row["second_moment"]))
     assert found.n == expected.n
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
@@ -322,7 +334,8 @@ def test_reduce_without_a_model_is_refused(
 def test_another_model_in_the_file_is_refused(
     spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
 ) -> None:
-    plan = ProjectionPlan(first[0].backbone.id, (Projection(replace(model, model_id="pca-other"), ()),))
+    published = BatchVersion(first[0].batch_id, first[0].digest, 1, files_of(first[1], "features"))
+    plan = ProjectionPlan(first[0].backbone.id, (Projection(replace(model, model_id="pca-other"), (published,)),))
     with pytest.raises(JobError, match="not pca-other"):
         project(spark, warehouse, plan, "work")
 

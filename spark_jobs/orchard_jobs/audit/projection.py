@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
+from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_columns, read_rows, report_differences
 from orchard_jobs.audit.ledger import digest_16
 from orchard_jobs.audit.rows import CONTENT_CHECK, ROW_CHECKS, VECTOR_CHECKS, check_rows, check_vectors
 from orchard_jobs.audit.verdict import Findings, Verdict
@@ -58,7 +58,7 @@ def check_projected(
     warehouse: Warehouse, model: ModelReference, batch: BatchVersion, report: JobReport, findings: Findings
 ) -> None:
     """Judge one batch's pca_features of one model: its rows, `pca_rows` and `captured`. Holds 16 bytes a row of the batch."""
-    wanted = {key for path in batch.files for _, key in _keys(read_rows(warehouse, FEATURES, path, _IDENTITY))}
+    wanted = {key for path in batch.files for _, key in _keys(read_columns(warehouse, FEATURES, path, _IDENTITY))}
     seen: set[bytes] = set()
     rows = 0
     for partition in report.of_table(PCA_FEATURES.name):
@@ -89,7 +89,7 @@ def _unexpected(chunk: Rows, wanted: set[bytes], seen: set[bytes]) -> Iterator[s
 
 def _without_projection(warehouse: Warehouse, batch: BatchVersion, lost: set[bytes]) -> Iterator[str]:
     for path in batch.files if lost else ():
-        rows = _keys(read_rows(warehouse, FEATURES, path, _IDENTITY))
+        rows = _keys(read_columns(warehouse, FEATURES, path, _IDENTITY))
         yield from (f"{name} of features has no row" for name, key in rows if key in lost)
 
 

@@ -160,6 +160,11 @@ def _packed(name: str, lines: list[str]) -> tuple[Part, bytes]:
     return Part(name, hashlib.sha256(text).hexdigest(), len(lines)), packed.getvalue()
 
 
+def write_entries(entries: Iterable[Entry]) -> bytes:
+    """Return entries as gzip bytes that `read_part` reads."""
+    return _packed("", [canonical_json(asdict(entry)) for entry in entries])[1]
+
+
 def write_known(contents: Iterable[str]) -> tuple[Part, bytes]:
     """Return the file of known contents (SHA-256 in hex) and its gzip bytes; the order of the contents does not matter."""
     return _packed("known.txt.gz", sorted(set(contents)))

@@ -1,49 +1,60 @@
-"""The moments of a batch version: partial ones in the workers, merged one after the other by the driver."""
+"""The moments of a batch version: partial ones where the features are written, merged one after the other by the driver."""
 
-from collections.abc import Iterable, Iterator
+import math
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import Staging, lists, read_files, vectors, without_dictionary
+from orchard_jobs.stages.staging import Staging, lists, vectors
 from orchard_jobs.storage import Warehouse
 
+_ROWS_AT_ONCE = 1024
 
-def stage_moments(
-    spark: SparkSession, staging: Staging, head: ManifestHead, features: StagedPartition
-) -> tuple[StagedPartition, ...]:
-    """Stage the version's moments, unless they would be larger than its features (n < dimension / 2)."""
-    if features.rows < head.backbone.dimension / 2:
-        return ()
-    rows = read_files(spark, staging.warehouse, tuple(file.path for file in features.files)).select("features")
-    partial_rows = rows.mapInArrow(_partial_moments, "n BIGINT, mean BINARY, second_moment BINARY")
-    partial_rows.write.options(**without_dictionary("second_moment")).parquet(staging.scratch_uri("moments"))
-    merged = merge_all(_read_moments(staging.warehouse, staging.scratch_files("moments")))
+
+def has_moments(head: ManifestHead, rows: int) -> bool:
+    """Tell whether a version of so many features rows gets a moments file: one no larger than its features."""
+    return rows >= head.backbone.dimension / 2
+
+
+@dataclass(frozen=True)
+class PartialMoments:
+    """The moments of each features file's rows, as scratch files; can be pickled to a worker.
+
+    A scratch file is named by the features file, so that what a task left behind that was run again counts for nothing.
+    """
+
+    warehouse: Warehouse
+    folder: str
+
+    def write(self, rows: pa.Table, features_path: str) -> None:
+        """Write the moments of the rows of a features file."""
+        column = rows.column("features")
+        chunks = (column.slice(first, _ROWS_AT_ONCE) for first in range(0, len(column), _ROWS_AT_ONCE))
+        moments = Moments.of_chunks(vectors(chunk) for chunk in chunks)
+        packed = np.concatenate([[float(moments.n)], moments.mean, moments.packed()])
+        self.warehouse.create(self._path(features_path), packed.tobytes())
+
+    def read(self, features_path: str) -> Moments:
+        """Return the moments of the rows of a features file."""
+        numbers = np.frombuffer(self.warehouse.read(self._path(features_path)))
+        # 1 + d + d (d + 1) / 2 numbers
+        dimension = (math.isqrt(1 + 8 * numbers.size) - 3) // 2
+        return Moments.unpacked(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
+
+    def _path(self, features_path: str) -> str:
+        return f"{self.folder}/{PurePosixPath(features_path).stem}"
+
+
+def stage_moments(staging: Staging, head: ManifestHead, partial: PartialMoments, features: StagedPartition) -> StagedPartition:
+    """Stage the version's moments: the sum of those of its features files, of which one is held at a time."""
+    merged = merge_all(partial.read(file.path) for file in features.files)
     columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
-    return (staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id)),)
-
-
-def _partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    merged = merge_all(Moments.of(vectors(batch.column(0))) for batch in batches if batch.num_rows)
-    if merged.n == 0:
-        return
-    # As bytes: Spark would take a list of 820,000 numbers apart, one by one.
-    columns = {"n": [merged.n], "mean": [merged.mean.tobytes()], "second_moment": [merged.packed().tobytes()]}
-    yield pa.RecordBatch.from_pydict(columns)
-
-
-def _read_moments(warehouse: Warehouse, paths: Iterable[str]) -> Iterator[Moments]:
-    """Yield partial moments one after the other: together they would not fit a driver."""
-    for path in paths:
-        for batch in pq.ParquetFile(warehouse.open(path)).iter_batches(batch_size=1):
-            row = batch.to_pydict()
-            mean, triangle = (np.frombuffer(row[name][0]) for name in ("mean", "second_moment"))
-            yield Moments.unpacked(row["n"][0], mean, triangle)
+    return staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id))

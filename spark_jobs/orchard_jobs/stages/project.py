@@ -1,18 +1,12 @@
 """project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 from pyspark.sql import SparkSession
 
 from orchard_jobs import __version__
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
-from orchard_jobs.pca.basis import read_basis
-from orchard_jobs.stages.projection import captured_by, project_batch
+from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import Staging
 from orchard_jobs.storage import Warehouse
-
-# A small batch keeps one core busy for a moment only: several in flight hide the driver's part of each.
-BATCHES_AT_ONCE = 4
 
 
 def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, work: str) -> JobReport:
@@ -28,11 +22,8 @@ def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, wor
         The report, not yet written: one partition and one `captured` a model and batch, in the plan's order.
     """
     staging = Staging(warehouse, work)
-    bases = {one.model: read_basis(warehouse, one.model) for one in plan.projections}
-    with staging.timed("project"), ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:
-        staged = list(pool.map(lambda pair: project_batch(spark, staging, pair[0], bases[pair[0]], pair[1]), plan.pairs))
-    with staging.timed("captured"):
-        captured = tuple(captured_by(warehouse, model, bases[model], batch) for model, batch in plan.pairs)
+    with staging.timed("project"):
+        staged, captured = project_batches(spark, staging, plan.pairs)
     return JobReport(
         work=work,
         stage="project",
@@ -40,7 +31,7 @@ def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, wor
         backbone=plan.backbone,
         jobs_version=__version__,
         job_id=spark.conf.get("spark.app.id", "") or "",
-        partitions=tuple(staged),
+        partitions=staged,
         counts={"projected": sum(partition.rows for partition in staged), "batches": len(staged)},
         captured=captured,
         seconds=staging.seconds,

@@ -6,8 +6,7 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.pca.basis import read_basis
-from orchard_jobs.stages.projection import captured_by, project_batch
+from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import Staging
 from orchard_jobs.storage import Warehouse
 
@@ -33,11 +32,8 @@ def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: 
     staging = Staging(warehouse, work)
     (features,) = featurized.of_table("features")
     batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
-    basis = read_basis(warehouse, head.model)
     with staging.timed("project"):
-        staged = project_batch(spark, staging, head.model, basis, batch)
-    with staging.timed("captured"):
-        captured = captured_by(warehouse, head.model, basis, batch)
+        staged, captured = project_batches(spark, staging, [(head.model, batch)])
     return JobReport(
         work=work,
         stage="reduce",
@@ -45,8 +41,8 @@ def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: 
         backbone=head.backbone.id,
         jobs_version=__version__,
         job_id=spark.conf.get("spark.app.id", "") or "",
-        partitions=(staged,),
-        counts={"projected": staged.rows},
-        captured=(captured,),
+        partitions=staged,
+        counts={"projected": staged[0].rows},
+        captured=captured,
         seconds=staging.seconds,
     )

@@ -1,11 +1,17 @@
-"""What every stage does with the files it writes: choose a fresh folder, write, and account for each file."""
+"""What every stage does with the files it writes: choose a fresh folder, write, and account for each file.
 
+The tables' files are written by the Python workers, not by Spark's writer: a list of 1,280 floats goes through the JVM float by
+float, and a worker that has the rows at hand can sum them up on the way. On the way a vector is its bytes.
+"""
+
+import hashlib
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
+from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, scratch_folder, staged_folder
@@ -22,6 +29,38 @@ from orchard_jobs.storage import Warehouse
 ROWS_PER_FILE = 10_000
 # One task writes one file, so a small version is cut for some cores to share.
 _FEWEST_FILES, _ROWS_FOR_A_TASK = 4, 500
+
+
+OnFile = Callable[[pa.Table, str], None]
+FILE_DDL = "path STRING, size_bytes BIGINT, rows BIGINT, sha256 STRING"
+
+
+@dataclass(frozen=True)
+class StagedWriter:
+    """Writes files of one table partition, in whichever process has the rows; can be pickled to a worker."""
+
+    warehouse: Warehouse
+    table: Table
+    folder: str
+
+    def write(self, rows: pa.Table) -> StagedFile:
+        """Write one file of rows whose vectors may be bytes, and account for it. No other process draws its name."""
+        schema = arrow_schema(self.table)
+        found = pa.Table.from_arrays([_column(rows, name) for name in schema.names], names=schema.names).cast(schema)
+        packed = io.BytesIO()
+        plain = [field.name for field in schema if not pa.types.is_list(field.type)]
+        # Numbers that seldom recur: a dictionary of them costs time and saves no byte.
+        pq.write_table(found, packed, use_dictionary=plain, row_group_size=max(1, found.num_rows))
+        path, content = f"{self.folder}/part-{random_element()}.parquet", packed.getvalue()
+        self.warehouse.create(path, content)
+        return StagedFile(path, len(content), found.num_rows, hashlib.sha256(content).hexdigest())
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    column = rows.column(name)
+    if not pa.types.is_binary(column.type):
+        return column
+    return lists(vectors(column)) if len(column) else pa.array([], pa.list_(pa.float32()))
 
 
 @dataclass
@@ -49,46 +88,54 @@ class Staging:
         finally:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 3)
 
-    def scratch_uri(self, name: str) -> str:
-        """Return the URI of a folder for intermediate rows."""
-        return self.warehouse.uri_of(f"{scratch_folder(self.work, self.element)}/{name}")
+    def scratch_path(self, name: str) -> str:
+        """Return a folder for intermediate files."""
+        return f"{scratch_folder(self.work, self.element)}/{name}"
 
-    def scratch_files(self, name: str) -> list[str]:
-        """Return the Parquet files of a folder for intermediate rows; unlike what is staged they are not hashed."""
-        folder = f"{scratch_folder(self.work, self.element)}/{name}"
-        return sorted(path for path, _ in self.warehouse.list(folder) if path.endswith(".parquet"))
+    def writer(self, table: Table, partition: tuple[str, ...]) -> StagedWriter:
+        """Return what writes a table partition's files in this process's own folder."""
+        return StagedWriter(self.warehouse, table, staged_folder(table, partition, self.work, self.element))
 
-    def write(self, rows: DataFrame, table: Table, partition: tuple[str, ...], count: int, sort_by: str) -> StagedPartition:
-        """Write a table partition's next version in files, each sorted, of at most about 10,000 rows, and account for them."""
-        folder = staged_folder(table, partition, self.work, self.element)
-        if count == 0:
-            return StagedPartition(table.name, partition, ())
+    def write(
+        self,
+        rows: DataFrame,
+        table: Table,
+        partition: tuple[str, ...],
+        count: int,
+        sort_by: str,
+        on_file: OnFile | None = None,
+    ) -> tuple[StagedFile, ...]:
+        """Write rows of a table partition's next version in files, each sorted, of at most about 10,000 rows.
+
+        Args:
+            rows: the rows; a vector may be its bytes.
+            table: the table.
+            partition: the values of its partition columns.
+            count: the number of rows.
+            sort_by: a column; rows that are equal in it share a file.
+            on_file: called in the worker with the rows and the path of each file.
+        """
         files = max(math.ceil(count / ROWS_PER_FILE), min(_FEWEST_FILES, math.ceil(count / _ROWS_FOR_A_TASK)))
         # Not by range: Spark would compute the rows twice, once to find the ranges.
-        spread = rows.repartition(files, sort_by)
-        lists = [f"{column.name}.list.element" for column in table.columns if column.type.startswith("list<")]
-        options = without_dictionary(*lists)
-        spread.sortWithinPartitions(sort_by).write.options(**options).parquet(self.warehouse.uri_of(folder))
-        return StagedPartition(table.name, partition, self.account(folder))
+        spread = rows.repartition(files, sort_by).sortWithinPartitions(sort_by)
+        worker = partial(_write_file, writer=self.writer(table, partition), on_file=on_file)
+        written = [StagedFile(**row.asDict()) for row in spread.mapInArrow(worker, FILE_DDL).collect()]
+        return tuple(sorted(written, key=lambda file: file.path))
 
     def write_arrow(self, rows: pa.Table, table: Table, partition: tuple[str, ...]) -> StagedPartition:
         """Write one small file from the driver, and account for it."""
-        folder = staged_folder(table, partition, self.work, self.element)
-        packed = io.BytesIO()
-        pq.write_table(rows, packed, use_dictionary=False)
-        self.warehouse.create(f"{folder}/part-00000.parquet", packed.getvalue())
-        return StagedPartition(table.name, partition, self.account(folder))
+        return StagedPartition(table.name, partition, (self.writer(table, partition).write(rows),))
 
-    def account(self, folder: str) -> tuple[StagedFile, ...]:
-        """Return path, bytes, rows and SHA-256 of each Parquet file with rows that this process wrote to a folder."""
-        found = []
-        for path, size_bytes in sorted(self.warehouse.list(folder)):
-            if not path.endswith(".parquet"):
-                continue
-            rows = pq.ParquetFile(self.warehouse.open(path)).metadata.num_rows
-            if rows:
-                found.append(StagedFile(path, size_bytes, rows, self.warehouse.sha256(path)))
-        return tuple(found)
+
+def _write_file(batches: Iterator[pa.RecordBatch], writer: StagedWriter, on_file: OnFile | None) -> Iterator[pa.RecordBatch]:
+    held = [batch for batch in batches if batch.num_rows]
+    if not held:
+        return
+    rows = pa.Table.from_batches(held)
+    file = writer.write(rows)
+    if on_file is not None:
+        on_file(rows, file.path)
+    yield pa.RecordBatch.from_pylist([asdict(file)])
 
 
 def finish(warehouse: Warehouse, report: JobReport) -> JobReport:
@@ -99,20 +146,17 @@ def finish(warehouse: Warehouse, report: JobReport) -> JobReport:
     return JobReport.from_json(warehouse.read(path))
 
 
-def read_files(spark: SparkSession, warehouse: Warehouse, paths: tuple[str, ...]) -> DataFrame:
-    """Return the rows of exactly these files, without partition columns."""
-    return spark.read.parquet(*(warehouse.uri_of(path) for path in paths))
+def read_files(spark: SparkSession, warehouse: Warehouse, paths: tuple[str, ...], table: Table) -> DataFrame:
+    """Return the rows of exactly these files of a table, without partition columns."""
+    return spark.read.schema(table.spark_ddl).parquet(*(warehouse.uri_of(path) for path in paths))
 
 
-def without_dictionary(*columns: str) -> dict[str, str]:
-    """Return the writer's options for columns of numbers that seldom recur: a dictionary costs time and saves no byte."""
-    return {f"parquet.enable.dictionary#{column}": "false" for column in columns}
-
-
-def vectors(column: pa.Array) -> NDArray[np.float32]:
-    """Return a list<float32> column without nulls as float32 [rows, length]; all lists have one length."""
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(column), -1)
+def vectors(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return a column of vectors of one length, without nulls, as float32 [rows, length]: lists, or their bytes."""
+    if pa.types.is_binary(column.type):
+        return np.frombuffer(b"".join(column.to_pylist()), np.float32).reshape(len(column), -1)
+    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(flat.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(column), -1)
 
 
 def lists(rows: NDArray[Any]) -> pa.Array:
