@@ -14,6 +14,8 @@ _SETTINGS = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     # One Arrow batch of feature vectors stays near 5 MB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
+    # Rows are worked on in Python; compiling Java for a query costs more than it saves on a batch's entries.
+    "spark.sql.codegen.wholeStage": "false",
     # What is shuffled is one batch's entries and vectors, never a table.
     "spark.sql.shuffle.partitions": "8",
 }
