@@ -42,10 +42,11 @@ test: setup ## all tests: the jobs' in their environment, beside the others in A
 	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
 	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
 
-soak: setup ## thousands of generated histories against one clean run each, on both cores (under an hour; not in CI)
+soak: setup ## thousands of generated histories against one clean run each, and five on the real stack (under an hour; not in CI)
 	@ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
 	ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
-	wait $$first && exit $$second
+	wait $$first && test $$second = 0 && \
+	ORCHARD_REAL_HISTORIES=5 ORCHARD_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .

@@ -7,7 +7,7 @@ from orchard_jobs.contract.layout import manifest_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_part
 from orchard_jobs.storage import Warehouse
 
-from orchard.reports import finished_report
+from orchard.reports import finished_report, parsed
 
 
 def create_manifest(warehouse: Warehouse, head: ManifestHead, files: Iterable[tuple[Part, bytes]]) -> None:
@@ -20,7 +20,8 @@ def create_manifest(warehouse: Warehouse, head: ManifestHead, files: Iterable[tu
 
 def read_head(warehouse: Warehouse, digest: str) -> ManifestHead:
     """Return the head of a manifest; JobError when it is not there."""
-    return ManifestHead.from_json(warehouse.read(f"{manifest_folder(digest)}/head.json"))
+    path = f"{manifest_folder(digest)}/head.json"
+    return parsed(warehouse, path, warehouse.read(path), ManifestHead.from_json)
 
 
 def read_entries(warehouse: Warehouse, head: ManifestHead) -> Iterator[Entry]:

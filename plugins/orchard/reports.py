@@ -1,14 +1,31 @@
 """Finished reports of jobs, and whether what they name is still there."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import progress_folder, report_path
+from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
+
+T = TypeVar("T")
+
+
+def parsed(warehouse: Warehouse, path: str, text: bytes, parse: Callable[[bytes], T]) -> T:
+    """Return what a text of the warehouse's `_work` folder tells; JobError when the file is damaged."""
+    try:
+        return parse(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise JobError(
+            f"{warehouse.uri_of(path)} is damaged, {type(error).__name__}: {error}: remove this file, then run again"
+        ) from error
 
 
 def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
     """Return the report of a finished piece of work, or None."""
-    text = warehouse.read_if_there(report_path(work))
-    return None if text is None else JobReport.from_json(text)
+    path = report_path(work)
+    text = warehouse.read_if_there(path)
+    return None if text is None else parsed(warehouse, path, text, JobReport.from_json)
 
 
 def mark_as_begun(warehouse: Warehouse, work: str) -> None:

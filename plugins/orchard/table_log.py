@@ -156,7 +156,7 @@ class DeltaLog:
             ConfigurationError: the table is there with another schema version.
         """
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
-            self._check_schema_version(table)
+            self.load(table)
             return
         DeltaTable.create(
             self._uri(table),
@@ -176,11 +176,22 @@ class DeltaLog:
         )
 
     def load(self, table: Table, version: int | None = None) -> DeltaSnapshot:
-        """Return the newest snapshot, or that of a version; JobError when the table was never created."""
+        """Return the newest snapshot, or that of a version.
+
+        Raises:
+            JobError: the table was never created.
+            ConfigurationError: it has another schema version.
+        """
         try:
             delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
             raise JobError(f"{self._uri(table)} is no table: run a batch first, its plan_batch creates it") from error
+        found = delta.metadata().configuration.get(_SCHEMA_VERSION)
+        if found != str(SCHEMA_VERSION):
+            raise ConfigurationError(
+                f"{self._uri(table)} has schema version {found}, this Orchard knows {SCHEMA_VERSION}: set ORCHARD_WAREHOUSE to "
+                "another folder, whose tables are computed anew, or use the Orchard that wrote these"
+            )
         return DeltaSnapshot(delta, table, self.warehouse)
 
     def commit(
@@ -212,14 +223,6 @@ class DeltaLog:
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)
-
-    def _check_schema_version(self, table: Table) -> None:
-        found = self.load(table).delta.metadata().configuration.get(_SCHEMA_VERSION)
-        if found != str(SCHEMA_VERSION):
-            raise ConfigurationError(
-                f"{self._uri(table)} has schema version {found}, this Orchard writes {SCHEMA_VERSION}: set ORCHARD_WAREHOUSE to "
-                "another folder, whose tables are computed anew, or use the Orchard that wrote these"
-            )
 
 
 def _storage_options() -> dict[str, str]:

@@ -5,10 +5,11 @@ running. This module looks and decides; it removes nothing.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
 from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
@@ -18,10 +19,12 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile
 
 from orchard.models import current_promotion, model_path
+from orchard.reports import parsed
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard.versions import PublishedVersions
 
+T = TypeVar("T")
 _FOLDERS = (MANIFESTS, PLANS, NETWORKS, RETIRED)
 _OF_MANIFESTS: tuple[Stage, ...] = ("featurize", "reduce")
 
@@ -125,17 +128,19 @@ def look(tables: Tables, young_since: datetime) -> WorkFiles:
     folders = (*(table.name for table in TABLES), WORK)
     files = {file.path: file for folder in folders for file in warehouse.files(folder) if "/_delta_log/" not in file.path}
 
-    def texts(folder: str, ending: str) -> Iterator[tuple[str, bytes]]:
+    def told(folder: str, ending: str, parse: Callable[[bytes], T]) -> dict[str, T]:
+        found = {}
         for path in files:
             if path.startswith(f"{folder}/") and path.endswith(ending):
                 text = warehouse.read_if_there(path)  # another clean may be removing it
                 if text is not None:
-                    yield path.removeprefix(f"{folder}/").removesuffix(ending), text
+                    found[path.removeprefix(f"{folder}/").removesuffix(ending)] = parsed(warehouse, path, text, parse)
+        return found
 
-    heads = {digest: ManifestHead.from_json(text) for digest, text in texts(MANIFESTS, "/head.json")}
-    plans = {digest: ProjectionPlan.from_json(text) for digest, text in texts(PLANS, ".json")}
-    reports = {work: JobReport.from_json(text) for work, text in texts(WORK, "/report.json")}
-    notes = {digest: tuple(json.loads(text)) for digest, text in texts(RETIRED, ".json")}
+    heads = told(MANIFESTS, "/head.json", ManifestHead.from_json)
+    plans = told(PLANS, ".json", ProjectionPlan.from_json)
+    reports = told(WORK, "/report.json", JobReport.from_json)
+    notes = told(RETIRED, ".json", lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
     published = tuple(PublishedVersions.load(tables, backbone) for backbone in sorted(backbones))
     return WorkFiles(files, heads, plans, reports, notes, published, young_since)

@@ -18,6 +18,7 @@ import boto3
 import numpy as np
 import polars as pl
 import pytest
+from generated import GeneratedHistory, some_contents, start_backfill
 from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.layout import ROOT, Layout
 from orchard_sandbox.processes import find_members
@@ -27,6 +28,8 @@ from orchard_sandbox.state import read_state
 SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 pytestmark = pytest.mark.end_to_end
 
+# One history in `make test`, more and longer ones in `make soak`.
+HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("ORCHARD_REAL_HISTORIES", 1), ("ORCHARD_REAL_STEPS", 8)))
 BAD_FIRST, SECOND, FAILING, NONE_GOOD = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
 
 
@@ -39,7 +42,8 @@ class Stack:
 
     def command(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ORCHARD", "AWS_"))}
-        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox"), **variables}
+        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox")}
+        environment |= {"ORCHARD_RETRY_SECONDS": "5", **variables}
         done = subprocess.run(
             [sys.executable, "-m", "orchard_sandbox", name],
             env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
@@ -240,9 +244,7 @@ def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:
 
 def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Stack) -> None:
     api, reports = stack.api, stack.reports()
-    body = {"dag_id": "image_batches", "from_date": "2026-02-28T00:00:00Z", "to_date": f"{SECOND}T00:00:00Z"}
-    options = {"reprocess_behavior": "completed", "max_active_runs": 2, "run_backwards": False, "dag_run_conf": {}}
-    api._call("POST", "backfills", body | options)
+    start_backfill(api, "2026-02-28", SECOND)
     wait_for_silence(api, "image_batches")
     runs = [run for run in api.runs("image_batches") if run["run_type"] == "backfill"]
     assert sorted(run["partition_key"] for run in runs) == ["2026-02-28", BAD_FIRST, SECOND]
@@ -288,6 +290,17 @@ def test_a_day_of_changes_costs_only_the_content_that_is_new(stack: Stack) -> No
     assert sum(row["network_runs"] for row in rows) == 1
     etags = dict(stack.table("features").filter(pl.col("batch_id") == SECOND).select("image_uri", "etag").iter_rows())
     assert etags[f"s3://landing/{prefix}/parts.jpg"].endswith("-1")
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_a_generated_history_ends_as_one_clean_run(seed: int, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not (stack.home / "warehouse" / "runs").is_dir():  # this test alone, as `make soak` runs it
+        assert stack.run(SECOND).returncode == 0
+    contents = some_contents(SHARED / "fruits360", [image_bytes("Kiwi", number) for number in range(600, 608)])
+    history = GeneratedHistory(seed, stack.home, bare_client(stack), stack.api, contents)
+    history.run(STEPS)
+    print(history)
+    history.check(tmp_path_factory.getbasetemp() / f"clean-{seed}")
 
 
 def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Stack) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,8 @@ from orchard.tables import Tables
 
 NAME = "clean"
 HELP = "show, and with --yes remove, the files that nothing needs any more; the only remover of files"
+
+_MOST_DAYS = 36_500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +56,10 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 
 def _days(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0 to {_MOST_DAYS}")
     return value

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.console import format_table
 from orchard.landing import with_quick_times
@@ -19,6 +21,7 @@ from orchard.tables import Tables
 
 NAME = "status"
 HELP = "say how batches and model stand, what is pending, what failed and why, and what to do next"
+_MOST_STARTS = 5
 _PENDING = ("new", "changed", "planned", "staged", "half-way")
 
 
@@ -56,22 +59,30 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
     pending = found.in_state(*_PENDING)
     if pending:
-        words = f"start image_batches for {_names(pending)}, unless runs of them are active"
-        yield Step(words, _backfill(pending, settings.batch_key_format))
+        yield from _starts(pending, settings.batch_key_format)
     elif found.model_work is not None:
         yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:
         yield Step(f"upload images to {settings.landing}/<batch>/<label>/<file>")
 
 
-def _backfill(pending: tuple[BatchState, ...], key_format: str) -> str:
-    moments = [datetime.strptime(batch.batch_id, key_format).replace(tzinfo=UTC) for batch in pending]
-    first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (min(moments), max(moments)))
-    return f"airflow backfill create --dag-id image_batches --from-date {first} --to-date {last} --reprocess-behavior completed"
-
-
-def _names(batches: tuple[BatchState, ...]) -> str:
-    return batches[0].batch_id if len(batches) == 1 else f"{len(batches)} batches"
+def _starts(pending: tuple[BatchState, ...], key_format: str) -> Iterator[Step]:
+    """Yield a backfill for each series of days that follow each other: one over all would take the days between, too."""
+    moments = sorted(datetime.strptime(batch.batch_id, key_format).replace(tzinfo=UTC) for batch in pending)
+    series: list[list[datetime]] = []
+    for moment in moments:
+        if series and moment - series[-1][-1] <= timedelta(days=1):
+            series[-1].append(moment)
+        else:
+            series.append([moment])
+    for days in series[:_MOST_STARTS]:
+        words = f"{len(days)} batches" if len(days) > 1 else f"{days[0]:{key_format}}"
+        first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (days[0], days[-1]))
+        command = f"airflow backfill create --dag-id image_batches --from-date {first} --to-date {last}"
+        words = f"start image_batches for {words}, unless runs of them are active"
+        yield Step(words, f"{command} --reprocess-behavior completed")
+    if len(series) > _MOST_STARTS:
+        yield Step(f"{len(series) - _MOST_STARTS} more such series of days, or start reconcile_uploads, which finds them all")
 
 
 def _lines(found: Overview, steps: list[Step]) -> Iterator[str]:
@@ -121,6 +132,14 @@ def _client_of(connection: str | None) -> Any:
         import boto3
 
         return with_quick_times(boto3.client("s3"))
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    with redirect_stdout(sys.stderr):  # Airflow logs to stdout, where the answer goes
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from airflow.sdk.exceptions import AirflowNotFoundException
 
-    return with_quick_times(S3Hook(connection).get_conn())
+        try:
+            S3Hook.get_connection(connection)
+        except AirflowNotFoundException as error:
+            raise ConfigurationError(
+                f"Airflow has no connection {connection!r}: add it, or name another by --connection"
+            ) from error
+        return with_quick_times(S3Hook(connection).get_conn())

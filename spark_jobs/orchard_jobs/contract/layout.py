@@ -52,10 +52,12 @@ def warehouse_uri(text: str) -> str:
         ConfigurationError: another scheme, a relative path, no bucket, or a character that URIs give a meaning of their own.
     """
     scheme, mark, rest = text.partition("://") if "://" in text else ("file", "", text.removeprefix("file:"))
-    is_file = scheme == "file" and rest.startswith("/")
+    is_file = scheme == "file" and rest.startswith("/") and rest.strip("/") != ""
     is_s3 = scheme in ("s3", "s3a") and bool(mark) and rest.partition("/")[0] != ""
     if not (is_file or is_s3):
-        raise ConfigurationError(f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI: set ORCHARD_WAREHOUSE")
+        raise ConfigurationError(
+            f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI, of a folder: set ORCHARD_WAREHOUSE"
+        )
     odd = sorted(set(rest) & set("#?%\\"))
     if odd:
         raise ConfigurationError(

@@ -45,7 +45,15 @@ def test_every_command_is_found_and_has_help(capsys: Out) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["clean", "--older-than", "x"], ["clean", "--yes", "--dry-run"], ["export"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["clean", "--older-than", "x"],
+        ["clean", "--older-than", "1e9"],
+        ["clean", "--yes", "--dry-run"],
+        ["export"],
+    ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: Out) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -97,6 +105,33 @@ def test_a_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Out, error
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_a_damaged_report_is_named(tables: Tables, settings: Settings, capsys: Out) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    path = next(path for path, _ in tables.warehouse.list("_work") if path.endswith("/report.json"))
+    tables.warehouse.rewrite(path, b'{"work": ')
+    assert main(["clean"]) == 1
+    err = capsys.readouterr().err
+    assert f"{path} is damaged" in err
+    assert "remove this file" in err
+
+
+def test_tables_of_another_schema_version_are_not_read(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    monkeypatch.setattr("orchard.table_log.SCHEMA_VERSION", 99)
+    assert main(["status", "--no-listing"]) == 2
+    assert "has schema version 2, this Orchard knows 99" in capsys.readouterr().err
+
+
+def test_an_unknown_connection_is_refused(tables: Tables, settings: Settings, capsys: Out) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    assert main(["status", "--json", "--connection", "not_there"]) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "Airflow has no connection 'not_there'" in found.err
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from flow import plan, run_batch, run_model, stage_and_publish
 from orchard.cli import main
 from orchard.commands import status
 from orchard.commands.status import next_steps
-from orchard.overview import Overview, look_over
+from orchard.overview import BatchState, Overview, look_over
 from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
@@ -174,6 +174,16 @@ def test_the_command_tells_a_program(
     assert found["next"] == [
         {"words": "start pca_model, unless a run of it is active", "command": "airflow dags trigger pca_model"}
     ]
+
+
+def test_days_far_apart_are_started_apart(settings: Settings) -> None:
+    days = ("2026-01-01", "2026-01-02", "2026-03-01", *(f"2026-0{month}-10" for month in range(4, 10)))
+    found = Overview("backbone", batches=tuple(BatchState(day, "new") for day in days))
+    steps = list(next_steps(found, settings))
+    ranges = [step.command.split(" --from-date ")[1].split(" --reprocess")[0] for step in steps if step.command]
+    expected = ["2026-01-01 --to-date 2026-01-02", "2026-03-01 --to-date 2026-03-01"]
+    assert ranges == expected + [f"2026-0{month}-10 --to-date 2026-0{month}-10" for month in (4, 5, 6)]
+    assert steps[-1].words.startswith("3 more such series of days")
 
 
 def test_a_landing_zone_that_cannot_be_listed_is_one_line(
