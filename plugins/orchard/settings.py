@@ -5,6 +5,7 @@ Reads no Airflow connection and no Variable, so a DAG file may load it at import
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ def _variable(name: str, default: str, text: str, kind: Callable[[str], Any] = s
     return field(metadata={"name": f"ORCHARD_{name}", "default": default, "text": text, "kind": kind})
 
 
+# By target, the settings without which no job of it can be submitted.
+_NEEDED: dict[str, tuple[str, ...]] = {"local": (), "emr_serverless": ("jobs_uri", "emr_application", "emr_role")}
+TARGETS = tuple(_NEEDED)
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
 
 
@@ -97,6 +101,25 @@ def _queue(text: str) -> str | None:
     return text or None
 
 
+def _target(text: str) -> str:
+    if text not in TARGETS:
+        raise ValueError(f"none of {', '.join(TARGETS)}")
+    return text
+
+
+def _memory(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*g", text):
+        raise ValueError("not a number of gigabytes such as `12g`")
+    return text
+
+
+def _minutes(text: str) -> int:
+    value = int(text)
+    if not 5 <= value <= 7 * 24 * 60:
+        raise ValueError("not between 5 and 10080")
+    return value
+
+
 def _key_format(text: str) -> str:
     days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
     if len(set(days)) < len(days):
@@ -121,6 +144,13 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
+def _tags(text: str) -> dict[str, Any]:
+    value = _object(text)
+    if not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("not a JSON object of texts")
+    return value
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings, one attribute an `ORCHARD_*` variable; `describe()` gives the table that the README shows."""
@@ -128,12 +158,33 @@ class Settings:
     warehouse: str = _variable("WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri)
     landing: str = _variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", _landing)
     aws_conn_id: str = _variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
-    target: str = _variable("TARGET", "local", "where the Spark jobs run: `local`")
+    target: str = _variable("TARGET", "local", "where the Spark jobs run: `local` or `emr_serverless`", _target)
     spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
     class_archive: str | None = _variable(
         "CLASS_ARCHIVE", "", "JVM class archive that makes Spark start faster (target local); see docs/operating.md", _optional
+    )
+    jobs_uri: str | None = _variable(
+        "JOBS_URI", "", "where the jobs' package lies, as `orchard deploy` prints it (all targets but local)", _optional
+    )
+    jobs_environment: str | None = _variable(
+        "JOBS_ENVIRONMENT", "", "archive of the jobs' Python environment; empty: the cluster's image holds it", _optional
+    )
+    jobs_logs: str | None = _variable(
+        "JOBS_LOGS", "", "`s3://` folder of the jobs' logs; empty: `logs` beside the jobs' package", _optional
+    )
+    emr_application: str | None = _variable(
+        "EMR_APPLICATION", "", "id of the EMR Serverless application (target emr_serverless)", _optional
+    )
+    emr_role: str | None = _variable("EMR_ROLE", "", "ARN of the role that its jobs take (target emr_serverless)", _optional)
+    executors: int = _variable("EXECUTORS", "4", "most executors of a job (all targets but local)", _positive)
+    executor_cores: int = _variable("EXECUTOR_CORES", "4", "cores of an executor, and of the driver", _positive)
+    executor_memory: str = _variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver", _memory)
+    job_minutes: int = _variable("JOB_MINUTES", "120", "a job that runs longer is cancelled (all targets but local)", _minutes)
+    job_tags: dict[str, Any] = _variable("JOB_TAGS", "{}", "tags of each job, a JSON object of texts", _tags)
+    max_executor_hours: float = _variable(
+        "MAX_EXECUTOR_HOURS", "100", "a batch whose images are estimated to take more is refused by plan_batch", _seconds
     )
     backbone_name: str = _variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
     engine: str = _variable("ENGINE", "onnx", "`onnx` (CPU) or `tensorflow` (reference)")
@@ -193,7 +244,16 @@ class Settings:
         values = {setting.name: _value(setting.metadata, source) for setting in fields(cls)}
         settings = cls(**values)
         _ = settings.backbone
+        settings._check_target()
         return settings
+
+    def _check_target(self) -> None:
+        for attribute in _NEEDED[self.target]:
+            if getattr(self, attribute) is None:
+                (setting,) = (setting for setting in fields(self) if setting.name == attribute)
+                raise ConfigurationError(
+                    f"{setting.metadata['name']} is empty, and ORCHARD_TARGET={self.target} needs it: {setting.metadata['text']}"
+                )
 
     @property
     def backbone(self) -> Backbone:
@@ -210,6 +270,11 @@ class Settings:
         """Key prefix of the landing zone, ending in `/` unless it is empty."""
         prefix = self.landing.removeprefix("s3://").partition("/")[2]
         return f"{prefix}/" if prefix else ""
+
+    @property
+    def logs_uri(self) -> str:
+        """Folder of the jobs' logs, without a trailing slash."""
+        return (self.jobs_logs or f"{str(self.jobs_uri).rpartition('/')[0]}/logs").rstrip("/")
 
     def batch_prefix(self, batch_id: str) -> str:
         """Key prefix of one batch."""

@@ -33,6 +33,7 @@ from orchard.outcomes import airflow_outcomes
 from orchard.reports import finished_report
 from orchard.sensors import turns_of
 from orchard.settings import Settings
+from orchard.spend import check_spend
 from orchard.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,8 @@ def plan_batch() -> dict[str, Any]:
         head = batches.plan_batch(tables(), settings(), batch_id, listed)
     if head is None:
         raise AirflowSkipException(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
+    with airflow_outcomes():
+        log.info("cost: %s", check_spend(head, settings()))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
     uri = tables().warehouse.uri_of(f"{manifest_folder(head.digest)}/head.json")

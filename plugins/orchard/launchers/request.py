@@ -61,9 +61,18 @@ class Planned:
         return work_digest(self.input_digest, self.backbone, stage)
 
 
+def _planned(request: JobRequest, context: Any) -> Planned:
+    return Planned(**context["ti"].xcom_pull(task_ids=request.plan_task))
+
+
+def planned_work(request: JobRequest, context: Any) -> str:
+    """Return the digest of the work that a request's job does."""
+    return _planned(request, context).work(request.stage)
+
+
 def skip_without_work(warehouse: str, request: JobRequest, context: Any) -> None:
     """Skip a job's task when its stage has nothing to do, or its finished report is there: no job is submitted."""
-    planned = Planned(**context["ti"].xcom_pull(task_ids=request.plan_task))
+    planned = _planned(request, context)
     if request.stage not in planned.stages:
         raise AirflowSkipException(f"{request.stage} has nothing to do: there is no PCA model yet")
     work = planned.work(request.stage)

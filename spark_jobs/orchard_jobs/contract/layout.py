@@ -99,6 +99,16 @@ def progress_folder(work: str) -> str:
     return f"{WORK}/{work}/progress"
 
 
+def attempts_folder(work: str) -> str:
+    """Folder of the attempts at a piece of work, where its jobs outlive their submitter: a folder each."""
+    return f"{WORK}/{work}/attempts"
+
+
+def attempt_path(work: str, attempt: int, event: str) -> str:
+    """File of an attempt's event, `started` or `ended`; created once."""
+    return f"{attempts_folder(work)}/{attempt:06d}/{event}.json"
+
+
 def random_element() -> str:
     """Return a folder name that no other process draws."""
     return secrets.token_hex(8)

@@ -1,0 +1,48 @@
+"""Which attempt at a piece of work is under way on a target whose jobs outlive their submitter.
+
+Attempt n + 1 begins when the bad end of attempt n is recorded. A token names the attempt: whoever submits the work again while a
+job is at it reaches that job, and a job that is known to have failed is never replayed.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from orchard_jobs.contract.layout import attempt_path, attempts_folder
+from orchard_jobs.storage import Warehouse
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The attempts at one piece of work.
+
+    Attributes:
+        warehouse: where they are recorded.
+        work: the work digest.
+    """
+
+    warehouse: Warehouse
+    work: str
+
+    @property
+    def current(self) -> int:
+        """The attempt that is under way, or begins: 1 + the bad ends."""
+        return 1 + sum(1 for path, _ in self.warehouse.list(attempts_folder(self.work)) if path.endswith("/ended.json"))
+
+    def token(self, attempt: int) -> str:
+        """Return the attempt's idempotency token: 64 hex digits, another in each warehouse."""
+        return hashlib.sha256(f"{self.warehouse.uri}\n{self.work}\n{attempt}".encode()).hexdigest()
+
+    def note_start(self, attempt: int, job: dict[str, str]) -> None:
+        """Record the job that an attempt's token reached: the names by which its vendor knows it."""
+        self.warehouse.create(attempt_path(self.work, attempt, "started"), json.dumps(job).encode())
+
+    def started(self, attempt: int) -> dict[str, str] | None:
+        """Return the job of an attempt, or None when none is recorded."""
+        text = self.warehouse.read_if_there(attempt_path(self.work, attempt, "started"))
+        return None if text is None else json.loads(text)
+
+    def note_end(self, attempt: int, state: str, reason: str) -> None:
+        """Record an attempt's bad end: the vendor's state and words. Whoever sees it first records it."""
+        end = {"state": state, "reason": reason}
+        self.warehouse.create(attempt_path(self.work, attempt, "ended"), json.dumps(end).encode())

@@ -1,0 +1,210 @@
+"""The launcher `emr_serverless`: what it sends, what a retry reaches, and what a failed job says."""
+
+import gzip
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from botocore.exceptions import ClientError
+from orchard.attempts import Attempts
+from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers.emr_serverless import StartEmrServerlessJob
+from orchard.launchers.request import Planned
+from orchard.settings import Settings
+from orchard.spend import check_spend
+from orchard_jobs.contract.backbones import backbone_named
+from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.storage import Warehouse
+
+PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+WORK = PLANNED.work("featurize")
+VARIABLES = {
+    "ORCHARD_TARGET": "emr_serverless",
+    "ORCHARD_JOBS_URI": "s3://code/orchard-0.1.0-abc",
+    "ORCHARD_EMR_APPLICATION": "00f1",
+    "ORCHARD_EMR_ROLE": "arn:aws:iam::123456789012:role/jobs",
+}
+
+
+class Emr:
+    """EMR Serverless as far as the operator uses it: jobs by token, each in a state that a test sets."""
+
+    def __init__(self, new_state: str) -> None:
+        self.new_state, self.states, self.of_token = new_state, dict[str, str](), dict[str, str]()
+        self.requests, self.cancelled = list[dict[str, Any]](), list[str]()
+
+    def get_application(self, applicationId: str) -> dict[str, Any]:
+        return {"application": {"state": "STARTED"}}
+
+    def start_job_run(self, **request: Any) -> dict[str, Any]:
+        self.requests.append(request)
+        job = self.of_token.setdefault(request["clientToken"], f"job-{len(self.of_token) + 1}")
+        self.states.setdefault(job, self.new_state)
+        return {"ResponseMetadata": {"HTTPStatusCode": 200}, "jobRunId": job}
+
+    def get_job_run(self, applicationId: str, jobRunId: str) -> dict[str, Any]:
+        if jobRunId not in self.states:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "no such job"}}, "GetJobRun")
+        return {"jobRun": {"state": self.states[jobRunId], "stateDetails": f"details of {jobRunId}"}}
+
+    def cancel_job_run(self, applicationId: str, jobRunId: str) -> dict[str, Any]:
+        self.cancelled.append(jobRunId)
+        self.states[jobRunId] = "CANCELLED"
+        return {"ResponseMetadata": {"HTTPStatusCode": 200}}
+
+
+class Context(dict[str, Any]):
+    """A task context with the plan in its XCom."""
+
+    def __init__(self) -> None:
+        super().__init__(ti=self)
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
+        return asdict(PLANNED) if task_ids == "plan_batch" else self.pushed[key]
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path)})
+
+
+@pytest.fixture
+def attempts(settings: Settings) -> Attempts:
+    return Attempts(Warehouse.at(settings.warehouse), WORK)
+
+
+def operator_of(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch) -> StartEmrServerlessJob:
+    operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
+    assert isinstance(operator, StartEmrServerlessJob)
+    monkeypatch.setattr(StartEmrServerlessJob, "_client", property(lambda self: emr))
+    monkeypatch.setattr(StartEmrServerlessJob, "hook", property(lambda self: type("Hook", (), {"conn": emr})()))
+    monkeypatch.setattr(EmrServerlessStartJobOperator, "persist_links", lambda self, context: None)
+    return operator
+
+
+def defer(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch, context: Context | None = None) -> TaskDeferred:
+    operator = operator_of(settings, emr, monkeypatch)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context or Context())
+    return deferred.value
+
+
+def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = replace(settings, warehouse="s3://lake/warehouse", jobs_environment="s3://code/environment.tar.gz")
+    operator = launcher_for(fixed).operator(JobRequest("reduce", plan_task="plan_batch"))
+    sent = {name: getattr(operator, name) for name in ("application_id", "execution_role_arn", "name", "job_driver", "config")}
+    sent["configuration_overrides"] = operator.configuration_overrides
+    golden = Path(__file__).parents[1] / "golden" / "emr_serverless_start_job_run.json"
+    assert json.loads(json.dumps(sent)) == json.loads(golden.read_text())
+    assert (operator.pool, operator.deferrable) == ("spark", True)
+
+
+def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = operator_of(settings, Emr("RUNNING"), monkeypatch)
+    assert operator.waiter_delay * operator.waiter_max_attempts > operator.config["executionTimeoutMinutes"] * 60
+
+
+def test_a_retry_reaches_the_job_that_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    emr = Emr("RUNNING")
+    first, second = (defer(settings, emr, monkeypatch) for _ in range(2))
+    assert first.trigger.serialize() == second.trigger.serialize()
+    assert first.trigger.serialize()[1]["job_id"] == "job-1"
+    assert len({request["clientToken"] for request in emr.requests}) == 1
+
+
+def test_another_warehouse_has_other_tokens(attempts: Attempts, tmp_path: Path) -> None:
+    other = Attempts(Warehouse.at(str(tmp_path / "other")), WORK)
+    assert len({attempts.token(1), attempts.token(2), other.token(1)}) == 3
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "SUCCESS", "GONE"])
+def test_a_job_that_ended_unseen_is_not_replayed(
+    state: str, settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that ended well, since its report is not there."""
+    emr = Emr("RUNNING")
+    defer(settings, emr, monkeypatch)
+    emr.states = {} if state == "GONE" else {"job-1": state}
+    again = defer(settings, emr, monkeypatch)
+    assert again.trigger.serialize()[1]["job_id"] == "job-2"
+    assert attempts.current == 2
+
+
+def test_a_finished_report_starts_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    emr = Emr("RUNNING")
+    Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
+    with pytest.raises(AirflowSkipException, match="no job is submitted"):
+        operator_of(settings, emr, monkeypatch).execute(Context())
+    assert emr.requests == []
+
+
+def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
+    settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    emr, context = Emr("RUNNING"), Context()
+    defer(settings, emr, monkeypatch, context)
+    emr.states["job-1"] = "FAILED"
+    read: list[str] = []
+
+    def get_key(self: Any, key: str, bucket: str) -> Any:
+        read.append(f"s3://{bucket}/{key}")
+        body = type("Body", (), {"read": lambda self: gzip.compress(b"one\nJobError: no memory\n\n")})()
+        return type("Object", (), {"get": lambda self: {"Body": body}})()
+
+    monkeypatch.setattr("orchard.launchers.emr_serverless.S3Hook.get_key", get_key)
+    event = {"status": "error", "message": "Serverless Job failed", "job_details": {}}
+    with pytest.raises(JobError, match="job job-1 of 00f1 is FAILED: details of job-1: JobError: no memory"):
+        operator_of(settings, emr, monkeypatch).execute_complete(context, event)
+    assert read == ["s3://code/logs/applications/00f1/jobs/job-1/SPARK_DRIVER/stderr.gz"]
+    assert "driver: one" in caplog.text
+    assert attempts.current == 2
+    assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
+
+
+def test_a_job_that_airflow_gives_up_is_cancelled(
+    settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emr, context = Emr("RUNNING"), Context()
+    defer(settings, emr, monkeypatch, context)
+    monkeypatch.setattr(StartEmrServerlessJob, "_driver_log", lambda self, job_id: [])
+    with pytest.raises(JobError, match="is CANCELLED"):
+        operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "max attempts"})
+    assert emr.cancelled == ["job-1"]
+    assert attempts.current == 2
+
+
+@pytest.mark.parametrize("variable", ["ORCHARD_JOBS_URI", "ORCHARD_EMR_APPLICATION", "ORCHARD_EMR_ROLE"])
+def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path) -> None:
+    variables = {name: value for name, value in VARIABLES.items() if name != variable}
+    with pytest.raises(ConfigurationError, match=f"{variable} is empty, and ORCHARD_TARGET=emr_serverless needs it"):
+        Settings.from_environment(variables | {"ORCHARD_WAREHOUSE": str(tmp_path)})
+
+
+def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:
+    launcher = launcher_for(settings)
+    with pytest.raises(ConfigurationError, match="orchard deploy"):
+        launcher.prepare(settings.backbone)
+    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    launcher.prepare(settings.backbone)
+
+
+def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None:
+    head = ManifestHead(
+        "2026-01-01", backbone_named("efficientnet_lite0"), 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ()
+    )  # fmt: skip
+    with pytest.raises(
+        ConfigurationError, match=r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
+    ):
+        check_spend(head, settings)
+    assert "4166.67 executor-hours" in check_spend(head, replace(settings, target="local"))
+    assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)
