@@ -8,16 +8,8 @@ import time
 from pyspark.sql import SparkSession
 
 _SETTINGS = {
-    "spark.sql.session.timeZone": "UTC",
-    # Spark's default, INT96, is deprecated in Parquet and read back without a time zone.
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
-    # One Arrow batch of feature vectors stays near 5 MB.
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
-    # Rows are worked on in Python; compiling Java for a query costs more than it saves on a batch's entries.
+    # Spark hands out numbers: compiling Java for that costs more than it saves.
     "spark.sql.codegen.wholeStage": "false",
-    # What is shuffled is one batch's entries and vectors, never a table.
-    "spark.sql.shuffle.partitions": "8",
 }
 _OWNER_POLL_SECONDS = 2.0
 

@@ -1,22 +1,11 @@
 """The tables: their columns, partition columns and keys. Column names are API.
 
-Types are spelled once here in a neutral form; `audit.schemas` makes Arrow schemas of them, the stages Spark DDL.
+Types are spelled once here in a neutral form; `audit.schemas` makes Arrow schemas of them.
 """
 
-from collections.abc import Container
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 2
-
-_SPARK_TYPES = {
-    "string": "STRING",
-    "int32": "INT",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "timestamp": "TIMESTAMP",
-    "list<float32>": "ARRAY<FLOAT>",
-    "list<float64>": "ARRAY<DOUBLE>",
-}
 
 
 @dataclass(frozen=True)
@@ -40,19 +29,6 @@ class Table:
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns in the files, in order."""
         return tuple(column.name for column in self.columns)
-
-    @property
-    def spark_ddl(self) -> str:
-        """The files' schema as Spark DDL; only for tables that Spark writes."""
-        return self.spark_ddl_of(self.column_names)
-
-    def spark_ddl_of(self, names: Container[str]) -> str:
-        """Return the Spark DDL of some of the files' columns, in the table's order."""
-        return ", ".join(
-            f"{column.name} {_SPARK_TYPES[column.type]}{'' if column.is_nullable else ' NOT NULL'}"
-            for column in self.columns
-            if column.name in names
-        )
 
 
 _IMAGE = (

@@ -1,6 +1,6 @@
 """The manifest: a frozen, sorted, content-addressed list of one whole batch, and what is to be done with each image.
 
-A manifest is a small JSON head and gzip JSON-lines parts of 10,000 entries that Spark reads itself. Its digest covers the
+A manifest is a small JSON head and gzip JSON-lines parts of 10,000 entries. Its digest covers the
 head, and the head names each part by its SHA-256, so the digest covers everything; no two batch versions share one,
 because the head holds the version's number.
 """
@@ -47,12 +47,6 @@ class Entry:
     group: str = ""
     content_sha256: str | None = None
     is_missing: bool = False
-
-
-ENTRY_DDL = (
-    "image_uri STRING, etag STRING, size_bytes BIGINT, uploaded_at STRING, label STRING, action STRING, group STRING, "
-    "content_sha256 STRING, is_missing BOOLEAN"
-)
 
 
 @dataclass(frozen=True)

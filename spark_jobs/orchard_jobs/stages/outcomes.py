@@ -1,44 +1,26 @@
 """The worker tasks of featurize: a manifest's entries in, the table files of their outcomes out.
 
-A task's images become a features file and a quarantine file as soon as the last of them is through the network, so no row passes
-the JVM, and the only thing that a task gives back to Spark is what it wrote.
+A task's images become a features file and a quarantine file as soon as the last of them is through the network.
 """
 
-import io
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import PROGRESS_SECONDS, Progress, StagedFile
 from orchard_jobs.contract.layout import manifest_folder, random_element
-from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known, read_part
+from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
 from orchard_jobs.images.backbones import Network, load_network
 from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
 from orchard_jobs.images.sources import fetch
-from orchard_jobs.stages.staging import OnFile, StagedWriter
+from orchard_jobs.stages.copies import entry_columns
+from orchard_jobs.stages.staging import VersionWriter, lists
 from orchard_jobs.storage import Warehouse
-
-TOLD_DDL = "told STRING"
-KNOWN_DDL = "image_uri STRING, etag STRING, size_bytes BIGINT, uploaded_at TIMESTAMP, label STRING, content_sha256 STRING"
-_KNOWN_SCHEMA = pa.schema(
-    [
-        ("image_uri", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("uploaded_at", pa.timestamp("us", tz="UTC")),
-        ("label", pa.string()),
-        ("content_sha256", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,6 @@ class OutcomeTask:
         shards: the files of the entries to compute, a task each.
         features: writes features files.
         quarantine: writes quarantine files.
-        on_features: called with the rows and the path of each features file.
         known: the folder of scratch files of images whose content has features elsewhere.
         progress: the folder of the running counts.
         total: the images that all tasks compute.
@@ -58,9 +39,8 @@ class OutcomeTask:
 
     head: ManifestHead
     shards: tuple[str, ...]
-    features: StagedWriter
-    quarantine: StagedWriter
-    on_features: OnFile | None
+    features: VersionWriter
+    quarantine: VersionWriter
     known: str
     progress: str
     total: int
@@ -78,8 +58,7 @@ class Told:
     Attributes:
         features: the features files that it wrote.
         quarantine: the quarantine files.
-        known: the scratch files of images whose content has features elsewhere, with `KNOWN_DDL`'s columns.
-        known_images: the number of these.
+        known: the scratch files of entries whose content has features elsewhere, now with that content.
         contents: SHA-256 in hex of each content that it put through the network.
         tally: what it counted.
     """
@@ -87,7 +66,6 @@ class Told:
     features: tuple[StagedFile, ...] = ()
     quarantine: tuple[StagedFile, ...] = ()
     known: tuple[str, ...] = ()
-    known_images: int = 0
     contents: frozenset[str] = frozenset()
     tally: Tally = field(default_factory=Tally)
 
@@ -96,7 +74,6 @@ class Told:
             self.features + other.features,
             self.quarantine + other.quarantine,
             self.known + other.known,
-            self.known_images + other.known_images,
             self.contents | other.contents,
             self.tally + other.tally,
         )
@@ -113,29 +90,21 @@ class Told:
             tuple(StagedFile(**file) for file in fields["features"]),
             tuple(StagedFile(**file) for file in fields["quarantine"]),
             tuple(fields["known"]),
-            fields["known_images"],
             frozenset(fields["contents"]),
             Tally(**fields["tally"]),
         )
 
 
-def work_on(batches: Iterator[pa.RecordBatch], task: OutcomeTask) -> Iterator[pa.RecordBatch]:
-    """Put the shards of one worker task, given by number, through the network, write their rows, and yield a row for each."""
-    for batch in batches:
-        for number in batch.column(0).to_pylist():
-            told = _work_on_shard(task.shards[number], task)
-            yield pa.RecordBatch.from_pydict({"told": [told.to_json()]})
-
-
-def _work_on_shard(shard: str, task: OutcomeTask) -> Told:
+def work_on(number: int, task: OutcomeTask) -> str:
+    """Put the entries of a shard through the network, write their rows, and return what was done as JSON."""
     tally = Tally()
     report = _ProgressFile(task.warehouse, f"{task.progress}/{random_element()}.json", task.total)
     network = _network(task.head.backbone, task.warehouse)
     intake = Intake(task.head.pixel_limit, _known(task.head, task.warehouse))
-    entries = read_part(task.warehouse.read(shard))
+    entries = read_part(task.warehouse.read(task.shards[number]))
     outcomes = list(compute(fetch(entries), network, intake, tally, report))
     report.flush()
-    return _write(sorted(outcomes, key=lambda outcome: outcome.entry.image_uri), task, tally)
+    return _write(outcomes, task, tally).to_json()
 
 
 def _write(outcomes: list[Outcome], task: OutcomeTask, tally: Tally) -> Told:
@@ -143,73 +112,43 @@ def _write(outcomes: list[Outcome], task: OutcomeTask, tally: Tally) -> Told:
     bad = [outcome for outcome in outcomes if isinstance(outcome, Bad)]
     known = [outcome for outcome in outcomes if isinstance(outcome, Known)]
     return Told(
-        _features(good, task),
-        _quarantine(bad, task),
+        task.features.write(_good_rows(good, task.head.digest)),
+        task.quarantine.write(_bad_rows(bad)),
         _scratch(known, task),
-        len(known),
         frozenset(outcome.content_sha256 for outcome in good if outcome.is_network_run),
         tally,
     )
 
 
-def _features(good: list[Good], task: OutcomeTask) -> tuple[StagedFile, ...]:
+def _good_rows(good: list[Good], manifest_digest: str) -> pa.Table:
     if not good:
-        return ()
-    digest = task.head.digest
-    rows = pa.Table.from_pylist([_good_row(outcome, digest) for outcome in good])
-    file = task.features.write(rows)
-    if task.on_features is not None:
-        task.on_features(rows, file.path)
-    return (file,)
+        return pa.table({})
+    columns = entry_columns([outcome.entry for outcome in good]) | {
+        "content_sha256": pa.array([outcome.content_sha256 for outcome in good], pa.string()),
+        "width": pa.array([outcome.width for outcome in good], pa.int32()),
+        "height": pa.array([outcome.height for outcome in good], pa.int32()),
+        "features": lists(np.stack([outcome.features for outcome in good])),
+        "computed_in": pa.repeat(manifest_digest, len(good)),
+    }
+    return pa.table(columns)
 
 
-def _quarantine(bad: list[Bad], task: OutcomeTask) -> tuple[StagedFile, ...]:
-    if not bad:
-        return ()
-    digest = task.head.digest
-    return (task.quarantine.write(pa.Table.from_pylist([_bad_row(outcome, digest) for outcome in bad])),)
+def _bad_rows(bad: list[Bad]) -> pa.Table:
+    columns = entry_columns([outcome.entry for outcome in bad]) | {
+        "content_sha256": pa.array([outcome.content_sha256 for outcome in bad], pa.string()),
+        "reason": pa.array([outcome.reason.value for outcome in bad], pa.string()),
+        "message": pa.array([outcome.message for outcome in bad], pa.string()),
+    }
+    return pa.table(columns)
 
 
 def _scratch(known: list[Known], task: OutcomeTask) -> tuple[str, ...]:
     if not known:
         return ()
-    path, packed = f"{task.known}/{random_element()}.parquet", io.BytesIO()
-    rows = [_entry_row(outcome.entry) | {"content_sha256": outcome.content_sha256} for outcome in known]
-    pq.write_table(pa.Table.from_pylist(rows, _KNOWN_SCHEMA), packed)
-    task.warehouse.create(path, packed.getvalue())
+    path = f"{task.known}/{random_element()}.jsonl.gz"
+    entries = [replace(outcome.entry, action="reuse", content_sha256=outcome.content_sha256) for outcome in known]
+    task.warehouse.create(path, write_entries(entries))
     return (path,)
-
-
-def _entry_row(entry: Entry) -> dict[str, Any]:
-    return {
-        "image_uri": entry.image_uri,
-        "etag": entry.etag,
-        "size_bytes": entry.size_bytes,
-        "uploaded_at": datetime.fromisoformat(entry.uploaded_at),
-        "label": entry.label,
-    }
-
-
-def _good_row(outcome: Good, manifest_digest: str) -> dict[str, Any]:
-    return _entry_row(outcome.entry) | {
-        "content_sha256": outcome.content_sha256,
-        "width": outcome.width,
-        "height": outcome.height,
-        "features": outcome.features.tobytes(),
-        "manifest_digest": manifest_digest,
-        "computed_in": manifest_digest,
-        "jobs_version": __version__,
-    }
-
-
-def _bad_row(outcome: Bad, manifest_digest: str) -> dict[str, Any]:
-    return _entry_row(outcome.entry) | {
-        "content_sha256": outcome.content_sha256,
-        "reason": outcome.reason.value,
-        "message": outcome.message,
-        "manifest_digest": manifest_digest,
-        "jobs_version": __version__,
-    }
 
 
 _loaded: dict[str, Network] = {}

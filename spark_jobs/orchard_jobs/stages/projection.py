@@ -4,7 +4,9 @@ Features lie in sorted files of bounded size, and a row's coordinates depend on 
 pca_features file, sorted alike, in whichever worker reads it.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -13,20 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 
-from orchard_jobs import __version__
 from orchard_jobs.contract.columns import PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedFile, StagedPartition
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.moments import Floats
 from orchard_jobs.pca.project import VarianceTally, project
-from orchard_jobs.stages.staging import FILE_DDL, StagedWriter, Staging, lists, vectors
+from orchard_jobs.stages.staging import Staging, VersionWriter, lists, vectors
+from orchard_jobs.stages.tasks import run_tasks
 from orchard_jobs.storage import Warehouse
 
 _COPIED = ("image_uri", "content_sha256", "label")
-_TALLY_DDL = "n BIGINT, mean BINARY, total DOUBLE, kept DOUBLE"
 _ROWS_AT_ONCE = 1024
 # Enough tasks for a cluster; with more files, more in a task.
 _TASKS, _FILES_PER_TASK = 64, 16
@@ -34,12 +35,11 @@ _TASKS, _FILES_PER_TASK = 64, 16
 
 @dataclass(frozen=True)
 class _File:
-    """One features file to project: the model, the batch version that it belongs to, and what writes its rows."""
+    """One features file to project: by which model, and what writes its rows."""
 
     path: str
     model: ModelReference
-    batch: BatchVersion
-    writer: StagedWriter
+    writer: VersionWriter
 
 
 def project_batches(
@@ -56,7 +56,7 @@ def project_batches(
     for model in dict.fromkeys(model for model, _ in pairs):
         _basis(staging.warehouse, model)
     files = tuple(
-        _File(path, model, batch, staging.writer(PCA_FEATURES, (model.model_id, batch.batch_id)))
+        _File(path, model, VersionWriter(staging.writer(PCA_FEATURES, (model.model_id, batch.batch_id)), batch.manifest_digest))
         for model, batch in pairs
         for path in batch.files
     )
@@ -65,37 +65,28 @@ def project_batches(
     return tuple(_partition(*one) for one in of_pairs), tuple(_captured(staging.warehouse, *one) for one in of_pairs)
 
 
-def _run(spark: SparkSession, files: tuple[_File, ...]) -> list[Row]:
-    if not files:
-        return []
-    tasks = min(len(files), max(_TASKS, len(files) // _FILES_PER_TASK))
-    worker = partial(_project_files, files=files)
-    rows = spark.range(0, len(files), 1, tasks).mapInArrow(worker, f"number BIGINT, {FILE_DDL}, {_TALLY_DDL}").collect()
-    return sorted(rows, key=lambda row: row["number"])
+def _run(spark: SparkSession, files: tuple[_File, ...]) -> list[dict[str, Any]]:
+    at_most = max(_TASKS, len(files) // _FILES_PER_TASK)
+    return [json.loads(text) for text in run_tasks(spark, len(files), partial(_project_file, files=files), at_most)]
 
 
-def _partition(model: ModelReference, batch: BatchVersion, told: list[Row]) -> StagedPartition:
-    files = tuple(StagedFile(row["path"], row["size_bytes"], row["rows"], row["sha256"]) for row in told)
+def _partition(model: ModelReference, batch: BatchVersion, told: list[dict[str, Any]]) -> StagedPartition:
+    files = tuple(StagedFile(**one["file"]) for one in told)
     return StagedPartition(PCA_FEATURES.name, (model.model_id, batch.batch_id), files)
 
 
-def _captured(warehouse: Warehouse, model: ModelReference, batch: BatchVersion, told: list[Row]) -> Captured:
+def _captured(warehouse: Warehouse, model: ModelReference, batch: BatchVersion, told: list[dict[str, Any]]) -> Captured:
     mean, components = _basis(warehouse, model)
     tally = VarianceTally.empty(mean, components)
-    for row in told:
-        of_file = VarianceTally(components, row["n"], np.frombuffer(row["mean"]), row["total"], row["kept"])
-        tally = tally.merge(of_file)
+    for one in told:
+        mean = np.frombuffer(b64decode(one["mean"]))
+        tally = tally.merge(VarianceTally(components, one["n"], mean, one["total"], one["kept"]))
     return tally.captured(model.model_id, batch.batch_id, batch.manifest_digest)
 
 
-def _project_files(batches: Iterator[pa.RecordBatch], files: tuple[_File, ...]) -> Iterator[pa.RecordBatch]:
-    """Project the files of one worker task, given by number, and yield a row for each."""
-    for batch in batches:
-        for number in batch.column(0).to_pylist():
-            yield pa.RecordBatch.from_pylist([{"number": number} | _project_file(files[number])])
-
-
-def _project_file(file: _File) -> dict[str, Any]:
+def _project_file(number: int, files: tuple[_File, ...]) -> str:
+    """Project one file, and tell the written one and what the model keeps of its rows as JSON."""
+    file = files[number]
     warehouse = file.writer.warehouse
     basis = _basis(warehouse, file.model)
     tally = VarianceTally.empty(*basis)
@@ -107,11 +98,9 @@ def _project_file(file: _File) -> dict[str, Any]:
             columns = [batch.column(name) for name in _COPIED]
             coordinates = lists(project(features, *basis).astype(np.float32))
             projected.append(pa.Table.from_arrays([*columns, coordinates], [*_COPIED, "pca_features"]))
-    rows = pa.concat_tables(projected)
-    for name, value in (("manifest_digest", file.batch.manifest_digest), ("jobs_version", __version__)):
-        rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
-    of_tally = {"n": tally.n, "mean": tally.mean.tobytes(), "total": tally.total, "kept": tally.kept}
-    return asdict(file.writer.write(rows)) | of_tally
+    (written,) = file.writer.write(pa.concat_tables(projected))
+    mean = b64encode(tally.mean.tobytes()).decode()
+    return json.dumps({"file": asdict(written), "n": tally.n, "mean": mean, "total": tally.total, "kept": tally.kept})
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,143 @@
+"""The rows of a version that are not computed: kept ones of the version before, and known contents under other keys."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from orchard_jobs.contract.jobs import StagedFile
+from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
+from orchard_jobs.errors import JobError
+from orchard_jobs.stages.staging import VersionWriter
+from orchard_jobs.stages.tasks import run_tasks
+from orchard_jobs.storage import Warehouse
+
+# Small files become larger ones when they are copied, and large ones stay as they are.
+ROWS_PER_FILE = 4096
+_VECTOR = ("content_sha256", "width", "height", "features", "computed_in")
+
+
+def copy_kept(
+    spark: SparkSession, head: ManifestHead, paths: tuple[str, ...], action: Action, writer: VersionWriter
+) -> tuple[StagedFile, ...]:
+    """Copy the rows of published files that a manifest keeps by an action."""
+    groups = _groups(writer.warehouse, paths)
+    return _files(run_tasks(spark, len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
+
+
+def copy_vectors(
+    spark: SparkSession, paths: tuple[str, ...], entries: list[Entry], scratch: str, writer: VersionWriter
+) -> tuple[StagedFile, ...]:
+    """Write a row for each entry, with the vector of its content from one of some features files.
+
+    Raises:
+        JobError: a content stands in none of these files.
+    """
+    warehouse = writer.warehouse
+    of_file = _by_file(warehouse, paths, entries)
+    shards = []
+    for number, (path, wanted) in enumerate(sorted(of_file.items())):
+        shards.append((path, f"{scratch}/{number:05d}.jsonl.gz"))
+        warehouse.create(shards[-1][1], write_entries(wanted))
+    return _files(run_tasks(spark, len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
+
+
+def _files(told: list[str]) -> tuple[StagedFile, ...]:
+    return tuple(StagedFile(**file) for text in told for file in json.loads(text))
+
+
+def _told(files: tuple[StagedFile, ...]) -> str:
+    return json.dumps([asdict(file) for file in files])
+
+
+def _groups(warehouse: Warehouse, paths: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return the files in groups of at most so many rows, or of one file."""
+    groups: list[list[str]] = []
+    room = 0
+    for path in paths:
+        with pq.ParquetFile(warehouse.open(path)) as file:
+            rows = file.metadata.num_rows
+        if rows > room:
+            groups.append([])
+            room = ROWS_PER_FILE
+        groups[-1].append(path)
+        room -= rows
+    return tuple(map(tuple, groups))
+
+
+def _copy_kept(
+    number: int, head: ManifestHead, groups: tuple[tuple[str, ...], ...], action: Action, writer: VersionWriter
+) -> str:
+    warehouse = writer.warehouse
+    wanted = _identities(warehouse, head.digest, tuple(part.name for part in head.parts), action)
+    found = []
+    for path in groups[number]:
+        with pq.ParquetFile(warehouse.open(path)) as file:
+            rows = file.read()
+        found.append(rows.filter(pc.is_in(_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
+    return _told(writer.write(pa.concat_tables(found, promote_options="permissive")))
+
+
+@lru_cache(maxsize=2)
+def _identities(warehouse: Warehouse, digest: str, parts: tuple[str, ...], action: Action) -> pa.Array:
+    """Return what tells the rows apart that a manifest keeps; read once a worker process."""
+    packed = (warehouse.read(f"{manifest_folder(digest)}/{name}") for name in parts)
+    entries = [(entry.etag, entry.image_uri) for part in packed for entry in read_part(part) if entry.action == action]
+    etags, uris = zip(*entries, strict=True) if entries else ((), ())
+    return _identity(pa.array(etags, pa.string()), pa.array(uris, pa.string()))
+
+
+def _identity(etags: Any, uris: Any) -> Any:
+    """Return (ETag, URI) as one value; an ETag holds no line break, so two pairs never give one."""
+    joined: Callable[..., Any] = pc.binary_join_element_wise
+    return joined(etags, uris, "\n")
+
+
+def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries by the first file that holds their content."""
+    wanted: dict[str | None, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        wanted[entry.content_sha256].append(entry)
+    found: dict[str, list[Entry]] = {}
+    for path in paths if wanted else ():
+        with pq.ParquetFile(warehouse.open(path)) as file:
+            contents = set(file.read(["content_sha256"]).column(0).to_pylist())
+        here = [entry for content in sorted(wanted.keys() & contents, key=str) for entry in wanted.pop(content)]
+        if here:
+            found[path] = here
+    if wanted:
+        lost = next(iter(wanted.values()))[0]
+        raise JobError(f"no file of the manifest holds content {lost.content_sha256} of {lost.image_uri!r}: plan again")
+    return found
+
+
+def _copy_vectors(number: int, shards: tuple[tuple[str, str], ...], writer: VersionWriter) -> str:
+    warehouse, (path, shard) = writer.warehouse, shards[number]
+    entries = list(read_part(warehouse.read(shard)))
+    with pq.ParquetFile(warehouse.open(path)) as file:
+        vectors = file.read(_VECTOR)
+    contents = pa.array([entry.content_sha256 for entry in entries], pa.string())
+    rows = vectors.take(pc.index_in(contents, value_set=vectors["content_sha256"].combine_chunks()))
+    for name, values in entry_columns(entries).items():
+        rows = rows.append_column(name, values)
+    return _told(writer.write(rows))
+
+
+def entry_columns(entries: list[Entry]) -> dict[str, pa.Array]:
+    """Return what a row takes of its entry, a column each."""
+    return {
+        "image_uri": pa.array([entry.image_uri for entry in entries], pa.string()),
+        "etag": pa.array([entry.etag for entry in entries], pa.string()),
+        "size_bytes": pa.array([entry.size_bytes for entry in entries], pa.int64()),
+        "uploaded_at": pa.array([datetime.fromisoformat(entry.uploaded_at) for entry in entries], pa.timestamp("us", tz="UTC")),
+        "label": pa.array([entry.label for entry in entries], pa.string()),
+    }

@@ -1,0 +1,80 @@
+"""A warehouse in S3: the jobs as a launcher submits them. Spark has no S3 connector here, and needs none."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+from manifests import entry_of, files_of, freeze
+from orchard_jobs import entry
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.storage import Warehouse
+from PIL import Image
+
+
+@pytest.fixture
+def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    """A warehouse in a moto server of its own, with the exported network in it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    values = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "thing"}
+    for name, value in (values | {"DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            config = Config(retries={"total_max_attempts": 10, "mode": "standard"})
+            boto3.client("s3", config=config).create_bucket(Bucket="lake")
+            lake = Warehouse.at("s3://lake/warehouse")
+            lake.create(network_path(backbone.id), warehouse.read(network_path(backbone.id)))
+            yield lake
+        finally:
+            server.terminate()
+
+
+def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
+    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
+    command += ["--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
+    command += [str(Path(entry.__path__[0]) / "run_job.py"), "featurize"]
+    python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    command += ["--warehouse", warehouse.uri, "--input-digest", head.digest]
+    subprocess.run(command, env=os.environ | python, check=True, timeout=300)
+    return JobReport.from_json(warehouse.read(report_path(work_digest(head.digest, head.backbone.id, "featurize"))))
+
+
+def test_a_batch_is_computed_and_then_kept(lake: Warehouse, backbone: Backbone, tmp_path: Path) -> None:
+    assert shutil.which("spark-submit", path=str(Path(sys.executable).parent))
+    for number in range(6):
+        Image.new("RGB", (40, 30), (40 * number, 90, 200)).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_text("no image")
+    paths = sorted(tmp_path.iterdir())
+    head = freeze(lake, backbone, [entry_of(path) for path in paths])
+    first = featurize(lake, head)
+    policy = AuditPolicy(1.0)
+    audit_batch(lake, head, first, None, policy).raise_if_failed()
+    assert (first.counts["featurized"], first.counts["quarantined"]) == (6, 1)
+
+    late = tmp_path / "late.png"
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(late)
+    actions = {path: "keep_quarantined" if path.stem == "broken" else "keep" for path in paths}
+    entries = [replace(entry_of(path, group=""), action=action) for path, action in actions.items()]
+    head = freeze(
+        lake, backbone, [*entries, entry_of(late)], number=2,
+        features_files=files_of(first, "features"), quarantine_files=files_of(first, "quarantine"),
+    )  # fmt: skip
+    second = featurize(lake, head)
+    audit_batch(lake, head, second, None, policy).raise_if_failed()
+    assert (second.counts["network_runs"], second.counts["reused"], second.counts["quarantined"]) == (1, 6, 1)
