@@ -11,43 +11,25 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
-from moto.core.exceptions import ServiceException
-
-from orchard_sandbox.faults import Application as Wsgi
+from orchard_sandbox.emr_serverless_requests import (
+    APPLICATION_MEMBERS,
+    ServerlessError,
+    check_application,
+    invalid,
+    missing,
+    read_job,
+    refuse_unknown,
+)
 from orchard_sandbox.faults import Faults
+from orchard_sandbox.job_pages import JOB_QUERY
 from orchard_sandbox.job_runs import JobRun, Pace, Record, first_details, now
 from orchard_sandbox.landing import ACCOUNT
-from orchard_sandbox.spark_submission import Submission, UnknownRequestError, check_worker, read_submission
 from orchard_sandbox.submitted_job import Machine
 
-JOB_QUERY = "orchard-job-run"
 _NEXT = {"STARTING": "STARTED", "STOPPING": "STOPPED"}
-_APPLICATION_MEMBERS = {
-    "name", "releaseLabel", "type", "clientToken", "initialCapacity", "maximumCapacity", "tags", "autoStartConfiguration",
-    "autoStopConfiguration", "networkConfiguration", "architecture", "imageConfiguration", "monitoringConfiguration",
-}  # fmt: skip
-_JOB_MEMBERS = {
-    "applicationId", "clientToken", "executionRoleArn", "jobDriver", "configurationOverrides", "tags", "executionTimeoutMinutes",
-    "name", "mode", "retryPolicy",
-}  # fmt: skip
-
-
-class ServerlessError(ServiceException):
-    """An error of the API: its code, and a message."""
-
-
-def invalid(message: str) -> ServerlessError:
-    """Return the API's ValidationException."""
-    return ServerlessError("ValidationException", message)
-
-
-def _missing(what: str, name: str) -> ServerlessError:
-    return ServerlessError("ResourceNotFoundException", f"{what} {name} does not exist")
 
 
 class EmrServerless:
@@ -80,14 +62,7 @@ class EmrServerless:
 
     def create_application(self, region: str, given: Mapping[str, Any]) -> Record:
         """Make an application, or return that of the client token."""
-        _refuse_unknown(given, _APPLICATION_MEMBERS)
-        if given["type"].upper() != "SPARK":
-            raise invalid(f"type {given['type']} is not known here: only SPARK")
-        if not re.fullmatch(r"emr-[67]\.\d{1,2}\.\d(-latest|-\d{8})?", given["releaseLabel"]):
-            raise invalid(f"Type '{given['type']}' is not supported for release label '{given['releaseLabel']}'")
-        _check_monitoring(given.get("monitoringConfiguration"))
-        for name, capacity in (given.get("initialCapacity") or {}).items():
-            _check_capacity(name, capacity)
+        check_application(given)
         with self._lock:
             known = self._find_token(self._applications.values(), region, given)
             if known is not None:
@@ -115,7 +90,7 @@ class EmrServerless:
         with self._lock:
             record = self._applications.get(name)
             if record is None or record.shown["arn"].split(":")[3] != region:
-                raise _missing("Application", name)
+                raise missing("Application", name)
             self._advance(record)
             return record
 
@@ -126,7 +101,7 @@ class EmrServerless:
 
     def change_application(self, region: str, name: str, given: Mapping[str, Any]) -> Record:
         """Change an application that does not run."""
-        _refuse_unknown(given, _APPLICATION_MEMBERS | {"applicationId"})
+        refuse_unknown(given, APPLICATION_MEMBERS | {"applicationId"})
         with self._lock:
             record = self.application(region, name)
             _require_state(record, ("CREATED", "STOPPED"))
@@ -161,7 +136,7 @@ class EmrServerless:
 
     def start_job_run(self, region: str, given: Mapping[str, Any]) -> JobRun:
         """Start a job run, or return that of the client token, however it stands."""
-        _refuse_unknown(given, _JOB_MEMBERS)
+        submission = read_job(given)
         with self._lock:
             application = self.application(region, given["applicationId"])
             known = self._find_token((run.record for run in self._runs.values()), region, given)
@@ -171,7 +146,6 @@ class EmrServerless:
                 raise invalid(f"Application {given['applicationId']} is terminated. Cannot start job run.")
             if not application.shown["autoStartConfiguration"].get("enabled"):
                 _require_state(application, ("STARTED",))
-            submission = _read_job(given, application)
             run = self._new_run(region, given, application)
             self._runs[run.record.shown["jobRunId"]] = run
             run.save()
@@ -216,7 +190,7 @@ class EmrServerless:
         self.application(region, application)
         run = self._runs.get(name)
         if run is None or run.record.shown["applicationId"] != application:
-            raise _missing("JobRun", name)
+            raise missing("JobRun", name)
         return run
 
     def runs(self, region: str, application: str, given: Mapping[str, Any]) -> list[JobRun]:
@@ -240,7 +214,7 @@ class EmrServerless:
         """Return the tags of an application or a job run, to read or to change."""
         match = re.fullmatch(rf"arn:aws:emr-serverless:{region}:{ACCOUNT}:/applications/(\w+)(?:/jobruns/(\w+))?", arn)
         if match is None:
-            raise _missing("Resource", arn)
+            raise missing("Resource", arn)
         owner = self.run(region, match[1], match[2]).record if match[2] else self.application(region, match[1])
         tags: dict[str, str] = owner.shown.setdefault("tags", {})
         return tags
@@ -258,18 +232,9 @@ class EmrServerless:
         run = self.run(region, application, name)
         return f"{self._machine.address}/?{JOB_QUERY}={run.record.shown['jobRunId']}"
 
-    def wrap(self, application: Wsgi) -> Wsgi:
-        """Return the WSGI application with the dashboard's pages: the run, and the driver's streams below /logs/SPARK_DRIVER/."""
-
-        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            asked = parse_qs(environ.get("QUERY_STRING", "")).get(JOB_QUERY)
-            if not asked:
-                return application(environ, start_response)
-            run = self._runs.get(asked[0])
-            start_response("200 OK" if run else "404 Not Found", [("Content-Type", "text/html; charset=utf-8")])
-            return [_page(run, environ["PATH_INFO"]).encode() if run else b"no such job run"]
-
-        return answer
+    def find_run(self, name: str) -> JobRun | None:
+        """Return a job run of any application."""
+        return self._runs.get(name)
 
     def _runs_of(self, application: str) -> list[JobRun]:
         with self._lock:
@@ -312,61 +277,6 @@ class EmrServerless:
         record.write(self._folder / "applications" / f"{record.shown['applicationId']}.json")
 
 
-def _read_job(given: Mapping[str, Any], application: Record) -> Submission:
-    """Check a request for a job run and return what it submits."""
-    if given["executionRoleArn"].split(":")[4] != ACCOUNT:
-        raise ServerlessError("AccessDeniedException", "Cross-account pass role is not allowed.")
-    minutes = given.get("executionTimeoutMinutes")
-    if minutes and minutes < 5:
-        raise invalid("RunTimeout must be at least 5 minutes.")
-    if given.get("mode") not in (None, "BATCH"):
-        raise invalid(f"mode {given['mode']} is not known here: only BATCH")
-    policy = given.get("retryPolicy") or {}
-    if policy.get("maxAttempts", 1) > 10 or "maxFailedAttemptsPerHour" in policy:
-        raise invalid("retryPolicy of a batch job takes maxAttempts from 1 to 10 only")
-    driver = given.get("jobDriver") or {}
-    if list(driver) != ["sparkSubmit"]:
-        raise invalid(f"jobDriver {', '.join(driver) or 'null'} is not known here: only sparkSubmit")
-    overrides = given.get("configurationOverrides") or {}
-    _refuse_unknown(overrides, {"applicationConfiguration", "monitoringConfiguration"}, "configurationOverrides.")
-    _check_monitoring(overrides.get("monitoringConfiguration"))
-    defaults: dict[str, str] = {}
-    for configuration in overrides.get("applicationConfiguration") or []:
-        if configuration["classification"] != "spark-defaults" or configuration.get("configurations"):
-            raise invalid(f"classification {configuration['classification']} is not known here: only spark-defaults, flat")
-        defaults |= configuration.get("properties") or {}
-    try:
-        return read_submission(driver["sparkSubmit"], defaults)
-    except UnknownRequestError as error:
-        raise invalid(str(error)) from error
-
-
-def _check_monitoring(given: Mapping[str, Any] | None) -> None:
-    given = given or {}
-    _refuse_unknown(given, {"s3MonitoringConfiguration", "managedPersistenceMonitoringConfiguration"}, "monitoringConfiguration.")
-    uri = (given.get("s3MonitoringConfiguration") or {}).get("logUri")
-    if uri is not None and not re.fullmatch(r"s3://[^/]+(/.*)?", uri):
-        raise invalid(f"logUri {uri} is no S3 URI")
-
-
-def _check_capacity(name: str, capacity: Mapping[str, Any]) -> None:
-    worker = capacity.get("workerConfiguration")
-    if name not in ("Driver", "Executor"):
-        raise invalid(f"initialCapacity {name} is not known here: Spark has Driver and Executor")
-    if worker:
-        cores, memory = (int(re.match(r"\d+", worker[key])[0]) for key in ("cpu", "memory"))  # type: ignore[index]
-        try:
-            check_worker(cores, memory, f"initialCapacity {name}")
-        except UnknownRequestError as error:
-            raise invalid(str(error)) from error
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: set[str], where: str = "") -> None:
-    unknown = [name for name, value in given.items() if value is not None and name not in known]
-    if unknown:
-        raise invalid(f"{where}{unknown[0]} is not known here: this stand-in does nothing with it, so it refuses it")
-
-
 def _require_state(record: Record, states: tuple[str, ...]) -> None:
     if record.shown["state"] not in states:
         raise invalid(
@@ -377,10 +287,3 @@ def _require_state(record: Record, states: tuple[str, ...]) -> None:
 
 def _digest(given: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _page(run: JobRun, path: str) -> str:
-    shown = run.shown
-    streams = [name for name in ("stdout", "stderr") if path == f"/logs/SPARK_DRIVER/{name}.gz"] or ["stderr", "stdout"]
-    head = f"<h1>Job run {shown['jobRunId']}: {shown['state']}</h1><p>{escape(shown['stateDetails'])}</p>"
-    return head + "".join(f"<h2>{name}</h2><pre>{escape(run.log_text(name))}</pre>" for name in streams)

@@ -13,7 +13,8 @@ from moto.core.utils import camelcase_to_underscores, get_service_model
 from moto.emrserverless import urls
 
 from orchard_sandbox.aws_shapes import find_violations
-from orchard_sandbox.emr_serverless import EmrServerless, invalid
+from orchard_sandbox.emr_serverless import EmrServerless
+from orchard_sandbox.emr_serverless_requests import invalid
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_runs import CANCEL_SECONDS, TERMINAL, JobRun
 

@@ -53,24 +53,25 @@ def main() -> int:
     """Run the job to its end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # it ends when the job has ended, and the job with the input
-    orders = open(0, "rb", buffering=0)  # noqa: SIM115 - a buffer's lock, held by the waiting thread, would abort the exit
-    job = json.loads(orders.readline())
-    marker = job["marker"]
-    with Path(job["stdout"]).open("ab") as stdout, Path(job["stderr"]).open("ab") as stderr:
-        process = subprocess.Popen(
-            job["command"],
-            env=job["environment"],
-            cwd=job["folder"],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    record = ProcessRecord("job", process.pid, identity_of(process.pid) or "ended", time.time())
-    threading.Thread(target=follow_orders, args=(orders, record, marker), daemon=True).start()
-    status = process.wait()
-    end_members(record, marker, 0.0)  # what the job left behind
-    return 128 - status if status < 0 else status
+    # Unbuffered: a buffer's lock, held by the thread that waits for an order, would abort the exit.
+    with open(0, "rb", buffering=0) as orders:
+        job = json.loads(orders.readline())
+        marker = job["marker"]
+        with Path(job["stdout"]).open("ab") as stdout, Path(job["stderr"]).open("ab") as stderr:
+            process = subprocess.Popen(
+                job["command"],
+                env=job["environment"],
+                cwd=job["folder"],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        record = ProcessRecord("job", process.pid, identity_of(process.pid) or "ended", time.time())
+        threading.Thread(target=follow_orders, args=(orders, record, marker), daemon=True).start()
+        status = process.wait()
+        end_members(record, marker, 0.0)  # what the job left behind
+        return 128 - status if status < 0 else status
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ TERMINAL = ("SUCCESS", "FAILED", "CANCELLED")
 CANCEL_SECONDS = 5.0
 _DETAILS_LENGTH = 256
 _POLL_SECONDS = 0.05
+_OUT_OF_MEMORY = "java.lang.OutOfMemoryError: Java heap space"
 # AWS requires some text in each state.
 _DETAILS = {
     "SUBMITTED": "The job run was submitted.",
@@ -212,11 +213,12 @@ class JobRun:
         status = self._wait_for_end(job)
         if reason:
             return self._end_cancelled(reason)
-        if fault and fault.kind == "out_of_memory":
-            job.write_error("java.lang.OutOfMemoryError: Java heap space")
         if status == 0:
             return Ending("SUCCESS", _DETAILS["SUCCESS"])
-        return _failed(status, last_error(job.logs["stderr"].read_text(errors="replace").splitlines()))
+        if fault and fault.kind == "out_of_memory":
+            job.write_error(_OUT_OF_MEMORY)
+            return _failed(status, _OUT_OF_MEMORY)
+        return _failed(status, last_error(job.read_lines(), status))
 
     def _watch(self, job: SubmittedJob, fault: Fault | None) -> str:
         """Wait for the job's end, or bring it about; return why it was cancelled, or nothing."""
@@ -292,5 +294,6 @@ def _read_time(given: dict[str, Any]) -> Any:
 
 
 def now() -> datetime:
-    """Return the time as the API gives it."""
-    return datetime.now(UTC)
+    """Return the time as the API gives it, in whole milliseconds."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

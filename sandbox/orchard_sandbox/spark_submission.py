@@ -28,6 +28,7 @@ _UNUSED = (
     "spark.emr-serverless.allocation.batch.size",
 )
 _EXCEPTION = re.compile(r"(Caused by: |Exception in thread \S+ )?[\w.$]*(Error|Exception|Interrupt|Exit)\b")
+_NOTICE = re.compile(r"WARNING: |\S+ \S+ (INFO|WARN|DEBUG)\b|\s")
 
 
 class UnknownRequestError(Exception):
@@ -147,8 +148,15 @@ def _gigabytes(text: str, name: str) -> float:
     return int(match[1]) / (1 if match[2] == "g" else 1024)
 
 
-def last_error(stderr: Sequence[str]) -> str:
-    """Return the line of a driver's log that tells best why it ended: its last exception, else its last plain line."""
-    exceptions = [line for line in stderr if _EXCEPTION.match(line)]
-    others = [line for line in stderr if line.strip() and not re.match(r"\S+ \S+ (INFO|WARN|DEBUG)\b|\s", line)]
+def last_error(lines: Sequence[str], status: int) -> str:
+    """Return the line of a driver's output that tells best why it ended: its last exception, else its last plain line.
+
+    Args:
+        lines: stderr, then stdout: Spark puts all that a Python driver writes, its traceback too, on stdout.
+        status: the exit status; above 128 a signal ended the driver, and no line but an exception says anything about it.
+    """
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    if not exceptions and status > 128:
+        return f"the driver was ended by signal {status - 128}"
+    others = [line for line in lines if line.strip() and not _NOTICE.match(line)]
     return (exceptions or others or ["the driver wrote no error"])[-1].strip()

@@ -28,7 +28,7 @@ from orchard_sandbox.spark_submission import Submission
 log = logging.getLogger(__name__)
 # The driver is the whole cluster here, and what the request asks for is made for AWS's workers.
 DRIVER_MEMORY = "2g"
-LOG_SECONDS = 3.0
+LOG_SECONDS = 2.0
 _KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "LC_ALL", "TZ")
 _PYTHONS = ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 
@@ -159,6 +159,10 @@ class SubmittedJob:
         """Append a line to the driver's stderr, as the platform does."""
         with self.logs["stderr"].open("a") as stderr:
             stderr.write(line + "\n")
+
+    def read_lines(self) -> list[str]:
+        """Return what the driver wrote: all of stderr, then all of stdout."""
+        return [line for name in ("stderr", "stdout") for line in self.logs[name].read_text(errors="replace").splitlines()]
 
     def put_logs(self, is_last: bool = False) -> None:
         """Put the logs on S3 where they have grown, every few seconds and at the end."""
