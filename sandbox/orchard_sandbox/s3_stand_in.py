@@ -1,6 +1,7 @@
 """The S3 stand-in: moto's server as a process of its own, on loopback, whose objects outlive it, and a queue that does not.
 
-The queue gets a message of each upload under the landing prefix, from the server's first request on.
+The queue gets a message of each upload under the landing prefix, from the server's first request on. With `--spark-submit` the
+server is EMR Serverless, too, and truly runs the jobs.
 
 After each request, and before its answer is sent, every object that the request changed is on disk; a start loads them
 again with their ETags and times. Any credentials are accepted. It knows nothing of batches or images.
@@ -13,8 +14,10 @@ import inspect
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,14 @@ from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.sqs.models import Queue, sqs_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from orchard_sandbox.emr_serverless import EmrServerless
+from orchard_sandbox.emr_serverless_api import install
+from orchard_sandbox.faults import Faults
+from orchard_sandbox.job_pages import add_pages
+from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.landing import ACCOUNT, BUCKET, PREFIX, QUEUE, REGION
 from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+from orchard_sandbox.submitted_job import Machine
 
 
 class Persistence:
@@ -118,18 +127,51 @@ def make_queue(backend: S3Backend) -> None:
     backend.put_bucket_notification_configuration(BUCKET, {"QueueConfiguration": [told]})
 
 
-def start_server(folder: Path, port: int) -> BaseWSGIServer:
+@dataclass(frozen=True)
+class Jobs:
+    """How to run the jobs of EMR Serverless.
+
+    Attributes:
+        spark_submit: the command.
+        python: runs drivers and workers.
+        folder: keeps applications, job runs and their logs.
+        pace: how fast time goes for them.
+    """
+
+    spark_submit: Path
+    python: Path
+    folder: Path
+    pace: Pace
+
+
+def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIServer:
     """Return a listening server with everything that the folder holds; `port` 0 takes a free one."""
     backend = s3_backends[ACCOUNT]["aws"]
     persistence = Persistence(backend, ObjectFolder(folder))
     persistence.load()
     persistence.watch()
     make_queue(backend)  # after the load, which is no upload
+    listener = _listen(port)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
+    if jobs is not None:
+        faults = Faults()
+        service = EmrServerless(jobs.folder, Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults)
+        install(service)
+        application = faults.wrap(add_pages(application, service.find_run))
+    with listener:  # the server takes a copy of the descriptor
+        number = listener.getsockname()[1]
+        return make_server(
+            "127.0.0.1", number, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
+        )
+
+
+def _listen(port: int) -> socket.socket:
+    """Return a listening socket; another port's when somebody has taken this one."""
     try:
-        return make_server("127.0.0.1", port, application, threaded=True, request_handler=MotoRequestHandler)
-    except (OSError, SystemExit):  # werkzeug exits when somebody has taken the port
-        return make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+        return socket.create_server(("127.0.0.1", port), backlog=128)
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
 def write_address(path: Path, port: int) -> None:
@@ -145,14 +187,26 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the objects lie")
     parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
     parser.add_argument("--port", type=int, default=0, help="tried first")
+    parser.add_argument("--spark-submit", type=Path, help="runs the jobs of EMR Serverless, which is off without it")
+    parser.add_argument("--python", type=Path, help="runs the jobs' drivers and workers: it stands for that of their image")
+    parser.add_argument("--work", type=Path, help="where applications, job runs and their logs are kept")
+    parser.add_argument("--state-seconds", type=float, default=Pace.state_seconds, help="how long a state on the way lasts")
+    parser.add_argument("--minute-seconds", type=float, default=Pace.minute_seconds, help="how long a minute of a time-out lasts")
     arguments = parser.parse_args()
+    if arguments.spark_submit and not (arguments.python and arguments.work):
+        parser.error("--spark-submit needs --python and --work")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request would fill the disk
-    server = start_server(arguments.folder, arguments.port)
+    server = start_server(arguments.folder, arguments.port, _jobs(arguments) if arguments.spark_submit else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which this very thread runs.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     write_address(arguments.address_file, server.port)
     server.serve_forever()
+
+
+def _jobs(arguments: argparse.Namespace) -> Jobs:
+    pace = Pace(arguments.state_seconds, arguments.minute_seconds)
+    return Jobs(arguments.spark_submit.absolute(), arguments.python.absolute(), arguments.work.absolute(), pace)
 
 
 if __name__ == "__main__":

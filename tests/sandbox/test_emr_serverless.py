@@ -1,0 +1,609 @@
+"""EMR Serverless in the stand-in, through boto3 against a real server: what it says of a job is what became of its processes."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+import requests
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, WaiterError
+from botocore.validate import ParamValidator
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = ROOT / ".venv" / "jobs" / "bin"
+ROLE = "arn:aws:iam::123456789012:role/jobs"
+LOGS = {"monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": "s3://jobs/logs/"}}}
+TERMINAL = ("SUCCESS", "FAILED", "CANCELLED")
+ORDER = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "CANCELLING", *TERMINAL]
+MODEL = botocore.session.get_session().get_service_model("emr-serverless")
+
+
+class Server:
+    """A stand-in over one folder, with a client that checks each answer against botocore's model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start()
+        self.s3.create_bucket(Bucket="jobs")
+
+    def start(self) -> None:
+        address = self.folder / "address"
+        address.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(self.folder / "landing")]
+        command += [
+            "--address-file",
+            str(address),
+            "--spark-submit",
+            str(JOBS / "spark-submit"),
+            "--python",
+            str(JOBS / "python"),
+        ]
+        command += ["--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
+        self.process = subprocess.Popen(command, env=environment)
+        wait_until(address.exists, 60)
+        self.address = address.read_text()
+        self.s3 = self.client("s3")
+        self.emr = self.client("emr-serverless")
+        self.emr.meta.events.register("after-call.emr-serverless", check_answer)
+
+    def client(self, service: str, **config: Any) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.address,
+            aws_access_key_id="any",
+            aws_secret_access_key="thing",
+            region_name="us-east-1",
+            config=Config(retries={"total_max_attempts": 1}, **config),
+        )
+
+    def put(self, key: str, content: str | bytes) -> str:
+        self.s3.put_object(Bucket="jobs", Key=key, Body=textwrap.dedent(content) if isinstance(content, str) else content)
+        return f"s3://jobs/{key}"
+
+    def application(self, **given: Any) -> str:
+        answer = self.emr.create_application(**{"name": "orchard", "releaseLabel": "emr-7.11.0", "type": "SPARK", **given})
+        name: str = answer["applicationId"]
+        return name
+
+    def fault(self, kind: str, **given: Any) -> None:
+        answer = requests.post(f"{self.address}/_orchard/faults", json={"kind": kind, **given}, timeout=10)
+        assert answer.status_code == 200, answer.text
+
+    def faults(self) -> Any:
+        return requests.get(f"{self.address}/_orchard/faults", timeout=10).json()
+
+
+class Job:
+    """A submitted job run, followed through the API."""
+
+    def __init__(self, server: Server, application: str, script: str, arguments: list[str] | None = None, **given: Any) -> None:
+        self.server = server
+        self.application = application
+        spark = {"entryPoint": server.put(f"scripts/{uuid.uuid4().hex}.py", script), "entryPointArguments": arguments or []}
+        spark |= given.pop("spark", {})
+        self.request = {
+            "applicationId": application,
+            "clientToken": uuid.uuid4().hex,
+            "executionRoleArn": ROLE,
+            "jobDriver": {"sparkSubmit": spark},
+            "configurationOverrides": LOGS,
+            **given,
+        }
+        self.name = server.emr.start_job_run(**self.request)["jobRunId"]
+        self.keys = {"applicationId": application, "jobRunId": self.name}
+        self.states: list[str] = []
+
+    def shown(self) -> dict[str, Any]:
+        run: dict[str, Any] = self.server.emr.get_job_run(**self.keys)["jobRun"]
+        if run["state"] not in self.states[-1:]:
+            self.states.append(run["state"])
+        return run
+
+    def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:
+        """Wait for one of the states, or for the end."""
+        wait_until(lambda: self.shown()["state"] in (states or TERMINAL), seconds)
+        return self.shown()
+
+    def cancel(self) -> None:
+        self.server.emr.cancel_job_run(**self.keys)
+
+    def log(self, name: str) -> str:
+        key = f"logs/applications/{self.application}/jobs/{self.name}/SPARK_DRIVER/{name}.gz"
+        body: bytes = self.server.s3.get_object(Bucket="jobs", Key=key)["Body"].read()
+        return gzip.decompress(body).decode()
+
+    def processes(self) -> list[int]:
+        """Return all that have the job run's name in the environment or the arguments."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                texts = [(process / name).read_bytes() for name in ("environ", "cmdline")]
+                is_dead = b") Z " in (process / "stat").read_bytes()
+            except OSError:
+                continue
+            if any(self.name.encode() in text for text in texts) and not is_dead:
+                found.append(int(process.name))
+        return found
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """Fail where an answer does not fit botocore's shape: types, required members, unknown ones, enums, lengths."""
+    if http_response.status_code >= 300:
+        shape = next(shape for shape in model.error_shapes if shape.name == parsed["Error"]["Code"])
+        assert http_response.status_code == shape.metadata["error"]["httpStatusCode"]
+        return
+    answer = {name: value for name, value in parsed.items() if name != "ResponseMetadata"}
+    report = ParamValidator().validate(answer, model.output_shape)
+    assert not report.has_errors(), report.generate_report()
+    check_wire(model.output_shape, json.loads(http_response.content or b"{}"), model.name)
+
+
+def check_wire(shape: Any, value: Any, where: str) -> None:
+    if shape.type_name == "structure":
+        assert value.keys() <= shape.members.keys(), where
+        for name, item in value.items():
+            check_wire(shape.members[name], item, f"{where}.{name}")
+    elif shape.type_name == "list":
+        for item in value:
+            check_wire(shape.member, item, where)
+    elif shape.type_name == "map":
+        for item in value.values():
+            check_wire(shape.value, item, where)
+    elif shape.type_name == "string":
+        assert value in (getattr(shape, "enum", None) or [value]), where
+        assert shape.metadata.get("min", 0) <= len(value) <= shape.metadata.get("max", len(value)), where
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("emr"))
+    yield server
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def application(server: Server) -> str:
+    return server.application(autoStopConfiguration={"enabled": False})
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(server: Server) -> Iterator[None]:
+    yield
+    left = server.faults()
+    requests.delete(f"{server.address}/_orchard/faults", timeout=10)
+    assert left == []
+
+
+SLEEPER = """
+    import subprocess, sys, time
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+    print("started")
+    time.sleep(300)
+"""
+
+
+def test_a_job_runs_with_its_files_arguments_and_environment_alone(server: Server, application: str, tmp_path: Path) -> None:
+    archive = tmp_path / "given.tar.gz"
+    (tmp_path / "words.txt").write_text("unpacked")
+    subprocess.run(["tar", "czf", str(archive), "-C", str(tmp_path), "words.txt"], check=True)
+    library = tmp_path / "library.zip"
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('fruit.py', 'NAME = 1')",
+            library,
+        ],
+        check=True,
+    )
+    parameters = (
+        f"--py-files {server.put('library.zip', library.read_bytes())} "
+        f"--conf spark.archives={server.put('given.tar.gz', archive.read_bytes())}#given "
+        "--conf spark.executor.cores=4 --conf spark.executor.memory=8g --conf spark.driver.cores=2 "
+        "--conf spark.emr-serverless.driverEnv.ORCHARD_GIVEN=yes --conf spark.executorEnv.OTHER='a b' "
+        "--conf spark.emr-serverless.driverEnv.PYSPARK_PYTHON=/opt/image/bin/python"
+    )
+    script = """
+        import json, os, sys, time
+        import fruit
+        print(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ), "python": sys.executable,
+                          "archive": open("given/words.txt").read(), "group": os.getpgrp()}))
+        print("to the other stream", file=sys.stderr)  # Spark puts it on stdout, too
+        time.sleep(1)
+    """
+    spark = {"sparkSubmitParameters": parameters}
+    job = Job(server, application, script, ["a b", "--c=d"], spark=spark, name="a job", tags={"team": "fruit"})
+    run = job.wait()
+    assert (run["state"], job.states) == ("SUCCESS", ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "SUCCESS"])
+    first, second = job.log("stdout").splitlines()
+    told = json.loads(first)
+    assert told["arguments"] == ["a b", "--c=d"]
+    assert told["archive"] == "unpacked"
+    assert told["python"] == str(JOBS / "python")
+    assert told["group"] != os.getpgid(server.process.pid)
+    environment = told["environment"]
+    assert {name: environment[name] for name in ("ORCHARD_GIVEN", "OTHER", "AWS_ENDPOINT_URL")} == {
+        "ORCHARD_GIVEN": "yes",
+        "OTHER": "a b",
+        "AWS_ENDPOINT_URL": server.address,
+    }
+    assert "leaked" not in environment.values()
+    assert second == "to the other stream"
+    assert "to the other stream" not in job.log("stderr")
+    assert run["createdAt"] < run["attemptCreatedAt"] < run["startedAt"] < run["endedAt"] == run["updatedAt"]
+    assert (run["endedAt"] - run["startedAt"]).total_seconds() >= 1
+    assert (run["name"], run["tags"], run["attempt"]) == ("a job", {"team": "fruit"}, 1)
+    page = server.emr.get_dashboard_for_job_run(**job.keys)["url"]
+    assert "to the other stream" in requests.get(page, timeout=10).text
+    assert '"--c=d"' in requests.get(page.replace("/?", "/logs/SPARK_DRIVER/stdout.gz?"), timeout=10).text.replace("&quot;", '"')
+
+
+def test_spark_runs_python_workers(server: Server, application: str) -> None:
+    script = """
+        from pyspark.sql import SparkSession
+        spark = SparkSession.builder.getOrCreate()
+        rows = spark.range(10).mapInArrow(lambda batches: batches, "id long").count()
+        print("counted", rows, spark.sparkContext.master)
+    """
+    job = Job(server, application, script)
+    assert job.wait()["state"] == "SUCCESS"
+    assert job.log("stdout").strip() == "counted 10 local[2]"
+
+
+def test_a_token_stands_for_one_job_run_for_ever(server: Server, application: str) -> None:
+    job = Job(server, application, "print('ran')")
+    assert server.emr.start_job_run(**job.request)["jobRunId"] == job.name
+    assert job.wait()["state"] == "SUCCESS"
+    assert server.emr.start_job_run(**job.request)["jobRunId"] == job.name
+    assert job.log("stdout") == "ran\n"
+    assert len(server.emr.list_job_run_attempts(**job.keys)["jobRunAttempts"]) == 1
+    with pytest.raises(ClientError, match="ConflictException"):
+        server.emr.start_job_run(**{**job.request, "name": "another"})
+    application_request = {"name": "twice", "releaseLabel": "emr-7.11.0", "type": "SPARK", "clientToken": "one"}
+    first = server.emr.create_application(**application_request)["applicationId"]
+    assert server.emr.create_application(**application_request)["applicationId"] == first
+
+
+def test_requests_at_once_with_one_token_start_one_job_run(server: Server, application: str) -> None:
+    job = Job(server, application, "print('ran')")
+    request = {**job.request, "clientToken": uuid.uuid4().hex}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.emr.start_job_run(**request)["jobRunId"], range(8)))
+    assert len(set(answers)) == 1
+    job.cancel()
+    server.emr.cancel_job_run(applicationId=application, jobRunId=answers[0])
+
+
+def test_a_cancelled_job_leaves_no_process(server: Server, application: str) -> None:
+    job = Job(server, application, SLEEPER)
+    job.wait("RUNNING")
+    wait_until(lambda: "started" in job.log("stdout"), 30)  # logs are on S3 while it runs
+    assert len(job.processes()) >= 3
+    begin = time.monotonic()
+    job.cancel()
+    run = job.wait()
+    assert job.processes() == []
+    assert time.monotonic() - begin < 10
+    assert job.states[-3:] == ["RUNNING", "CANCELLING", "CANCELLED"]
+    assert run["stateDetails"] == "The job run was cancelled on request."
+    with pytest.raises(ClientError, match="ValidationException"):
+        job.cancel()
+
+
+def test_a_job_that_ignores_sigterm_is_killed(server: Server, application: str) -> None:
+    script = """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("ignoring", flush=True)
+        time.sleep(300)
+    """
+    job = Job(server, application, script)
+    job.wait("RUNNING")
+    wait_until(lambda: "ignoring" in job.log("stdout"), 30)
+    begin = time.monotonic()
+    job.cancel()
+    assert job.wait()["state"] == "CANCELLED"
+    assert job.processes() == []
+    assert time.monotonic() - begin < 10
+
+
+def test_a_job_run_that_waits_is_cancelled_before_it_runs(server: Server, application: str) -> None:
+    job = Job(server, application, "print('ran')")
+    job.cancel()
+    assert job.wait()["state"] == "CANCELLED"
+    assert "RUNNING" not in job.states
+
+
+def test_a_job_that_takes_too_long_is_cancelled(server: Server, application: str) -> None:
+    job = Job(server, application, SLEEPER, executionTimeoutMinutes=5)
+    run = job.wait()
+    assert job.states[-3:] == ["RUNNING", "CANCELLING", "CANCELLED"]
+    assert "executionTimeoutMinutes=5" in run["stateDetails"]
+    assert job.processes() == []
+    with pytest.raises(ClientError, match="at least 5 minutes"):
+        Job(server, application, SLEEPER, executionTimeoutMinutes=4)
+
+
+def test_a_failed_job_gives_its_own_reason(server: Server, application: str) -> None:
+    ends = [
+        ("raise ValueError('no such fruit')", 1, "ValueError: no such fruit"),
+        ("import sys; sys.exit('not today')", 1, "not today"),
+        ("import os; os._exit(7)", 7, "the driver wrote no error"),
+    ]
+    jobs = [Job(server, application, script) for script, _, _ in ends]
+    told = "Job failed, please check complete logs in configured logging destination."
+    for job, (_, status, reason) in zip(jobs, ends, strict=True):
+        run = job.wait()
+        assert run["state"] == "FAILED"
+        assert run["stateDetails"] == f"{told} ExitCode: {status}. Last few exceptions: {reason}"
+    assert "Traceback" in jobs[0].log("stdout")
+
+
+def test_a_missing_entry_point_fails_the_job(server: Server, application: str) -> None:
+    job = Job(server, application, "", spark={"entryPoint": "s3://jobs/none.py"})
+    run = job.wait()
+    assert (run["state"], "RUNNING" in job.states) == ("FAILED", False)
+    assert "s3://jobs/none.py" in run["stateDetails"]
+    assert "s3://jobs/none.py" in job.log("stderr")
+
+
+def test_a_failed_job_is_tried_again_as_often_as_asked(server: Server, application: str, tmp_path: Path) -> None:
+    script = f"""
+        import os, sys
+        open({str(tmp_path / "tries")!r}, "a").write("x")
+        sys.exit(os.path.getsize({str(tmp_path / "tries")!r}) < 2)
+    """
+    job = Job(server, application, script, retryPolicy={"maxAttempts": 3})
+    run = job.wait()
+    assert (run["state"], run["attempt"]) == ("SUCCESS", 2)
+    attempts = server.emr.list_job_run_attempts(**job.keys)["jobRunAttempts"]
+    assert [(attempt["attempt"], attempt["state"]) for attempt in attempts] == [(1, "FAILED"), (2, "SUCCESS")]
+    assert (tmp_path / "tries").read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("kill_job", "the driver was ended by signal 9"), ("out_of_memory", "java.lang.OutOfMemoryError: Java heap space")],
+)
+def test_a_killed_job_fails_with_137_and_leaves_no_process(server: Server, application: str, kind: str, reason: str) -> None:
+    server.fault(kind, seconds=1.5)
+    job = Job(server, application, SLEEPER)
+    run = job.wait()
+    assert (run["state"], job.processes()) == ("FAILED", [])
+    assert f"ExitCode: 137. Last few exceptions: {reason}" in run["stateDetails"]
+
+
+def test_no_job_succeeds_while_execution_is_switched_off(server: Server, application: str, tmp_path: Path) -> None:
+    server.fault("no_execution", times=0)
+    jobs = [Job(server, application, f"open({str(tmp_path / 'ran')!r}, 'w')") for _ in range(2)]
+    for job in jobs:
+        run = job.wait()
+        assert run["state"] == "FAILED"
+        assert "execution is switched off" in run["stateDetails"]
+        assert "startedAt" not in run
+    assert jobs[0].states[-2:] == ["SCHEDULED", "FAILED"]
+    assert not (tmp_path / "ran").exists()
+    requests.delete(f"{server.address}/_orchard/faults", timeout=10)
+    again = Job(server, application, f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert again.wait()["state"] == "SUCCESS"
+    assert (tmp_path / "ran").exists()
+
+
+def test_answers_fail_as_often_as_asked(server: Server, application: str) -> None:
+    server.fault("throttle", operation="GetApplication", times=2, seconds=3)
+    for _ in range(2):
+        with pytest.raises(ClientError, match="ThrottlingException") as caught:
+            server.client("emr-serverless").get_application(applicationId=application)
+        assert caught.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == "3"
+    server.fault("error", operation="GetApplication")
+    with pytest.raises(ClientError, match="InternalServerException"):
+        server.client("emr-serverless").get_application(applicationId=application)
+    server.fault("delay", operation="GetApplication", seconds=0.5)
+    begin = time.monotonic()
+    server.emr.get_application(applicationId=application)
+    assert time.monotonic() - begin >= 0.5
+    server.fault("throttle", operation="GetApplication", times=2)
+    patient = boto3.client(
+        "emr-serverless", endpoint_url=server.address, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
+    )
+    assert patient.get_application(applicationId=application)["ResponseMetadata"]["RetryAttempts"] == 2
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "error_after"])
+def test_a_call_whose_answer_is_lost_takes_effect_once(server: Server, kind: str) -> None:
+    application = server.application(autoStartConfiguration={"enabled": False})
+    server.emr.start_application(applicationId=application)
+    wait_until(lambda: server.emr.get_application(applicationId=application)["application"]["state"] == "STARTED", 10)
+    request = {
+        "applicationId": application,
+        "clientToken": kind,
+        "executionRoleArn": ROLE,
+        "jobDriver": {"sparkSubmit": {"entryPoint": server.put("once.py", "print('ran')")}},
+    }
+    server.fault(kind, operation="StartJobRun")
+    with pytest.raises((ConnectionClosedError, ClientError)):
+        server.client("emr-serverless").start_job_run(**request)
+    runs = server.emr.list_job_runs(applicationId=application)["jobRuns"]
+    assert len(runs) == (0 if kind == "drop_before" else 1)
+    name = server.emr.start_job_run(**request)["jobRunId"]
+    assert [run["id"] for run in server.emr.list_job_runs(applicationId=application)["jobRuns"]] == [name]
+    server.emr.cancel_job_run(applicationId=application, jobRunId=name)
+
+
+def test_a_wrong_fault_is_refused(server: Server) -> None:
+    for wrong in ({"kind": "nothing"}, {"kind": "error", "time": 2}, {"kind": "error", "times": -1}, ["error"]):
+        answer = requests.post(f"{server.address}/_orchard/faults", json=wrong, timeout=10)
+        assert answer.status_code == 400
+        assert answer.json()["message"]
+
+
+def test_an_application_starts_stops_and_is_deleted(server: Server) -> None:
+    name = server.application(autoStopConfiguration={"enabled": True, "idleTimeoutMinutes": 2}, tags={"a": "b"})
+    states: list[str] = []
+
+    def state() -> str:
+        shown = server.emr.get_application(applicationId=name)["application"]
+        states.extend([shown["state"]] if shown["state"] not in states[-1:] else [])
+        return states[-1]
+
+    assert state() == "CREATED"
+    server.emr.start_application(applicationId=name)
+    wait_until(lambda: state() == "STARTED", 10)
+    with pytest.raises(ClientError, match="Current status: STARTED"):
+        server.emr.delete_application(applicationId=name)
+    server.emr.stop_application(applicationId=name)
+    wait_until(lambda: state() == "STOPPED", 10)
+    assert states == ["CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED"]
+    job = Job(server, name, "print('ran')")  # starts the application
+    with pytest.raises(ClientError, match="have not ended"):
+        server.emr.stop_application(applicationId=name)
+    assert job.wait()["state"] == "SUCCESS"
+    wait_until(lambda: state() == "STOPPED", 10)  # idle for two of its minutes
+    server.emr.delete_application(applicationId=name)
+    assert state() == "TERMINATED"
+    with pytest.raises(ClientError, match="terminated"):
+        Job(server, name, "print('ran')")
+    assert name in [one["id"] for one in server.emr.list_applications(states=["TERMINATED"])["applications"]]
+
+
+def test_job_runs_are_listed_by_state_and_time_and_page_by_page(server: Server, application: str) -> None:
+    server.fault("no_execution", times=3)
+    runs = [Job(server, application, "") for _ in range(3)]
+    for job in runs:
+        job.wait()
+    created = runs[0].shown()["createdAt"]
+    names = {job.name for job in runs}
+
+    def listed(**given: Any) -> set[str]:
+        pages = server.emr.get_paginator("list_job_runs").paginate(applicationId=application, **given)
+        return {run["id"] for page in pages for run in page["jobRuns"]}
+
+    assert names <= listed(states=["FAILED"], PaginationConfig={"PageSize": 2})
+    assert not names & listed(states=["SUCCESS", "RUNNING"])
+    assert listed(createdAtAfter=created) == names - {runs[0].name}
+    assert not names & listed(createdAtBefore=created)
+
+
+def test_tags_are_kept_with_their_resource(server: Server, application: str) -> None:
+    arn = server.emr.get_application(applicationId=application)["application"]["arn"]
+    server.emr.tag_resource(resourceArn=arn, tags={"a": "1", "b": "2"})
+    server.emr.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert server.emr.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"jobDriver": {"hive": {"query": "s3://jobs/q.sql"}}}, "jobDriver hive"),
+        ({"jobDriver": {"sparkSubmit": {"entryPoint": "s3://jobs/a.jar"}}}, "no Python script"),
+        ({"jobDriver": {"sparkSubmit": {"entryPoint": "/opt/a.py"}}}, "no object on S3"),
+        ({"spark": "--conf spark.executor.cores=3"}, "spark.executor.cores is 3"),
+        ({"spark": "--conf spark.driver.cores=1 --conf spark.driver.memory=9g"}, "1 vCPU has at most 8 GB"),
+        ({"spark": "--master yarn"}, "--master"),
+        ({"spark": "--conf spark.master=yarn"}, "spark.master"),
+        ({"spark": "--conf spark.emr-serverless.unheard=1"}, "spark.emr-serverless.unheard"),
+        ({"spark": "--py-files local.zip"}, "no object on S3"),
+        ({"mode": "STREAMING"}, "mode STREAMING"),
+        ({"executionIamPolicy": {"policy": "{}"}}, "executionIamPolicy"),
+        ({"retryPolicy": {"maxAttempts": 11}}, "maxAttempts"),
+        ({"clientToken": "not/allowed"}, "regular expression"),
+        ({"clientToken": "x" * 65}, "less than or equal to 64"),
+        ({"configurationOverrides": {"applicationConfiguration": [{"classification": "hive-site"}]}}, "hive-site"),
+        (
+            {"configurationOverrides": {"monitoringConfiguration": {"cloudWatchLoggingConfiguration": {"enabled": True}}}},
+            "cloudWatchLoggingConfiguration",
+        ),
+    ],
+)
+def test_what_is_not_known_is_refused(server: Server, application: str, given: dict[str, Any], message: str) -> None:
+    spark = {"entryPoint": "s3://jobs/a.py", **({"sparkSubmitParameters": given["spark"]} if "spark" in given else {})}
+    rest = {name: value for name, value in given.items() if name != "spark"}
+    with pytest.raises(ClientError, match="ValidationException") as caught:
+        server.emr.start_job_run(
+            **{"applicationId": application, "executionRoleArn": ROLE, "jobDriver": {"sparkSubmit": spark}, **rest}
+        )
+    assert message in str(caught.value)
+
+
+def test_operations_and_names_that_are_not_there_are_refused(server: Server, application: str) -> None:
+    with pytest.raises(ClientError, match="GetResourceDashboard is not known here"):
+        server.emr.get_resource_dashboard(applicationId=application, resourceId="a", resourceType="SESSION")
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        server.emr.get_job_run(applicationId=application, jobRunId="none")
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        server.emr.get_application(applicationId="none")
+    with pytest.raises(ClientError, match="only SPARK"):
+        server.application(type="HIVE")
+
+
+def test_the_waiters_of_airflow_end(server: Server, application: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook
+
+    connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"endpoint_url": server.address}}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    hook = EmrServerlessHook(region_name="us-east-1")
+    quickly = {"Delay": 0.1, "MaxAttempts": 200}
+    created = server.application()
+    hook.get_waiter("serverless_app_created").wait(applicationId=created, WaiterConfig=quickly)
+    hook.conn.start_application(applicationId=created)
+    hook.get_waiter("serverless_app_started").wait(applicationId=created, WaiterConfig=quickly)
+    good, bad = Job(server, application, "print('ran')"), Job(server, application, "raise KeyError('pear')")
+    completed = hook.get_waiter("serverless_job_completed")
+    completed.wait(**good.keys, WaiterConfig=quickly)
+    with pytest.raises(WaiterError):
+        completed.wait(**bad.keys, WaiterConfig=quickly)
+
+
+def test_the_wire_is_motos_and_one_version_is_pinned() -> None:
+    import moto
+    from moto.emrserverless import urls
+    from moto.emrserverless.responses import EMRServerlessResponse
+    from orchard_sandbox.emr_serverless_api import _PATHS, MOTO_VERSION
+
+    pinned = (ROOT / "requirements" / "dev.in").read_text()
+    assert moto.__version__ == MOTO_VERSION
+    assert f"moto[server]=={MOTO_VERSION}" in pinned
+    assert set(urls.url_paths) == _PATHS
+    assert {handler.__self__ for handler in urls.url_paths.values()} == {EMRServerlessResponse}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_job_outlives_the_server_and_its_token_stays_used(tmp_path: Path, number: signal.Signals) -> None:
+    server = Server(tmp_path)
+    job = Job(server, server.application(), SLEEPER)
+    job.wait("RUNNING")
+    wait_until(lambda: len(job.processes()) >= 3, 30)
+    server.process.send_signal(number)
+    server.process.wait(30)
+    wait_until(lambda: job.processes() == [], 10)
+    server.start()
+    try:
+        run = job.shown()
+        assert (run["state"], "stand-in ended" in run["stateDetails"]) == ("FAILED", True)
+        assert server.emr.start_job_run(**job.request)["jobRunId"] == job.name
+        assert job.shown()["state"] == "FAILED"
+    finally:
+        server.process.kill()
+        server.process.wait(30)
