@@ -36,8 +36,13 @@ clean: ## stop, and remove .orchard; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
-test: setup ## all tests: the jobs' in their environment, beside the others in Airflow's; then from end to end
-	@log=$$(mktemp); .venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark >$$log 2>&1 & jobs=$$!; \
+test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow's environment; then from end to end
+	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
+	@log=$$(mktemp); { \
+	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
+	SPARK_REMOTE='local[2]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
+	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
+	test $$jobs = 0 && test $$connect = 0 && test $$older = 0; } >$$log 2>&1 & jobs=$$!; \
 	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture; others=$$?; \
 	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
 	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
