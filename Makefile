@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean test soak lint
+.PHONY: help setup run stop status upload clean package test soak lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -35,6 +35,9 @@ stop: ## end every process of the stack; uploads and tables stay
 clean: ## stop, and remove .orchard; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
+
+package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
+	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
 
 test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow's environment; then from end to end
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
