@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean test soak lint
+.PHONY: help setup run stop status upload clean package test soak lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -36,8 +36,16 @@ clean: ## stop, and remove .orchard; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
-test: setup ## all tests: the jobs' in their environment, beside the others in Airflow's; then from end to end
-	@log=$$(mktemp); .venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark >$$log 2>&1 & jobs=$$!; \
+package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
+	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
+
+test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow's environment; then from end to end
+	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
+	@log=$$(mktemp); { \
+	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
+	SPARK_REMOTE='local[2]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
+	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
+	test $$jobs = 0 && test $$connect = 0 && test $$older = 0; } >$$log 2>&1 & jobs=$$!; \
 	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture; others=$$?; \
 	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
 	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end

@@ -1,5 +1,7 @@
 """Build the two environments, `.venv/airflow` and `.venv/jobs`, from the pinned files; do nothing when they are up to date.
 
+With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need.
+
 Standard library only, and in the syntax of Python 3.8, so that a Python or Java that does not fit gives one clear line.
 It knows nothing of the stack that later runs in the environments.
 """
@@ -26,7 +28,9 @@ UV = "uv==0.13.9"
 ENVIRONMENTS = {
     "airflow": (("airflow.txt", "dev.txt"), ("spark_jobs", ".")),
     "jobs": (("jobs.txt", "dev.txt"), ("spark_jobs",)),
+    "jobs35": (("jobs35.txt",), ("spark_jobs",)),
 }
+USUAL = ("airflow", "jobs")
 # uv does not read pip's settings: a machine that is set up for pip alone would otherwise not find its index.
 UV_OF_PIP = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -44,12 +48,12 @@ class Refusal(Exception):
     """One line for the user: what was found, what is needed, how to get it."""
 
 
-def main() -> int:
+def main(names: list[str]) -> int:
     """Check the machine, build what is missing; print one line and return 1 when something is missing or wrong."""
     try:
         python, version = find_python()
         check_java()
-        build_environments(python, version)
+        build_environments(python, version, tuple(names) or USUAL)
     except Refusal as refusal:
         print(f"orchard: {refusal}", file=sys.stderr)
         return 1
@@ -126,24 +130,24 @@ def version_of_java(command: str) -> str:
     return match.group(1) if match and answer.returncode == 0 else ""
 
 
-def build_environments(python: str, version: str) -> None:
-    """Make every environment agree with its inputs; return at once when all do."""
-    if not outdated(python, version):
+def build_environments(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> None:
+    """Make every wanted environment agree with its inputs; return at once when all do."""
+    if not outdated(python, version, wanted):
         return
     folder = ROOT / ".venv"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds everything done
-        names = outdated(python, version)
+        names = outdated(python, version, wanted)
         if names:
             uv = find_uv(python)
             for name in names:
                 build_environment(name, python, version, uv)
 
 
-def outdated(python: str, version: str) -> list[str]:
+def outdated(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> list[str]:
     """Return the names of the environments whose stamp is missing or of other inputs."""
-    return [name for name in ENVIRONMENTS if stamp_of(name) != digest_of(name, python, version)]
+    return [name for name in wanted if stamp_of(name) != digest_of(name, python, version)]
 
 
 def stamp_of(name: str) -> str:
@@ -262,4 +266,4 @@ def step(what: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

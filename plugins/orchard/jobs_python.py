@@ -1,7 +1,10 @@
 """The jobs' own Python on this machine: start its command line, and say what is wrong when it cannot be started."""
 
+import json
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import IO
 
 from orchard_jobs.errors import ConfigurationError
@@ -36,3 +39,18 @@ def last_words(stderr: IO[str]) -> str:
     """Return the last line that a process wrote to its file of messages: its error."""
     stderr.seek(0)
     return (stderr.read().strip().splitlines() or ["no output"])[-1]
+
+
+def prepare_backbone(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Check the weights of the settings' backbone, and export its network into the warehouse once.
+
+    Raises:
+        ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
+    """
+    backbone = settings.backbone
+    arguments = ["prepare", "--warehouse", settings.warehouse, "--backbone", json.dumps(asdict(backbone))]
+    with tempfile.TemporaryFile("w+") as stderr:
+        process = start_jobs_python(settings, arguments, environment, stderr)
+        process.communicate()
+        if process.returncode != 0:
+            raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last_words(stderr)}")

@@ -82,7 +82,8 @@ def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Pa
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose uv writes down how it is called, makes the environment on `venv` and fails where `broken` is."""
-    for name in ("requirements/airflow.txt", "requirements/jobs.txt", "requirements/dev.txt", "pyproject.toml"):
+    pinned = [f"requirements/{name}.txt" for name in ("airflow", "jobs", "jobs35", "dev")]
+    for name in [*pinned, "pyproject.toml"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "spark_jobs").mkdir()
@@ -115,6 +116,16 @@ def test_a_finished_environment_is_left_alone_and_a_changed_one_is_brought_up_to
     assert bootstrap.outdated(sys.executable, OWN) == ["jobs"]
     bootstrap.build_environments(sys.executable, OWN)
     assert calls(tree)[-2:] == ["pip sync", "pip install"]
+
+
+def test_an_environment_for_the_tests_is_built_only_when_it_is_named(tree: Path) -> None:
+    bootstrap.build_environments(sys.executable, OWN)
+    assert not (tree / ".venv" / "jobs35").exists()
+    calls(tree)
+    bootstrap.build_environments(sys.executable, OWN, ("jobs35",))
+    assert calls(tree) == ["venv --quiet", "pip sync", "pip install"]
+    bootstrap.build_environments(sys.executable, OWN, ("jobs35",))
+    assert calls(tree) == []
 
 
 def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""One Spark session, one exported network and one warehouse a session: each costs seconds."""
+"""One Spark session, one exported network and one warehouse a session: each costs seconds.
+
+With SPARK_REMOTE=local[2] in the environment the session is one of Spark Connect, as pyspark itself reads it.
+"""
 
 import json
 import os
@@ -8,21 +11,34 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.session import open_session
 from orchard_jobs.storage import Warehouse
 from pyspark.sql import SparkSession
 
+CONF = {
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": "'-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if pyspark.__version__ < "4":  # whose own code does these
+        config.addinivalue_line("filterwarnings", "ignore:distutils Version classes are deprecated:DeprecationWarning")
+        config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
+
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").config(
-        "spark.driver.bindAddress", "127.0.0.1"
-    ).config("spark.driver.host", "127.0.0.1").config(
-        "spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    ).getOrCreate()
+    # A session of Spark Connect could not set these.
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {key}={value}" for key, value in CONF.items()), "pyspark-shell"])
+    if "SPARK_REMOTE" not in os.environ:
+        SparkSession.builder.master("local[2]").getOrCreate()
     session = open_session("orchard tests")
     yield session
     session.stop()
@@ -37,7 +53,9 @@ def backbone() -> Backbone:
 def warehouse(tmp_path_factory: pytest.TempPathFactory, backbone: Backbone) -> Warehouse:
     """A warehouse whose backbone was prepared as a launcher does it, in a process of its own."""
     root = Warehouse.at(str(tmp_path_factory.mktemp("warehouse")))
-    command = [sys.executable, "-m", "orchard_jobs.cli", "prepare", "--warehouse", root.uri]
+    # The environment of another Spark has no TensorFlow.
+    python = Path(sys.prefix).with_name("jobs") / "bin" / "python"
+    command = [str(python), "-m", "orchard_jobs.cli", "prepare", "--warehouse", root.uri]
     subprocess.run([*command, "--backbone", json.dumps(asdict(backbone))], check=True, capture_output=True)
     return root
 

@@ -112,6 +112,7 @@ def test_the_features_are_those_of_the_bare_network(
 
 def test_rows_carry_their_provenance(first: tuple[ManifestHead, JobReport], warehouse: Warehouse) -> None:
     head, report = first
+    assert report.job_id.startswith("local-")
     for row in rows_of(warehouse, report, "features"):
         assert row["manifest_digest"] == row["computed_in"] == head.digest
         assert row["uploaded_at"].isoformat() == "2026-01-01T12:00:00.000001+00:00"

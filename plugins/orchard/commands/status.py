@@ -2,15 +2,14 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import JobError
 
+from orchard.clients import s3_client
 from orchard.console import format_table
 from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch
@@ -128,18 +127,4 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
 
 
 def _client_of(connection: str | None) -> Any:
-    if connection is None:
-        import boto3
-
-        return with_quick_times(boto3.client("s3"))
-    with redirect_stdout(sys.stderr):  # Airflow logs to stdout, where the answer goes
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-        from airflow.sdk.exceptions import AirflowNotFoundException
-
-        try:
-            S3Hook.get_connection(connection)
-        except AirflowNotFoundException as error:
-            raise ConfigurationError(
-                f"Airflow has no connection {connection!r}: add it, or name another by --connection"
-            ) from error
-        return with_quick_times(S3Hook(connection).get_conn())
+    return with_quick_times(s3_client(connection))

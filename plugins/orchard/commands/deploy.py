@@ -1,0 +1,95 @@
+"""`orchard deploy`: the jobs' package, and what else a cluster needs, to where the cluster reads it."""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchard_jobs.contract.layout import network_path
+from orchard_jobs.errors import ConfigurationError
+
+from orchard.console import format_bytes
+from orchard.deploy import LocalFile, Place, Volume, environment_file, package_files, place_of
+from orchard.jobs_python import prepare_backbone
+from orchard.package import build_package
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+NAME = "deploy"
+HELP = "upload the jobs' package to an S3 prefix or a Databricks volume, and print the settings that name it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where to, and what else."""
+    parser.description = f"{HELP}. What is there with equal content is left alone, so it can be run again at any time."
+    parser.add_argument("to", metavar="TO", help="s3://BUCKET/PREFIX or /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        metavar="FILE",
+        help="also upload this archive of the jobs' environment (EMR; by venv-pack)",
+    )
+    parser.add_argument(
+        "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be uploaded")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Upload what is not there; 0 when all is."""
+    environment = environment_file(arguments.environment) if arguments.environment else None
+    place = place_of(arguments.to, arguments.connection)
+    if environment and isinstance(place, Volume):
+        raise ConfigurationError(
+            f"--environment is for EMR: jobs that lie in {place.uri} get their Python packages by Databricks's own "
+            "environments or libraries"
+        )
+    package = build_package()
+    named = {"ORCHARD_JOBS_URI": f"{place.uri}/{package.name}"}
+    if environment:
+        named["ORCHARD_JOBS_ENVIRONMENT"] = f"{place.uri}/{environment.path}"
+    with tempfile.TemporaryDirectory() as folder:
+        files = package_files(package, Path(folder)) + ([environment] if environment else [])
+        found = list(_uploaded(place, files, arguments.dry_run))
+    network = _network(settings, tables, arguments.dry_run)
+    found += [network] if network else []
+    if arguments.json:
+        print(json.dumps({"is_dry_run": arguments.dry_run, "files": found, "settings": named}))
+        return 0
+    for file in found:
+        size = "" if file["size_bytes"] is None else f"  {format_bytes(file['size_bytes'])}"
+        print(f"{file['state']:<9} {file['uri']}{size}")
+    print("nothing was uploaded; without --dry-run these settings name it:" if arguments.dry_run else "settings:")
+    for name, value in named.items():
+        print(f"{name}={value}")
+    return 0
+
+
+def _uploaded(place: Place, files: list[LocalFile], is_dry_run: bool) -> Iterator[dict[str, Any]]:
+    """Upload each file that is not there, and yield what became of it."""
+    for file in files:
+        is_there = place.has(file)
+        if not is_there and not is_dry_run:
+            place.put(file)
+        state = "there" if is_there else "missing" if is_dry_run else "uploaded"
+        yield {"uri": f"{place.uri}/{file.path}", "size_bytes": file.size_bytes, "state": state}
+
+
+def _network(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:
+    """Export the backbone's network into the warehouse unless it is there; None for an engine that needs no export."""
+    backbone, warehouse = settings.backbone, tables.warehouse
+    if backbone.engine != "onnx":
+        return None
+    path = network_path(backbone.id)
+    size_bytes = warehouse.size(path)
+    state = "there"
+    if size_bytes is None and is_dry_run:
+        state = "missing"
+    elif size_bytes is None:
+        prepare_backbone(settings, os.environ)
+        size_bytes, state = warehouse.size(path), "exported"
+    return {"uri": warehouse.uri_of(path), "size_bytes": size_bytes, "state": state}

@@ -1,0 +1,182 @@
+"""Files named by their content, put once at a place that a cluster reads: an S3 prefix or a Databricks volume."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchard_jobs.errors import ConfigurationError, JobError
+
+from orchard.clients import databricks_client, s3_client
+from orchard.package import MANIFEST, Package
+
+if TYPE_CHECKING:
+    from databricks.sdk.mixins.files import FilesExt
+
+# What Spark unpacks of `spark.archives`.
+_ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".zip")
+_CHUNK = 8 * 1024 * 1024
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# Readers of URIs take these for something else.
+_ODD = re.compile(r"[#?%\\\s]")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this machine that goes to `path`, relative to the place; its size and SHA-256 in hex."""
+
+    path: str
+    source: Path
+    size_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, source: Path) -> "LocalFile":
+        """Measure a file, in chunks."""
+        with source.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(path, source, source.stat().st_size, sha256)
+
+
+class Place(Protocol):
+    """Where files go."""
+
+    @property
+    def uri(self) -> str:
+        """The place as a cluster names it, without a trailing slash."""
+
+    def has(self, file: LocalFile) -> bool:
+        """Tell whether the file is there with equal size and digest. JobError when the place cannot be read."""
+
+    def put(self, file: LocalFile) -> None:
+        """Write the file, over a damaged one. JobError when the place cannot be written."""
+
+
+def place_of(text: str, connection: str | None) -> Place:
+    """Return the place of `s3://bucket/prefix` or `/Volumes/catalog/schema/volume/folder`; reaches nothing yet.
+
+    Raises:
+        ConfigurationError: the text is neither, or there is no log-in.
+    """
+    uri = text.rstrip("/")
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not _ODD.search(uri) and "//" not in uri.removeprefix("s3://"):
+        if uri.startswith("s3://") and _BUCKET.fullmatch(bucket):
+            return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", s3_client(connection))
+        if uri.startswith("/Volumes/") and uri.count("/") >= 4:
+            return Volume(uri, databricks_client(connection).files)
+    raise ConfigurationError(
+        f"{text!r} is neither s3://BUCKET/PREFIX nor /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER (without spaces, # ? % or \\): "
+        "name the folder that the cluster reads"
+    )
+
+
+@dataclass(frozen=True)
+class S3Prefix:
+    """A prefix of a bucket. A file's digest stands in its object's metadata."""
+
+    uri: str
+    bucket: str
+    prefix: str
+    client: Any
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from botocore.exceptions import ClientError
+
+        with self._told("read"):
+            try:
+                found = self.client.head_object(Bucket=self.bucket, Key=self.prefix + file.path)
+            except ClientError as error:
+                if error.response["Error"]["Code"] == "404":
+                    return False
+                raise
+        return (found["ContentLength"], found["Metadata"].get("sha256")) == (file.size_bytes, file.sha256)
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        with self._told("write"):
+            extra = {"Metadata": {"sha256": file.sha256}}
+            self.client.upload_file(str(file.source), self.bucket, self.prefix + file.path, ExtraArgs=extra)
+
+    @contextmanager
+    def _told(self, verb: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, Boto3Error, ClientError) as error:
+            raise JobError(
+                f"cannot {verb} {self.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, or name an Airflow "
+                "connection by --connection; the bucket must be there"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder of a Unity Catalog volume. It keeps no digest of a file, so the file is read again."""
+
+    uri: str
+    files: "FilesExt"
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from databricks.sdk.errors import NotFound
+
+        with self._told("read"):
+            try:
+                if self.files.get_metadata(f"{self.uri}/{file.path}").content_length != file.size_bytes:
+                    return False
+                contents = self.files.download(f"{self.uri}/{file.path}").contents
+            except NotFound:
+                return False
+            found = hashlib.sha256()
+            while contents is not None and (chunk := contents.read(_CHUNK)):
+                found.update(chunk)
+        return found.hexdigest() == file.sha256
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        path = f"{self.uri}/{file.path}"
+        with self._told("write"), file.source.open("rb") as contents:
+            self.files.create_directory(path.rpartition("/")[0])
+            self.files.upload(path, contents, overwrite=True)
+
+    @contextmanager
+    def _told(self, verb: str) -> Iterator[None]:
+        from databricks.sdk.errors.base import DatabricksError
+        from requests import RequestException
+
+        try:
+            yield
+        except (DatabricksError, RequestException, TimeoutError, ValueError) as error:  # the last: no token for a secret
+            raise JobError(
+                f"cannot {verb} {self.uri}: {str(error).strip() or type(error).__name__}: the log-in must be right, the "
+                "volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
+            ) from error
+
+
+def package_files(package: Package, folder: Path) -> list[LocalFile]:
+    """Return a package's files, written to a folder of this machine; the manifest last, so that it stands for a whole package."""
+    written = package.write(folder)
+    names = sorted(package.files, key=lambda name: (name == MANIFEST, name))
+    return [LocalFile.of(f"{package.name}/{name}", written / name) for name in names]
+
+
+def environment_file(archive: Path) -> LocalFile:
+    """Return an environment's archive under a name of its content: `environment-<first 12 digits of its SHA-256>.tar.gz`.
+
+    Raises:
+        ConfigurationError: it is not there, or none that Spark unpacks.
+    """
+    ending = next((ending for ending in _ARCHIVE_ENDINGS if archive.name.endswith(ending)), None)
+    if ending is None:
+        raise ConfigurationError(f"--environment {archive}: Spark unpacks none but {', '.join(_ARCHIVE_ENDINGS)}")
+    if not archive.is_file():
+        raise ConfigurationError(f"--environment {archive} is no file: make it by venv-pack in the jobs' environment")
+    found = LocalFile.of("", archive)
+    return LocalFile(f"environment-{found.sha256[:12]}{ending}", archive, found.size_bytes, found.sha256)
