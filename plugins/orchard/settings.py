@@ -244,10 +244,10 @@ class Settings:
         values = {setting.name: _value(setting.metadata, source) for setting in fields(cls)}
         settings = cls(**values)
         _ = settings.backbone
-        settings._check_target()
         return settings
 
-    def _check_target(self) -> None:
+    def check_target(self) -> None:
+        """Raise ConfigurationError when a setting is empty that the target's jobs need."""
         for attribute in _NEEDED[self.target]:
             if getattr(self, attribute) is None:
                 (setting,) = (setting for setting in fields(self) if setting.name == attribute)

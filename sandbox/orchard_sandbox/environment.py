@@ -27,7 +27,7 @@ _FOREIGN = (
     "VIRTUAL_ENV",
     "MOTO_",
 )
-_MAKE_VARIABLES = {"ENGINE": "ORCHARD_ENGINE", "BACKBONE": "ORCHARD_BACKBONE"}
+_MAKE_VARIABLES = {"ENGINE": "ORCHARD_ENGINE", "BACKBONE": "ORCHARD_BACKBONE", "TARGET": "ORCHARD_TARGET"}
 
 
 def warehouse(layout: Layout, variables: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from orchard_sandbox.airflow_api import USER, AirflowApi
+from orchard_sandbox.cluster import target_settings
 from orchard_sandbox.environment import airflow_environment, settings_digest
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout, write_private
@@ -85,6 +86,9 @@ class Supervisor:
                 str(self._layout.landing),
             ]
             command += ["--address-file", str(self._layout.address_file), "--port", str(self._state.s3_port)]
+            jobs = self._layout.environments / "jobs" / "bin"
+            command += ["--spark-submit", str(jobs / "spark-submit"), "--python", str(jobs / "python")]
+            command += ["--work", str(self._layout.home / "emr-serverless")]
             environment = airflow_environment(self._layout, self._state, self._variables)
             self._spawn(S3, command, environment | {"PYTHONPATH": str(ROOT / "sandbox")})
             self._wait_until(S3, self._layout.address_file.exists)
@@ -94,6 +98,9 @@ class Supervisor:
     def _start_airflow(self, dag_ids: tuple[str, ...]) -> AirflowApi:
         self._state.api_port = self._state.api_port or free_port()
         self._environment = airflow_environment(self._layout, self._state, self._variables)
+        if self._environment["ORCHARD_TARGET"] != "local":
+            with self._step("the jobs' package, deployed"):
+                self._environment |= target_settings(self._layout, self._environment)
         digest = settings_digest(self._layout, self._environment)
         if digest != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
             self._say("start: settings or code differ from what Airflow was started with, so it starts anew")

@@ -158,15 +158,18 @@ def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
 
     def get_key(self: Any, key: str, bucket: str) -> Any:
         read.append(f"s3://{bucket}/{key}")
-        body = type("Body", (), {"read": lambda self: gzip.compress(b"one\nJobError: no memory\n\n")})()
+        text = b"Traceback\nJobError: no memory\n\n" if key.endswith("stdout.gz") else b"WARN of Spark\n"
+        body = type("Body", (), {"read": lambda self: gzip.compress(text)})()
         return type("Object", (), {"get": lambda self: {"Body": body}})()
 
     monkeypatch.setattr("orchard.launchers.emr_serverless.S3Hook.get_key", get_key)
     event = {"status": "error", "message": "Serverless Job failed", "job_details": {}}
     with pytest.raises(JobError, match="job job-1 of 00f1 is FAILED: details of job-1: JobError: no memory"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
-    assert read == ["s3://code/logs/applications/00f1/jobs/job-1/SPARK_DRIVER/stderr.gz"]
-    assert "driver: one" in caplog.text
+    folder = "s3://code/logs/applications/00f1/jobs/job-1/SPARK_DRIVER"
+    assert read == [f"{folder}/stderr.gz", f"{folder}/stdout.gz"]
+    assert "driver: WARN of Spark" in caplog.text
+    assert "driver: Traceback" in caplog.text
     assert attempts.current == 2
     assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
 
@@ -187,7 +190,7 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
 def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path) -> None:
     variables = {name: value for name, value in VARIABLES.items() if name != variable}
     with pytest.raises(ConfigurationError, match=f"{variable} is empty, and ORCHARD_TARGET=emr_serverless needs it"):
-        Settings.from_environment(variables | {"ORCHARD_WAREHOUSE": str(tmp_path)})
+        launcher_for(Settings.from_environment(variables | {"ORCHARD_WAREHOUSE": str(tmp_path)}))
 
 
 def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from orchard_sandbox.state import StackState, read_state, take_lock, write_state
     ("variable", "value", "words"),
     [
         ("ORCHARD_COMPONENTS", "abc", "ORCHARD_COMPONENTS='abc': neither a whole number"),
-        ("ORCHARD_TARGET", "mars", "only `local` is there yet"),
+        ("ORCHARD_TARGET", "mars", "none of local, emr_serverless"),
         ("ORCHARD_NOTIFIER", "no.Where", "ORCHARD_NOTIFIER='no.Where'"),
         ("WAREHOUSE", "http://x/y", "neither an absolute path nor"),
         ("WAREHOUSE", "/data/or#chard", "choose another folder"),

@@ -11,6 +11,7 @@ __all__ = ["JobRequest", "Launcher", "launcher_for"]
 
 
 def launcher_for(settings: Settings) -> Launcher:
-    """Return the launcher of the settings' target; the only branch on it."""
+    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when a setting of it is missing."""
+    settings.check_target()
     launchers: dict[str, Callable[[Settings], Launcher]] = {"local": LocalLauncher, "emr_serverless": EmrServerlessLauncher}
     return launchers[settings.target](settings)

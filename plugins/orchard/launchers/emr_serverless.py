@@ -194,13 +194,16 @@ class StartEmrServerlessJob(EmrServerlessStartJobOperator):
         )
 
     def _driver_log(self, job_id: str) -> list[str]:
+        """Return the last lines of the driver's log: Spark's own, then Python's, whose traceback Spark puts on stdout."""
         monitoring = (self.configuration_overrides or {}).get("monitoringConfiguration", {})
         uri = monitoring.get("s3MonitoringConfiguration", {}).get("logUri", "")
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        key = f"{prefix}applications/{self.application_id}/jobs/{job_id}/SPARK_DRIVER/stderr.gz"
-        try:
-            packed = S3Hook(self.aws_conn_id).get_key(key, bucket).get()["Body"].read()
-            return gzip.decompress(packed).decode(errors="replace").splitlines()[-_LAST_LINES:]
-        except (ClientError, OSError, EOFError) as error:
-            log.warning("the driver's log s3://%s/%s cannot be read: %s", bucket, key, error)
-            return []
+        lines: list[str] = []
+        for stream in ("stderr", "stdout"):
+            key = f"{prefix}applications/{self.application_id}/jobs/{job_id}/SPARK_DRIVER/{stream}.gz"
+            try:
+                packed = S3Hook(self.aws_conn_id).get_key(key, bucket).get()["Body"].read()
+                lines += gzip.decompress(packed).decode(errors="replace").splitlines()[-_LAST_LINES:]
+            except (ClientError, OSError, EOFError) as error:
+                log.warning("the driver's log s3://%s/%s cannot be read: %s", bucket, key, error)
+        return lines

@@ -1,0 +1,47 @@
+"""What the stand-in for a cluster needs before a job can be submitted: a bucket, the deployed package, an application."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.landing import ACCOUNT, REGION
+from orchard_sandbox.layout import Layout
+
+JOBS_BUCKET = "jobs"
+
+
+def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the ORCHARD_* variables that a target needs, after making what they name; none for the target `local`.
+
+    Raises:
+        SandboxError: the package could not be built or uploaded.
+    """
+    if environment["ORCHARD_TARGET"] != "emr_serverless":
+        return {}
+    config = Config(retries={"total_max_attempts": 5, "mode": "standard"})
+    options: dict[str, Any] = {
+        "endpoint_url": environment["AWS_ENDPOINT_URL"], "region_name": REGION, "config": config,
+        "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+    }  # fmt: skip
+    boto3.client("s3", **options).create_bucket(Bucket=JOBS_BUCKET)
+    application = boto3.client("emr-serverless", **options).create_application(
+        name="orchard", releaseLabel="emr-7.11.0", type="SPARK", clientToken="orchard"
+    )
+    return _deployed(layout, environment) | {
+        "ORCHARD_EMR_APPLICATION": application["applicationId"],
+        "ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs",
+    }
+
+
+def _deployed(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    command = [str(layout.airflow_python), "-P", "-m", "orchard.cli", "deploy", f"s3://{JOBS_BUCKET}/orchard", "--json"]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SandboxError(f"the jobs' package could not be deployed to the stand-in: {done.stderr.strip()}")
+    settings: dict[str, str] = json.loads(done.stdout)["settings"]
+    return settings
