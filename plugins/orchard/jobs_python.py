@@ -1,6 +1,7 @@
 """The jobs' own Python on this machine: start its command line, and say what is wrong when it cannot be started."""
 
 import json
+import logging
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import IO
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def start_jobs_python(
@@ -53,4 +56,7 @@ def prepare_backbone(settings: Settings, environment: Mapping[str, str]) -> None
         process = start_jobs_python(settings, arguments, environment, stderr)
         process.communicate()
         if process.returncode != 0:
-            raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last_words(stderr)}")
+            last = last_words(stderr)
+            stderr.seek(0)
+            log.error("prepare failed: %s", stderr.read())
+            raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last}")

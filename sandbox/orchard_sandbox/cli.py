@@ -78,7 +78,6 @@ def _run(layout: Layout) -> int:
 
 def _check_settings(layout: Layout) -> None:
     """Refuse a wrong setting before anything is started or stopped, in the words that a DAG file would use."""
-    from orchard.launchers import launcher_for
     from orchard.notify import failure_notifier
     from orchard.settings import Settings
     from orchard_jobs.errors import ConfigurationError
@@ -87,7 +86,6 @@ def _check_settings(layout: Layout) -> None:
 
     try:
         settings = Settings.from_environment(settings_environment(layout, os.environ))
-        launcher_for(settings)
         failure_notifier(settings)
     except ConfigurationError as error:
         raise SandboxError(str(error)) from error

@@ -1,13 +1,12 @@
 """Target `local`: spark-submit on this machine, with the jobs' own Python environment."""
 
 import fcntl
-import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
-from orchard.jobs_python import last_words, start_jobs_python
+from orchard.jobs_python import prepare_backbone
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
 
@@ -80,7 +79,7 @@ class LocalLauncher:
         # Two batches that start together would both export, each at half the speed.
         with _one_at_a_time(backbone.id):
             if backbone.engine != "onnx" or warehouse.size(network_path(backbone.id)) is None:
-                self._prepare(warehouse, backbone)
+                prepare_backbone(self.settings, os.environ | self._job_environment())
 
     def _java_options(self) -> str:
         archive = self.settings.class_archive
@@ -90,17 +89,6 @@ class LocalLauncher:
             if archive
             else LOCAL_JAVA_OPTIONS
         )
-
-    def _prepare(self, warehouse: Warehouse, backbone: Backbone) -> None:
-        arguments = ["prepare", "--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone))]
-        with tempfile.TemporaryFile("w+") as stderr:
-            process = start_jobs_python(self.settings, arguments, os.environ | self._job_environment(), stderr)
-            process.communicate()
-            if process.returncode != 0:
-                last = last_words(stderr)
-                stderr.seek(0)
-                log.error("prepare failed: %s", stderr.read())
-                raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last}")
 
     def _job_environment(self) -> dict[str, str]:
         """Return what the job's processes need of this one: their Python, the S3 endpoint and credentials, their owner.
