@@ -17,7 +17,6 @@ from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments
 from orchard_jobs.contract.layout import network_path
-from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
 from orchard.jobs_python import prepare_backbone
