@@ -63,7 +63,8 @@ class EmrServerlessResponse(BaseResponse):
         return super().call_action()
 
     def _given(self) -> dict[str, Any]:
-        return {**self.uri_match, **{name: value for name, value in dict(self.params).items() if value is not None}}
+        # moto's parser gives an empty list for a list that was not sent.
+        return {**self.uri_match, **{name: value for name, value in dict(self.params).items() if value not in (None, [])}}
 
     def create_application(self) -> ActionResult:
         shown = self.service.create_application(self.region, self._given()).shown

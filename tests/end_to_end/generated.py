@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from botocore.client import BaseClient
 from orchard.batches import plan_batch
 from orchard.listing import ListedObject
 from orchard.publish import RunFacts, publish_batch
@@ -87,10 +86,10 @@ class GeneratedHistory:
 
     def check(self, warehouse: Path) -> None:
         """Hold the tables against one clean run of each batch over the last content of every key that was seen."""
-        clean_run(warehouse, self.s3, self.last, self.days)
         published = self.home / "warehouse"
+        clean_run(warehouse, published, self.s3, self.last, self.days)
         for table, names in TOLD.items():
-            found, expected = (_rows(folder / table, self.days, names) for folder in (published, warehouse))
+            found, expected = (published_rows(folder / table, self.days, names) for folder in (published, warehouse))
             assert found == expected, f"{table}: {self}"
         current = pl.read_delta(str(published / "promotions")).sort("sequence")["model_id"][-1]
         projected = pl.read_delta(str(published / "pca_features")).filter(pl.col("model_id") == current)
@@ -185,15 +184,24 @@ def _is_spark(pid: int) -> bool:
         return False
 
 
-def _rows(table: Path, days: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def published_rows(table: Path, days: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return some columns of some batches' rows, sorted by URI, as if all came from one bucket."""
     found = pl.read_delta(str(table)).filter(pl.col("batch_id").is_in(days)).select(names).to_dicts()
     for row in found:
         row["image_uri"] = row["image_uri"].replace(f"s3://{CLEAN_BUCKET}/", f"s3://{BUCKET}/")
     return sorted(found, key=lambda row: str(row["image_uri"]))
 
 
-def clean_run(warehouse: Path, s3: BaseClient | Any, contents: dict[str, bytes], days: tuple[str, ...]) -> None:
-    """Plan, compute, audit and publish each batch once in a warehouse of its own, without Airflow."""
+def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes], days: tuple[str, ...]) -> None:
+    """Plan, compute, audit and publish each batch once in a warehouse of its own, without Airflow.
+
+    Args:
+        warehouse: the new warehouse.
+        source: a warehouse that has the exported network.
+        s3: a client of the stand-in.
+        contents: what is in the bucket, by key.
+        days: the batches.
+    """
     s3.create_bucket(Bucket=CLEAN_BUCKET)
     for key, content in contents.items():
         s3.put_object(Bucket=CLEAN_BUCKET, Key=key, Body=content)
@@ -201,7 +209,7 @@ def clean_run(warehouse: Path, s3: BaseClient | Any, contents: dict[str, bytes],
     tables = Tables.at(str(warehouse))
     tables.create_all()
     network = network_path(settings.backbone.id)
-    tables.warehouse.create(network, Warehouse.at(str(warehouse.parent / "home" / "warehouse")).read(network))
+    tables.warehouse.create(network, Warehouse.at(str(source)).read(network))
     for day in days:
         found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.batch_prefix(day)).get("Contents", [])
         listed = [ListedObject(o["Key"], o["ETag"].strip('"'), o["Size"], o["LastModified"]) for o in found]

@@ -5,65 +5,26 @@ The tests stand in the order of one story on one stack, since a stack costs half
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import polars as pl
 import pytest
 from generated import GeneratedHistory, some_contents, start_backfill
-from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.layout import ROOT, Layout
-from orchard_sandbox.processes import find_members
 from orchard_sandbox.samples import image_bytes
 from orchard_sandbox.state import read_state
+from stack import SHARED, Stack, bare_client, copy, wait_for_silence, write
 
-SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 pytestmark = pytest.mark.end_to_end
 
 # One history in `make test`, more and longer ones in `make soak`.
 HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("ORCHARD_REAL_HISTORIES", 1), ("ORCHARD_REAL_STEPS", 8)))
 BAD_FIRST, SECOND, FAILING, NONE_GOOD = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
-
-
-@dataclass
-class Stack:
-    """One home with its images, and the command that a user types."""
-
-    home: Path
-    images: Path
-
-    def command(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ORCHARD", "AWS_"))}
-        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox")}
-        environment |= {"ORCHARD_RETRY_SECONDS": "5", **variables}
-        done = subprocess.run(
-            [sys.executable, "-m", "orchard_sandbox", name],
-            env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
-        )  # fmt: skip
-        print(done.stdout, done.stderr)
-        return done
-
-    def run(self, batches: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.command("run", IMAGES=str(self.images), BATCHES=batches, **variables)
-
-    def table(self, name: str) -> pl.DataFrame:
-        return pl.read_delta(str(self.home / "warehouse" / name))
-
-    @property
-    def api(self) -> AirflowApi:
-        layout = Layout(self.home)
-        return AirflowApi(read_state(layout).api_address, layout.password_file)
-
-    def reports(self) -> set[Path]:
-        return set((self.home / "warehouse" / "_work").glob("*/report.json"))
 
 
 def fill(images: Path) -> dict[str, str]:
@@ -100,16 +61,6 @@ def fill(images: Path) -> dict[str, str]:
     return odd
 
 
-def copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
-def write(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-
-
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return fill(tmp_path_factory.getbasetemp() / "images")
@@ -122,10 +73,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, odd: dict[str, str]) -> Iter
     try:
         yield stack
     finally:
-        stopped = stack.command("stop")
-    assert stopped.returncode == 0
-    assert ", 0 left" in stopped.stdout
-    assert find_members([], Layout(stack.home).marker) == set()
+        stack.end()
 
 
 def files_of(stack: Stack, batch: str) -> set[str]:
@@ -210,19 +158,6 @@ def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
     old = {row["image_uri"]: row["features"] for row in before.to_dicts()}
     new = {row["image_uri"]: row["features"] for row in stack.table("features").to_dicts()}
     assert old.items() <= new.items()
-
-
-def wait_for_silence(api: AirflowApi, *dag_ids: str) -> None:
-    while any(api.runs(dag_id, ("queued", "running")) for dag_id in dag_ids):
-        time.sleep(1)
-
-
-def bare_client(stack: Stack) -> Any:
-    """Return a client of the landing zone that knows nothing of Orchard."""
-    address = read_state(Layout(stack.home)).s3_address
-    return boto3.client(
-        "s3", endpoint_url=address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
-    )
 
 
 def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:

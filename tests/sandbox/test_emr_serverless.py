@@ -486,6 +486,7 @@ def test_an_application_starts_stops_and_is_deleted(server: Server) -> None:
     with pytest.raises(ClientError, match="terminated"):
         Job(server, name, "print('ran')")
     assert name in [one["id"] for one in server.emr.list_applications(states=["TERMINATED"])["applications"]]
+    assert name in [one["id"] for one in server.emr.list_applications()["applications"]]
 
 
 def test_job_runs_are_listed_by_state_and_time_and_page_by_page(server: Server, application: str) -> None:

@@ -1,0 +1,139 @@
+"""The whole DAG with the target `emr_serverless`, on a stand-in that runs what is submitted."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+import requests
+from generated import TOLD, clean_run, published_rows
+from orchard_sandbox.airflow_api import AirflowApi
+from orchard_sandbox.layout import Layout
+from orchard_sandbox.samples import image_bytes
+from orchard_sandbox.state import read_state
+from stack import SHARED, Stack, bare_client, wait_for_silence, write
+
+pytestmark = pytest.mark.end_to_end
+GOOD, CLEARED, KILLED, IDLE = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
+ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    base = tmp_path_factory.mktemp("emr")
+    stack = Stack(base / "home", base / "images", {"TARGET": "emr_serverless"})
+    fruits = sorted((SHARED / "fruits360").rglob("*.jpg"))[:: 9660 // 40]
+    for position, day in enumerate((GOOD, CLEARED, KILLED, IDLE)):
+        contents = [path.read_bytes() for path in fruits[position::4]]
+        for number, content in enumerate(contents or [image_bytes("Kiwi", 20 * position + n) for n in range(10)]):
+            write(stack.images / day / f"label {number % 3}" / f"{number}.jpg", content)
+        write(stack.images / day / "odd" / "broken # 1.jpg", f"no image of {day}".encode())
+    try:
+        yield stack
+    finally:
+        stack.end()
+
+
+class Emr:
+    """The stand-in's job runs, and its faults."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.address = read_state(Layout(stack.home)).s3_address
+        credentials = {"aws_access_key_id": "any", "aws_secret_access_key": "thing", "region_name": "us-east-1"}
+        self.client = boto3.client("emr-serverless", endpoint_url=self.address, **credentials)
+        self.application = self.client.list_applications()["applications"][0]["id"]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found = self.client.list_job_runs(applicationId=self.application)["jobRuns"]
+        runs = [self.client.get_job_run(applicationId=self.application, jobRunId=run["id"])["jobRun"] for run in found]
+        return sorted(runs, key=lambda run: run["createdAt"])
+
+    def since(self, moment: datetime) -> list[dict[str, Any]]:
+        return [run for run in self.jobs() if run["createdAt"] >= moment]
+
+    def fault(self, kind: str, times: int, seconds: float = 0) -> None:
+        body = {"kind": kind, "operation": "*", "times": times, "seconds": seconds}
+        requests.post(f"{self.address}/_orchard/faults", json=body, timeout=30).raise_for_status()
+
+    def no_faults(self) -> None:
+        requests.delete(f"{self.address}/_orchard/faults", timeout=30).raise_for_status()
+
+
+def never_two_at_once(jobs: list[dict[str, Any]]) -> bool:
+    spans = sorted((run["createdAt"], run["endedAt"]) for run in jobs)
+    return all(ended <= created for (_, ended), (created, _) in zip(spans, spans[1:], strict=False))
+
+
+def rows_of(stack: Stack, table: str, day: str) -> pl.DataFrame:
+    return stack.table(table).filter(pl.col("batch_id") == day)
+
+
+def start(stack: Stack, api: AirflowApi, day: str) -> str:
+    """Upload a day without its run, and start the run by hand, with no event's run beside it."""
+    s3 = bare_client(stack)
+    for path in sorted((stack.images / day).rglob("*.jpg")):
+        s3.put_object(Bucket="landing", Key=f"images/{path.relative_to(stack.images)}", Body=path.read_bytes())
+    return api.start_run("image_batches", day, {"quiet_seconds": 0})
+
+
+def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = stack.run(GOOD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    contents = {f"images/{path.relative_to(stack.images)}": path.read_bytes() for path in (stack.images / GOOD).rglob("*.jpg")}
+    clean = tmp_path_factory.mktemp("clean") / "warehouse"
+    clean_run(clean, stack.home / "warehouse", bare_client(stack), contents, (GOOD,))
+    for table, names in TOLD.items():
+        expected = published_rows(clean / table, (GOOD,), names)
+        assert expected
+        assert published_rows(stack.home / "warehouse" / table, (GOOD,), names) == expected
+    (run,) = rows_of(stack, "runs", GOOD).to_dicts()
+    assert run["target"] == "emr_serverless"
+    for job in Emr(stack).jobs():
+        assert job["state"] == "SUCCESS"
+        assert job["tags"]["orchard"] in ("featurize", "reduce", "project")
+
+
+def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
+    emr, api, begin = Emr(stack), stack.api, datetime.now().astimezone()
+    run_id = start(stack, api, CLEARED)
+    while not any(run["state"] == "RUNNING" for run in emr.since(begin)):
+        time.sleep(0.5)
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["featurize"], "only_failed": False, "only_running": True}
+    api._call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
+    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
+    jobs = emr.since(begin)
+    assert {run["state"] for run in jobs} <= ENDED
+    featurize = [run for run in jobs if run["tags"]["orchard"] == "featurize"]
+    assert never_two_at_once(featurize)
+    assert [run["state"] for run in featurize].count("SUCCESS") == 1
+    assert rows_of(stack, "features", CLEARED).height == 10
+    assert rows_of(stack, "quarantine", CLEARED).height == 1
+
+
+def test_a_job_out_of_memory_is_retried_once_and_its_end_is_told(stack: Stack) -> None:
+    emr, api, begin = Emr(stack), stack.api, datetime.now().astimezone()
+    emr.fault("out_of_memory", 1, seconds=1)
+    start(stack, api, KILLED)
+    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
+    featurize = [run for run in emr.since(begin) if run["tags"]["orchard"] == "featurize"]
+    assert [run["state"] for run in featurize] == ["FAILED", "SUCCESS"]
+    assert never_two_at_once(featurize)
+    assert rows_of(stack, "features", KILLED).height == 10
+    ends = list((stack.home / "warehouse" / "_work").glob("*/attempts/*/ended.json"))
+    assert any("137" in path.read_text() for path in ends)
+
+
+def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
+    emr = Emr(stack)
+    emr.fault("no_execution", 0)
+    try:
+        done = stack.run(IDLE, ORCHARD_RETRIES="0")
+    finally:
+        emr.no_faults()
+    assert done.returncode == 1
+    assert "execution is switched off" in done.stderr
+    for table in ("features", "quarantine", "runs"):
+        assert rows_of(stack, table, IDLE).height == 0
