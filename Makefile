@@ -50,11 +50,12 @@ test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow'
 	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
 	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
 
-soak: setup ## thousands of generated histories against one clean run each, and five on the real stack (under an hour; not in CI)
-	@ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
-	ORCHARD_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
+soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
+	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
+	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
 	wait $$first && test $$second = 0 && \
-	ORCHARD_REAL_HISTORIES=5 ORCHARD_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
+	SOAK_FAULT_SCHEDULES=100 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
+	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .

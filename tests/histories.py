@@ -184,6 +184,7 @@ class History(RuleBasedStateMachine):
 
     make_storage: Callable[[], Storage] = staticmethod(in_memory)
     base_settings: Settings
+    lived = 0
 
     @initialize()
     def begin(self) -> None:
@@ -307,6 +308,7 @@ class History(RuleBasedStateMachine):
             self.world.settle()
             check_against_clean_run(self.world)
         self.check_network_runs()
+        type(self).lived += 1
 
     def check_network_runs(self) -> None:
         """No content goes through a backbone's network twice by runs that do not overlap; by overlapping ones once a run."""

@@ -23,7 +23,7 @@ from stack import SHARED, Stack, bare_client, copy, wait_for_silence, write
 pytestmark = pytest.mark.end_to_end
 
 # One history in `make test`, more and longer ones in `make soak`.
-HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("ORCHARD_REAL_HISTORIES", 1), ("ORCHARD_REAL_STEPS", 8)))
+HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("SOAK_REAL_HISTORIES", 1), ("SOAK_REAL_STEPS", 8)))
 BAD_FIRST, SECOND, FAILING, NONE_GOOD = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
 
 

@@ -14,7 +14,7 @@ from orchard_jobs.contract.backbones import backbone_named
 from storage import Storage, on_disk
 
 DIMENSION = 6
-IN_MEMORY = int(os.environ.get("ORCHARD_HISTORIES", "300"))
+IN_MEMORY = int(os.environ.get("SOAK_HISTORIES", "300"))
 CLEANED = max(30, IN_MEMORY // 10)
 ON_DISK = max(10, IN_MEMORY // 100)
 
@@ -28,6 +28,7 @@ def two_backbones(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def run_histories(machine: type[History], count: int) -> None:
+    machine.lived = 0
     run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
@@ -35,12 +36,14 @@ def run_histories(machine: type[History], count: int) -> None:
             stateful_step_count=20,
             deadline=None,
             database=None,
-            derandomize="ORCHARD_HISTORIES" not in os.environ,
+            derandomize="SOAK_HISTORIES" not in os.environ,
             suppress_health_check=list(HealthCheck),
             # A long history shrinks for minutes; ask for it when one has failed.
-            phases=set(Phase) if os.environ.get("ORCHARD_SHRINK") else {Phase.explicit, Phase.generate},
+            phases=set(Phase) if os.environ.get("SOAK_SHRINK") else {Phase.explicit, Phase.generate},
         ),
     )
+    print(f"{machine.__name__}: {machine.lived} histories")
+    assert machine.lived >= count
 
 
 def test_tables_depend_on_the_bucket_alone(two_backbones: Settings) -> None:
