@@ -259,7 +259,7 @@ class History(RuleBasedStateMachine):
         if is_settled:
             self._operate(self.world.settle_model)
 
-    @precondition(lambda self: self.models())
+    @precondition(lambda self: current_promotion(self.world.tables, self.world.settings.backbone.id))
     @rule()
     def let_the_model_go(self) -> None:
         release(self.world.tables, self.world.settings)
