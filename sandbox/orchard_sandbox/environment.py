@@ -125,7 +125,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         # The first request to a cold Execution API took up to 40 s; the default time-out is 5 s.
         "WORKERS__EXECUTION_API_TIMEOUT": "120",
     }
-    connections = {"aws_default": {"conn_type": "aws"}, "spark_default": {"conn_type": "spark", "host": "local[*]"}}
+    connections = {"aws_default": {"conn_type": "aws"}, "spark_default": {"conn_type": "spark", "host": "local[*,4]"}}
     named = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     named |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()}
     return {**named, "AIRFLOW_HOME": str(layout.airflow), "SCARF_ANALYTICS": "false", "DO_NOT_TRACK": "1"}

@@ -41,6 +41,7 @@ class Follower:
     unread: Callable[[], int] = lambda: 0
     since: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
     _started: dict[str, str | None] = field(default_factory=dict)
+    _met: set[str] = field(default_factory=set)
     _hears: bool = False
     _plans: dict[str, Any] = field(default_factory=dict)
     _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -117,6 +118,8 @@ class Follower:
     def _runs_by_batch(self) -> dict[str, list[dict[str, Any]]]:
         """Return the runs of each batch: the started one, those that events caused, and those that were active before."""
         started = {run["dag_run_id"]: run for run in self.api.runs(IMAGE_BATCHES)}
+        # A backfill's run, or one of the UI: this command's own run leaves the batch to it.
+        self._met |= {run_id for run_id, run in started.items() if run["state"] in ACTIVE_STATES}
         gone = {run_id for run_id in self._started.values() if run_id} - set(started)
         if gone:
             raise _gone(min(gone), IMAGE_BATCHES)
@@ -124,7 +127,10 @@ class Follower:
         found = {}
         for batch, run_id in self._started.items():
             runs = [run for run in arrived if run["partition_key"] == batch]
-            found[batch] = runs + ([started[run_id]] if run_id else [])
+            others = [
+                started[met] for met in self._met & set(started) if started[met].get("partition_key") == batch and met != run_id
+            ]
+            found[batch] = runs + others + ([started[run_id]] if run_id else [])
         return found
 
     def _told(self, batch: str, runs: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:

@@ -283,6 +283,13 @@ def test_reduce_projects_what_featurize_staged(
     (captured,) = report.captured
     assert captured.share is not None
     assert 0.3 < captured.share < 1
+    rows = np.array([row["features"] for row in rows_of(warehouse, featurized, "features")], dtype=np.float64)
+    assert len(files_of(featurized, "features")) > 1
+    row = pq.ParquetFile(warehouse.open(model.path)).read().to_pylist()[0]
+    components = np.array(row["components"]).reshape(row["k"], -1)
+    centred = rows - rows.mean(axis=0)
+    assert captured.n == len(rows)
+    np.testing.assert_allclose([captured.total, captured.kept], [(centred**2).sum(), ((centred @ components.T) ** 2).sum()])
 
 
 def _check_projection(warehouse: Warehouse, model: ModelReference, features: Rows, projected: Rows) -> None:

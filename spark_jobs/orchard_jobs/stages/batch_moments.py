@@ -1,4 +1,4 @@
-"""The moments of a batch version: partial ones where the features are written, merged one after the other by the driver."""
+"""The moments of a batch version: partial ones where the features are written, merged by the driver."""
 
 import math
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class PartialMoments:
 
 
 def stage_moments(staging: Staging, head: ManifestHead, partial: PartialMoments, features: StagedPartition) -> StagedPartition:
-    """Stage the version's moments: the sum of those of its features files, of which one is held at a time."""
+    """Stage the version's moments: the merge of those of its features files, of which few are held at a time."""
     merged = merge_all(partial.read(file.path) for file in features.files)
     columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))

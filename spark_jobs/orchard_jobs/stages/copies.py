@@ -21,17 +21,25 @@ from orchard_jobs.stages.staging import VersionWriter
 from orchard_jobs.stages.tasks import run_tasks
 from orchard_jobs.storage import Warehouse
 
-# Small files become larger ones when they are copied, and large ones stay as they are.
-ROWS_PER_FILE = 4096
+# The most rows of a file that a task makes, and what it holds in memory at once. Small files become larger when they are copied.
+ROWS_PER_FILE = 2048
 _VECTOR = ("content_sha256", "width", "height", "features", "computed_in")
 
 
 def copy_kept(
     spark: SparkSession, head: ManifestHead, paths: tuple[str, ...], action: Action, writer: VersionWriter
 ) -> tuple[StagedFile, ...]:
-    """Copy the rows of published files that a manifest keeps by an action."""
+    """Copy the rows of published files that a manifest keeps by an action.
+
+    Raises:
+        JobError: the files do not hold each of these rows once.
+    """
     groups = _groups(writer.warehouse, paths)
-    return _files(run_tasks(spark, len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
+    files = _files(run_tasks(spark, len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
+    found, wanted = sum(file.rows for file in files), head.actions.get(action, 0)
+    if found != wanted:
+        raise JobError(f"the published files of batch {head.batch_id} hold {found} of the {wanted} rows to {action}: plan again")
+    return files
 
 
 def copy_vectors(
@@ -43,11 +51,12 @@ def copy_vectors(
         JobError: a content stands in none of these files.
     """
     warehouse = writer.warehouse
-    of_file = _by_file(warehouse, paths, entries)
-    shards = []
-    for number, (path, wanted) in enumerate(sorted(of_file.items())):
-        shards.append((path, f"{scratch}/{number:05d}.jsonl.gz"))
-        warehouse.create(shards[-1][1], write_entries(wanted))
+    placed = [(path, entry) for path, of_file in sorted(_by_file(warehouse, paths, entries).items()) for entry in of_file]
+    shards: list[tuple[tuple[str, ...], str]] = []
+    for first in range(0, len(placed), ROWS_PER_FILE):
+        some = placed[first : first + ROWS_PER_FILE]
+        shards.append((tuple(dict.fromkeys(path for path, _ in some)), f"{scratch}/{len(shards):05d}.jsonl.gz"))
+        warehouse.create(shards[-1][1], write_entries(entry for _, entry in some))
     return _files(run_tasks(spark, len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
 
 
@@ -66,7 +75,7 @@ def _groups(warehouse: Warehouse, paths: tuple[str, ...]) -> tuple[tuple[str, ..
     for path in paths:
         with pq.ParquetFile(warehouse.open(path)) as file:
             rows = file.metadata.num_rows
-        if rows > room:
+        if not groups or rows > room:
             groups.append([])
             room = ROWS_PER_FILE
         groups[-1].append(path)
@@ -108,7 +117,9 @@ def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry])
     for entry in entries:
         wanted[entry.content_sha256].append(entry)
     found: dict[str, list[Entry]] = {}
-    for path in paths if wanted else ():
+    for path in paths:
+        if not wanted:
+            break
         with pq.ParquetFile(warehouse.open(path)) as file:
             contents = set(file.read(["content_sha256"]).column(0).to_pylist())
         here = [entry for content in sorted(wanted.keys() & contents, key=str) for entry in wanted.pop(content)]
@@ -120,12 +131,16 @@ def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry])
     return found
 
 
-def _copy_vectors(number: int, shards: tuple[tuple[str, str], ...], writer: VersionWriter) -> str:
-    warehouse, (path, shard) = writer.warehouse, shards[number]
+def _copy_vectors(number: int, shards: tuple[tuple[tuple[str, ...], str], ...], writer: VersionWriter) -> str:
+    warehouse, (paths, shard) = writer.warehouse, shards[number]
     entries = list(read_part(warehouse.read(shard)))
-    with pq.ParquetFile(warehouse.open(path)) as file:
-        vectors = file.read(_VECTOR)
     contents = pa.array([entry.content_sha256 for entry in entries], pa.string())
+    found = []
+    for path in paths:
+        with pq.ParquetFile(warehouse.open(path)) as file:
+            rows = file.read(_VECTOR)
+        found.append(rows.filter(pc.is_in(rows["content_sha256"], value_set=contents)))
+    vectors = pa.concat_tables(found, promote_options="permissive")
     rows = vectors.take(pc.index_in(contents, value_set=vectors["content_sha256"].combine_chunks()))
     for name, values in entry_columns(entries).items():
         rows = rows.append_column(name, values)

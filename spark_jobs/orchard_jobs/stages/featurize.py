@@ -19,7 +19,7 @@ from orchard_jobs.contract.jobs import JobReport, StagedPartition
 from orchard_jobs.contract.layout import manifest_folder, progress_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
-from orchard_jobs.stages.copies import copy_kept, copy_vectors
+from orchard_jobs.stages.copies import ROWS_PER_FILE, copy_kept, copy_vectors
 from orchard_jobs.stages.outcomes import OutcomeTask, Told, work_on
 from orchard_jobs.stages.staging import Staging, VersionWriter
 from orchard_jobs.stages.tasks import run_tasks
@@ -27,7 +27,7 @@ from orchard_jobs.storage import Warehouse
 
 # A task's good images are one features file, and a task is what a lost worker loses: enough tasks for a cluster first, then
 # larger ones. Tasks are alike in size, so two or four cores end together when each has as many.
-_SMALLEST_TASK, _LARGEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 512, 2048, 64, 4
+_SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 512, 64, 4
 
 
 def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: str) -> JobReport:
@@ -122,7 +122,7 @@ def _compute(
 
 def _write_shards(staging: Staging, entries: list[Entry]) -> tuple[str, ...]:
     """Write the entries to compute in shards, a task each; return their paths. Entries of one group share a shard."""
-    largest = min(_LARGEST_TASK, max(_SMALLEST_TASK, len(entries) // _TASKS_FOR_A_CLUSTER))
+    largest = min(ROWS_PER_FILE, max(_SMALLEST_TASK, len(entries) // _TASKS_FOR_A_CLUSTER))
     tasks = _TASKS_AT_ONCE * math.ceil(len(entries) / (_TASKS_AT_ONCE * largest))
     shards: list[list[Entry]] = []
     grouped = sorted(entries, key=lambda entry: (entry.group, entry.image_uri))

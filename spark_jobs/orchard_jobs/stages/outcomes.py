@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, 
 from orchard_jobs.images.backbones import Network, load_network
 from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
 from orchard_jobs.images.sources import fetch
-from orchard_jobs.stages.copies import entry_columns
+from orchard_jobs.stages.copies import ROWS_PER_FILE, entry_columns
 from orchard_jobs.stages.staging import VersionWriter, lists
 from orchard_jobs.storage import Warehouse
 
@@ -102,12 +103,16 @@ def work_on(number: int, task: OutcomeTask) -> str:
     network = _network(task.head.backbone, task.warehouse)
     intake = Intake(task.head.pixel_limit, _known(task.head, task.warehouse))
     entries = read_part(task.warehouse.read(task.shards[number]))
-    outcomes = list(compute(fetch(entries), network, intake, tally, report))
+    outcomes = compute(fetch(entries), network, intake, tally, report)
+    told = Told()
+    # A shard may be larger: images that may be equal stand in one, however many they are.
+    while some := list(islice(outcomes, ROWS_PER_FILE)):
+        told += _write(some, task)
     report.flush()
-    return _write(outcomes, task, tally).to_json()
+    return (told + Told(tally=tally)).to_json()
 
 
-def _write(outcomes: list[Outcome], task: OutcomeTask, tally: Tally) -> Told:
+def _write(outcomes: list[Outcome], task: OutcomeTask) -> Told:
     good = [outcome for outcome in outcomes if isinstance(outcome, Good)]
     bad = [outcome for outcome in outcomes if isinstance(outcome, Bad)]
     known = [outcome for outcome in outcomes if isinstance(outcome, Known)]
@@ -116,7 +121,6 @@ def _write(outcomes: list[Outcome], task: OutcomeTask, tally: Tally) -> Told:
         task.quarantine.write(_bad_rows(bad)),
         _scratch(known, task),
         frozenset(outcome.content_sha256 for outcome in good if outcome.is_network_run),
-        tally,
     )
 
 
