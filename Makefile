@@ -43,7 +43,7 @@ test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow'
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
 	@log=$$(mktemp); { \
 	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
-	SPARK_REMOTE='local[2]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
+	SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
 	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
 	test $$jobs = 0 && test $$connect = 0 && test $$older = 0; } >$$log 2>&1 & jobs=$$!; \
 	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture; others=$$?; \

@@ -1,6 +1,6 @@
 """One Spark session, one exported network and one warehouse a session: each costs seconds.
 
-With SPARK_REMOTE=local[2] in the environment the session is one of Spark Connect, as pyspark itself reads it.
+With SPARK_REMOTE=local[2,4] in the environment the session is one of Spark Connect, as pyspark itself reads it.
 """
 
 import json
@@ -38,7 +38,7 @@ def spark() -> Iterator[SparkSession]:
     # A session of Spark Connect could not set these.
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {key}={value}" for key, value in CONF.items()), "pyspark-shell"])
     if "SPARK_REMOTE" not in os.environ:
-        SparkSession.builder.master("local[2]").getOrCreate()
+        SparkSession.builder.master("local[2,4]").getOrCreate()
     session = open_session("orchard tests")
     yield session
     session.stop()

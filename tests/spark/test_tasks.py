@@ -1,0 +1,34 @@
+"""Numbered tasks: each number's answer once and in order, also when a worker dies."""
+
+import os
+import signal
+from pathlib import Path
+
+from orchard_jobs.stages.tasks import Work, run_tasks
+from pyspark.sql import SparkSession
+
+
+def marking(folder: Path) -> Work:
+    """Return work that leaves a mark; number 3 kills its worker the first time. A closure: no worker can import this module."""
+
+    def work(number: int) -> str:
+        mark = folder / str(number)
+        is_first = not mark.exists()
+        mark.touch()
+        if number == 3 and is_first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"{number} squared is {number**2}"
+
+    return work
+
+
+def test_answers_come_in_the_order_of_their_numbers_though_a_worker_dies(spark: SparkSession, tmp_path: Path) -> None:
+    expected = [f"{number} squared is {number**2}" for number in range(9)]
+    assert run_tasks(spark, 9, marking(tmp_path)) == expected
+    assert len(list(tmp_path.iterdir())) == 9
+
+
+def test_a_few_tasks_take_many_numbers(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "3").touch()
+    assert len(run_tasks(spark, 50, marking(tmp_path), at_most=2)) == 50
+    assert run_tasks(spark, 0, marking(tmp_path)) == []
