@@ -33,7 +33,8 @@ def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPat
     values = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "thing"}
     for name, value in (values | {"DEFAULT_REGION": "us-east-1"}).items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    python = Path(sys.prefix).with_name("jobs") / "bin" / "python"  # the environment of another Spark has no moto
+    command = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             config = Config(retries={"total_max_attempts": 10, "mode": "standard"})
@@ -49,9 +50,10 @@ def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
     command += ["--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
     command += [str(Path(entry.__path__[0]) / "run_job.py"), "featurize"]
-    python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     command += ["--warehouse", warehouse.uri, "--input-digest", head.digest]
-    subprocess.run(command, env=os.environ | python, check=True, timeout=300)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+    environment |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    subprocess.run(command, env=environment, check=True, timeout=300)
     return JobReport.from_json(warehouse.read(report_path(work_digest(head.digest, head.backbone.id, "featurize"))))
 
 
