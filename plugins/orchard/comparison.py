@@ -3,13 +3,13 @@
 What differs is decided by key and ETag, never by time stamps.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.storage import Warehouse
 
@@ -144,6 +144,4 @@ def _acting(rows: pa.Table, action: str) -> pa.Table:
 
 
 def _identity(rows: pa.Table) -> pa.Array:
-    """Return (URI, ETag) as one value; an ETag holds no line break, so two pairs never give one."""
-    joined: Callable[..., pa.ChunkedArray] = partial(pc.binary_join_element_wise, null_handling="emit_null")
-    return joined(rows["etag"], rows["image_uri"], "\n").combine_chunks()
+    return row_identity(rows["etag"], rows["image_uri"]).combine_chunks()

@@ -1,6 +1,10 @@
 """The tables' columns as Arrow schemas, and whether a file's schema is a table's."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchard_jobs.contract.columns import Column, Table
 
@@ -31,6 +35,15 @@ def arrow_schema(table: Table, with_partitions: bool = False) -> pa.Schema:
     partitions = [Column(name, "string") for name in table.partition_by] if with_partitions else []
     columns = [*table.columns, *partitions]
     return pa.schema([pa.field(column.name, _TYPES[column.type], column.is_nullable) for column in columns])
+
+
+def row_identity(etags: Any, uris: Any) -> Any:
+    """Return what tells a batch's rows apart: columns of ETags and URIs, null where one is null, as one column.
+
+    An ETag holds no line break, so two pairs never give one value.
+    """
+    joined: Callable[..., Any] = pc.binary_join_element_wise
+    return joined(etags, uris, "\n")
 
 
 def schema_differences(found: pa.Schema, table: Table) -> list[str]:

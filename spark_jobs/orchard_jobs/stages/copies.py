@@ -2,17 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
+from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import manifest_folder
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
@@ -92,7 +91,7 @@ def _copy_kept(
     for path in groups[number]:
         with pq.ParquetFile(warehouse.open(path)) as file:
             rows = file.read()
-        found.append(rows.filter(pc.is_in(_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
+        found.append(rows.filter(pc.is_in(row_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
     return _told(writer.write(pa.concat_tables(found, promote_options="permissive")))
 
 
@@ -102,13 +101,7 @@ def _identities(warehouse: Warehouse, digest: str, parts: tuple[str, ...], actio
     packed = (warehouse.read(f"{manifest_folder(digest)}/{name}") for name in parts)
     entries = [(entry.etag, entry.image_uri) for part in packed for entry in read_part(part) if entry.action == action]
     etags, uris = zip(*entries, strict=True) if entries else ((), ())
-    return _identity(pa.array(etags, pa.string()), pa.array(uris, pa.string()))
-
-
-def _identity(etags: Any, uris: Any) -> Any:
-    """Return (ETag, URI) as one value; an ETag holds no line break, so two pairs never give one."""
-    joined: Callable[..., Any] = pc.binary_join_element_wise
-    return joined(etags, uris, "\n")
+    return row_identity(pa.array(etags, pa.string()), pa.array(uris, pa.string()))
 
 
 def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry]) -> dict[str, list[Entry]]:
