@@ -3,12 +3,14 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,15 @@ class Server:
 
     def faults(self) -> Any:
         return requests.get(f"{self.address}/_orchard/faults", timeout=10).json()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """Start a stand-in over a folder, and see that it ends well."""
+    server = Server(folder)
+    yield server
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
 
 
 class Job:

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from emr_stand_in import ROLE, Server
+from emr_stand_in import ROLE, Server, serving
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
@@ -51,10 +50,8 @@ class Context(dict[str, Any]):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("emr"))
-    yield server
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    with serving(tmp_path_factory.mktemp("emr")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,13 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError, ConnectionClosedError, WaiterError
-from emr_stand_in import JOBS, ROLE, ROOT, Job, Server, wait_until
+from emr_stand_in import JOBS, ROLE, ROOT, Job, Server, serving, wait_until
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("emr"))
-    yield server
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    with serving(tmp_path_factory.mktemp("emr")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def entry(name: str, **changes: Any) -> Entry:
 def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = None) -> str:
     rows = [
         {
-            "image_uri": f"s3://b/{name}", "etag": etag or f"etag of {name}", "size_bytes": 7, "uploaded_at": None, "label": None,
+            "image_uri": f"s3://b/{name}", "etag": etag or f"etag of {name}", "size_bytes": 7,
+            "uploaded_at": datetime.fromisoformat(AT), "label": None,
             "content_sha256": f"content of {name}", "width": 2, "height": 3, "features": [float(len(path)), float(ord(name[0]))],
             "manifest_digest": "0" * 64, "computed_in": "1" * 64, "jobs_version": "0",
         }
@@ -63,14 +65,8 @@ def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = N
     ]  # fmt: skip
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(FEATURES)])
     target = Path(warehouse.uri.removeprefix("file://")) / path
-    pq.write_table(pa.Table.from_pylist([row | {"uploaded_at": _at()} for row in rows], schema), target)
+    pq.write_table(pa.Table.from_pylist(rows, schema), target)
     return path
-
-
-def _at() -> Any:
-    from datetime import datetime
-
-    return datetime.fromisoformat(AT)
 
 
 def frozen(warehouse: Warehouse, *entries: Entry) -> ManifestHead:
