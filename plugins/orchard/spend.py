@@ -5,7 +5,7 @@ from orchard_jobs.errors import ConfigurationError
 
 from orchard.settings import Settings
 
-# Core-seconds an image, twice the most that bench/featurize.py has printed, so that an estimate is on the safe side.
+# Core-seconds an image: about twice those of the slowest machine that was measured, so that an estimate is on the safe side.
 _CORE_SECONDS = {"efficientnet_lite0": 0.06, "resnet50": 0.2}
 
 

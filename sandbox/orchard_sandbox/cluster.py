@@ -16,13 +16,11 @@ JOBS_BUCKET = "jobs"
 
 
 def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the ORCHARD_* variables that a target needs, after making what they name; none for the target `local`.
+    """Return the ORCHARD_* variables that the target `emr_serverless` needs, after making what they name.
 
     Raises:
         SandboxError: the package could not be built or uploaded.
     """
-    if environment["ORCHARD_TARGET"] != "emr_serverless":
-        return {}
     config = Config(retries={"total_max_attempts": 5, "mode": "standard"})
     options: dict[str, Any] = {
         "endpoint_url": environment["AWS_ENDPOINT_URL"], "region_name": REGION, "config": config,
