@@ -1,6 +1,7 @@
 """Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `archive-classes`. The same anywhere.
 
 Exit status: 0 done (or done before), 1 a job fault that a retry may mend (`embed`: or a bad image), 2 a fault of configuration.
+On a platform that calls a function of the wheel (`orchard-jobs-task`) an error takes the place of the exit status.
 """
 
 import argparse
@@ -10,15 +11,15 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobReport, ProjectionPlan
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobReport, ProjectionPlan, Source
 from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
-from orchard_jobs.errors import ConfigurationError, OrchardError
+from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.storage import Warehouse
 
 if TYPE_CHECKING:
@@ -27,22 +28,32 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    arguments = _parser().parse_args(argv)
-    if arguments.command == "rehearse":
-        return _rehearse()
-    if arguments.command == "archive-classes":
-        return _archive_classes(Path(arguments.file))
     try:
-        warehouse = Warehouse.at(arguments.warehouse)
-        if arguments.command == "prepare":
-            return _prepare(warehouse, arguments.backbone)
-        if arguments.command == "embed":
-            return _embed(warehouse, arguments)
-        return _run_stage(warehouse, arguments.command, arguments.input_digest)
+        return _run(_parser().parse_args(argv))
     except OrchardError as error:
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
+
+
+def run_as_task() -> None:
+    """Run one command of `sys.argv`; raise what it failed on, for who calls this looks at no exit status."""
+    status = _run(_parser().parse_args())
+    if status != 0:
+        raise JobError(f"{sys.argv[1]} ended with status {status}")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "rehearse":
+        return _rehearse()
+    if arguments.command == "archive-classes":
+        return _archive_classes(Path(arguments.file))
+    warehouse = Warehouse.at(arguments.warehouse)
+    if arguments.command == "prepare":
+        return _prepare(warehouse, arguments.backbone)
+    if arguments.command == "embed":
+        return _embed(warehouse, arguments)
+    return _run_stage(warehouse, JobArguments(arguments.command, warehouse.uri, arguments.input_digest, arguments.source))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(stage, help=text, description=text)
         command.add_argument("--warehouse", required=True, help="URI of the warehouse")
         command.add_argument("--input-digest", required=True, help="digest of the manifest, or of the projection plan")
+        command.add_argument(
+            "--source", choices=get_args(Source), default="fetch", help="who reads images: the Python workers, or Spark for them"
+        )
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
@@ -73,12 +87,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _rehearse() -> int:
-    from orchard_jobs.session import open_session
+    from orchard_jobs.session import session
     from orchard_jobs.stages.rehearsal import rehearse
 
-    spark = open_session("orchard rehearse")
-    print(f"rehearsed on {rehearse(spark)} rows")
-    spark.stop()
+    with session("orchard rehearse") as spark:
+        print(f"rehearsed on {rehearse(spark)} rows")
     return 0
 
 
@@ -132,7 +145,8 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
     }
 
 
-def _run_stage(warehouse: Warehouse, stage: str, input_digest: str) -> int:
+def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
+    stage, input_digest = given.stage, given.input_digest
     if stage == "project":
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
         work = work_digest(input_digest, plan.backbone, stage)
@@ -143,24 +157,25 @@ def _run_stage(warehouse: Warehouse, stage: str, input_digest: str) -> int:
         print(f"work={work} is finished: its report is reused")
         return 0
 
-    from orchard_jobs.session import end_with_owner, open_session
+    from orchard_jobs.session import end_with_owner, session
     from orchard_jobs.stages import staging
     from orchard_jobs.stages.featurize import featurize
     from orchard_jobs.stages.project import project
     from orchard_jobs.stages.reduce import reduce
+    from orchard_jobs.stages.tasks import Workers
 
     end_with_owner()
-    spark = open_session(f"orchard {stage} {work[:12]}")
-    if stage == "project":
-        report = project(spark, warehouse, plan, work)
-    elif stage == "reduce":
-        featurized = work_digest(input_digest, head.backbone.id, "featurize")
-        report = reduce(spark, warehouse, head, work, JobReport.from_json(warehouse.read(report_path(featurized))))
-    else:
-        report = featurize(spark, warehouse, head, work)
-    finished = staging.finish(warehouse, report)
-    print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} network={finished.network}")
-    spark.stop()
+    with session(f"orchard {stage} {work[:12]}") as spark:
+        workers = Workers(spark, given.source)
+        if stage == "project":
+            report = project(workers, warehouse, plan, work)
+        elif stage == "reduce":
+            featurized = work_digest(input_digest, head.backbone.id, "featurize")
+            report = reduce(workers, warehouse, head, work, JobReport.from_json(warehouse.read(report_path(featurized))))
+        else:
+            report = featurize(workers, warehouse, head, work)
+        finished = staging.finish(warehouse, report)
+        print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} network={finished.network}")
     return 0
 
 

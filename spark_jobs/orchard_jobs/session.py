@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
@@ -14,12 +16,24 @@ _SETTINGS = {
 _OWNER_POLL_SECONDS = 2.0
 
 
-def open_session(name: str) -> SparkSession:
-    """Return the session that the platform gives, or a new one; sets only what can be set at run time."""
-    session = SparkSession.builder.appName(name).getOrCreate()
+@contextmanager
+def session(name: str) -> Iterator[SparkSession]:
+    """Give the session that the platform has, as it is, or a new one that ends with the block.
+
+    A platform's own (Databricks) takes few settings, and does not outlive being stopped.
+    """
+    given = SparkSession.getActiveSession()
+    if given is not None:
+        yield given
+        return
+    builder = SparkSession.builder.appName(name)
     for key, value in _SETTINGS.items():
-        session.conf.set(key, value)
-    return session
+        builder = builder.config(key, value)
+    made = builder.getOrCreate()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 def end_with_owner() -> None:

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -161,3 +161,43 @@ class Warehouse:
         for chunk in obstore.get(self._store, path).stream(min_chunk_size=_HASH_CHUNK):
             found.update(chunk)
         return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class CarriedWarehouse(Warehouse):
+    """A warehouse as it comes along to a worker without a network: a few of its files, and room for those that it makes.
+
+    Attributes:
+        brought: content by path of the files that came along.
+    """
+
+    brought: dict[str, bytes] = field(default_factory=dict, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"uri": self.uri, "brought": self.brought}
+
+    @cached_property
+    def _made(self) -> dict[str, bytes]:
+        return {}
+
+    @cached_property
+    def _store(self) -> Any:
+        raise JobError(f"this worker has no network, and a few files of {self.uri} alone: only those can be read")
+
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None when it did not come along."""
+        return self.brought.get(path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Keep a file for `take`."""
+        self._made[path] = content
+        return True
+
+    def rewrite(self, path: str, content: bytes) -> None:
+        """Do nothing: who takes the files counts them."""
+
+    def take(self) -> list[tuple[str, bytes]]:
+        """Return the files that were made, and forget them."""
+        made = list(self._made.items())
+        self._made.clear()
+        return made

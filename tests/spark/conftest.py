@@ -14,7 +14,8 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.session import open_session
+from orchard_jobs.session import session
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 from pyspark.sql import SparkSession
 
@@ -35,13 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    # A session of Spark Connect could not set these.
-    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {key}={value}" for key, value in CONF.items()), "pyspark-shell"])
-    if "SPARK_REMOTE" not in os.environ:
-        SparkSession.builder.master("local[2,4]").getOrCreate()
-    session = open_session("orchard tests")
-    yield session
-    session.stop()
+    # A session of Spark Connect could not set these, and names no master.
+    options = [f"--conf {key}={value}" for key, value in CONF.items()]
+    options += [] if "SPARK_REMOTE" in os.environ else ["--master local[2,4]"]
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
+    with session("orchard tests") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def workers(spark: SparkSession) -> Workers:
+    return Workers(spark)
 
 
 @pytest.fixture(scope="session")

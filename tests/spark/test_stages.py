@@ -31,10 +31,10 @@ from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.project import project
 from orchard_jobs.stages.reduce import reduce
 from orchard_jobs.stages.staging import finish
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.samples import draw_samples
 from PIL import Image
-from pyspark.sql import SparkSession
 
 Rows = list[dict[str, Any]]
 POLICY = AuditPolicy(max_quarantined_share=1.0)
@@ -48,15 +48,15 @@ def batch(images: Path) -> list[Path]:
     return sorted(path for path in day.rglob("*") if path.is_file())
 
 
-def run_featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead) -> JobReport:
+def run_featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead) -> JobReport:
     work = work_digest(head.digest, head.backbone.id, "featurize")
-    return finish(warehouse, featurize(spark, warehouse, head, work))
+    return finish(warehouse, featurize(workers, warehouse, head, work))
 
 
 @pytest.fixture(scope="session")
-def first(spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path]) -> tuple[ManifestHead, JobReport]:
+def first(workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: list[Path]) -> tuple[ManifestHead, JobReport]:
     head = freeze(warehouse, backbone, [entry_of(path) for path in batch])
-    return head, run_featurize(spark, warehouse, head)
+    return head, run_featurize(workers, warehouse, head)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +131,7 @@ def test_running_counts_end_at_the_total(first: tuple[ManifestHead, JobReport], 
 
 
 def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path], first: tuple[ManifestHead, JobReport]
+    workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: list[Path], first: tuple[ManifestHead, JobReport]
 ) -> None:
     _, report = first
     published = {row["image_uri"]: row for row in rows_of(warehouse, report, "features")}
@@ -155,7 +155,7 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
         features_files=files_of(report, "features"), vector_files=files_of(report, "features"),
         quarantine_files=files_of(report, "quarantine"),
     )  # fmt: skip
-    second = run_featurize(spark, warehouse, head)
+    second = run_featurize(workers, warehouse, head)
     new.unlink()
     listed = len(batch) - 1 + 2
     expected = {
@@ -173,14 +173,14 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
 
 
 def test_a_batch_of_only_broken_files_has_no_features(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, images: Path
+    workers: Workers, warehouse: Warehouse, backbone: Backbone, images: Path
 ) -> None:
     folder = images / "broken" / "label"
     folder.mkdir(parents=True)
     for number in range(3):
         (folder / f"{number}.jpg").write_text(f"no image {number}")
     head = freeze(warehouse, backbone, [entry_of(path) for path in folder.iterdir()], batch_id="broken")
-    report = run_featurize(spark, warehouse, head)
+    report = run_featurize(workers, warehouse, head)
     assert (report.counts["quarantined"], report.counts["featurized"]) == (3, 0)
     assert report.reasons == {"not an image": 3}
     assert files_of(report, "features") == ()
@@ -188,7 +188,7 @@ def test_a_batch_of_only_broken_files_has_no_features(
 
 
 def test_equal_content_under_opaque_etags_costs_one_network_run(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, batch: list[Path], images: Path
+    workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: list[Path], images: Path
 ) -> None:
     folder = images / "copies" / "label"
     folder.mkdir(parents=True)
@@ -199,12 +199,12 @@ def test_equal_content_under_opaque_etags_costs_one_network_run(
         path.write_bytes(whole)
         entries.append(entry_of(path, etag=f"{number:032x}-2", group=str(len(whole))))
     head = freeze(warehouse, backbone, entries, batch_id="copies")
-    counts = run_featurize(spark, warehouse, head).counts
+    counts = run_featurize(workers, warehouse, head).counts
     assert (counts["network_runs"], counts["featurized"], counts["reused"]) == (1, 1, 11)
 
 
 def test_a_known_content_costs_a_read_and_no_network_run(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport], images: Path
+    workers: Workers, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport], images: Path
 ) -> None:
     source = rows_of(warehouse, first[1], "features")[0]
     folder = images / "known" / "Again"
@@ -215,7 +215,7 @@ def test_a_known_content_costs_a_read_and_no_network_run(
     entries = [entry_of(path, etag=f"{i:032x}-2", group="g") for i, path in enumerate(sorted(folder.iterdir()))]
     vectors = files_of(first[1], "features")
     head = freeze(warehouse, backbone, entries, batch_id="known", vector_files=vectors, known=[source["content_sha256"]])
-    report = run_featurize(spark, warehouse, head)
+    report = run_featurize(workers, warehouse, head)
     counts = {"listed": 3, "featurized": 1, "reused": 2, "quarantined": 0, "missing": 0, "network_runs": 1}
     assert report.counts == counts
     rows = sorted(rows_of(warehouse, report, "features"), key=lambda row: row["image_uri"])
@@ -228,7 +228,7 @@ def test_a_known_content_costs_a_read_and_no_network_run(
 
 
 def test_equal_images_whose_etags_differ_are_counted_once(
-    spark: SparkSession, warehouse: Warehouse, backbone: Backbone, images: Path
+    workers: Workers, warehouse: Warehouse, backbone: Backbone, images: Path
 ) -> None:
     """As in a bucket under SSE-KMS: the ETags have the form of an MD5 and are none, so the two are in two groups."""
     folder = images / "encrypted" / "Twice"
@@ -237,14 +237,14 @@ def test_equal_images_whose_etags_differ_are_counted_once(
         Image.new("RGB", (29, 23), (200, 30, 140)).save(folder / name)
     entries = [entry_of(path, etag=f"{i:032x}", group=f"{i:032x}") for i, path in enumerate(sorted(folder.iterdir()))]
     head = freeze(warehouse, backbone, entries, batch_id="encrypted")
-    report = run_featurize(spark, warehouse, head)
+    report = run_featurize(workers, warehouse, head)
     counts = {"listed": 2, "featurized": 1, "reused": 1, "quarantined": 0, "missing": 0, "network_runs": 2}
     assert report.counts == counts
     audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
 
 
 def test_moments_are_those_of_every_row_computed_or_kept(
-    spark: SparkSession,
+    workers: Workers,
     warehouse: Warehouse,
     backbone: Backbone,
     batch: list[Path],
@@ -259,7 +259,7 @@ def test_moments_are_those_of_every_row_computed_or_kept(
     entries = [replace(one, action="keep", group="") if one.image_uri in kept else one for one in entries]
     features = files_of(first[1], "features")
     head = freeze(warehouse, backbone, entries, batch_id="moments", features_files=features)
-    report = run_featurize(spark, warehouse, head)
+    report = run_featurize(workers, warehouse, head)
     assert len(files_of(report, "features")) > 1
     (staged,) = report.of_table("moments")
     (row,) = pq.ParquetFile(warehouse.open(staged.files[0].path)).read().to_pylist()
@@ -273,11 +273,11 @@ def test_moments_are_those_of_every_row_computed_or_kept(
 
 
 def test_reduce_projects_what_featurize_staged(
-    spark: SparkSession, warehouse: Warehouse, batch: list[Path], backbone: Backbone, model: ModelReference
+    workers: Workers, warehouse: Warehouse, batch: list[Path], backbone: Backbone, model: ModelReference
 ) -> None:
     head = freeze(warehouse, backbone, [entry_of(path) for path in batch], model=model, number=7)
-    featurized = run_featurize(spark, warehouse, head)
-    report = finish(warehouse, reduce(spark, warehouse, head, work_digest(head.digest, backbone.id, "reduce"), featurized))
+    featurized = run_featurize(workers, warehouse, head)
+    report = finish(warehouse, reduce(workers, warehouse, head, work_digest(head.digest, backbone.id, "reduce"), featurized))
     audit_batch(warehouse, head, featurized, report, POLICY).raise_if_failed()
     _check_projection(warehouse, model, rows_of(warehouse, featurized, "features"), rows_of(warehouse, report, "pca_features"))
     (captured,) = report.captured
@@ -303,14 +303,14 @@ def _check_projection(warehouse: Warehouse, model: ModelReference, features: Row
 
 
 def test_project_takes_published_batches_with_each_model(
-    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
+    workers: Workers, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
 ) -> None:
     head, report = first
     published = BatchVersion(head.batch_id, head.digest, 1, files_of(report, "features"))
     empty = BatchVersion("empty", "0" * 64, 1, ())
     narrow = narrower(warehouse, model)
     plan = ProjectionPlan(head.backbone.id, (Projection(model, (published, empty)), Projection(narrow, (published,))))
-    done = project(spark, warehouse, plan, work_digest(plan.digest, plan.backbone, "project"))
+    done = project(workers, warehouse, plan, work_digest(plan.digest, plan.backbone, "project"))
     staged = [partition.partition for partition in done.partitions]
     assert staged == [("pca-test", head.batch_id), ("pca-test", "empty"), ("pca-narrow", head.batch_id)]
     assert done.captured[1].share is None
@@ -332,20 +332,18 @@ def narrower(warehouse: Warehouse, model: ModelReference) -> ModelReference:
     return ModelReference("pca-narrow", "models/pca-narrow/model.parquet", 2)
 
 
-def test_reduce_without_a_model_is_refused(
-    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport]
-) -> None:
+def test_reduce_without_a_model_is_refused(workers: Workers, warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> None:
     with pytest.raises(ConfigurationError, match="names no PCA model"):
-        reduce(spark, warehouse, first[0], "work", first[1])
+        reduce(workers, warehouse, first[0], "work", first[1])
 
 
 def test_another_model_in_the_file_is_refused(
-    spark: SparkSession, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
+    workers: Workers, warehouse: Warehouse, first: tuple[ManifestHead, JobReport], model: ModelReference
 ) -> None:
     published = BatchVersion(first[0].batch_id, first[0].digest, 1, files_of(first[1], "features"))
     plan = ProjectionPlan(first[0].backbone.id, (Projection(replace(model, model_id="pca-other"), (published,)),))
     with pytest.raises(JobError, match="not pca-other"):
-        project(spark, warehouse, plan, "work")
+        project(workers, warehouse, plan, "work")
 
 
 def test_two_processes_finish_with_one_report(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> None:

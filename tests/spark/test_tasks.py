@@ -4,8 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from orchard_jobs.stages.tasks import Work, run_tasks
-from pyspark.sql import SparkSession
+from orchard_jobs.stages.tasks import Work, Workers
 
 
 def marking(folder: Path) -> Work:
@@ -22,13 +21,13 @@ def marking(folder: Path) -> Work:
     return work
 
 
-def test_answers_come_in_the_order_of_their_numbers_though_a_worker_dies(spark: SparkSession, tmp_path: Path) -> None:
+def test_answers_come_in_the_order_of_their_numbers_though_a_worker_dies(workers: Workers, tmp_path: Path) -> None:
     expected = [f"{number} squared is {number**2}" for number in range(9)]
-    assert run_tasks(spark, 9, marking(tmp_path)) == expected
+    assert workers.run(9, marking(tmp_path)) == expected
     assert len(list(tmp_path.iterdir())) == 9
 
 
-def test_a_few_tasks_take_many_numbers(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_few_tasks_take_many_numbers(workers: Workers, tmp_path: Path) -> None:
     (tmp_path / "3").touch()
-    assert len(run_tasks(spark, 50, marking(tmp_path), at_most=2)) == 50
-    assert run_tasks(spark, 0, marking(tmp_path)) == []
+    assert len(workers.run(50, marking(tmp_path), at_most=2)) == 50
+    assert workers.run(0, marking(tmp_path)) == []

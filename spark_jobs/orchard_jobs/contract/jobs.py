@@ -8,6 +8,8 @@ from orchard_jobs.contract.digests import canonical_json, digest_of
 from orchard_jobs.contract.manifest import ModelReference
 
 Stage = Literal["featurize", "reduce", "project"]
+# Who reads the images: the Python workers themselves, or Spark, for platforms whose workers have no network.
+Source = Literal["fetch", "spark"]
 PROGRESS_SECONDS = 2.0
 # Start-up is most of a small local job: one compiler tier and the serial collector halve the JVM's share of it. A class
 # archive serves only a JVM with the options that it was made with.
@@ -22,15 +24,18 @@ class JobArguments:
         stage: which stage the job runs.
         warehouse: the warehouse's URI.
         input_digest: the manifest's digest, or the projection plan's for `project`.
+        source: who reads the images.
     """
 
     stage: Stage
     warehouse: str
     input_digest: str
+    source: Source = "fetch"
 
     def to_argv(self) -> list[str]:
         """Return the arguments as the CLI reads them."""
-        return [self.stage, "--warehouse", self.warehouse, "--input-digest", self.input_digest]
+        where = ["--warehouse", self.warehouse, "--source", self.source]
+        return [self.stage, *where, "--input-digest", self.input_digest]
 
 
 @dataclass(frozen=True)

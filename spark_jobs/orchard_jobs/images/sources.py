@@ -3,8 +3,9 @@
 A `source` is any iterable of (entry, bytes or `Vanished`); `fetch` is the one for platforms whose workers have a network.
 """
 
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,6 +79,28 @@ def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Genera
         threads.shutdown(wait=False)
 
 
+def common_folder(entries: Sequence[Entry]) -> str:
+    """Return the deepest folder, as a URI that ends in `/`, below which all entries lie."""
+    return os.path.commonprefix([entry.image_uri for entry in entries]).rpartition("/")[0] + "/"
+
+
+def listed_as_before(entries: Sequence[Entry]) -> frozenset[str]:
+    """Return the URIs of the entries whose objects are now listed with the ETag that they were listed with.
+
+    From `file:`, where an ETag is not kept, those of all entries.
+    """
+    folder = common_folder(entries) if entries else "file:///"
+    if folder.startswith("file:///"):
+        return frozenset(entry.image_uri for entry in entries)
+    store, prefix = split_image_uri(folder)
+    listed = {
+        f"{store}/{item['path']}": (item["e_tag"] or "").strip('"')
+        for page in obstore.list(_open_store(store, FetchLimits()), prefix=prefix)
+        for item in page
+    }
+    return frozenset(entry.image_uri for entry in entries if listed.get(entry.image_uri) == entry.etag)
+
+
 class _Readers:
     """One reader a store and kind of key, made when first needed."""
 
@@ -105,15 +128,17 @@ def _is_odd(key: str) -> bool:
     )
 
 
-def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+def _open_store(store_uri: str, limits: FetchLimits) -> Any:
     retries: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(seconds=limits.retry_seconds)}
-    store: Any
     if store_uri == "file:///":
-        store = LocalStore("/")
-    elif store_uri.startswith("s3://"):
-        store = s3_store(store_uri.removeprefix("s3://"), retry_config=retries)
-    else:
-        store = from_url(store_uri, retry_config=retries)
+        return LocalStore("/")
+    if store_uri.startswith("s3://"):
+        return s3_store(store_uri.removeprefix("s3://"), retry_config=retries)
+    return from_url(store_uri, retry_config=retries)
+
+
+def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+    store = _open_store(store_uri, limits)
     is_matched = store_uri != "file:///"
 
     def read(entry: Entry, key: str) -> bytes | Vanished:

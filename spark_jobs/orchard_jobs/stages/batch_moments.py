@@ -30,20 +30,19 @@ class PartialMoments:
     A scratch file is named by the features file, so that what a task left behind that was run again counts for nothing.
     """
 
-    warehouse: Warehouse
     folder: str
 
-    def write(self, rows: pa.Table, features_path: str) -> None:
+    def write(self, warehouse: Warehouse, rows: pa.Table, features_path: str) -> None:
         """Write the moments of the rows of a features file."""
         column = rows.column("features")
         chunks = (column.slice(first, _ROWS_AT_ONCE) for first in range(0, len(column), _ROWS_AT_ONCE))
         moments = Moments.of_chunks(vectors(chunk) for chunk in chunks)
         packed = np.concatenate([[float(moments.n)], moments.mean, moments.packed()])
-        self.warehouse.create(self._path(features_path), packed.tobytes())
+        warehouse.create(self._path(features_path), packed.tobytes())
 
-    def read(self, features_path: str) -> Moments:
+    def read(self, warehouse: Warehouse, features_path: str) -> Moments:
         """Return the moments of the rows of a features file."""
-        numbers = np.frombuffer(self.warehouse.read(self._path(features_path)))
+        numbers = np.frombuffer(warehouse.read(self._path(features_path)))
         # 1 + d + d (d + 1) / 2 numbers
         dimension = (math.isqrt(1 + 8 * numbers.size) - 3) // 2
         return Moments.unpacked(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
@@ -54,7 +53,7 @@ class PartialMoments:
 
 def stage_moments(staging: Staging, head: ManifestHead, partial: PartialMoments, features: StagedPartition) -> StagedPartition:
     """Stage the version's moments: the merge of those of its features files, of which few are held at a time."""
-    merged = merge_all(partial.read(file.path) for file in features.files)
+    merged = merge_all(partial.read(staging.warehouse, file.path) for file in features.files)
     columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
     return staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id))

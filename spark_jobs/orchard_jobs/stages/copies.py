@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.jobs import StagedFile
@@ -17,7 +16,7 @@ from orchard_jobs.contract.layout import manifest_folder
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
 from orchard_jobs.stages.staging import VersionWriter
-from orchard_jobs.stages.tasks import run_tasks
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 # The most rows of a file that a task makes, and what it holds in memory at once. Small files become larger when they are copied.
@@ -26,7 +25,7 @@ _VECTOR = ("content_sha256", "width", "height", "features", "computed_in")
 
 
 def copy_kept(
-    spark: SparkSession, head: ManifestHead, paths: tuple[str, ...], action: Action, writer: VersionWriter
+    workers: Workers, head: ManifestHead, paths: tuple[str, ...], action: Action, writer: VersionWriter
 ) -> tuple[StagedFile, ...]:
     """Copy the rows of published files that a manifest keeps by an action.
 
@@ -34,7 +33,7 @@ def copy_kept(
         JobError: the files do not hold each of these rows once.
     """
     groups = _groups(writer.warehouse, paths)
-    files = _files(run_tasks(spark, len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
+    files = _files(workers.run(len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
     found, wanted = sum(file.rows for file in files), head.actions.get(action, 0)
     if found != wanted:
         raise JobError(f"the published files of batch {head.batch_id} hold {found} of the {wanted} rows to {action}: plan again")
@@ -42,7 +41,7 @@ def copy_kept(
 
 
 def copy_vectors(
-    spark: SparkSession, paths: tuple[str, ...], entries: list[Entry], scratch: str, writer: VersionWriter
+    workers: Workers, paths: tuple[str, ...], entries: list[Entry], scratch: str, writer: VersionWriter
 ) -> tuple[StagedFile, ...]:
     """Write a row for each entry, with the vector of its content from one of some features files.
 
@@ -56,7 +55,7 @@ def copy_vectors(
         some = placed[first : first + ROWS_PER_FILE]
         shards.append((tuple(dict.fromkeys(path for path, _ in some)), f"{scratch}/{len(shards):05d}.jsonl.gz"))
         warehouse.create(shards[-1][1], write_entries(entry for _, entry in some))
-    return _files(run_tasks(spark, len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
+    return _files(workers.run(len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
 
 
 def _files(told: list[str]) -> tuple[StagedFile, ...]:

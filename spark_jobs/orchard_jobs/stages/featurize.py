@@ -11,7 +11,6 @@ from functools import partial
 from itertools import groupby
 
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from orchard_jobs import __version__
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
@@ -19,22 +18,25 @@ from orchard_jobs.contract.jobs import JobReport, StagedPartition
 from orchard_jobs.contract.layout import manifest_folder, progress_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
+from orchard_jobs.stages.carried import compute_carried
 from orchard_jobs.stages.copies import ROWS_PER_FILE, copy_kept, copy_vectors
 from orchard_jobs.stages.outcomes import OutcomeTask, Told, work_on
 from orchard_jobs.stages.staging import Staging, VersionWriter
-from orchard_jobs.stages.tasks import run_tasks
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 # A task's good images are one features file, and a task is what a lost worker loses: enough tasks for a cluster first, then
 # larger ones. Tasks are alike in size, so two or four cores end together when each has as many.
 _SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 512, 64, 4
+# Of images that Spark hands to a worker, which may hold a whole shard of them.
+_CARRIED_BYTES = 256 * 1024 * 1024
 
 
-def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: str) -> JobReport:
+def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str) -> JobReport:
     """Stage the batch version that a manifest describes.
 
     Args:
-        spark: the session.
+        workers: what the tasks run on.
         warehouse: where the manifest lies and the tables' files go.
         head: the manifest's head.
         work: the work digest, which names the folders.
@@ -47,22 +49,22 @@ def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, wor
     """
     staging = Staging(warehouse, work)
     partition = (head.backbone.id, head.batch_id)
-    partials = PartialMoments(warehouse, staging.scratch_path("moments"))
+    partials = PartialMoments(staging.scratch_path("moments"))
     # How many images are good is known once they are read: partial moments are written when there may be enough.
     on_file = partials.write if has_moments(head, head.listed + head.missing) else None
     good = VersionWriter(staging.writer(FEATURES, partition), head.digest, on_file)
     bad = VersionWriter(staging.writer(QUARANTINE, partition), head.digest)
     entries = _entries_by_action(warehouse, head)
     with staging.timed("network"):
-        told = _compute(spark, staging, head, entries["compute"], (good, bad))
+        told = _compute(workers, staging, head, entries["compute"], (good, bad))
     with staging.timed("features"):
-        kept = copy_kept(spark, head, head.features_files, "keep", good)
+        kept = copy_kept(workers, head, head.features_files, "keep", good)
         known = [entry for path in told.known for entry in read_part(warehouse.read(path))]
         wanted = [*entries["reuse"], *known]
-        reused = copy_vectors(spark, head.vector_files, wanted, staging.scratch_path("reused"), good) if wanted else ()
+        reused = copy_vectors(workers, head.vector_files, wanted, staging.scratch_path("reused"), good) if wanted else ()
         features = StagedPartition(FEATURES.name, partition, told.features + kept + reused)
     with staging.timed("quarantine"):
-        kept = copy_kept(spark, head, head.quarantine_files, "keep_quarantined", bad)
+        kept = copy_kept(workers, head, head.quarantine_files, "keep_quarantined", bad)
         quarantine = StagedPartition(QUARANTINE.name, partition, told.quarantine + kept)
     with staging.timed("moments"):
         moments = (stage_moments(staging, head, partials, features),) if has_moments(head, features.rows) else ()
@@ -73,7 +75,7 @@ def featurize(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, wor
         input_digest=head.digest,
         backbone=head.backbone.id,
         jobs_version=__version__,
-        job_id=spark.conf.get("spark.app.id", "") or "",
+        job_id=workers.job_id,
         partitions=(features, quarantine, *moments),
         counts={
             "listed": head.listed,
@@ -100,36 +102,46 @@ def _entries_by_action(warehouse: Warehouse, head: ManifestHead) -> dict[str, li
 
 
 def _compute(
-    spark: SparkSession,
+    workers: Workers,
     staging: Staging,
     head: ManifestHead,
     entries: list[Entry],
     writers: tuple[VersionWriter, VersionWriter],
 ) -> Told:
     """Run the network once over the entries to compute; return what was written."""
-    shards = _write_shards(staging, entries)
     task = OutcomeTask(
         head=head,
-        shards=shards,
         features=writers[0],
         quarantine=writers[1],
         known=staging.scratch_path("known"),
         progress=f"{progress_folder(staging.work)}/{staging.element}",
         total=len(entries),
     )
-    return sum(map(Told.from_json, run_tasks(spark, len(shards), partial(work_on, task=task))), Told())
+    if workers.source == "spark":
+        return compute_carried(workers.spark, task, _shards(entries, _CARRIED_BYTES))
+    paths = _write_shards(staging, _shards(entries))
+    return sum(map(Told.from_json, workers.run(len(paths), partial(work_on, task=task, shards=paths))), Told())
 
 
-def _write_shards(staging: Staging, entries: list[Entry]) -> tuple[str, ...]:
-    """Write the entries to compute in shards, a task each; return their paths. Entries of one group share a shard."""
+def _shards(entries: list[Entry], largest_bytes: float = math.inf) -> list[list[Entry]]:
+    """Return the entries to compute in shards, a task each. Entries of one group share a shard, whatever its size."""
     largest = min(ROWS_PER_FILE, max(_SMALLEST_TASK, len(entries) // _TASKS_FOR_A_CLUSTER))
     tasks = _TASKS_AT_ONCE * math.ceil(len(entries) / (_TASKS_AT_ONCE * largest))
     shards: list[list[Entry]] = []
+    size = 0
     grouped = sorted(entries, key=lambda entry: (entry.group, entry.image_uri))
     for _, group in groupby(grouped, key=lambda entry: entry.group):
-        if not shards or len(shards[-1]) >= math.ceil(len(entries) / tasks):
+        if not shards or len(shards[-1]) >= math.ceil(len(entries) / tasks) or size >= largest_bytes:
             shards.append([])
-        shards[-1].extend(group)
+            size = 0
+        of_group = list(group)
+        size += sum(entry.size_bytes for entry in of_group)
+        shards[-1].extend(of_group)
+    return shards
+
+
+def _write_shards(staging: Staging, shards: list[list[Entry]]) -> tuple[str, ...]:
+    """Write the shards, a file each; return the paths."""
     paths = tuple(f"{staging.scratch_path('shards')}/{number:05d}.jsonl.gz" for number in range(len(shards)))
     for path, shard in zip(paths, shards, strict=True):
         staging.warehouse.create(path, write_entries(shard))

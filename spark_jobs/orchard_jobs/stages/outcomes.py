@@ -5,6 +5,7 @@ A task's images become a features file and a quarantine file as soon as the last
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -18,7 +19,7 @@ from orchard_jobs.contract.layout import manifest_folder, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
 from orchard_jobs.images.backbones import Network, load_network
 from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
-from orchard_jobs.images.sources import fetch
+from orchard_jobs.images.sources import Fetched, fetch
 from orchard_jobs.stages.copies import ROWS_PER_FILE, entry_columns
 from orchard_jobs.stages.staging import VersionWriter, lists
 from orchard_jobs.storage import Warehouse
@@ -30,7 +31,6 @@ class OutcomeTask:
 
     Attributes:
         head: the manifest's head.
-        shards: the files of the entries to compute, a task each.
         features: writes features files.
         quarantine: writes quarantine files.
         known: the folder of scratch files of images whose content has features elsewhere.
@@ -39,7 +39,6 @@ class OutcomeTask:
     """
 
     head: ManifestHead
-    shards: tuple[str, ...]
     features: VersionWriter
     quarantine: VersionWriter
     known: str
@@ -50,6 +49,10 @@ class OutcomeTask:
     def warehouse(self) -> Warehouse:
         """Where everything lies."""
         return self.features.warehouse
+
+    def in_warehouse(self, warehouse: Warehouse) -> "OutcomeTask":
+        """Return the task with all that it reads and writes in another warehouse."""
+        return replace(self, features=self.features.in_warehouse(warehouse), quarantine=self.quarantine.in_warehouse(warehouse))
 
 
 @dataclass(frozen=True)
@@ -96,20 +99,24 @@ class Told:
         )
 
 
-def work_on(number: int, task: OutcomeTask) -> str:
-    """Put the entries of a shard through the network, write their rows, and return what was done as JSON."""
+def work_on(number: int, task: OutcomeTask, shards: tuple[str, ...]) -> str:
+    """Put the entries of a shard's file through the network, write their rows, and return what was done as JSON."""
+    entries = read_part(task.warehouse.read(shards[number]))
+    return sum(put_through(fetch(entries), task), Told()).to_json()
+
+
+def put_through(source: Iterable[Fetched], task: OutcomeTask) -> Iterator[Told]:
+    """Put the images of a source through the network and write their rows; yield what was done after each file."""
     tally = Tally()
-    report = _ProgressFile(task.warehouse, f"{task.progress}/{random_element()}.json", task.total)
+    progress = ProgressFile.of(task)
     network = _network(task.head.backbone, task.warehouse)
     intake = Intake(task.head.pixel_limit, _known(task.head, task.warehouse))
-    entries = read_part(task.warehouse.read(task.shards[number]))
-    outcomes = compute(fetch(entries), network, intake, tally, report)
-    told = Told()
+    outcomes = compute(source, network, intake, tally, progress)
     # A shard may be larger: images that may be equal stand in one, however many they are.
     while some := list(islice(outcomes, ROWS_PER_FILE)):
-        told += _write(some, task)
-    report.flush()
-    return (told + Told(tally=tally)).to_json()
+        yield _write(some, task)
+    progress.flush()
+    yield Told(tally=tally)
 
 
 def _write(outcomes: list[Outcome], task: OutcomeTask) -> Told:
@@ -175,13 +182,18 @@ def _read_known(warehouse: Warehouse, path: str) -> frozenset[str]:
     return read_known(warehouse.read(path))
 
 
-class _ProgressFile:
-    """The running count of one worker task, written at most every two seconds. Never data."""
+class ProgressFile:
+    """The running count of one process's images, written at most every two seconds. Never data."""
 
     def __init__(self, warehouse: Warehouse, path: str, total: int) -> None:
         self._warehouse, self._path, self._total = warehouse, path, total
         self._done = 0
         self._written_at = 0.0
+
+    @classmethod
+    def of(cls, task: OutcomeTask) -> "ProgressFile":
+        """Return a fresh one."""
+        return cls(task.warehouse, f"{task.progress}/{random_element()}.json", task.total)
 
     def __call__(self, done: int) -> None:
         self._done = done
@@ -189,5 +201,6 @@ class _ProgressFile:
             self.flush()
 
     def flush(self) -> None:
+        """Write the count."""
         self._written_at = time.monotonic()
         self._warehouse.rewrite(self._path, json.dumps(asdict(Progress(self._done, self._total))).encode())

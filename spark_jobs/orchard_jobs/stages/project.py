@@ -1,19 +1,18 @@
 """project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
 
-from pyspark.sql import SparkSession
-
 from orchard_jobs import __version__
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import Staging
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 
-def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, work: str) -> JobReport:
+def project(workers: Workers, warehouse: Warehouse, plan: ProjectionPlan, work: str) -> JobReport:
     """Stage the pca_features of every model and batch of a plan.
 
     Args:
-        spark: the session.
+        workers: what the tasks run on.
         warehouse: where the published features lie.
         plan: the models, each with its batch versions.
         work: the work digest, which names the folders.
@@ -23,14 +22,14 @@ def project(spark: SparkSession, warehouse: Warehouse, plan: ProjectionPlan, wor
     """
     staging = Staging(warehouse, work)
     with staging.timed("project"):
-        staged, captured = project_batches(spark, staging, plan.pairs)
+        staged, captured = project_batches(workers, staging, plan.pairs)
     return JobReport(
         work=work,
         stage="project",
         input_digest=plan.digest,
         backbone=plan.backbone,
         jobs_version=__version__,
-        job_id=spark.conf.get("spark.app.id", "") or "",
+        job_id=workers.job_id,
         partitions=staged,
         counts={"projected": sum(partition.rows for partition in staged), "batches": len(staged)},
         captured=captured,

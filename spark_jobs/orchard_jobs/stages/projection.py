@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from orchard_jobs.contract.columns import PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedFile, StagedPartition
@@ -24,7 +23,7 @@ from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.moments import Floats
 from orchard_jobs.pca.project import VarianceTally, project
 from orchard_jobs.stages.staging import Staging, VersionWriter, lists, vectors
-from orchard_jobs.stages.tasks import run_tasks
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 _COPIED = ("image_uri", "content_sha256", "label")
@@ -43,7 +42,7 @@ class _File:
 
 
 def project_batches(
-    spark: SparkSession, staging: Staging, pairs: Sequence[tuple[ModelReference, BatchVersion]]
+    workers: Workers, staging: Staging, pairs: Sequence[tuple[ModelReference, BatchVersion]]
 ) -> tuple[tuple[StagedPartition, ...], tuple[Captured, ...]]:
     """Stage the pca_features of batch versions by models, in one Spark job.
 
@@ -60,14 +59,14 @@ def project_batches(
         for model, batch in pairs
         for path in batch.files
     )
-    told = iter(_run(spark, files))
+    told = iter(_run(workers, files))
     of_pairs = [(model, batch, list(islice(told, len(batch.files)))) for model, batch in pairs]
     return tuple(_partition(*one) for one in of_pairs), tuple(_captured(staging.warehouse, *one) for one in of_pairs)
 
 
-def _run(spark: SparkSession, files: tuple[_File, ...]) -> list[dict[str, Any]]:
+def _run(workers: Workers, files: tuple[_File, ...]) -> list[dict[str, Any]]:
     at_most = max(_TASKS, len(files) // _FILES_PER_TASK)
-    return [json.loads(text) for text in run_tasks(spark, len(files), partial(_project_file, files=files), at_most)]
+    return [json.loads(text) for text in workers.run(len(files), partial(_project_file, files=files), at_most)]
 
 
 def _partition(model: ModelReference, batch: BatchVersion, told: list[dict[str, Any]]) -> StagedPartition:

@@ -1,21 +1,20 @@
 """reduce: the features that `featurize` staged x the planned PCA model -> the batch's pca_features, staged."""
 
-from pyspark.sql import SparkSession
-
 from orchard_jobs import __version__
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import Staging
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 
-def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: str, featurized: JobReport) -> JobReport:
+def reduce(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str, featurized: JobReport) -> JobReport:
     """Stage the pca_features of a manifest's batch.
 
     Args:
-        spark: the session.
+        workers: what the tasks run on.
         warehouse: where the staged features lie.
         head: the manifest's head; it names the model.
         work: the work digest, which names the folders.
@@ -33,14 +32,14 @@ def reduce(spark: SparkSession, warehouse: Warehouse, head: ManifestHead, work: 
     (features,) = featurized.of_table("features")
     batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
     with staging.timed("project"):
-        staged, captured = project_batches(spark, staging, [(head.model, batch)])
+        staged, captured = project_batches(workers, staging, [(head.model, batch)])
     return JobReport(
         work=work,
         stage="reduce",
         input_digest=head.digest,
         backbone=head.backbone.id,
         jobs_version=__version__,
-        job_id=spark.conf.get("spark.app.id", "") or "",
+        job_id=workers.job_id,
         partitions=staged,
         counts={"projected": staged[0].rows},
         captured=captured,

@@ -6,9 +6,10 @@ A start of Spark is most of a small job, and loading classes is most of the star
 
 from pyspark.sql import SparkSession
 
-from orchard_jobs.stages.tasks import run_tasks
+from orchard_jobs.stages.tasks import Workers
 
 
 def rehearse(spark: SparkSession) -> int:
     """Hand out some numbers, twice; return how many came back."""
-    return len(run_tasks(spark, 4, str)) + len(run_tasks(spark, 8, str, at_most=2))
+    workers = Workers(spark)
+    return len(workers.run(4, str)) + len(workers.run(8, str, at_most=2))

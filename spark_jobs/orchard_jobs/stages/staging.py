@@ -9,7 +9,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, scratch_folder, staged_folder
 from orchard_jobs.storage import Warehouse
 
-OnFile = Callable[[pa.Table, str], None]
+OnFile = Callable[[Warehouse, pa.Table, str], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class VersionWriter:
     Attributes:
         writer: writes the files.
         manifest_digest: the version's; each row carries it, and the jobs' version.
-        on_file: called with the rows and the path of each file.
+        on_file: called with the warehouse, the rows and the path of each file.
     """
 
     writer: StagedWriter
@@ -67,6 +67,10 @@ class VersionWriter:
         """Where everything lies."""
         return self.writer.warehouse
 
+    def in_warehouse(self, warehouse: Warehouse) -> "VersionWriter":
+        """Return the writer of the same files in another warehouse."""
+        return replace(self, writer=replace(self.writer, warehouse=warehouse))
+
     def write(self, rows: pa.Table) -> tuple[StagedFile, ...]:
         """Write one file of rows, whatever version they carried before; no file without rows."""
         if not rows.num_rows:
@@ -77,7 +81,7 @@ class VersionWriter:
             rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
         file = self.writer.write(rows)
         if self.on_file is not None:
-            self.on_file(rows, file.path)
+            self.on_file(self.warehouse, rows, file.path)
         return (file,)
 
 

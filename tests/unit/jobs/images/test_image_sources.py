@@ -19,7 +19,7 @@ import pytest
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import sources
-from orchard_jobs.images.sources import FetchLimits, Vanished, fetch
+from orchard_jobs.images.sources import FetchLimits, Vanished, common_folder, fetch, listed_as_before
 
 ODD_KEYS = [
     "/lead.png", "a//b.png", "//", "a/./b.png", "a/../b.png", "..", "x/.", "trailing/",
@@ -111,6 +111,21 @@ def test_gone_and_changed_objects_have_vanished(bucket: Any, key: str) -> None:
     ]
     bucket.Object(key).delete()
     assert list(fetch([listed], QUICK)) == [(listed, Vanished("gone since it was listed"))]
+
+
+def test_what_is_listed_as_before_is_told_from_what_changed(bucket: Any) -> None:
+    """A folder whose name begins alike is no part of it; an object without an entry is nobody's concern."""
+    keys = ["d/1/é b+c.png", "d/1/changed.png", "d/1/gone.png", "d/1x/other.png"]
+    entries = [put(bucket, key, b"first") for key in keys]
+    put(bucket, "d/1/more.png", b"x")
+    uris = [one.image_uri for one in entries]
+    assert listed_as_before(entries) == set(uris)
+    put(bucket, keys[1], b"second")
+    bucket.Object(keys[2]).delete()
+    assert listed_as_before(entries) == {uris[0], uris[3]}
+    assert listed_as_before(entries[:3]) == {uris[0]}
+    assert listed_as_before(entries[1:2]) == listed_as_before([]) == set()
+    assert (common_folder(entries), common_folder(entries[:1])) == ("s3://landing/d/", "s3://landing/d/1/")
 
 
 @pytest.mark.parametrize("key", ["plain.png", "odd//key.png"])

@@ -1,7 +1,6 @@
 """Copied rows: exactly the wanted ones, in files of bounded size, and an error where one is in no file."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,24 +18,20 @@ from orchard_jobs.errors import JobError
 from orchard_jobs.stages import copies
 from orchard_jobs.stages.copies import copy_kept, copy_vectors
 from orchard_jobs.stages.staging import StagedWriter, VersionWriter
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 AT = "2026-01-01T12:00:00.000001+00:00"
-SPARK: Any = None
+
+
+# It runs the tasks here, and needs no session for that.
+NO_SPARK: Any = None
+WORKERS = Workers(NO_SPARK, "spark")
 
 
 @pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Run the tasks here; tell how many there were."""
-    counts: list[int] = []
-
-    def run(spark: Any, count: int, work: Callable[[int], str]) -> list[str]:
-        counts.append(count)
-        return [work(number) for number in range(count)]
-
-    monkeypatch.setattr(copies, "run_tasks", run)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "ROWS_PER_FILE", 4)
-    return counts
 
 
 @pytest.fixture
@@ -89,31 +84,30 @@ def test_kept_rows_are_those_of_uri_and_etag(warehouse: Warehouse, writer: Versi
     old = published(warehouse, "old.parquet", "a", etag="former")
     now = published(warehouse, "now.parquet", "a", "b", "c")
     head = frozen(warehouse, entry("a"), entry("c"), entry("d", action="compute"))
-    ((first, second),) = rows_of(warehouse, copy_kept(SPARK, head, (old, now), "keep", writer))
+    ((first, second),) = rows_of(warehouse, copy_kept(WORKERS, head, (old, now), "keep", writer))
     assert [row["image_uri"] for row in (first, second)] == ["s3://b/a", "s3://b/c"]
     assert first["etag"] == "etag of a"
     assert (first["manifest_digest"], first["computed_in"]) == ("f" * 64, "1" * 64)
 
 
-def test_small_files_are_merged_up_to_the_bound(warehouse: Warehouse, writer: VersionWriter, inline: list[int]) -> None:
+def test_small_files_are_merged_up_to_the_bound(warehouse: Warehouse, writer: VersionWriter) -> None:
     names = "abcdef"
     paths = tuple(published(warehouse, f"{name}.parquet", name) for name in names)
-    files = copy_kept(SPARK, frozen(warehouse, *map(entry, names)), paths, "keep", writer)
+    files = copy_kept(WORKERS, frozen(warehouse, *map(entry, names)), paths, "keep", writer)
     assert [file.rows for file in files] == [4, 2]
-    assert inline == [2]
 
 
 def test_a_kept_row_that_is_in_no_file_is_told(warehouse: Warehouse, writer: VersionWriter) -> None:
     path = published(warehouse, "now.parquet", "a")
     with pytest.raises(JobError, match="hold 1 of the 2 rows to keep"):
-        copy_kept(SPARK, frozen(warehouse, entry("a"), entry("b")), (path,), "keep", writer)
+        copy_kept(WORKERS, frozen(warehouse, entry("a"), entry("b")), (path,), "keep", writer)
 
 
 def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer: VersionWriter) -> None:
     """From the first file that holds it, in files of bounded size, however many entries or files there are."""
     paths = tuple(published(warehouse, f"{name * 3}.parquet", name, "x") for name in "abc")
     wanted = [entry(f"new {n}", action="reuse", content_sha256=f"content of {'abcx'[n % 4]}") for n in range(10)]
-    files = rows_of(warehouse, copy_vectors(SPARK, paths, wanted, "scratch", writer))
+    files = rows_of(warehouse, copy_vectors(WORKERS, paths, wanted, "scratch", writer))
     assert [len(rows) for rows in files] == [4, 4, 2]
     rows = {row["image_uri"]: row for of_file in files for row in of_file}
     for one in wanted:
@@ -126,4 +120,4 @@ def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer:
 def test_a_content_that_is_in_no_file_is_told(warehouse: Warehouse, writer: VersionWriter) -> None:
     path = published(warehouse, "now.parquet", "a")
     with pytest.raises(JobError, match="no file of the manifest holds content content of b of 's3://b/new'"):
-        copy_vectors(SPARK, (path,), [entry("new", action="reuse", content_sha256="content of b")], "scratch", writer)
+        copy_vectors(WORKERS, (path,), [entry("new", action="reuse", content_sha256="content of b")], "scratch", writer)

@@ -1,0 +1,152 @@
+"""featurize where Python workers have no network: Spark reads the images, and the files that workers make come back through it.
+
+Spark joins the images' bytes to the entries; a worker puts a shard of them through the network and hands back the files of its
+rows; the driver writes them. The driver also fetches and computes, by itself, what Spark's reader leaves out: empty objects,
+keys with an element that is empty or begins with `.` or `_`, and what is no longer as it was listed.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sql
+
+from orchard_jobs.contract.layout import manifest_folder, network_path
+from orchard_jobs.contract.manifest import Entry
+from orchard_jobs.errors import JobError
+from orchard_jobs.images.sources import Fetched, common_folder, fetch, listed_as_before
+from orchard_jobs.stages.outcomes import OutcomeTask, ProgressFile, Told, put_through
+from orchard_jobs.storage import CarriedWarehouse
+
+# Shards whose files the driver holds at once: each at most 2,048 features and their moments, 17 MB.
+_SHARDS_AT_ONCE = 32
+# Partitions a shard: shards are placed by a hash, and two in one partition wait for each other.
+_PARTITIONS = 4
+_GLOB = str.maketrans({character: f"\\{character}" for character in "\\[]{}*?"})
+
+Shards = Sequence[Sequence[Entry]]
+
+
+def compute_carried(spark: SparkSession, task: OutcomeTask, shards: Shards) -> Told:
+    """Put shards of entries through the network, each image once; return what was written.
+
+    Args:
+        spark: the session.
+        task: what every worker task is given, with the real warehouse.
+        shards: the entries to compute; those of one group stand in one shard.
+
+    Raises:
+        JobError: an object was overwritten while Spark read it, or Spark did not read all that it listed.
+    """
+    entries = list(chain.from_iterable(shards))
+    if not entries:
+        return Told()
+    names = _names(spark, common_folder(entries))
+    as_listed = listed_as_before(entries)
+    readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and _path(entry) in names}
+    # A group stays together: its members may be equal, and equal ones are computed once.
+    left_groups = {entry.group for entry in entries if entry.image_uri not in readable}
+    left = [entry for entry in entries if entry.group in left_groups]
+    read = [some for shard in shards if (some := [entry for entry in shard if entry.group not in left_groups])]
+    progress = ProgressFile.of(task)
+    told = Told()
+    for first in range(0, len(read), _SHARDS_AT_ONCE):
+        told += _compute(spark, task, read[first : first + _SHARDS_AT_ONCE], names)
+        progress(told.tally.images)
+    progress.flush()
+    _check_unchanged(list(chain.from_iterable(read)))
+    return told + sum(put_through(fetch(left), task), Told()) if left else told
+
+
+def _compute(spark: SparkSession, task: OutcomeTask, shards: Shards, names: dict[str, str]) -> Told:
+    """Compute some shards on the workers, and write the files that come back."""
+    entries = list(chain.from_iterable(shards))
+    rows = [
+        (number, position, _path(entry), json.dumps(asdict(entry)))
+        for number, shard in enumerate(shards)
+        for position, entry in enumerate(shard)
+    ]
+    images = _files(spark, common_folder(entries))
+    if len(entries) < len(names):
+        # Spark leaves files out by this column before it reads them.
+        images = images.where(sql.col("_metadata.file_path").isin([names[_path(entry)] for entry in entries]))
+    frame = spark.createDataFrame(rows, "number BIGINT, position BIGINT, path STRING, entry STRING")
+    joined = images.select("path", "content").join(sql.broadcast(frame), "path")
+    sharded = joined.repartition(_PARTITIONS * len(shards), "number").sortWithinPartitions("number", "position")
+    carried = task.in_warehouse(_brought(task))
+    files = sharded.select("number", "entry", "content").mapInArrow(partial(_each, task=carried), "path STRING, content BINARY")
+    told = Told()
+    for path, content in files.collect():
+        if path is None:
+            told += Told.from_json(bytes(content).decode())
+        else:
+            task.warehouse.create(path, bytes(content))
+    if told.tally.images != len(entries):
+        raise JobError(
+            f"Spark read {told.tally.images} of {len(entries)} images below {common_folder(entries)!r}, all of which it had "
+            "listed: nothing is published; run the task again"
+        )
+    return told
+
+
+def _each(batches: Iterator[pa.RecordBatch], task: OutcomeTask) -> Iterator[pa.RecordBatch]:
+    """Compute the shards of a partition; yield a row a file, and with a null path what was done."""
+    rows = (row for batch in batches for row in batch.to_pylist())
+    assert isinstance(task.warehouse, CarriedWarehouse)
+    for _, of_shard in groupby(rows, key=itemgetter("number")):
+        for told in put_through(_images(of_shard), task):
+            written = [*task.warehouse.take(), (None, told.to_json().encode())]
+            for path, content in written:
+                yield pa.RecordBatch.from_pydict(
+                    {"path": pa.array([path], pa.string()), "content": pa.array([content], pa.binary())}
+                )
+
+
+def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
+    return ((Entry(**json.loads(row["entry"])), row["content"]) for row in rows)
+
+
+def _brought(task: OutcomeTask) -> CarriedWarehouse:
+    """Return a warehouse with what a worker reads of it: the exported network and the known contents."""
+    head = task.head
+    paths = [network_path(head.backbone.id)] if head.backbone.engine == "onnx" else []
+    paths += [f"{manifest_folder(head.digest)}/{head.known.name}"] if head.known else []
+    found = {path: task.warehouse.read_if_there(path) for path in paths}
+    return CarriedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})
+
+
+def _check_unchanged(entries: list[Entry]) -> None:
+    """Raise JobError when an object is not as it was listed, for Spark's reader has no If-Match."""
+    as_listed = listed_as_before(entries)
+    changed = [entry.image_uri for entry in entries if entry.image_uri not in as_listed]
+    if changed:
+        raise JobError(
+            f"{len(changed)} images were overwritten or removed while they were read, among them {changed[0]!r}: nothing is "
+            "published; run the task again"
+        )
+
+
+def _names(spark: SparkSession, folder: str) -> dict[str, str]:
+    """Return the files below a folder that Spark reads: path -> the name by which it knows a file before it reads it."""
+    try:
+        return {row[0]: row[1] for row in _files(spark, folder).select("path", "_metadata.file_path").collect()}
+    except AnalysisException as error:
+        if "PATH_NOT_FOUND" in str(error):
+            return {}
+        raise
+
+
+def _files(spark: SparkSession, folder: str) -> DataFrame:
+    return spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder.translate(_GLOB))
+
+
+def _path(entry: Entry) -> str:
+    """Return an image's URI as Spark spells it."""
+    return entry.image_uri.replace("file:///", "file:/", 1)
