@@ -10,6 +10,6 @@ pins "$all/pyproject.toml" spark_jobs/pyproject.toml --all-extras requirements/d
 pins "$all/pyproject.toml" spark_jobs/pyproject.toml --extra audit -c "$all/all.txt" -o requirements/airflow.txt
 pins spark_jobs/pyproject.toml --all-extras -c "$all/all.txt" -o requirements/jobs.txt
 pins requirements/dev.in -c "$all/all.txt" -o requirements/dev.txt
-# Another Spark beside the same packages.
-grep -v '^pyspark=' requirements/jobs.txt >"$all/jobs.txt"
-pins requirements/jobs35.in spark_jobs/pyproject.toml --extra spark --extra onnx --extra audit -c "$all/jobs.txt" -c requirements/dev.txt -o requirements/jobs35.txt
+# Another Spark, and what is old beside it, with the same packages otherwise.
+cat requirements/jobs.txt requirements/dev.txt | grep -vE '^(pyspark|numpy|pandas|pyarrow)=' >"$all/older.txt"
+pins requirements/jobs35.in spark_jobs/pyproject.toml --extra spark --extra onnx --extra audit -c "$all/older.txt" -o requirements/jobs35.txt
