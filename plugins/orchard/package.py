@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 _DISTRIBUTION = "orchard-jobs"
 # A wheel's own form for names.
 _STEM = "orchard_jobs"
+WHEEL = f"{_STEM}-{orchard_jobs.__version__}-py3-none-any.whl"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: orchard\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _DATE = (2020, 2, 2, 0, 0, 0)
 
@@ -51,11 +52,6 @@ class Package:
         """The folder's name: `orchard-jobs-<version>-<first 12 digits of the digest>`."""
         return f"{_DISTRIBUTION}-{self.version}-{self.digest[:12]}"
 
-    @property
-    def wheel(self) -> str:
-        """The wheel's file name."""
-        return f"{_STEM}-{self.version}-py3-none-any.whl"
-
     def write(self, folder: Path) -> Path:
         """Write the files into `folder/<name>` and return that; files that are there are written again, with the same bytes."""
         target = folder / self.name
@@ -75,7 +71,7 @@ def build_package() -> Package:
     version = orchard_jobs.__version__
     entry = Path(orchard_jobs.__path__[0]) / "entry" / ENTRY
     # Spark unpacks only what is named .zip or .egg.
-    files = {f"{_STEM}-{version}-py3-none-any.whl": wheel, ZIP: wheel, ENTRY: entry.read_bytes()}
+    files = {WHEEL: wheel, ZIP: wheel, ENTRY: entry.read_bytes()}
     described = {"name": _DISTRIBUTION, "version": version, "files": _described(files)}
     return Package(version, files | {MANIFEST: f"{json.dumps(described, indent=2, sort_keys=True)}\n".encode()})
 

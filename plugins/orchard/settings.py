@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from croniter import croniter
 from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.jobs import Source
 from orchard_jobs.contract.layout import checked_batch_id, warehouse_uri
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.pca.fit import Components
@@ -23,7 +24,11 @@ def _variable(name: str, default: str, text: str, kind: Callable[[str], Any] = s
 
 
 # By target, the settings without which no job of it can be submitted.
-_NEEDED: dict[str, tuple[str, ...]] = {"local": (), "emr_serverless": ("jobs_uri", "emr_application", "emr_role")}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "local": (),
+    "emr_serverless": ("jobs_uri", "emr_application", "emr_role"),
+    "databricks": ("jobs_uri",),
+}
 TARGETS = tuple(_NEEDED)
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
 
@@ -107,6 +112,20 @@ def _target(text: str) -> str:
     return text
 
 
+def _cluster(text: str) -> str | dict[str, Any]:
+    if text.startswith("{"):
+        return _object(text)
+    if not re.fullmatch(r"[A-Za-z0-9-]+", text):
+        raise ValueError("neither `serverless`, nor a cluster's id, nor a JSON object")
+    return text
+
+
+def _source(text: str) -> str | None:
+    if text and text not in get_args(Source):
+        raise ValueError(f"none of {', '.join(get_args(Source))}")
+    return text or None
+
+
 def _memory(text: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]*g", text):
         raise ValueError("not a number of gigabytes such as `12g`")
@@ -158,7 +177,7 @@ class Settings:
     warehouse: str = _variable("WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri)
     landing: str = _variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", _landing)
     aws_conn_id: str = _variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
-    target: str = _variable("TARGET", "local", "where the Spark jobs run: `local` or `emr_serverless`", _target)
+    target: str = _variable("TARGET", "local", "where the Spark jobs run: `local`, `emr_serverless` or `databricks`", _target)
     spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
@@ -178,6 +197,21 @@ class Settings:
         "EMR_APPLICATION", "", "id of the EMR Serverless application (target emr_serverless)", _optional
     )
     emr_role: str | None = _variable("EMR_ROLE", "", "ARN of the role that its jobs take (target emr_serverless)", _optional)
+    databricks_conn_id: str = _variable(
+        "DATABRICKS_CONN_ID", "databricks_default", "Airflow connection with the workspace (target databricks)"
+    )
+    databricks_cluster: str | dict[str, Any] = _variable(
+        "DATABRICKS_CLUSTER",
+        "serverless",
+        "`serverless`, a cluster's id, or a JSON object of `new_cluster` fields such as `policy_id` (target databricks)",
+        _cluster,
+    )
+    source: Source | None = _variable(
+        "SOURCE",
+        "",
+        "who reads the images: `fetch`, the Python workers; `spark`, where these have no network; empty: as the target needs it",
+        _source,
+    )
     executors: int = _variable("EXECUTORS", "4", "most executors of a job (all targets but local)", _positive)
     executor_cores: int = _variable("EXECUTOR_CORES", "4", "cores of an executor, and of the driver", _positive)
     executor_memory: str = _variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver", _memory)

@@ -41,7 +41,7 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     assert type(operator) is SparkSubmitOperator
     assert (operator.task_id, operator.pool) == ("featurize", "spark")
     assert operator.application_args == [
-        "featurize", "--warehouse", settings.warehouse, "--input-digest",
+        "featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest",
         "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}",
     ]  # fmt: skip
     assert Path(operator.application).read_text().count("\n") <= 6

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from orchard.launchers.databricks import DatabricksLauncher
 from orchard.launchers.emr_serverless import EmrServerlessLauncher
 from orchard.launchers.local import LocalLauncher
 from orchard.launchers.request import JobRequest, Launcher
@@ -13,5 +14,9 @@ __all__ = ["JobRequest", "Launcher", "launcher_for"]
 def launcher_for(settings: Settings) -> Launcher:
     """Return the launcher of the settings' target; the only branch on it. ConfigurationError when a setting of it is missing."""
     settings.check_target()
-    launchers: dict[str, Callable[[Settings], Launcher]] = {"local": LocalLauncher, "emr_serverless": EmrServerlessLauncher}
+    launchers: dict[str, Callable[[Settings], Launcher]] = {
+        "local": LocalLauncher,
+        "emr_serverless": EmrServerlessLauncher,
+        "databricks": DatabricksLauncher,
+    }
     return launchers[settings.target](settings)

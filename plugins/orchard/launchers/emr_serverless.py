@@ -14,13 +14,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import JobArguments
-from orchard_jobs.contract.layout import network_path
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
 from orchard.attempts import Attempts
-from orchard.launchers.request import JobRequest, planned_work, skip_without_work
+from orchard.launchers.request import JobRequest, check_deployed, job_argv, planned_work, skip_without_work
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,7 +38,6 @@ class EmrServerlessLauncher:
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
         settings = self.settings
-        digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
         minutes = settings.job_minutes + _QUEUE_MINUTES
         return StartEmrServerlessJob(
             request=request,
@@ -55,7 +52,7 @@ class EmrServerlessLauncher:
             job_driver={
                 "sparkSubmit": {
                     "entryPoint": f"{settings.jobs_uri}/run_job.py",
-                    "entryPointArguments": JobArguments(request.stage, settings.warehouse, digest).to_argv(),
+                    "entryPointArguments": job_argv(request, settings),
                     "sparkSubmitParameters": self._spark_parameters(),
                 }
             },
@@ -72,10 +69,7 @@ class EmrServerlessLauncher:
 
     def prepare(self, backbone: Backbone) -> None:
         """See that the network was deployed; ConfigurationError when not."""
-        if backbone.engine == "onnx" and Warehouse.at(self.settings.warehouse).size(network_path(backbone.id)) is None:
-            raise ConfigurationError(
-                f"{self.settings.warehouse}/{network_path(backbone.id)} is not there: `orchard deploy` exports and uploads it"
-            )
+        check_deployed(self.settings, backbone)
 
     def _spark_parameters(self) -> str:
         settings = self.settings

@@ -15,12 +15,12 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 
 from orchard.jobs_python import prepare_backbone
-from orchard.launchers.request import JobRequest, skip_without_work
+from orchard.launchers.request import JobRequest, job_argv, skip_without_work
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ class LocalLauncher:
 
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return a SparkSubmitOperator in the pool `spark`."""
-        digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
-        arguments = JobArguments(request.stage, self.settings.warehouse, digest)
 
         def before(context: Any) -> None:
             skip_without_work(self.settings.warehouse, request, context)
@@ -59,7 +57,7 @@ class LocalLauncher:
             trigger_rule=request.trigger_rule,
             pool="spark",
             application=str(Path(entry.__path__[0]) / "run_job.py"),
-            application_args=arguments.to_argv(),
+            application_args=job_argv(request, self.settings),
             conn_id=self.settings.spark_conn_id,
             spark_binary=str(Path(self.settings.jobs_python).with_name("spark-submit")),
             driver_memory=self.settings.driver_memory,

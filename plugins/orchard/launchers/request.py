@@ -8,9 +8,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import Stage
-from orchard_jobs.contract.layout import report_path
+from orchard_jobs.contract.jobs import JobArguments, Source, Stage
+from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
+
+from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,25 @@ class Planned:
     def work(self, stage: Stage) -> str:
         """Return a stage's work digest."""
         return work_digest(self.input_digest, self.backbone, stage)
+
+
+def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") -> list[str]:
+    """Return the command line of a request's job, with a template that Airflow fills in.
+
+    Args:
+        request: the job.
+        settings: they may name another source.
+        source: who reads the images on the target.
+    """
+    digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
+    return JobArguments(request.stage, settings.warehouse, digest, settings.source or source).to_argv()
+
+
+def check_deployed(settings: Settings, backbone: Backbone) -> None:
+    """Raise ConfigurationError unless the network, where the engine needs an exported one, is in the warehouse."""
+    path = network_path(backbone.id)
+    if backbone.engine == "onnx" and Warehouse.at(settings.warehouse).size(path) is None:
+        raise ConfigurationError(f"{settings.warehouse}/{path} is not there: `orchard deploy` exports and uploads it")
 
 
 def _planned(request: JobRequest, context: Any) -> Planned:

@@ -16,7 +16,7 @@ import pytest
 from databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeServer, serve_volume
 from orchard.cli import main
 from orchard.deploy import environment_file
-from orchard.package import MANIFEST, build_package
+from orchard.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
@@ -147,12 +147,12 @@ def test_a_damaged_file_is_replaced(s3: Any, capsys: Out, damage: bytes | None) 
     """Cut short, or of equal size and other bytes by another writer."""
     assert main(["deploy", "s3://cluster"]) == 0
     built = build_package()
-    key, content = f"{built.name}/{built.wheel}", built.files[built.wheel]
+    key, content = f"{built.name}/{WHEEL}", built.files[WHEEL]
     s3.put_object(Bucket="cluster", Key=key, Body=content[::-1] if damage is None else damage)
     capsys.readouterr()
     assert main(["deploy", "s3://cluster", "--json"]) == 0
     found = states(capsys)
-    assert [name for name, state in found.items() if state == "uploaded"] == [built.wheel]
+    assert [name for name, state in found.items() if state == "uploaded"] == [WHEEL]
     assert objects(s3)[key] == content
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from orchard import package
-from orchard.package import MANIFEST, build_package
+from orchard.package import MANIFEST, WHEEL, build_package
 from orchard_jobs import __version__
 from orchard_jobs.errors import ConfigurationError
 
@@ -56,7 +56,7 @@ def test_the_manifest_names_every_other_file_by_its_content() -> None:
     assert {name: one["sha256"] for name, one in described["files"].items()} == {
         name: hashlib.sha256(content).hexdigest() for name, content in built.files.items() if name != MANIFEST
     }
-    assert set(described["files"]) == {built.wheel, "orchard_jobs.zip", "run_job.py"}
+    assert set(described["files"]) == {WHEEL, "orchard_jobs.zip", "run_job.py"}
     assert list(built.files)[-1] == MANIFEST
 
 
@@ -66,8 +66,8 @@ def test_the_wheel_holds_what_hatchling_builds(tmp_path: Path) -> None:
     (theirs,) = tmp_path.glob("*.whl")
     built = build_package()
     ours = tmp_path / "ours.zip"
-    ours.write_bytes(built.files[built.wheel])
-    assert theirs.name == built.wheel
+    ours.write_bytes(built.files[WHEEL])
+    assert theirs.name == WHEEL
     contents = []
     for path in (theirs, ours):
         with zipfile.ZipFile(path) as archive:
@@ -82,7 +82,7 @@ def test_it_installs_and_runs_and_an_installed_one_gives_the_same_package(tmp_pa
     built = build_package()
     folder = built.write(tmp_path)
     site = tmp_path / "site"
-    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(folder / built.wheel)]
+    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(folder / WHEEL)]
     if shutil.which("uv") is None:
         install[:1] = [str(Path(sys.prefix).with_name("uv") / "bin" / "uv")]
     subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True)

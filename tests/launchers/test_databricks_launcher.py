@@ -1,0 +1,260 @@
+"""The launcher `databricks`: what it sends, what a retry reaches, and what a failed run says."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.databricks.exceptions import DatabricksApiError
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from orchard.attempts import Attempts
+from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers.databricks import SubmitDatabricksRun
+from orchard.launchers.request import Planned
+from orchard.package import WHEEL, build_package
+from orchard.settings import Settings
+from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.storage import Warehouse
+
+PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+WORK = PLANNED.work("featurize")
+VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+class Workspace:
+    """Databricks as far as the hook asks it: runs by token, each in a state that a test sets."""
+
+    def __init__(self) -> None:
+        self.states, self.of_token = dict[int, dict[str, str]](), dict[str, int]()
+        self.submitted, self.cancelled = list[dict[str, Any]](), list[int]()
+
+    def call(self, endpoint: tuple[str, str], json: dict[str, Any]) -> dict[str, Any]:
+        """Answer a call as `DatabricksHook._do_api_call` does."""
+        answer: dict[str, Any] = getattr(self, endpoint[1].rpartition("/")[2].replace("-", "_"))(json)
+        return answer
+
+    def submit(self, json: dict[str, Any]) -> dict[str, Any]:
+        self.submitted.append(json)
+        run = self.of_token.setdefault(json["idempotency_token"], len(self.of_token) + 1)
+        self.states.setdefault(run, {"life_cycle_state": "RUNNING", "state_message": ""})
+        return {"run_id": run}
+
+    def get(self, json: dict[str, Any]) -> dict[str, Any]:
+        if json["run_id"] not in self.states:
+            raise DatabricksApiError(f"Run {json['run_id']} does not exist.", http_status_code=400)
+        state = self.states[json["run_id"]]
+        task = {"run_id": 10 * json["run_id"], "task_key": "featurize", "attempt_number": 0, "state": state}
+        return {"job_id": 7, "run_page_url": "http://w/run", "state": state, "tasks": [task]}
+
+    def get_output(self, json: dict[str, Any]) -> dict[str, Any]:
+        return {"error": f"JobError: no memory in {json['run_id']}", "error_trace": "Traceback\n  in featurize", "logs": "began"}
+
+    def cancel(self, json: dict[str, Any]) -> dict[str, Any]:
+        self.cancelled.append(json["run_id"])
+        self.states[json["run_id"]] = {"life_cycle_state": "TERMINATED", "result_state": "CANCELED", "state_message": "cancelled"}
+        return {}
+
+    def end(self, run: int, result: str) -> None:
+        self.states[run] = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": f"message of {run}"}
+
+
+class Context(dict[str, Any]):
+    """A task context with the plan in its XCom."""
+
+    def __init__(self) -> None:
+        super().__init__(ti=self)
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
+        return asdict(PLANNED) if task_ids == "plan_batch" else self.pushed[key]
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path)})
+
+
+@pytest.fixture
+def attempts(settings: Settings) -> Attempts:
+    return Attempts(Warehouse.at(settings.warehouse), WORK)
+
+
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    made = Workspace()
+    hook = "airflow.providers.databricks.hooks.databricks.DatabricksHook"
+    monkeypatch.setattr(f"{hook}._do_api_call", lambda self, endpoint, json=None, **rest: made.call(endpoint, json))
+    return made
+
+
+def operator_of(settings: Settings, **changes: Any) -> SubmitDatabricksRun:
+    operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
+    assert isinstance(operator, SubmitDatabricksRun)
+    for name, value in changes.items():
+        setattr(operator, name, value)
+    return operator
+
+
+def defer(settings: Settings, context: Context | None = None) -> int:
+    """Execute up to the wait; return the run that is waited for."""
+    with pytest.raises(TaskDeferred) as deferred:
+        operator_of(settings).execute(context or Context())
+    run: int = deferred.value.trigger.serialize()[1]["run_id"]
+    return run
+
+
+def sent(settings: Settings, **variables: str) -> dict[str, Any]:
+    given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/warehouse"} | variables)
+    operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
+    assert isinstance(operator, SubmitDatabricksRun)
+    assert (operator.pool, operator.deferrable) == ("spark", True)
+    operator.idempotency_token = "token"
+    body: dict[str, Any] = json.loads(json.dumps(operator._get_merged_json()))
+    return body
+
+
+CLUSTER = '{"policy_id": "p-1", "aws_attributes": {"instance_profile_arn": "arn:aws:iam::1:instance-profile/jobs"}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("serverless", {}),
+        ("new_cluster", {"ORCHARD_DATABRICKS_CLUSTER": CLUSTER, "ORCHARD_JOB_TAGS": '{"team": "fruit"}'}),
+        ("existing_cluster", {"ORCHARD_DATABRICKS_CLUSTER": "0923-164208-meows279", "ORCHARD_SOURCE": "fetch"}),
+    ],
+)
+def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str], settings: Settings) -> None:
+    assert sent(settings, **variables) == json.loads((GOLDEN / f"databricks_submit_{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("cluster", "source"),
+    [
+        ("serverless", "spark"),
+        ("0923-164208-meows279", "spark"),
+        ("{}", "fetch"),
+        ('{"data_security_mode": "USER_ISOLATION"}', "spark"),
+    ],
+)
+def test_spark_reads_the_images_where_workers_have_no_network(cluster: str, source: str, settings: Settings) -> None:
+    (task,) = sent(settings, ORCHARD_DATABRICKS_CLUSTER=cluster)["tasks"]
+    parameters = task["python_wheel_task"]["parameters"]
+    assert parameters[parameters.index("--source") + 1] == source
+
+
+def test_the_wheel_that_is_named_is_the_one_that_is_deployed(settings: Settings) -> None:
+    package = build_package()
+    assert WHEEL in package.files
+    (environment,) = sent(settings)["environments"]
+    assert environment["spec"]["dependencies"][0] == f"{VARIABLES['ORCHARD_JOBS_URI']}/{WHEEL}"
+    assert b"orchard-jobs-task" in package.files[WHEEL]
+
+
+def test_a_retry_reaches_the_run_that_is_under_way(settings: Settings, workspace: Workspace) -> None:
+    assert [defer(settings), defer(settings)] == [1, 1]
+    assert len({request["idempotency_token"] for request in workspace.submitted}) == 1
+
+
+@pytest.mark.parametrize("result", ["FAILED", "TIMEDOUT", "CANCELED", "SUCCESS", "GONE"])
+def test_a_run_that_ended_unseen_is_not_replayed(
+    result: str, settings: Settings, attempts: Attempts, workspace: Workspace
+) -> None:
+    """Also one that ended well, since its report is not there."""
+    assert defer(settings) == 1
+    if result == "GONE":
+        workspace.states.clear()
+    else:
+        workspace.end(1, result)
+    assert defer(settings) == 2
+    assert attempts.current == 2
+
+
+def test_a_run_that_is_being_ended_is_waited_for(
+    settings: Settings, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defer(settings)
+    workspace.states[1] = {"life_cycle_state": "TERMINATING", "state_message": ""}
+    monkeypatch.setattr("orchard.launchers.databricks.time.sleep", lambda seconds: workspace.end(1, "CANCELED"))
+    assert defer(settings) == 2
+
+
+def test_a_finished_report_starts_nothing(settings: Settings, workspace: Workspace) -> None:
+    Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
+    with pytest.raises(AirflowSkipException, match="no job is submitted"):
+        operator_of(settings).execute(Context())
+    assert workspace.submitted == []
+
+
+def test_a_failed_run_tells_its_error_and_its_trace(
+    settings: Settings, attempts: Attempts, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = Context()
+    defer(settings, context)
+    workspace.end(1, "FAILED")
+    event = {
+        "run_id": 1, "run_page_url": "http://w/run", "errors": [],
+        "run_state": json.dumps(workspace.states[1]),
+    }  # fmt: skip
+    with pytest.raises(JobError, match="run 1 is FAILED: message of 1: JobError: no memory in 10"):
+        operator_of(settings).execute_complete(context, event)
+    for line in ("began", "Traceback", "  in featurize"):
+        assert f"run: {line}" in caplog.text
+    assert attempts.current == 2
+    assert defer(settings) == 2
+
+
+def test_a_run_that_ends_well_ends_the_task(settings: Settings, attempts: Attempts, workspace: Workspace) -> None:
+    context = Context()
+    defer(settings, context)
+    workspace.end(1, "SUCCESS")
+    event = {"run_id": 1, "run_page_url": "x", "errors": [], "run_state": json.dumps(workspace.states[1])}
+    operator_of(settings).execute_complete(context, event)
+    assert attempts.current == 1
+
+
+def test_without_deferral_a_failed_run_is_told_alike(settings: Settings, attempts: Attempts, workspace: Workspace) -> None:
+    workspace.of_token[attempts.token(1)] = 1
+    workspace.end(1, "FAILED")
+    with pytest.raises(JobError, match="run 1 is FAILED: message of 1"):
+        operator_of(settings, deferrable=False).execute(Context())
+    assert attempts.current == 2
+    assert workspace.cancelled == []
+
+
+def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace) -> None:
+    operator = operator_of(settings)
+    with pytest.raises(TaskDeferred):
+        operator.execute(Context())
+    operator.on_kill()
+    assert workspace.cancelled == [1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty, and ORCHARD_TARGET=databricks needs it"),
+        ("ORCHARD_DATABRICKS_CLUSTER", "{not json", "ORCHARD_DATABRICKS_CLUSTER='{not json'"),
+        ("ORCHARD_DATABRICKS_CLUSTER", "a b", "neither `serverless`, nor a cluster's id, nor a JSON object"),
+        ("ORCHARD_SOURCE", "http", "none of fetch, spark"),
+    ],
+)
+def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        launcher_for(Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path), variable: value}))
+
+
+def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:
+    launcher = launcher_for(settings)
+    with pytest.raises(ConfigurationError, match="orchard deploy"):
+        launcher.prepare(settings.backbone)
+    tensorflow = replace(settings, engine="tensorflow")
+    launcher_for(tensorflow).prepare(tensorflow.backbone)
+    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    launcher.prepare(settings.backbone)
