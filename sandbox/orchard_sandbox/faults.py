@@ -1,7 +1,7 @@
 """Faults on demand: what a test asks for over the control path, the stand-in's answers and jobs then suffer.
 
 `POST /_orchard/faults` with a JSON object orders one, `GET` lists what is left of them, `DELETE` takes all back.
-It knows no service but how AWS's requests name their operation.
+It knows no service but how AWS's requests name their operation, and how AWS tells an error.
 """
 
 import json
@@ -21,6 +21,8 @@ CONTROL_PATH = "/_orchard/faults"
 ANSWERS = ("throttle", "error", "error_after", "delay", "drop_before", "drop_after")
 JOBS = ("kill_job", "out_of_memory", "no_execution")
 Application = Callable[..., Iterable[bytes]]
+OperationOf = Callable[[dict[str, Any]], str | None]
+Refusal = Callable[[int], dict[str, str]]
 
 
 @dataclass
@@ -84,15 +86,23 @@ class Faults:
                     return fault
         return None
 
-    def wrap(self, application: Application) -> Application:
-        """Return the WSGI application with the faults and their control path."""
+    def wrap(self, application: Application, operation_of: OperationOf, refusal: Refusal) -> Application:
+        """Return the WSGI application with the faults and their control path.
+
+        Args:
+            application: what answers.
+            operation_of: tells from a request which operation it calls; None for one that suffers nothing.
+            refusal: the JSON body of an error by its status.
+        """
 
         def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             if environ["PATH_INFO"] == CONTROL_PATH:
                 return self._control(environ, start_response)
             operation = operation_of(environ)
             fault = self.take(ANSWERS, operation) if operation else None
-            return application(environ, start_response) if fault is None else _suffer(fault, application, environ, start_response)
+            if fault is None:
+                return application(environ, start_response)
+            return _suffer(fault, application, environ, start_response, refusal)
 
         return answer
 
@@ -121,7 +131,13 @@ def _read_fault(body: bytes) -> Fault:
     return Fault(**given)
 
 
-def operation_of(environ: dict[str, Any]) -> str | None:
+def aws_refusal(status: int) -> dict[str, str]:
+    """Return the body of an AWS error."""
+    code = "ThrottlingException" if status == 429 else "InternalServerException"
+    return {"__type": code, "message": "a fault that was ordered"}
+
+
+def aws_operation(environ: dict[str, Any]) -> str | None:
     """Return the name of the AWS operation that a request calls; None when it calls S3 or nothing that is known here."""
     target: str = environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
@@ -146,7 +162,9 @@ def _routes() -> list[tuple[str, re.Pattern[str], str]]:
 _ROUTES = _routes()
 
 
-def _suffer(fault: Fault, application: Application, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def _suffer(
+    fault: Fault, application: Application, environ: dict[str, Any], start_response: Any, refusal: Refusal
+) -> Iterable[bytes]:
     if fault.kind == "delay":
         time.sleep(fault.seconds)
         return application(environ, start_response)
@@ -155,12 +173,9 @@ def _suffer(fault: Fault, application: Application, environ: dict[str, Any], sta
     if fault.kind.startswith("drop"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError  # werkzeug then sends nothing
-    if fault.kind == "throttle":
-        return _refuse(start_response, "429 Too Many Requests", "ThrottlingException", [("Retry-After", f"{fault.seconds:.0f}")])
-    return _refuse(start_response, "500 Internal Server Error", "InternalServerException", [])
-
-
-def _refuse(start_response: Any, status: str, code: str, headers: list[tuple[str, str]]) -> Iterable[bytes]:
-    body = json.dumps({"__type": code, "message": "a fault that was ordered"})
-    start_response(status, [("Content-Type", "application/json"), ("x-amzn-ErrorType", code), *headers])
-    return [body.encode()]
+    status, headers = (429, [("Retry-After", f"{fault.seconds:.0f}")]) if fault.kind == "throttle" else (500, [])
+    body = refusal(status)
+    code = [("x-amzn-ErrorType", body["__type"])] if "__type" in body else []
+    reason = "Too Many Requests" if status == 429 else "Internal Server Error"
+    start_response(f"{status} {reason}", [("Content-Type", "application/json"), *code, *headers])
+    return [json.dumps(body).encode()]

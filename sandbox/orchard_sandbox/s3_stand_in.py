@@ -29,7 +29,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from orchard_sandbox.emr_serverless import EmrServerless
 from orchard_sandbox.emr_serverless_api import install
-from orchard_sandbox.faults import Faults
+from orchard_sandbox.faults import Faults, aws_operation, aws_refusal
 from orchard_sandbox.job_pages import add_pages
 from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.landing import ACCOUNT, BUCKET, PREFIX, QUEUE, REGION
@@ -158,7 +158,7 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
         faults = Faults()
         service = EmrServerless(jobs.folder, Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults)
         install(service)
-        application = faults.wrap(add_pages(application, service.find_run))
+        application = faults.wrap(add_pages(application, service.find_run), aws_operation, aws_refusal)
     with listener:  # the server takes a copy of the descriptor
         number = listener.getsockname()[1]
         return make_server(

@@ -68,27 +68,18 @@ class MissingFileError(Exception):
     """A file that the job names is not on S3."""
 
 
-class SubmittedJob:
-    """One attempt to run a script.
+class GuardedJob:
+    """One process of a job on this machine, with all that it starts, under a guard.
 
     Args:
-        machine: what runs it.
         folder: a folder of its own; its logs stay there.
-        submission: what to run.
-        logs_uri: where `SPARK_DRIVER/stdout.gz` and `stderr.gz` go; None for nowhere.
         marker: marks the job's processes.
     """
 
-    def __init__(self, machine: Machine, folder: Path, submission: Submission, logs_uri: str | None, marker: str) -> None:
-        self._machine = machine
+    def __init__(self, folder: Path, marker: str) -> None:
         self._folder = folder
-        self._submission = submission
-        self._logs_uri = logs_uri
         self._marker = marker
-        self._s3 = machine.s3()
         self._guard: subprocess.Popen[bytes] | None = None
-        self._logged: dict[str, int] = {}
-        self._next_logs = 0.0
         for name in ("run", "tmp"):
             (folder / name).mkdir(parents=True)
         for path in self.logs.values():
@@ -96,38 +87,14 @@ class SubmittedJob:
 
     @property
     def logs(self) -> dict[str, Path]:
-        """The driver's streams by name."""
+        """The process's streams by name."""
         return {name: self._folder / name for name in ("stdout", "stderr")}
 
-    def fetch(self) -> list[str]:
-        """Fetch all files, unpack archives beside them and return the command.
-
-        Raises:
-            MissingFileError: with the first file that is not there.
-        """
-        command = [str(self._machine.spark_submit), "--master", "local[2]", "--driver-memory", DRIVER_MEMORY]
-        for option, uris in self._submission.files.items():
-            if option == "--archives":
-                for uri in uris:
-                    self._unpack(uri)
-            else:
-                command += [option, ",".join(str(self._fetch(uri)) for uri in uris)]
-        ours = {
-            "spark.ui.enabled": "false",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.defaultJavaOptions": LOCAL_JAVA_OPTIONS + self._machine.archive_options(),
-            "spark.local.dir": str(self._folder / "tmp"),
-        }
-        for name, value in {**self._submission.conf, **ours}.items():
-            command += ["--conf", f"{name}={value}"]
-        return [*command, str(self._fetch(self._submission.entry_point)), *self._submission.arguments]
-
-    def start(self, command: list[str]) -> None:
+    def run(self, command: list[str], environment: Mapping[str, str]) -> None:
         """Start the command under a guard."""
         job = {
             "command": command,
-            "environment": self._environment(),
+            "environment": environment,
             "folder": str(self._folder / "run"),
             "marker": self._marker,
             **{name: str(path) for name, path in self.logs.items()},
@@ -156,13 +123,67 @@ class SubmittedJob:
             pass
 
     def write_error(self, line: str) -> None:
-        """Append a line to the driver's stderr, as the platform does."""
+        """Append a line to the process's stderr, as the platform does."""
         with self.logs["stderr"].open("a") as stderr:
             stderr.write(line + "\n")
 
     def read_lines(self) -> list[str]:
-        """Return what the driver wrote: all of stderr, then all of stdout."""
+        """Return what the process wrote: all of stderr, then all of stdout."""
         return [line for name in ("stderr", "stdout") for line in self.logs[name].read_text(errors="replace").splitlines()]
+
+    def remove_files(self) -> None:
+        """Remove all but the logs."""
+        for name in ("run", "tmp"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+class SubmittedJob(GuardedJob):
+    """One attempt to run a script by spark-submit.
+
+    Args:
+        machine: what runs it.
+        folder: a folder of its own; its logs stay there.
+        submission: what to run.
+        logs_uri: where `SPARK_DRIVER/stdout.gz` and `stderr.gz` go; None for nowhere.
+        marker: marks the job's processes.
+    """
+
+    def __init__(self, machine: Machine, folder: Path, submission: Submission, logs_uri: str | None, marker: str) -> None:
+        super().__init__(folder, marker)
+        self._machine = machine
+        self._submission = submission
+        self._logs_uri = logs_uri
+        self._s3 = machine.s3()
+        self._logged: dict[str, int] = {}
+        self._next_logs = 0.0
+
+    def fetch(self) -> list[str]:
+        """Fetch all files, unpack archives beside them and return the command.
+
+        Raises:
+            MissingFileError: with the first file that is not there.
+        """
+        command = [str(self._machine.spark_submit), "--master", "local[2]", "--driver-memory", DRIVER_MEMORY]
+        for option, uris in self._submission.files.items():
+            if option == "--archives":
+                for uri in uris:
+                    self._unpack(uri)
+            else:
+                command += [option, ",".join(str(self._fetch(uri)) for uri in uris)]
+        ours = {
+            "spark.ui.enabled": "false",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.defaultJavaOptions": LOCAL_JAVA_OPTIONS + self._machine.archive_options(),
+            "spark.local.dir": str(self._folder / "tmp"),
+        }
+        for name, value in {**self._submission.conf, **ours}.items():
+            command += ["--conf", f"{name}={value}"]
+        return [*command, str(self._fetch(self._submission.entry_point)), *self._submission.arguments]
+
+    def start(self, command: list[str]) -> None:
+        """Start the command."""
+        self.run(command, self._environment())
 
     def put_logs(self, is_last: bool = False) -> None:
         """Put the logs on S3 where they have grown, every few seconds and at the end."""
@@ -179,11 +200,6 @@ class SubmittedJob:
                 self._logged[name] = len(content)
             except (ClientError, BotoCoreError) as error:
                 log.error("cannot write the log s3://%s/%s: %s", bucket, key, error)
-
-    def remove_files(self) -> None:
-        """Remove all but the logs."""
-        for name in ("run", "tmp"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def _fetch(self, uri: str) -> Path:
         bucket, key = _bucket_and_key(uri)
