@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -81,10 +80,7 @@ class Environments:
         pins.write_text(self._pins())
         install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), "-c", str(pins)]
         install += [*PLATFORM, *packages, *map(str, wheels)]
-        try:
-            _call([*install, "--offline"], settings)  # what was installed here before needs no index
-        except MissingError:
-            _call(install, settings)
+        _call(install, settings)
 
     @staticmethod
     def _pins() -> str:
@@ -155,17 +151,3 @@ def _plain_path(root: Path, key: str) -> Path | None:
     elements = key.split("/")
     is_plain = all(element not in ("", ".", "..") and len(element.encode()) < 255 for element in elements)
     return root.joinpath(*elements) if is_plain and not re.search(r"[\x00-\x1f\x7f:]", key) else None
-
-
-def worker_script(folder: Path, python: Path) -> Path:
-    """Write the Python of workers that have no network: they know neither the store nor its credentials. Return it."""
-    path = folder / "worker-python"
-    unset = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_REGION AWS_DEFAULT_REGION"
-    path.write_text(f'#!/bin/sh\n{unset}\nexec "{python}" "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
-def run_python(python: Path, code: str) -> str:
-    """Return what a line of Python prints."""
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -8,18 +8,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
-
-from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes, worker_script
-from orchard_sandbox.faults import Faults
-from orchard_sandbox.job_runs import Pace
+from orchard_sandbox.databricks_compute import Workspace, prepare
+from orchard_sandbox.databricks_files import MissingError
 from orchard_sandbox.spark_submission import last_error
-from orchard_sandbox.submitted_job import DRIVER_MEMORY, GuardedJob, Machine, job_environment
+from orchard_sandbox.submitted_job import GuardedJob
 
 log = logging.getLogger(__name__)
 CANCEL_SECONDS = 5.0
@@ -31,33 +27,6 @@ _ENDS = {
     "TIMEDOUT": ("TIMED_OUT", "CLIENT_ERROR"),
     "CANCELED": ("USER_CANCELED", "SUCCESS"),
 }
-# Access modes, of a cluster, in which Python functions have no network; serverless compute is one of these.
-_ISOLATED = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What runs draw on.
-
-    Attributes:
-        folder: keeps the runs.
-        machine: what runs them, and the S3 that their drivers reach.
-        volumes: holds wheels.
-        environments: makes the task's Python.
-        mounts: S3 as Spark reads it.
-        pace: their clock; a second of a time-out lasts a sixtieth of its minute.
-        faults: what they suffer.
-        address: where the stand-in itself answers.
-    """
-
-    folder: Path
-    machine: Machine
-    volumes: Volumes
-    environments: Environments
-    mounts: Mounts
-    pace: Pace
-    faults: Faults
-    address: str
 
 
 @dataclass
@@ -192,16 +161,17 @@ class Run:
             return self._end_cancelled()
         if self.workspace.faults.take(("no_execution",)):
             return self._fail("Workload failed: execution is switched off in this stand-in, nothing was run.")
+        folder, marker = self.folder / "task", f"databricks-{self.record.run_id}"
         try:
-            command, environment = self._prepare()
+            compute = prepare(self.workspace, self.record.request, marker, folder)
         except MissingError as error:
             return self._fail(str(error))
         if self._cancelled.is_set():
             return self._end_cancelled()
-        job = GuardedJob(self.folder / "task", f"databricks-{self.record.run_id}")
-        worker_script(self.folder / "task" / "run", Path(command[0]))
+        job = GuardedJob(folder, marker)
+        compute.write_worker(folder / "run")
         fault = self.workspace.faults.take(("kill_job", "out_of_memory"))
-        job.run(command, environment)
+        job.run(compute.command, compute.environment)
         self._change("RUNNING")
         try:
             return self._watch(job, begin, fault.seconds if fault else None, fault.kind if fault else "")
@@ -247,53 +217,6 @@ class Run:
         self.record.error = error
         return "FAILED", message or error
 
-    def _prepare(self) -> tuple[list[str], dict[str, str]]:
-        """Install what the task asks for; return its command and the environment of its processes."""
-        wheels, packages = _libraries(self.record.request, self.task)
-        paths = [self.workspace.volumes.path(wheel) for wheel in wheels]
-        for wheel, path in zip(wheels, paths, strict=True):
-            if not path.is_file():
-                raise MissingError(f"Library installation failed: {wheel} does not exist.")
-        python = self.workspace.environments.of(paths, packages)
-        wheel_task = self.task["python_wheel_task"]
-        told = {
-            "package": wheel_task["package_name"],
-            "entry_point": wheel_task["entry_point"],
-            "parameters": wheel_task.get("parameters", []),
-            "app_name": self.record.request.get("run_name", "run"),
-        }
-        script = Path(__file__).with_name("databricks_task.py")
-        return [str(python), str(script), json.dumps(told)], self._environment(python)
-
-    def _environment(self, python: Path) -> dict[str, str]:
-        cluster: Mapping[str, Any] = self.task.get("new_cluster", {})
-        is_serverless = "environment_key" in self.task
-        is_isolated = is_serverless or cluster.get("data_security_mode") in _ISOLATED
-        temporary, run = self.folder / "task" / "tmp", self.folder / "task" / "run"
-        machine = self.workspace.machine
-        conf = {
-            **cluster.get("spark_conf", {}),
-            **self.workspace.mounts.conf(),
-            "spark.ui.enabled": "false",
-            "spark.driver.memory": DRIVER_MEMORY,
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.defaultJavaOptions": LOCAL_JAVA_OPTIONS,
-            "spark.local.dir": str(temporary),
-        }
-        given = {
-            "PYSPARK_PYTHON": str(run / "worker-python") if is_isolated else str(python),
-            "PYSPARK_DRIVER_PYTHON": str(python),
-            "PYSPARK_SUBMIT_ARGS": " ".join(
-                [*(f"--conf '{name}={value}'" for name, value in conf.items()), "--master local[2]" * (not is_serverless)]
-                + ["pyspark-shell"]
-            ),
-            **({"SPARK_REMOTE": "local[2]"} if is_serverless else {}),
-            **cluster.get("spark_env_vars", {}),
-        }
-        marker = f"databricks-{self.record.run_id}"
-        return job_environment(os.environ, Machine(machine.spark_submit, python, machine.address), temporary, {}, marker) | given
-
     def _state(self) -> dict[str, Any]:
         record = self.record
         result = {"result_state": record.result_state} if record.result_state else {}
@@ -315,17 +238,6 @@ class Run:
             if result:
                 record.end_time = now()
             record.write(self.folder)
-
-
-def _libraries(request: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the wheels on volumes, and the packages of an index, that a task asks for."""
-    if "environment_key" in task:
-        (spec,) = [one["spec"] for one in request["environments"] if one["environment_key"] == task["environment_key"]]
-        asked = spec.get("dependencies", [])
-        return [one for one in asked if one.startswith("/")], [one for one in asked if not one.startswith("/")]
-    libraries = task.get("libraries", [])
-    wheels = [library["whl"] for library in libraries if "whl" in library]
-    return wheels, [library["pypi"]["package"] for library in libraries if "pypi" in library]
 
 
 def now() -> int:

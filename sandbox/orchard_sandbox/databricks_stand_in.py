@@ -7,9 +7,9 @@ import argparse
 import base64
 import json
 import logging
-import re
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,37 +18,21 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from databricks.sdk.service import jobs as api
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
+from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
-from orchard_sandbox.databricks_runs import Record, Run, Workspace, now
+from orchard_sandbox.databricks_requests import ApiError, check_request, invalid
+from orchard_sandbox.databricks_runs import Record, Run, now
 from orchard_sandbox.faults import Faults
 from orchard_sandbox.job_runs import Pace
-from orchard_sandbox.s3_stand_in import write_address
+from orchard_sandbox.s3_stand_in import listen, write_address
 from orchard_sandbox.submitted_job import Machine
 
 VOLUME = "/Volumes/main/orchard/jobs"
 TOKEN_SECONDS = 3600.0
 _JOBS = "/api/2.2/jobs/runs/"
-_TASK_FIELDS = {
-    "task_key", "python_wheel_task", "environment_key", "new_cluster", "existing_cluster_id", "libraries", "timeout_seconds",
-    "max_retries", "min_retry_interval_millis", "retry_on_timeout", "disable_auto_optimization", "description", "run_if",
-}  # fmt: skip
-_REQUEST_FIELDS = {"tasks", "run_name", "timeout_seconds", "idempotency_token", "environments", "queue"}
-
-
-class ApiError(Exception):
-    """The API's refusal."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
 class Databricks:
@@ -103,7 +87,7 @@ class Databricks:
 
     def submit(self, given: dict[str, Any]) -> dict[str, Any]:
         """Start a run, or return the one that the token started, however it ended."""
-        _check_request(given)
+        check_request(given)
         token = given.get("idempotency_token")
         with self._lock:
             known = [run for run in self._runs.values() if token and run.record.request.get("idempotency_token") == token]
@@ -121,22 +105,22 @@ class Databricks:
         try:
             number = int(given["run_id"])
         except (KeyError, ValueError) as error:
-            raise _invalid("run_id is missing or no number") from error
+            raise invalid("run_id is missing or no number") from error
         run = self._runs.get(number) or self._runs.get(number - 1)
         if run is None:
-            raise _invalid(f"Run {number} does not exist.")
+            raise invalid(f"Run {number} does not exist.")
         return run
 
     def _output(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self._run(given)
         if int(given["run_id"]) != run.task_run_id:
-            raise _invalid("Retrieving the output of runs with multiple tasks is not supported. Retrieve each task's output.")
+            raise invalid("Retrieving the output of runs with multiple tasks is not supported. Retrieve each task's output.")
         return run.output()
 
     def _list(self, given: dict[str, Any]) -> dict[str, Any]:
         wanted = {"active_only", "completed_only", "limit", "run_type", "expand_tasks", "page_token", "offset"}
         if given.keys() - wanted:
-            raise _invalid(f"{sorted(given.keys() - wanted)} is not known here")
+            raise invalid(f"{sorted(given.keys() - wanted)} is not known here")
         is_active, is_completed = (str(given.get(name, "false")).lower() == "true" for name in ("active_only", "completed_only"))
         runs = [run for run in self._runs.values() if not (is_active and run.is_over) and not (is_completed and not run.is_over)]
         shown = [run.shown() for run in reversed(runs)]
@@ -229,75 +213,6 @@ def _given(request: Request) -> dict[str, Any]:
     return {**request.args.to_dict(), **found}
 
 
-def _check_request(given: dict[str, Any]) -> None:
-    """Raise ApiError for what Databricks refuses, and for what is not known here."""
-    _refuse_unknown(given, _REQUEST_FIELDS, "the request")
-    tasks = given.get("tasks")
-    if not isinstance(tasks, list) or len(tasks) != 1:
-        raise _invalid("this stand-in runs exactly one task")
-    if len(str(given.get("idempotency_token") or "")) > 64:
-        raise _invalid("idempotency_token must have at most 64 characters.")
-    (task,) = tasks
-    _refuse_unknown(task, _TASK_FIELDS, "the task")
-    # The SDK leaves out what it does not know; so what comes back unlike it went in holds a field that is none.
-    read = [(api.SubmitTask.from_dict(task).as_dict(), task)]
-    read += [(api.JobEnvironment.from_dict(one).as_dict(), one) for one in _list_of(given)]
-    for known, one in read:
-        if known != one:
-            raise _invalid(f"there is a field that Databricks does not know in {json.dumps(one)}")
-    _check_task(given, task)
-
-
-def _check_task(given: dict[str, Any], task: dict[str, Any]) -> None:
-    wheel = task.get("python_wheel_task")
-    if not wheel or not wheel.get("package_name") or not wheel.get("entry_point") or "named_parameters" in wheel:
-        raise _invalid("this stand-in runs a python_wheel_task with package_name, entry_point and parameters, and no other")
-    where = [name for name in ("environment_key", "new_cluster", "existing_cluster_id") if name in task]
-    if len(where) != 1:
-        raise _invalid(f"a task needs one of environment_key, new_cluster and existing_cluster_id, it has {where}")
-    if where == ["environment_key"]:
-        _check_serverless(given, task)
-    elif where == ["new_cluster"]:
-        _check_cluster(task["new_cluster"])
-    for library in task.get("libraries", []):
-        if library.keys() not in ({"whl"}, {"pypi"}):
-            raise _invalid(f"the library {library} is none that this stand-in installs: whl and pypi are")
-
-
-def _list_of(given: dict[str, Any]) -> list[Any]:
-    return given.get("environments") or []
-
-
-def _refuse_unknown(given: Any, known: set[str], what: str) -> None:
-    if not isinstance(given, dict) or given.keys() - known:
-        unknown = sorted(given.keys() - known) if isinstance(given, dict) else given
-        raise _invalid(f"{what} holds {unknown}, which this stand-in does not know")
-
-
-def _check_serverless(given: dict[str, Any], task: dict[str, Any]) -> None:
-    keys = [one.get("environment_key") for one in _list_of(given)]
-    if keys.count(task["environment_key"]) != 1:
-        raise _invalid(f"The environment_key '{task['environment_key']}' is not in environments.")
-    if "libraries" in task:
-        raise _invalid("Libraries field is not supported for serverless task, please specify libraries in environment.")
-    for one in _list_of(given):
-        spec = one.get("spec", {})
-        if spec.keys() - {"environment_version", "client", "dependencies"} or not (
-            spec.get("environment_version") or spec.get("client")
-        ):
-            raise _invalid(f"the environment {one} needs a spec with environment_version, and dependencies alone beside it")
-
-
-def _check_cluster(cluster: dict[str, Any]) -> None:
-    for name in ("spark_version", "node_type_id"):
-        if not cluster.get(name):
-            raise _invalid(f"Missing required field: new_cluster.{name}")
-    if ("num_workers" in cluster) == ("autoscale" in cluster):
-        raise _invalid("new_cluster needs one of num_workers and autoscale")
-    if not re.fullmatch(r"\d+\.\d+\.x(-[a-z]+)*-scala2\.1[23]", cluster["spark_version"]):
-        raise _invalid(f"Invalid spark version {cluster['spark_version']}.")
-
-
 def _json(found: dict[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(found), status, mimetype="application/json")
 
@@ -308,14 +223,15 @@ def operation_of(environ: dict[str, Any]) -> str | None:
     return path.removeprefix(_JOBS) if path.startswith(_JOBS) else None
 
 
-def start_server(workspace: Workspace, port: int, token: str, principals: dict[str, str]) -> BaseWSGIServer:
-    """Return a listening server."""
+def start_server(workspace: Workspace, listener: socket.socket, token: str, principals: dict[str, str]) -> BaseWSGIServer:
+    """Return a server on a listening socket, of which it takes a copy."""
     service = Databricks(workspace, token, principals)
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return service.answer(Request(environ))(environ, start_response)
 
-    return make_server("127.0.0.1", port, workspace.faults.wrap(application, operation_of, refusal), threaded=True)
+    wrapped = workspace.faults.wrap(application, operation_of, refusal)
+    return make_server("127.0.0.1", listener.getsockname()[1], wrapped, threaded=True, fd=listener.fileno())
 
 
 def refusal(status: int) -> dict[str, str]:
@@ -329,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, required=True, help="keeps runs, volumes and environments")
     parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
-    parser.add_argument("--port", type=int, required=True, help="where to listen")
+    parser.add_argument("--port", type=int, default=0, help="tried first")
     parser.add_argument("--s3", required=True, help="address of the S3 that drivers reach")
     parser.add_argument("--objects", type=Path, required=True, help="the S3 stand-in's objects, which Spark's readers see")
     parser.add_argument("--python", type=Path, required=True, help="the environments stand on its Python")
@@ -340,6 +256,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     python, folder = given.python.absolute(), given.folder.absolute()
+    listener = listen(given.port)
     workspace = Workspace(
         folder=folder / "runs",
         machine=Machine(python.with_name("spark-submit"), python, given.s3),
@@ -348,11 +265,12 @@ def main() -> None:
         mounts=Mounts(folder / "s3", given.objects.absolute()),
         pace=Pace(given.state_seconds, given.minute_seconds),
         faults=Faults(),
-        address=f"http://127.0.0.1:{given.port}",
+        address=f"http://127.0.0.1:{listener.getsockname()[1]}",
     )
     workspace.folder.mkdir(parents=True, exist_ok=True)
     name, _, secret = given.principal.partition(":")
-    server = start_server(workspace, given.port, given.token, {name: secret} if name else {})
+    with listener:
+        server = start_server(workspace, listener, given.token, {name: secret} if name else {})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     write_address(given.address_file, server.port)

@@ -151,7 +151,7 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
     persistence.load()
     persistence.watch()
     make_queue(backend)  # after the load, which is no upload
-    listener = _listen(port)
+    listener = listen(port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
     if jobs is not None:
@@ -166,7 +166,7 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
         )
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     """Return a listening socket; another port's when somebody has taken this one."""
     try:
         return socket.create_server(("127.0.0.1", port), backlog=128)

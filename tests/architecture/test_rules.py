@@ -72,7 +72,7 @@ def test_environments_share_one_version_of_each_package() -> None:
             name, _, version = line.partition("==")
             pins.setdefault(name, set()).add(version)
     # jobs35.txt is for another Spark, and for what is old beside it.
-    several = {name for name, versions in pins.items() if len(versions) > 1} - {"pyspark", "numpy", "pandas", "pyarrow"}
+    several = {name for name, versions in pins.items() if len(versions) > 1} - {"pyspark", "numpy", "pandas", "pyarrow", "tzdata"}
     # Some have one version for each Python, which the markers tell apart.
     assert several <= {name for name in several if all(" ; " in version for version in pins[name])}
 

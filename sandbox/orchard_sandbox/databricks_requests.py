@@ -1,0 +1,94 @@
+"""What is asked of Databricks, read and checked: what it does not know, or this stand-in does not, is refused, never left out."""
+
+import json
+import re
+from typing import Any
+
+from databricks.sdk.service import jobs as api
+
+_TASK_FIELDS = {
+    "task_key", "python_wheel_task", "environment_key", "new_cluster", "existing_cluster_id", "libraries", "timeout_seconds",
+    "max_retries", "min_retry_interval_millis", "retry_on_timeout", "disable_auto_optimization", "description", "run_if",
+}  # fmt: skip
+_REQUEST_FIELDS = {"tasks", "run_name", "timeout_seconds", "idempotency_token", "environments", "queue"}
+
+
+class ApiError(Exception):
+    """The API's refusal."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def invalid(message: str) -> ApiError:
+    return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+
+
+def check_request(given: dict[str, Any]) -> None:
+    """Raise ApiError for what Databricks refuses, and for what is not known here."""
+    _refuse_unknown(given, _REQUEST_FIELDS, "the request")
+    tasks = given.get("tasks")
+    if not isinstance(tasks, list) or len(tasks) != 1:
+        raise invalid("this stand-in runs exactly one task")
+    if len(str(given.get("idempotency_token") or "")) > 64:
+        raise invalid("idempotency_token must have at most 64 characters.")
+    (task,) = tasks
+    _refuse_unknown(task, _TASK_FIELDS, "the task")
+    # The SDK leaves out what it does not know; so what comes back unlike it went in holds a field that is none.
+    read = [(api.SubmitTask.from_dict(task).as_dict(), task)]
+    read += [(api.JobEnvironment.from_dict(one).as_dict(), one) for one in _list_of(given)]
+    for known, one in read:
+        if known != one:
+            raise invalid(f"there is a field that Databricks does not know in {json.dumps(one)}")
+    _check_task(given, task)
+
+
+def _check_task(given: dict[str, Any], task: dict[str, Any]) -> None:
+    wheel = task.get("python_wheel_task")
+    if not wheel or not wheel.get("package_name") or not wheel.get("entry_point") or "named_parameters" in wheel:
+        raise invalid("this stand-in runs a python_wheel_task with package_name, entry_point and parameters, and no other")
+    where = [name for name in ("environment_key", "new_cluster", "existing_cluster_id") if name in task]
+    if len(where) != 1:
+        raise invalid(f"a task needs one of environment_key, new_cluster and existing_cluster_id, it has {where}")
+    if where == ["environment_key"]:
+        _check_serverless(given, task)
+    elif where == ["new_cluster"]:
+        _check_cluster(task["new_cluster"])
+    for library in task.get("libraries", []):
+        if library.keys() not in ({"whl"}, {"pypi"}):
+            raise invalid(f"the library {library} is none that this stand-in installs: whl and pypi are")
+
+
+def _list_of(given: dict[str, Any]) -> list[Any]:
+    return given.get("environments") or []
+
+
+def _refuse_unknown(given: Any, known: set[str], what: str) -> None:
+    if not isinstance(given, dict) or given.keys() - known:
+        unknown = sorted(given.keys() - known) if isinstance(given, dict) else given
+        raise invalid(f"{what} holds {unknown}, which this stand-in does not know")
+
+
+def _check_serverless(given: dict[str, Any], task: dict[str, Any]) -> None:
+    keys = [one.get("environment_key") for one in _list_of(given)]
+    if keys.count(task["environment_key"]) != 1:
+        raise invalid(f"The environment_key '{task['environment_key']}' is not in environments.")
+    if "libraries" in task:
+        raise invalid("Libraries field is not supported for serverless task, please specify libraries in environment.")
+    for one in _list_of(given):
+        spec = one.get("spec", {})
+        if spec.keys() - {"environment_version", "client", "dependencies"} or not (
+            spec.get("environment_version") or spec.get("client")
+        ):
+            raise invalid(f"the environment {one} needs a spec with environment_version, and dependencies alone beside it")
+
+
+def _check_cluster(cluster: dict[str, Any]) -> None:
+    for name in ("spark_version", "node_type_id"):
+        if not cluster.get(name):
+            raise invalid(f"Missing required field: new_cluster.{name}")
+    if ("num_workers" in cluster) == ("autoscale" in cluster):
+        raise invalid("new_cluster needs one of num_workers and autoscale")
+    if not re.fullmatch(r"\d+\.\d+\.x(-[a-z]+)*-scala2\.1[23]", cluster["spark_version"]):
+        raise invalid(f"Invalid spark version {cluster['spark_version']}.")
