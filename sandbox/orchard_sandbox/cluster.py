@@ -1,4 +1,4 @@
-"""What the stand-in for a cluster needs before a job can be submitted: a bucket, the deployed package, an application."""
+"""What the stand-in of a target needs before a job can be submitted: the deployed package, and what it is deployed to."""
 
 import json
 import subprocess
@@ -13,14 +13,19 @@ from orchard_sandbox.landing import ACCOUNT, REGION
 from orchard_sandbox.layout import Layout
 
 JOBS_BUCKET = "jobs"
+VOLUME = "/Volumes/main/orchard/jobs"
 
 
 def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the ORCHARD_* variables that the target `emr_serverless` needs, after making what they name.
+    """Return the variables that Airflow needs beside for the environment's target, after making what they name.
 
     Raises:
         SandboxError: the package could not be built or uploaded.
     """
+    return {"emr_serverless": _emr_serverless, "databricks": _databricks}[environment["ORCHARD_TARGET"]](layout, environment)
+
+
+def _emr_serverless(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
     config = Config(retries={"total_max_attempts": 5, "mode": "standard"})
     options: dict[str, Any] = {
         "endpoint_url": environment["AWS_ENDPOINT_URL"], "region_name": REGION, "config": config,
@@ -30,14 +35,23 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
     application = boto3.client("emr-serverless", **options).create_application(
         name="orchard", releaseLabel="emr-7.11.0", type="SPARK", clientToken="orchard"
     )
-    return _deployed(layout, environment) | {
+    return _deployed(layout, environment, f"s3://{JOBS_BUCKET}/orchard") | {
         "ORCHARD_EMR_APPLICATION": application["applicationId"],
         "ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs",
     }
 
 
-def _deployed(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    command = [str(layout.airflow_python), "-P", "-m", "orchard.cli", "deploy", f"s3://{JOBS_BUCKET}/orchard", "--json"]
+def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    address, token = layout.databricks_file.read_text(), layout.secret("databricks")
+    log_in = {"DATABRICKS_HOST": address, "DATABRICKS_TOKEN": token}
+    host, _, port = address.rpartition(":")
+    connection = {"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": token}
+    deployed = _deployed(layout, {**environment, **log_in}, VOLUME)
+    return deployed | {"AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection)}
+
+
+def _deployed(layout: Layout, environment: Mapping[str, str], place: str) -> dict[str, str]:
+    command = [str(layout.airflow_python), "-P", "-m", "orchard.cli", "deploy", place, "--json"]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SandboxError(f"the jobs' package could not be deployed to the stand-in: {done.stderr.strip()}")

@@ -21,6 +21,7 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
+from orchard_sandbox.cluster import VOLUME
 from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
 from orchard_sandbox.databricks_requests import ApiError, check_request, invalid
@@ -30,7 +31,6 @@ from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.s3_stand_in import listen, write_address
 from orchard_sandbox.submitted_job import Machine
 
-VOLUME = "/Volumes/main/orchard/jobs"
 TOKEN_SECONDS = 3600.0
 _JOBS = "/api/2.2/jobs/runs/"
 

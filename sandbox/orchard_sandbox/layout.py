@@ -53,6 +53,11 @@ class Layout:
         return self.home / "s3-address"
 
     @property
+    def databricks_file(self) -> Path:
+        """The Databricks stand-in's address; it stays when that ends, for the next one takes the same port."""
+        return self.home / "databricks-address"
+
+    @property
     def airflow(self) -> Path:
         """AIRFLOW_HOME: the database and the task logs."""
         return self.home / "airflow"

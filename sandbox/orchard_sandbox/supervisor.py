@@ -23,7 +23,8 @@ from orchard_sandbox.processes import ProcessRecord, end_processes, is_running, 
 from orchard_sandbox.state import StackState, read_state, write_state
 from orchard_sandbox.stop import STOP_SECONDS
 
-S3 = "s3-stand-in"
+S3, DATABRICKS = "s3-stand-in", "databricks-stand-in"
+STAND_INS = (S3, DATABRICKS)
 AIRFLOW = ("api-server", "dag-processor", "scheduler", "triggerer")
 POOL, POOL_SLOTS = "spark", 1
 WARM_SECONDS = 300.0
@@ -95,9 +96,26 @@ class Supervisor:
         self._state.s3_port = int(self._layout.address_file.read_text().rpartition(":")[2])
         write_state(self._layout, self._state)
 
+    def _ensure_databricks(self) -> None:
+        if self._is_up(DATABRICKS):
+            return
+        with self._step("Databricks stand-in"):
+            address = self._layout.databricks_file
+            port = address.read_text().rpartition(":")[2] if address.exists() else "0"
+            address.unlink(missing_ok=True)
+            command = [str(self._layout.airflow_python), "-m", "orchard_sandbox.databricks_stand_in", "--port", port]
+            command += ["--folder", str(self._layout.home / "databricks"), "--address-file", str(address)]
+            command += ["--s3", self._state.s3_address, "--objects", str(self._layout.landing)]
+            command += ["--python", str(self._layout.environments / "jobs" / "bin" / "python")]
+            command += ["--token", self._layout.secret("databricks")]
+            self._spawn(DATABRICKS, command, {**self._environment, "PYTHONPATH": str(ROOT / "sandbox")})
+            self._wait_until(DATABRICKS, address.exists)
+
     def _start_airflow(self, dag_ids: tuple[str, ...]) -> AirflowApi:
         self._state.api_port = self._state.api_port or free_port()
         self._environment = airflow_environment(self._layout, self._state, self._variables)
+        if self._environment["ORCHARD_TARGET"] == "databricks":
+            self._ensure_databricks()
         if self._environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
                 self._environment |= target_settings(self._layout, self._environment)
@@ -187,11 +205,11 @@ class Supervisor:
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
 
     def _end_airflow(self) -> None:
-        records = [record for name, record in self._state.processes.items() if name != S3]
-        s3 = self._state.processes.get(S3)
-        # Tasks and Spark jobs are found by the marker, which the S3 stand-in carries too.
-        end_processes(records, self._layout.marker, STOP_SECONDS, spared={s3.pid} if s3 else set())
-        self._state.processes = {S3: s3} if s3 else {}
+        records = [record for name, record in self._state.processes.items() if name not in STAND_INS]
+        kept = {name: record for name, record in self._state.processes.items() if name in STAND_INS}
+        # Tasks and Spark jobs are found by the marker, which the stand-ins carry too.
+        end_processes(records, self._layout.marker, STOP_SECONDS, spared={record.pid for record in kept.values()})
+        self._state.processes = kept
         write_state(self._layout, self._state)
 
     def _make_password(self) -> None:
