@@ -137,17 +137,21 @@ class Job:
         return gzip.decompress(body).decode()
 
     def processes(self) -> list[int]:
-        """Return all that have the job run's name in the environment or the arguments."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                texts = [(process / name).read_bytes() for name in ("environ", "cmdline")]
-                is_dead = b") Z " in (process / "stat").read_bytes()
-            except OSError:
-                continue
-            if any(self.name.encode() in text for text in texts) and not is_dead:
-                found.append(int(process.name))
-        return found
+        return processes_of(self.name)
+
+
+def processes_of(name: str) -> list[int]:
+    """Return all processes that have a job's name in the environment or the arguments."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            texts = [(process / file).read_bytes() for file in ("environ", "cmdline")]
+            is_dead = b") Z " in (process / "stat").read_bytes()
+        except OSError:
+            continue
+        if any(name.encode() in text for text in texts) and not is_dead:
+            found.append(int(process.name))
+    return found
 
 
 def wait_until(is_so: Callable[[], Any], seconds: float) -> None:

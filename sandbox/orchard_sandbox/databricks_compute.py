@@ -32,6 +32,7 @@ class Workspace:
         pace: their clock; a second of a time-out lasts a sixtieth of its minute.
         faults: what they suffer.
         address: where the stand-in itself answers.
+        has_spark: whether tasks get a Spark session, which takes most of a small one's time.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Workspace:
     pace: Pace
     faults: Faults
     address: str
+    has_spark: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         "package": wheel_task["package_name"],
         "entry_point": wheel_task["entry_point"],
         "parameters": wheel_task.get("parameters", []),
-        "app_name": request.get("run_name", "run"),
+        "app_name": request.get("run_name", "run") if workspace.has_spark else None,
     }
     cluster = task.get("new_cluster", {})
     is_serverless = "environment_key" in task

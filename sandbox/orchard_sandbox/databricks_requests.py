@@ -25,6 +25,13 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
+def without_empty(value: Any) -> Any:
+    """Return JSON without its empty lists and objects, which the SDK leaves out."""
+    if isinstance(value, dict):
+        return {name: without_empty(one) for name, one in value.items() if one not in ([], {})}
+    return [without_empty(one) for one in value] if isinstance(value, list) else value
+
+
 def check_request(given: dict[str, Any]) -> None:
     """Raise ApiError for what Databricks refuses, and for what is not known here."""
     _refuse_unknown(given, _REQUEST_FIELDS, "the request")
@@ -39,7 +46,7 @@ def check_request(given: dict[str, Any]) -> None:
     read = [(api.SubmitTask.from_dict(task).as_dict(), task)]
     read += [(api.JobEnvironment.from_dict(one).as_dict(), one) for one in _list_of(given)]
     for known, one in read:
-        if known != one:
+        if without_empty(known) != without_empty(one):
             raise invalid(f"there is a field that Databricks does not know in {json.dumps(one)}")
     _check_task(given, task)
 

@@ -24,7 +24,7 @@ _OUTPUT = 5 * 1024 * 1024
 _ENDS = {
     "SUCCESS": ("SUCCESS", "SUCCESS"),
     "FAILED": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
-    "TIMEDOUT": ("TIMED_OUT", "CLIENT_ERROR"),
+    "TIMEDOUT": ("CANCELED", "CLIENT_ERROR"),
     "CANCELED": ("USER_CANCELED", "SUCCESS"),
 }
 
@@ -112,7 +112,6 @@ class Run:
                 "run_name": record.request.get("run_name", "Untitled"),
                 "run_type": "SUBMIT_RUN",
                 "trigger": "ONE_TIME",
-                "format": "MULTI_TASK",
                 "tasks": [task],
             }
 

@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--principal", default=":", help="id:secret of a service principal")
     parser.add_argument("--state-seconds", type=float, default=Pace.state_seconds, help="how long a state on the way lasts")
     parser.add_argument("--minute-seconds", type=float, default=Pace.minute_seconds, help="how long a minute of a time-out lasts")
+    parser.add_argument("--without-spark", action="store_true", help="tasks get no Spark session: for tests of all else")
     given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     python, folder = given.python.absolute(), given.folder.absolute()
@@ -266,6 +267,7 @@ def main() -> None:
         pace=Pace(given.state_seconds, given.minute_seconds),
         faults=Faults(),
         address=f"http://127.0.0.1:{listener.getsockname()[1]}",
+        has_spark=not given.without_spark,
     )
     workspace.folder.mkdir(parents=True, exist_ok=True)
     name, _, secret = given.principal.partition(":")

@@ -1,7 +1,8 @@
 """What a Databricks run does on its machine: gives the task a Spark session, and calls the wheel's entry point.
 
 Run by the Python of the run's own environment, which holds no more than Databricks puts there: the platform's packages, the wheel
-and its dependencies. The first argument is the task as JSON: `package`, `entry_point`, `parameters`, `app_name`.
+and its dependencies. The first argument is the task as JSON: `package`, `entry_point`, `parameters`, and `app_name`, which is
+null where the task gets no session.
 """
 
 import importlib
@@ -19,14 +20,14 @@ def main() -> int:
     """Call the entry point; its value is ignored, and what it raises ends the run."""
     task = json.loads(sys.argv[1])
     # With SPARK_REMOTE it is a session of Spark Connect, as on serverless compute; else the cluster's own.
-    spark = SparkSession.builder.appName(task["app_name"]).getOrCreate()
+    spark = SparkSession.builder.appName(task["app_name"]).getOrCreate() if task["app_name"] else None
     sys.argv = [task["entry_point"], *task["parameters"]]
     entry = _entry_point(task["package"], task["entry_point"])
     entry()
     # The platform's session outlives the task; here it ends with the process, and its JVM, at once.
     sys.stdout.flush()
     sys.stderr.flush()
-    if "SPARK_REMOTE" not in os.environ:
+    if spark is not None and "SPARK_REMOTE" not in os.environ:
         spark.stop()
     return 0
 
