@@ -228,6 +228,20 @@ def test_without_deferral_a_failed_run_is_told_alike(settings: Settings, attempt
     assert workspace.cancelled == []
 
 
+def test_a_run_that_cannot_be_followed_goes_on_and_is_reached_again(
+    settings: Settings, attempts: Attempts, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_run(self: Any, run_id: int) -> Any:
+        raise DatabricksApiError("API requests to Databricks failed 3 times", http_status_code=500)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow.providers.databricks.hooks.databricks.DatabricksHook.get_run", get_run)
+        with pytest.raises(JobError, match="run 1 is RUNNING, and could not be followed"):
+            operator_of(settings, deferrable=False).execute(Context())
+    assert (attempts.current, workspace.cancelled) == (1, [])
+    assert defer(settings) == 1
+
+
 def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace) -> None:
     operator = operator_of(settings)
     with pytest.raises(TaskDeferred):

@@ -54,8 +54,7 @@ class Emr:
         return {"jobRun": {"state": self.states[jobRunId], "stateDetails": f"details of {jobRunId}"}}
 
     def cancel_job_run(self, applicationId: str, jobRunId: str) -> dict[str, Any]:
-        self.cancelled.append(jobRunId)
-        self.states[jobRunId] = "CANCELLED"
+        self.cancelled.append(jobRunId)  # and it runs on for a moment
         return {"ResponseMetadata": {"HTTPStatusCode": 200}}
 
 
@@ -180,6 +179,14 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
     emr, context = Emr("RUNNING"), Context()
     defer(settings, emr, monkeypatch, context)
     monkeypatch.setattr(StartEmrServerlessJob, "_driver_log", lambda self, job_id: [])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert attempts.current == 1
+        emr.states["job-1"] = ("CANCELLING", "CANCELLED")[len(slept) - 1]
+
+    monkeypatch.setattr("orchard.launchers.emr_serverless.time.sleep", sleep)
     with pytest.raises(JobError, match="is CANCELLED"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "max attempts"})
     assert emr.cancelled == ["job-1"]

@@ -1,26 +1,32 @@
-"""The launcher against a stand-in that fails on schedule: never two jobs at once, none replayed, and it ends well."""
+"""The launchers against stand-ins that fail on schedule: never two jobs at once, none replayed, and it ends well."""
 
+import json
 import os
 import random
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
+import databricks_stand_in as databricks
+import emr_stand_in as emr
 import pytest
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
-from emr_stand_in import ROLE, Server, serving, wait_until
+from emr_stand_in import ROLE, wait_until
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest
+from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
 from orchard.launchers.request import Planned
 from orchard_jobs.contract.layout import report_path
 from orchard_jobs.storage import Warehouse
 
+# The provider's own way to read a connection's form.
+pytestmark = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
 SCHEDULES = int(os.environ.get("SOAK_FAULT_SCHEDULES", "5"))
 TRIES = 8
 ANSWERS = ("throttle", "error", "error_after", "delay", "drop_before", "drop_after")
-OPERATIONS = ("StartJobRun", "GetJobRun", "GetApplication")
 JOB = """
 import pathlib, sys, time
 time.sleep(1)
@@ -28,6 +34,7 @@ report = pathlib.Path(sys.argv[1])
 report.parent.mkdir(parents=True, exist_ok=True)
 report.write_text("{}")
 """
+REQUEST = JobRequest("featurize", plan_task="plan_batch")
 
 
 class Died(BaseException):
@@ -48,59 +55,127 @@ class Context(dict[str, Any]):
         pass
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("emr")) as server:
-        yield server
+class Ran(NamedTuple):
+    """A job as its vendor tells of it; it has no end while it runs."""
+
+    began: Any
+    ended: Any
+    state: str
+
+
+class Target(Protocol):
+    """One vendor's stand-in, and the operator for it."""
+
+    operations: tuple[str, ...]
+    server: Any
+
+    def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let Airflow's hooks reach the stand-in."""
+
+    def operator(self, warehouse: Path, report: str) -> BaseOperator:
+        """Return the operator for a job of a second that writes the report."""
+
+    def ran(self, report: str) -> list[Ran]:
+        """Return the jobs that were to write the report."""
+
+
+class EmrServerless:
+    operations = ("StartJobRun", "GetJobRun", "GetApplication")
+
+    def __init__(self, server: emr.Server) -> None:
+        self.server = server
+        self.application = server.application(autoStopConfiguration={"enabled": False})
+
+    def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = {"ENDPOINT_URL": self.server.address, "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "thing"}
+        for name, value in values.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws"}')
+
+    def operator(self, warehouse: Path, report: str) -> BaseOperator:
+        spark = {"entryPoint": self.server.put("scripts/job.py", JOB), "entryPointArguments": [report]}
+        return StartEmrServerlessJob(
+            request=REQUEST, warehouse=str(warehouse), task_id="featurize", application_id=self.application,
+            execution_role_arn=ROLE, name="orchard-featurize", job_driver={"sparkSubmit": spark},
+            waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
+        )  # fmt: skip
+
+    def ran(self, report: str) -> list[Ran]:
+        client = self.server.emr
+        pages = client.get_paginator("list_job_runs").paginate(applicationId=self.application)
+        names = [run["id"] for page in pages for run in page["jobRuns"]]
+        runs = [client.get_job_run(applicationId=self.application, jobRunId=name)["jobRun"] for name in names]
+        ours = [run for run in runs if run["jobDriver"]["sparkSubmit"]["entryPointArguments"] == [report]]
+        return [Ran(run["createdAt"], run.get("endedAt"), run["state"]) for run in ours]
+
+
+class Databricks:
+    operations = ("submit", "get", "get-output")
+
+    def __init__(self, server: databricks.Server) -> None:
+        self.server = server
+
+    def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connection = {
+            "conn_type": "databricks", "host": "http://127.0.0.1", "schema": "http", "port": int(self.server.port),
+            "password": databricks.TOKEN,
+        }  # fmt: skip
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+
+    def operator(self, warehouse: Path, report: str) -> BaseOperator:
+        request = databricks.request_of("report", report)
+        return SubmitDatabricksRun(
+            request=REQUEST, warehouse=str(warehouse), task_id="featurize", tasks=request["tasks"],
+            environments=request["environments"], polling_period_seconds=1, databricks_retry_delay=1, deferrable=False,
+            durable=False,
+        )  # fmt: skip
+
+    def ran(self, report: str) -> list[Ran]:
+        runs = self.server.client.jobs.list_runs(expand_tasks=True)
+        ours = [run.as_dict() for run in runs if run.tasks and run.tasks[0].python_wheel_task.parameters == [report]]  # type: ignore[union-attr]
+        return [Ran(run["start_time"], run.get("end_time"), run["state"].get("result_state", "")) for run in ours]
 
 
 @pytest.fixture(scope="module")
-def application(server: Server) -> str:
-    return server.application(autoStopConfiguration={"enabled": False})
-
-
-def operator_of(warehouse: Path, planned: Planned, server: Server, application: str) -> StartEmrServerlessJob:
-    report = warehouse / report_path(planned.work("featurize"))
-    spark = {"entryPoint": server.put("scripts/job.py", JOB), "entryPointArguments": [str(report)]}
-    return StartEmrServerlessJob(
-        request=JobRequest("featurize", plan_task="plan_batch"), warehouse=str(warehouse), task_id="featurize",
-        application_id=application, execution_role_arn=ROLE, name="orchard-featurize", job_driver={"sparkSubmit": spark},
-        waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
-    )  # fmt: skip
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
+    first, second = tmp_path_factory.mktemp("emr"), tmp_path_factory.mktemp("databricks")
+    with emr.serving(first) as aws, databricks.serving(second, second / "objects", "--without-spark") as workspace:
+        yield {"emr_serverless": EmrServerless(aws), "databricks": Databricks(workspace)}
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
+@pytest.mark.parametrize("name", ["emr_serverless", "databricks"])
 def test_whatever_fails_there_are_never_two_jobs(
-    seed: int, server: Server, application: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, seed: int, targets: dict[str, Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = random.Random(seed)
-    for name, value in (("ENDPOINT_URL", server.address), ("ACCESS_KEY_ID", "any"), ("SECRET_ACCESS_KEY", "thing")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws"}')
+    draw, target = random.Random(seed), targets[name]
+    target.connect(monkeypatch)
     planned = Planned("file:///x/head.json", f"{seed:064x}", "backbone-1", ("featurize",))
+    work = planned.work("featurize")
+    report = str(tmp_path / report_path(work))
     told = []
     note_start = Attempts.note_start
     try:
         for number in range(TRIES):
-            server.no_faults()
+            target.server.no_faults()
             # The last tries are undisturbed, so that all schedules can end.
             death = draw.choice(("before", "after", "no", "no")) if number < TRIES // 2 else "no"
             for _ in range(draw.choice((0, 1, 2)) if number < TRIES // 2 else 0):
                 kind = draw.choice((*ANSWERS, "kill_job", "out_of_memory"))
-                told.append((kind, operation := draw.choice(OPERATIONS)))
-                server.fault(kind, operation=operation, times=draw.choice((1, 3)), seconds=draw.choice((0, 0.5)))
+                told.append((kind, operation := draw.choice(target.operations)))
+                target.server.fault(kind, operation=operation, times=draw.choice((1, 3)), seconds=draw.choice((0, 0.5)))
 
             def die(attempts: Attempts, attempt: int, job: dict[str, str], when: str = death) -> None:
                 """Record the start, unless the process is killed just before, or just after."""
                 if when != "before":
                     note_start(attempts, attempt, job)
                 if when != "no":
-                    told.append((f"killed {when} the start was recorded", job["job_id"]))
+                    told.append((f"killed {when} the start was recorded", str(job)))
                     raise Died
 
             monkeypatch.setattr(Attempts, "note_start", die)
             try:
-                operator_of(tmp_path, planned, server, application).execute(Context(planned))
+                target.operator(tmp_path, report).execute(Context(planned))  # type: ignore[arg-type]
             except AirflowSkipException:
                 break
             except (Died, Exception) as error:
@@ -108,21 +183,11 @@ def test_whatever_fails_there_are_never_two_jobs(
         else:
             raise AssertionError(f"not done after {TRIES} tries: {told}")
     finally:
-        server.no_faults()
-    work = planned.work("featurize")
+        target.server.no_faults()
     assert Warehouse.at(str(tmp_path)).size(report_path(work)) is not None
     # The last one's report may be there before its process has ended.
-    wait_until(lambda: all("endedAt" in run for run in _runs(server, application, report_path(work))), 60)
-    runs = list(_runs(server, application, report_path(work)))
-    spans = sorted((run["createdAt"], run["endedAt"]) for run in runs)
-    assert all(ended <= created for (_, ended), (created, _) in zip(spans, spans[1:], strict=False)), (told, spans)
-    assert [run["state"] for run in runs].count("SUCCESS") == 1, told
+    wait_until(lambda: all(run.ended for run in target.ran(report)), 60)
+    runs = sorted(target.ran(report))
+    assert all(first.ended <= second.began for first, second in zip(runs, runs[1:], strict=False)), (told, runs)
+    assert [run.state for run in runs].count("SUCCESS") == 1, told
     assert Attempts(Warehouse.at(str(tmp_path)), work).current >= len(runs)
-
-
-def _runs(server: Server, application: str, report: str) -> Iterator[dict[str, Any]]:
-    for page in server.emr.get_paginator("list_job_runs").paginate(applicationId=application):
-        for shown in page["jobRuns"]:
-            run = server.emr.get_job_run(applicationId=application, jobRunId=shown["id"])["jobRun"]
-            if run["jobDriver"]["sparkSubmit"]["entryPointArguments"][0].endswith(report):
-                yield run

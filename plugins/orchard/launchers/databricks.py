@@ -192,10 +192,10 @@ class SubmitDatabricksRun(DatabricksSubmitRunOperator):
             time.sleep(_POLL_SECONDS / 3)
 
     def _bad_end(self, context: Any, attempt: int, run_id: int) -> JobError:
-        """Return what to raise for a run that did not end well; a run that is still under way is cancelled first."""
-        if not self._ended_or_running(run_id).is_terminal:
-            self._hook.cancel_run(run_id)
+        """Return what to raise for a run that did not end well, or that could not be followed: the next try reaches that one."""
         state = self._ended_or_running(run_id)
+        if not state.is_terminal:
+            return JobError(f"Databricks run {run_id} is {_told(state)}, and could not be followed: the next try reaches it")
         self._attempts(context).note_end(attempt, _told(state), state.state_message)
         lines = self._last_lines(run_id)
         for line in lines:

@@ -176,7 +176,10 @@ class StartEmrServerlessJob(EmrServerlessStartJobOperator):
         run = self._job_run(self.application_id, job_id)
         if run["state"] in EmrServerlessHook.JOB_INTERMEDIATE_STATES:
             self._client.cancel_job_run(applicationId=self.application_id, jobRunId=job_id)
-        run = self._ended_or_running({"application_id": self.application_id, "job_id": job_id})
+        # A cancelled job runs on for a moment: an end that is told too early would start a second one beside it.
+        while run["state"] in (*EmrServerlessHook.JOB_INTERMEDIATE_STATES, "CANCELLING"):
+            time.sleep(_POLL_SECONDS / 15)
+            run = self._job_run(self.application_id, job_id)
         reason = run.get("stateDetails", "")
         self._attempts(context).note_end(attempt, run["state"], reason)
         lines = self._driver_log(job_id)
