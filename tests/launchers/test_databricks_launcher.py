@@ -181,7 +181,7 @@ def test_a_run_that_is_being_ended_is_waited_for(
 ) -> None:
     defer(settings)
     workspace.states[1] = {"life_cycle_state": "TERMINATING", "state_message": ""}
-    monkeypatch.setattr("orchard.launchers.databricks.time.sleep", lambda seconds: workspace.end(1, "CANCELED"))
+    monkeypatch.setattr("orchard.launchers.attempting.time.sleep", lambda seconds: workspace.end(1, "CANCELED"))
     assert defer(settings) == 2
 
 
@@ -205,7 +205,7 @@ def test_a_failed_run_tells_its_error_and_its_trace(
     with pytest.raises(JobError, match="run 1 is FAILED: message of 1: JobError: no memory in 10"):
         operator_of(settings).execute_complete(context, event)
     for line in ("began", "Traceback", "  in featurize"):
-        assert f"run: {line}" in caplog.text
+        assert f"job: {line}" in caplog.text
     assert attempts.current == 2
     assert defer(settings) == 2
 

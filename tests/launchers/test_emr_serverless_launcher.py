@@ -161,14 +161,14 @@ def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
         body = type("Body", (), {"read": lambda self: gzip.compress(text)})()
         return type("Object", (), {"get": lambda self: {"Body": body}})()
 
-    monkeypatch.setattr("orchard.launchers.emr_serverless.S3Hook.get_key", get_key)
+    monkeypatch.setattr("orchard.launchers.attempting.S3Hook.get_key", get_key)
     event = {"status": "error", "message": "Serverless Job failed", "job_details": {}}
     with pytest.raises(JobError, match="job job-1 of 00f1 is FAILED: details of job-1: JobError: no memory"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
     folder = "s3://code/logs/applications/00f1/jobs/job-1/SPARK_DRIVER"
     assert read == [f"{folder}/stderr.gz", f"{folder}/stdout.gz"]
-    assert "driver: WARN of Spark" in caplog.text
-    assert "driver: Traceback" in caplog.text
+    assert "job: WARN of Spark" in caplog.text
+    assert "job: Traceback" in caplog.text
     assert attempts.current == 2
     assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
 
@@ -178,7 +178,7 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
 ) -> None:
     emr, context = Emr("RUNNING"), Context()
     defer(settings, emr, monkeypatch, context)
-    monkeypatch.setattr(StartEmrServerlessJob, "_driver_log", lambda self, job_id: [])
+    monkeypatch.setattr(StartEmrServerlessJob, "last_lines", lambda self, job: [])
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -186,7 +186,7 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
         assert attempts.current == 1
         emr.states["job-1"] = ("CANCELLING", "CANCELLED")[len(slept) - 1]
 
-    monkeypatch.setattr("orchard.launchers.emr_serverless.time.sleep", sleep)
+    monkeypatch.setattr("orchard.launchers.attempting.time.sleep", sleep)
     with pytest.raises(JobError, match="is CANCELLED"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "max attempts"})
     assert emr.cancelled == ["job-1"]

@@ -2,30 +2,24 @@
 
 import importlib.metadata
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.databricks.exceptions import DatabricksApiError
-from airflow.providers.databricks.hooks.databricks import DatabricksHook, RunState
+from airflow.providers.databricks.hooks.databricks import DatabricksHook
 from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
-from orchard_jobs.errors import JobError
-from orchard_jobs.storage import Warehouse
 from packaging.requirements import Requirement
 
-from orchard.attempts import Attempts
-from orchard.launchers.request import JobRequest, check_deployed, job_argv, planned_work, skip_without_work
+from orchard.launchers.attempting import LAST_LINES, POLL_SECONDS, AttemptingJob, Seen
+from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.package import WHEEL
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
-_POLL_SECONDS = 15
-_LAST_LINES = 30
-_FOUND = "databricks_run"
 # Python 3.12, Spark 4.0: the same on serverless compute and on a cluster.
 _ENVIRONMENT_VERSION = "4"
 _CLUSTER = {
@@ -78,7 +72,7 @@ class DatabricksLauncher:
             tasks=[task],
             environments=environments,
             timeout_seconds=settings.job_minutes * 60,
-            polling_period_seconds=_POLL_SECONDS,
+            polling_period_seconds=POLL_SECONDS,
             deferrable=True,
             # The token does it, and does it also when the worker died before it could write down what it had started.
             durable=False,
@@ -112,7 +106,7 @@ def _requirements(*extras: str) -> list[str]:
     ]
 
 
-class SubmitDatabricksRun(DatabricksSubmitRunOperator):
+class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
     """The stock operator, with what it does not do by itself.
 
     - Its token is one text for all tries, and Databricks answers it for ever with the run that it first made: a run that failed
@@ -121,6 +115,10 @@ class SubmitDatabricksRun(DatabricksSubmitRunOperator):
     - Of a failed run it tells the error's first line alone: here its trace and last output stand in the task's log.
     """
 
+    vendor = "Databricks run"
+    # A run has a time limit of its own.
+    cancels = False
+
     def __init__(self, *, request: JobRequest, warehouse: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.request = request
@@ -128,24 +126,48 @@ class SubmitDatabricksRun(DatabricksSubmitRunOperator):
 
     def execute(self, context: Any) -> None:
         """Submit the run of the current attempt, or reach it where it runs."""
-        skip_without_work(self.warehouse, self.request, context)
-        attempt = self._next_attempt(context)
-        self.idempotency_token = self._attempts(context).token(attempt)
-        self._hook.on_submitted = lambda run_id: self._note_start(context, attempt, run_id)
+        self.idempotency_token = self.begin(context)
+        self._hook.on_submitted = lambda run_id: self.note_start(context, {"run_id": str(run_id)})
         try:
             super().execute(context)
         except AirflowException as error:
             if self.run_id is None:
                 raise
-            raise self._bad_end(context, attempt, self.run_id) from error
+            raise self.bad_end(context, {"run_id": str(self.run_id)}) from error
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
         """End well, or record the bad end and raise JobError with its reason."""
         try:
             super().execute_complete(context, event)
         except AirflowException as error:
-            found = context["ti"].xcom_pull(task_ids=self.task_id, key=_FOUND)
-            raise self._bad_end(context, found["attempt"], found["run_id"]) from error
+            raise self.bad_end(context, self.noted(context)) from error
+
+    def see(self, job: dict[str, str]) -> Seen:
+        """See AttemptingJob."""
+        try:
+            state = self._hook.get_run_state(int(job["run_id"]))
+        except DatabricksApiError as error:
+            if error.http_status_code not in (400, 404):
+                raise
+            return Seen("GONE", f"Databricks no longer knows it: {error}", is_over=True)
+        told, is_ending = state.result_state or state.life_cycle_state, state.life_cycle_state == "TERMINATING"
+        return Seen(told, state.state_message, state.is_terminal, is_ending)
+
+    def cancel(self, job: dict[str, str]) -> None:
+        """See AttemptingJob."""
+        self._hook.cancel_run(int(job["run_id"]))
+
+    def last_lines(self, job: dict[str, str]) -> list[str]:
+        """Return the last lines of a run's output, then of its error's trace, the error itself last."""
+        lines: list[str] = []
+        try:
+            for task in self._hook.get_run(int(job["run_id"])).get("tasks", []):
+                output = self._hook.get_run_output(task["run_id"])
+                for name in ("logs", "error_trace", "error"):
+                    lines += str(output.get(name) or "").splitlines()[-LAST_LINES:]
+        except AirflowException as error:
+            log.warning("the output of run %s cannot be read: %s", job["run_id"], error)
+        return lines
 
     def _get_hook(self, caller: str) -> DatabricksHook:
         return _Hook(
@@ -155,65 +177,6 @@ class SubmitDatabricksRun(DatabricksSubmitRunOperator):
             retry_args=self.databricks_retry_args,
             caller=caller,
         )
-
-    def _attempts(self, context: Any) -> Attempts:
-        return Attempts(Warehouse.at(self.warehouse), planned_work(self.request, context))
-
-    def _note_start(self, context: Any, attempt: int, run_id: int) -> None:
-        self._attempts(context).note_start(attempt, {"run_id": str(run_id)})
-        context["ti"].xcom_push(key=_FOUND, value={"run_id": run_id, "attempt": attempt})
-
-    def _next_attempt(self, context: Any) -> int:
-        """Return the attempt to make or to reach, after recording the end of a run that ended unseen."""
-        attempts = self._attempts(context)
-        attempt = attempts.current
-        started = attempts.started(attempt)
-        if started is None:
-            return attempt
-        state = self._ended_or_running(int(started["run_id"]))
-        if not state.is_terminal:
-            log.info("reaching run %s of attempt %s, which is %s", started["run_id"], attempt, state.life_cycle_state)
-            return attempt
-        skip_without_work(self.warehouse, self.request, context)  # it may have finished just now
-        attempts.note_end(attempt, _told(state), state.state_message)
-        return attempt + 1
-
-    def _ended_or_running(self, run_id: int) -> RunState:
-        """Return a run's state, waiting while it is being ended: beside it a new one would be a second."""
-        while True:
-            try:
-                state: RunState = self._hook.get_run_state(run_id)
-            except DatabricksApiError as error:
-                if error.http_status_code not in (400, 404):
-                    raise
-                return RunState("INTERNAL_ERROR", "GONE", f"Databricks no longer knows it: {error}")
-            if state.life_cycle_state != "TERMINATING":
-                return state
-            time.sleep(_POLL_SECONDS / 3)
-
-    def _bad_end(self, context: Any, attempt: int, run_id: int) -> JobError:
-        """Return what to raise for a run that did not end well, or that could not be followed: the next try reaches that one."""
-        state = self._ended_or_running(run_id)
-        if not state.is_terminal:
-            return JobError(f"Databricks run {run_id} is {_told(state)}, and could not be followed: the next try reaches it")
-        self._attempts(context).note_end(attempt, _told(state), state.state_message)
-        lines = self._last_lines(run_id)
-        for line in lines:
-            log.error("run: %s", line)
-        last = next((line for line in reversed(lines) if line.strip()), "it has no output")
-        return JobError(f"Databricks run {run_id} is {_told(state)}: {state.state_message or 'no message'}: {last}")
-
-    def _last_lines(self, run_id: int) -> list[str]:
-        """Return the last lines of a run's output, then of its error's trace, the error itself last."""
-        lines: list[str] = []
-        try:
-            for task in self._hook.get_run(run_id).get("tasks", []):
-                output = self._hook.get_run_output(task["run_id"])
-                for name in ("logs", "error_trace", "error"):
-                    lines += str(output.get(name) or "").splitlines()[-_LAST_LINES:]
-        except AirflowException as error:
-            log.warning("the output of run %s cannot be read: %s", run_id, error)
-        return lines
 
 
 class _Hook(DatabricksHook):
@@ -225,7 +188,3 @@ class _Hook(DatabricksHook):
         run_id = int(super().submit_run(json))
         self.on_submitted(run_id)
         return run_id
-
-
-def _told(state: RunState) -> str:
-    return str(state.result_state or state.life_cycle_state)

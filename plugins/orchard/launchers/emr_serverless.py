@@ -1,32 +1,22 @@
 """Target `emr_serverless`: job runs of an EMR Serverless application."""
 
-import gzip
-import logging
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.errors import JobError
-from orchard_jobs.storage import Warehouse
 
-from orchard.attempts import Attempts
-from orchard.launchers.request import JobRequest, check_deployed, job_argv, planned_work, skip_without_work
+from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
+from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
-_POLL_SECONDS = 15
 # A job may wait for capacity before its own time begins to count.
 _QUEUE_MINUTES = 60
-_LAST_LINES = 30
-_FOUND = "emr_serverless_job"
 
 
 @dataclass(frozen=True)
@@ -61,9 +51,9 @@ class EmrServerlessLauncher:
             },
             config={"executionTimeoutMinutes": settings.job_minutes, "tags": settings.job_tags | {"orchard": request.stage}},
             deferrable=True,
-            waiter_delay=_POLL_SECONDS,
+            waiter_delay=POLL_SECONDS,
             # Longer than the job's own limit: then EMR ends it, and says so.
-            waiter_max_attempts=math.ceil(minutes * 60 / _POLL_SECONDS),
+            waiter_max_attempts=math.ceil(minutes * 60 / POLL_SECONDS),
             enable_application_ui_links=True,
         )
 
@@ -92,13 +82,16 @@ class EmrServerlessLauncher:
         return " ".join(f"--conf {name}={value}" for name, value in values.items())
 
 
-class StartEmrServerlessJob(EmrServerlessStartJobOperator):
+class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
     """The stock operator, with what it does not do by itself.
 
     - Its token is drawn anew in each try, so a retry would start, and pay for, a second job beside the first: here the token
       names the work and the attempt. A retry reaches a job that is still running; after a known bad end the next attempt begins.
     - Of a failed job it tells neither EMR's reason nor the driver's words: here both stand in the task's log and in its error.
     """
+
+    vendor = "EMR Serverless job"
+    cancels = True
 
     def __init__(self, *, request: JobRequest, warehouse: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -107,100 +100,52 @@ class StartEmrServerlessJob(EmrServerlessStartJobOperator):
 
     def execute(self, context: Any, event: dict[str, Any] | None = None) -> str | None:
         """Start the job of the current attempt, or reach it where it runs."""
-        skip_without_work(self.warehouse, self.request, context)
-        self.attempt = self._next_attempt(context)
-        self.client_request_token = self._attempts(context).token(self.attempt)
+        self.client_request_token = self.begin(context)
         try:
             return super().execute(context, event)
         except AirflowException as error:
             if self.job_id is None:
                 raise
-            raise self._bad_end(context, self.attempt, self.job_id) from error
+            raise self.bad_end(context, self._job) from error
 
     def persist_links(self, context: Any) -> None:
         """Record the job that was reached, which the stock operator's `execute` calls for before it waits."""
-        job = {"application_id": self.application_id, "job_id": str(self.job_id)}
-        self._attempts(context).note_start(self.attempt, job)
-        context["ti"].xcom_push(key=_FOUND, value=job | {"attempt": self.attempt})
+        self.note_start(context, self._job)
         super().persist_links(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
         """End well, or record the bad end and raise JobError with its reason."""
         if event is not None and event["status"] == "success":
             return super().execute_complete(context, event)
-        found = context["ti"].xcom_pull(task_ids=self.task_id, key=_FOUND)
-        self.job_id = found["job_id"]
-        raise self._bad_end(context, found["attempt"], found["job_id"])
+        raise self.bad_end(context, self.noted(context))
 
-    def _attempts(self, context: Any) -> Attempts:
-        return Attempts(Warehouse.at(self.warehouse), planned_work(self.request, context))
-
-    def _next_attempt(self, context: Any) -> int:
-        """Return the attempt to make or to reach, after recording the end of a job that ended unseen."""
-        attempts = self._attempts(context)
-        attempt = attempts.current
-        job = attempts.started(attempt)
-        if job is None:
-            return attempt
-        run = self._ended_or_running(job)
-        if run["state"] in EmrServerlessHook.JOB_INTERMEDIATE_STATES:
-            log.info("reaching job %s of attempt %s, which is %s", job["job_id"], attempt, run["state"])
-            return attempt
-        skip_without_work(self.warehouse, self.request, context)  # it may have finished just now
-        attempts.note_end(attempt, run["state"], run.get("stateDetails", ""))
-        return attempt + 1
-
-    def _ended_or_running(self, job: dict[str, str]) -> dict[str, Any]:
-        """Return a job run, waiting while it is being cancelled: beside it a new one would be a second."""
-        while True:
-            run = self._job_run(job["application_id"], job["job_id"])
-            if run["state"] != "CANCELLING":
-                return run
-            time.sleep(_POLL_SECONDS / 3)
-
-    def _job_run(self, application_id: str, job_id: str) -> dict[str, Any]:
+    def see(self, job: dict[str, str]) -> Seen:
+        """See AttemptingJob."""
         try:
-            found: dict[str, Any] = self._client.get_job_run(applicationId=application_id, jobRunId=job_id)["jobRun"]
+            run = self._client.get_job_run(applicationId=job["application_id"], jobRunId=job["job_id"])["jobRun"]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
-            return {"state": "GONE", "stateDetails": f"EMR Serverless no longer knows it: {error}"}
-        return found
+            return Seen("GONE", f"EMR Serverless no longer knows it: {error}", is_over=True)
+        state, is_ending = run["state"], run["state"] == "CANCELLING"
+        is_over = not is_ending and state not in EmrServerlessHook.JOB_INTERMEDIATE_STATES
+        return Seen(state, run.get("stateDetails", ""), is_over, is_ending)
+
+    def cancel(self, job: dict[str, str]) -> None:
+        """See AttemptingJob."""
+        self._client.cancel_job_run(applicationId=job["application_id"], jobRunId=job["job_id"])
+
+    def last_lines(self, job: dict[str, str]) -> list[str]:
+        """Return the last lines of the driver's log: Spark's own, then Python's, whose traceback Spark puts on stdout."""
+        monitoring = (self.configuration_overrides or {}).get("monitoringConfiguration", {})
+        uri = monitoring.get("s3MonitoringConfiguration", {}).get("logUri", "")
+        folder = f"{uri}applications/{job['application_id']}/jobs/{job['job_id']}/SPARK_DRIVER"
+        return stored_lines(self.aws_conn_id, folder, ("stderr", "stdout"))
+
+    @property
+    def _job(self) -> dict[str, str]:
+        return {"application_id": self.application_id, "job_id": str(self.job_id)}
 
     @property
     def _client(self) -> Any:
         return self.hook.conn
-
-    def _bad_end(self, context: Any, attempt: int, job_id: str) -> JobError:
-        """Return what to raise for a job that did not end well; a job that still runs is cancelled first."""
-        run = self._job_run(self.application_id, job_id)
-        if run["state"] in EmrServerlessHook.JOB_INTERMEDIATE_STATES:
-            self._client.cancel_job_run(applicationId=self.application_id, jobRunId=job_id)
-        # A cancelled job runs on for a moment: an end that is told too early would start a second one beside it.
-        while run["state"] in (*EmrServerlessHook.JOB_INTERMEDIATE_STATES, "CANCELLING"):
-            time.sleep(_POLL_SECONDS / 15)
-            run = self._job_run(self.application_id, job_id)
-        reason = run.get("stateDetails", "")
-        self._attempts(context).note_end(attempt, run["state"], reason)
-        lines = self._driver_log(job_id)
-        for line in lines:
-            log.error("driver: %s", line)
-        last = next((line for line in reversed(lines) if line.strip()), "its driver's log is not there")
-        return JobError(
-            f"EMR Serverless job {job_id} of {self.application_id} is {run['state']}: {reason or 'no details'}: {last}"
-        )
-
-    def _driver_log(self, job_id: str) -> list[str]:
-        """Return the last lines of the driver's log: Spark's own, then Python's, whose traceback Spark puts on stdout."""
-        monitoring = (self.configuration_overrides or {}).get("monitoringConfiguration", {})
-        uri = monitoring.get("s3MonitoringConfiguration", {}).get("logUri", "")
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        lines: list[str] = []
-        for stream in ("stderr", "stdout"):
-            key = f"{prefix}applications/{self.application_id}/jobs/{job_id}/SPARK_DRIVER/{stream}.gz"
-            try:
-                packed = S3Hook(self.aws_conn_id).get_key(key, bucket).get()["Body"].read()
-                lines += gzip.decompress(packed).decode(errors="replace").splitlines()[-_LAST_LINES:]
-            except (ClientError, OSError, EOFError) as error:
-                log.warning("the driver's log s3://%s/%s cannot be read: %s", bucket, key, error)
-        return lines
