@@ -108,6 +108,15 @@ def queue(text: str) -> str | None:
     return text or None
 
 
+def emr_cluster(text: str) -> str | dict[str, Any] | None:
+    """The id of an EMR cluster, or the fields of a new one; None for an empty one."""
+    if text.startswith("{"):
+        return json_object(text)
+    if text and not re.fullmatch(r"j-[A-Z0-9]+", text):
+        raise ValueError("neither a cluster's id such as `j-1A2B3C` nor a JSON object")
+    return text or None
+
+
 def cluster(text: str) -> str | dict[str, Any]:
     """`serverless`, the id of a cluster, or the fields of a new one."""
     if text.startswith("{"):

@@ -26,6 +26,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "local": (),
     "emr_serverless": ("jobs_uri", "emr_application", "emr_role"),
     "databricks": ("jobs_uri",),
+    "emr": ("jobs_uri", "emr_cluster"),
 }
 TARGETS = tuple(_NEEDED)
 
@@ -38,7 +39,7 @@ class Settings:
     landing: str = _variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", kinds.landing)
     aws_conn_id: str = _variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
     target: str = _variable(
-        "TARGET", "local", "where the Spark jobs run: `local`, `emr_serverless` or `databricks`", kinds.one_of(*TARGETS)
+        "TARGET", "local", "where the Spark jobs run: `local`, `emr_serverless`, `databricks` or `emr`", kinds.one_of(*TARGETS)
     )
     spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
@@ -62,6 +63,12 @@ class Settings:
         "EMR_APPLICATION", "", "id of the EMR Serverless application (target emr_serverless)", kinds.optional
     )
     emr_role: str | None = _variable("EMR_ROLE", "", "ARN of the role that its jobs take (target emr_serverless)", kinds.optional)
+    emr_cluster: str | dict[str, Any] | None = _variable(
+        "EMR_CLUSTER",
+        "",
+        "id of the EMR cluster, or a JSON object of `RunJobFlow` fields for one a job, `{}` for the defaults (target emr)",
+        kinds.emr_cluster,
+    )
     databricks_conn_id: str = _variable(
         "DATABRICKS_CONN_ID", "databricks_default", "Airflow connection with the workspace (target databricks)"
     )

@@ -50,6 +50,7 @@ def _failed(shape: Any, value: Any) -> Iterator[str]:
         return
     if getattr(shape, "enum", None) and value not in shape.enum:
         yield f"satisfy enum value set: [{', '.join(shape.enum)}]"
-    pattern = limits.get("pattern")
+    # Java writes what lies above U+FFFF as a pair of surrogates.
+    pattern = limits.get("pattern", "").replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
     if pattern and not re.fullmatch(pattern, value, re.DOTALL):
         yield f"satisfy regular expression pattern: {pattern}"

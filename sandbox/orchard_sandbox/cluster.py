@@ -22,23 +22,41 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
     Raises:
         SandboxError: the package could not be built or uploaded.
     """
-    return {"emr_serverless": _emr_serverless, "databricks": _databricks}[environment["ORCHARD_TARGET"]](layout, environment)
+    makers = {"emr_serverless": _emr_serverless, "emr": _emr, "databricks": _databricks}
+    return makers[environment["ORCHARD_TARGET"]](layout, environment)
 
 
 def _emr_serverless(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    config = Config(retries={"total_max_attempts": 5, "mode": "standard"})
-    options: dict[str, Any] = {
-        "endpoint_url": environment["AWS_ENDPOINT_URL"], "region_name": REGION, "config": config,
-        "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
-    }  # fmt: skip
-    boto3.client("s3", **options).create_bucket(Bucket=JOBS_BUCKET)
-    application = boto3.client("emr-serverless", **options).create_application(
+    deployed = _deployed_to_s3(layout, environment)
+    application = _client("emr-serverless", environment).create_application(
         name="orchard", releaseLabel="emr-7.11.0", type="SPARK", clientToken="orchard"
     )
-    return _deployed(layout, environment, f"s3://{JOBS_BUCKET}/orchard") | {
+    return deployed | {
         "ORCHARD_EMR_APPLICATION": application["applicationId"],
         "ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs",
     }
+
+
+def _emr(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    # A cluster a job, which ends with it, unless the user names another.
+    return _deployed_to_s3(layout, environment) | {"ORCHARD_EMR_CLUSTER": environment.get("ORCHARD_EMR_CLUSTER") or "{}"}
+
+
+def _deployed_to_s3(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    _client("s3", environment).create_bucket(Bucket=JOBS_BUCKET)
+    return _deployed(layout, environment, f"s3://{JOBS_BUCKET}/orchard")
+
+
+def _client(service: str, environment: Mapping[str, str]) -> Any:
+    options: dict[str, Any] = {
+        "endpoint_url": environment["AWS_ENDPOINT_URL"],
+        "region_name": REGION,
+        "config": Config(retries={"total_max_attempts": 5, "mode": "standard"}),
+        "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
+    }
+    make: Any = boto3.client
+    return make(service, **options)
 
 
 def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchard_sandbox.aws_responses import ApiError
 from orchard_sandbox.emr_serverless_requests import (
     APPLICATION_MEMBERS,
-    ServerlessError,
     check_application,
     invalid,
     missing,
@@ -244,7 +244,7 @@ class EmrServerless:
         for record in records:
             if record.token == given["clientToken"] and record.shown["arn"].split(":")[3] == region:
                 if record.request != _digest(given):
-                    raise ServerlessError("ConflictException", f"clientToken {record.token} was used with other parameters")
+                    raise ApiError("ConflictException", f"clientToken {record.token} was used with other parameters")
                 return record
         return None
 

@@ -3,22 +3,16 @@
 moto parses requests and serializes answers by botocore's model. Its own backend, whose jobs are SUCCESS at once, is not used.
 """
 
-import json
-from typing import Any
-
 import moto
-from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult, BaseResponse, EmptyResult, PaginatedResult
-from moto.core.utils import camelcase_to_underscores, get_service_model
+from moto.core.responses import ActionResult, EmptyResult, PaginatedResult
 from moto.emrserverless import urls
 
-from orchard_sandbox.aws_shapes import find_violations
+from orchard_sandbox.aws_responses import MOTO_VERSION, CheckedResponse
 from orchard_sandbox.emr_serverless import EmrServerless
 from orchard_sandbox.emr_serverless_requests import invalid
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_runs import CANCEL_SECONDS, TERMINAL, JobRun
 
-MOTO_VERSION = "5.2.5"
 _PATHS = {
     "{0}/applications$",
     "{0}/applications/(?P<applicationId>[^/]+)$",
@@ -33,38 +27,11 @@ _ADDED_PATHS = {
 }
 
 
-class EmrServerlessResponse(BaseResponse):
+class EmrServerlessResponse(CheckedResponse):
     """moto's handler of the API's requests, in front of an EmrServerless."""
 
+    model_name = "emr-serverless"
     service: EmrServerless
-
-    def __init__(self) -> None:
-        super().__init__("emr-serverless")
-        self.automated_parameter_parsing = True
-
-    def call_action(self) -> Any:
-        """Check the request against botocore's model, and refuse an operation that is not known here."""
-        name = self._get_action()
-        if not name:
-            return 404, {}, ""
-        try:
-            if camelcase_to_underscores(name) not in vars(EmrServerlessResponse):
-                raise invalid(f"{name} is not known here")
-            shape = get_service_model("emr-serverless").operation_model(name).input_shape
-            body = json.loads(self.body) if self.body else {}
-            unknown = sorted(set(body) - set(shape.members)) if isinstance(body, dict) else ["the body"]
-            errors = [f"{name} is no parameter of this operation" for name in unknown]
-            errors += find_violations(shape, self._given(), "input")
-            if errors:
-                raise invalid(f"{len(errors)} validation error{'s' * (len(errors) > 1)} detected: {'; '.join(errors)}")
-        except ServiceException as error:
-            status, headers, answer = self.serialized(ActionResult(error))
-            return status, headers, answer
-        return super().call_action()
-
-    def _given(self) -> dict[str, Any]:
-        # moto's parser gives an empty list for a list that was not sent.
-        return {**self.uri_match, **{name: value for name, value in dict(self.params).items() if value not in (None, [])}}
 
     def create_application(self) -> ActionResult:
         shown = self.service.create_application(self.region, self._given()).shown

@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from moto.core.exceptions import ServiceException
-
+from orchard_sandbox.aws_responses import ApiError
 from orchard_sandbox.landing import ACCOUNT
 from orchard_sandbox.spark_submission import Submission, UnknownRequestError, check_worker, read_submission
 
@@ -22,18 +21,14 @@ JOB_MEMBERS = {
 }  # fmt: skip
 
 
-class ServerlessError(ServiceException):
-    """An error of the API: its code, and a message."""
-
-
-def invalid(message: str) -> ServerlessError:
+def invalid(message: str) -> ApiError:
     """Return the API's ValidationException."""
-    return ServerlessError("ValidationException", message)
+    return ApiError("ValidationException", message)
 
 
-def missing(what: str, name: str) -> ServerlessError:
+def missing(what: str, name: str) -> ApiError:
     """Return the API's ResourceNotFoundException."""
-    return ServerlessError("ResourceNotFoundException", f"{what} {name} does not exist")
+    return ApiError("ResourceNotFoundException", f"{what} {name} does not exist")
 
 
 def check_application(given: Mapping[str, Any]) -> None:

@@ -260,7 +260,7 @@ class JobRun:
         monitoring = (self.record.shown.get("configurationOverrides") or {}).get("monitoringConfiguration") or {}
         uri = (monitoring.get("s3MonitoringConfiguration") or {}).get("logUri")
         shown = self.record.shown
-        return f"{uri.rstrip('/')}/applications/{shown['applicationId']}/jobs/{shown['jobRunId']}" if uri else None
+        return f"{uri.rstrip('/')}/applications/{shown['applicationId']}/jobs/{shown['jobRunId']}/SPARK_DRIVER" if uri else None
 
     def _change(self, state: str, details: str = "") -> None:
         moment = now()

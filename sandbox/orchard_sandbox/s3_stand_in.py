@@ -1,7 +1,7 @@
 """The S3 stand-in: moto's server as a process of its own, on loopback, whose objects outlive it, and a queue that does not.
 
 The queue gets a message of each upload under the landing prefix, from the server's first request on. With `--spark-submit` the
-server is EMR Serverless, too, and truly runs the jobs.
+server is EMR Serverless and EMR, too, and truly runs their jobs.
 
 After each request, and before its answer is sent, every object that the request changed is on disk; a start loads them
 again with their ETags and times. Any credentials are accepted. It knows nothing of batches or images.
@@ -27,8 +27,9 @@ from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.sqs.models import Queue, sqs_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from orchard_sandbox import emr_api, emr_serverless_api
+from orchard_sandbox.emr import Emr
 from orchard_sandbox.emr_serverless import EmrServerless
-from orchard_sandbox.emr_serverless_api import install
 from orchard_sandbox.faults import Faults, aws_operation, aws_refusal
 from orchard_sandbox.job_pages import add_pages
 from orchard_sandbox.job_runs import Pace
@@ -129,12 +130,12 @@ def make_queue(backend: S3Backend) -> None:
 
 @dataclass(frozen=True)
 class Jobs:
-    """How to run the jobs of EMR Serverless.
+    """How to run the jobs of EMR Serverless and of EMR.
 
     Attributes:
         spark_submit: the command.
         python: runs drivers and workers.
-        folder: keeps applications, job runs and their logs.
+        folder: keeps applications, clusters, their jobs and the logs.
         pace: how fast time goes for them.
     """
 
@@ -157,7 +158,8 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
     if jobs is not None:
         faults = Faults()
         service = EmrServerless(jobs.folder, Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults)
-        install(service)
+        emr_serverless_api.install(service)
+        emr_api.install(Emr(jobs.folder / "clusters", Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults))
         application = faults.wrap(add_pages(application, service.find_run), aws_operation, aws_refusal)
     with listener:  # the server takes a copy of the descriptor
         number = listener.getsockname()[1]
@@ -187,7 +189,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the objects lie")
     parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
     parser.add_argument("--port", type=int, default=0, help="tried first")
-    parser.add_argument("--spark-submit", type=Path, help="runs the jobs of EMR Serverless, which is off without it")
+    parser.add_argument("--spark-submit", type=Path, help="runs the jobs of EMR Serverless and EMR, which are off without it")
     parser.add_argument("--python", type=Path, help="runs the jobs' drivers and workers: it stands for that of their image")
     parser.add_argument("--work", type=Path, help="where applications, job runs and their logs are kept")
     parser.add_argument("--state-seconds", type=float, default=Pace.state_seconds, help="how long a state on the way lasts")

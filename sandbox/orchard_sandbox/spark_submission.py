@@ -17,7 +17,7 @@ FILE_OPTIONS = {
     "--archives": "spark.archives",
     "--jars": "spark.jars",
 }
-_ENVIRONMENTS = ("spark.executorEnv.", "spark.emr-serverless.driverEnv.")
+_ENVIRONMENTS = ("spark.executorEnv.", "spark.emr-serverless.driverEnv.", "spark.yarn.appMasterEnv.")
 _SIZES = ("cores", "memory", "memoryOverhead", "memoryOverheadFactor", "instances")
 _UNUSED = (
     *(f"spark.{who}.{what}" for who in ("driver", "executor") for what in _SIZES),

@@ -144,7 +144,7 @@ class SubmittedJob(GuardedJob):
         machine: what runs it.
         folder: a folder of its own; its logs stay there.
         submission: what to run.
-        logs_uri: where `SPARK_DRIVER/stdout.gz` and `stderr.gz` go; None for nowhere.
+        logs_uri: where `stdout.gz` and `stderr.gz` go; None for nowhere.
         marker: marks the job's processes.
     """
 
@@ -194,7 +194,7 @@ class SubmittedJob(GuardedJob):
             content = path.read_bytes()
             if self._logged.get(name) == len(content):
                 continue
-            bucket, key = _bucket_and_key(f"{self._logs_uri}/SPARK_DRIVER/{name}.gz")
+            bucket, key = _bucket_and_key(f"{self._logs_uri}/{name}.gz")
             try:
                 self._s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
                 self._logged[name] = len(content)

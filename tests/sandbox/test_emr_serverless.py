@@ -423,7 +423,8 @@ def test_the_wire_is_motos_and_one_version_is_pinned() -> None:
     import moto
     from moto.emrserverless import urls
     from moto.emrserverless.responses import EMRServerlessResponse
-    from orchard_sandbox.emr_serverless_api import _PATHS, MOTO_VERSION
+    from orchard_sandbox.aws_responses import MOTO_VERSION
+    from orchard_sandbox.emr_serverless_api import _PATHS
 
     pinned = (ROOT / "requirements" / "dev.in").read_text()
     assert moto.__version__ == MOTO_VERSION

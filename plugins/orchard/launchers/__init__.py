@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from orchard.launchers.databricks import DatabricksLauncher
+from orchard.launchers.emr import EmrLauncher
 from orchard.launchers.emr_serverless import EmrServerlessLauncher
 from orchard.launchers.local import LocalLauncher
 from orchard.launchers.request import JobRequest, Launcher
@@ -18,5 +19,6 @@ def launcher_for(settings: Settings) -> Launcher:
         "local": LocalLauncher,
         "emr_serverless": EmrServerlessLauncher,
         "databricks": DatabricksLauncher,
+        "emr": EmrLauncher,
     }
     return launchers[settings.target](settings)

@@ -1,0 +1,282 @@
+"""Target `emr`: steps on an EMR cluster that is there, or on one that is made for the step and ends with it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.providers.amazon.aws.operators.emr import EmrAddStepsOperator
+from airflow.providers.amazon.aws.triggers.emr import EmrAddStepsTrigger
+from airflow.providers.amazon.aws.utils.waiter_with_logging import wait
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException
+from botocore.exceptions import ClientError
+from orchard_jobs.contract.backbones import Backbone
+
+from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
+from orchard.launchers.request import JobRequest, check_deployed, job_argv
+from orchard.settings import Settings
+
+# A cluster that is made for the job has to start first.
+_START_MINUTES = 30
+_RUNNING = ("PENDING", "RUNNING")
+_ENDING = ("CANCEL_PENDING",)
+_CLUSTER = {
+    "ReleaseLabel": "emr-7.11.0",
+    "Applications": [{"Name": "Spark"}],
+    "ServiceRole": "EMR_DefaultRole",
+    "JobFlowRole": "EMR_EC2_DefaultRole",
+    "VisibleToAllUsers": True,
+}
+
+
+@dataclass(frozen=True)
+class EmrLauncher:
+    """Adds steps through EmrAddStepsOperator; the deployed package is what they run."""
+
+    settings: Settings
+
+    def operator(self, request: JobRequest) -> BaseOperator:
+        """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
+        settings = self.settings
+        cluster = settings.emr_cluster
+        given = cluster if isinstance(cluster, str) else None
+        minutes = settings.job_minutes + (0 if given else _START_MINUTES)
+        return AddEmrStep(
+            request=request,
+            warehouse=settings.warehouse,
+            new_cluster=None if given else self._new_cluster(request, cluster),
+            logs_uri=settings.logs_uri,
+            task_id=request.stage,
+            trigger_rule=request.trigger_rule,
+            pool="spark",
+            aws_conn_id=settings.aws_conn_id,
+            # Of a cluster that is yet to be made, the id is known when it is.
+            job_flow_id=given or "",
+            steps=[
+                {
+                    "Name": f"orchard-{request.stage}",
+                    "ActionOnFailure": "CONTINUE" if given else "TERMINATE_CLUSTER",
+                    "HadoopJarStep": {"Jar": "command-runner.jar", "Args": self._spark_submit(request)},
+                }
+            ],
+            deferrable=True,
+            waiter_delay=POLL_SECONDS,
+            waiter_max_attempts=math.ceil(minutes * 60 / POLL_SECONDS),
+        )
+
+    def prepare(self, backbone: Backbone) -> None:
+        """See that the network was deployed; ConfigurationError when not."""
+        check_deployed(self.settings, backbone)
+
+    def _spark_submit(self, request: JobRequest) -> list[str]:
+        settings = self.settings
+        conf = {
+            "spark.submit.pyFiles": f"{settings.jobs_uri}/orchard_jobs.zip",
+            "spark.executor.cores": str(settings.executor_cores),
+            "spark.executor.memory": settings.executor_memory,
+            "spark.driver.cores": str(settings.executor_cores),
+            "spark.driver.memory": settings.executor_memory,
+            "spark.dynamicAllocation.maxExecutors": str(settings.executors),
+        }
+        if settings.jobs_environment:
+            python = "./environment/bin/python"
+            conf |= {
+                "spark.archives": f"{settings.jobs_environment}#environment",
+                "spark.yarn.appMasterEnv.PYSPARK_PYTHON": python,
+                "spark.executorEnv.PYSPARK_PYTHON": python,
+            }
+        options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+        script = f"{settings.jobs_uri}/run_job.py"
+        return ["spark-submit", "--deploy-mode", "cluster", *options, script, *job_argv(request, settings)]
+
+    def _new_cluster(self, request: JobRequest, given: Any) -> dict[str, Any]:
+        """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
+        settings = self.settings
+        group = {"InstanceType": "m6i.xlarge", "Market": "SPOT"}
+        fleet = {
+            "KeepJobFlowAliveWhenNoSteps": False,
+            "TerminationProtected": False,
+            "InstanceFleets": [
+                {
+                    "Name": "primary", "InstanceFleetType": "MASTER", "TargetOnDemandCapacity": 1,
+                    "InstanceTypeConfigs": [{"InstanceType": group["InstanceType"], "WeightedCapacity": 1}],
+                },
+                {
+                    "Name": "core", "InstanceFleetType": "CORE", "TargetSpotCapacity": settings.executors,
+                    "InstanceTypeConfigs": [{"InstanceType": group["InstanceType"], "WeightedCapacity": 1}],
+                    "LaunchSpecifications": {
+                        "SpotSpecification": {
+                            "TimeoutDurationMinutes": 10, "TimeoutAction": "SWITCH_TO_ON_DEMAND",
+                            "AllocationStrategy": "price-capacity-optimized",
+                        }
+                    },
+                },
+            ],
+        }  # fmt: skip
+        tags = [{"Key": name, "Value": value} for name, value in (settings.job_tags | {"orchard": request.stage}).items()]
+        own: dict[str, Any] = _CLUSTER | {"LogUri": f"{settings.logs_uri}/", "Tags": tags}
+        instances = fleet | given.get("Instances", {})
+        if "InstanceGroups" in instances or "MasterInstanceType" in instances:
+            instances.pop("InstanceFleets")
+        # Whatever is given: it ends by itself, also when nobody is left who could end it.
+        made: dict[str, Any] = (
+            own | given | {"Instances": instances | {"KeepJobFlowAliveWhenNoSteps": False, "TerminationProtected": False}}
+        )
+        return made
+
+
+class _Hook(EmrHook):
+    """The stock hook, which finds what a former try has made by its name, and tells of a step as soon as it is there."""
+
+    on_added: Any = None
+
+    def add_job_flow_steps(self, job_flow_id: str, steps: Any = None, *rest: Any, **named: Any) -> list[str]:
+        """Return the id of the step with the name, added unless it is there."""
+        there = self._pages("list_steps", "Steps", ClusterId=job_flow_id)
+        found = [step["Id"] for step in there if step["Name"] == steps[0]["Name"]]
+        ids: list[str] = found or super().add_job_flow_steps(job_flow_id, steps, *rest, **named)
+        self.on_added(job_flow_id, ids[0])
+        return ids[:1]
+
+    def cluster_named(self, name: str) -> str | None:
+        """Return the id of the cluster with a name, also of one that has ended; None when there is none."""
+        return next((found["Id"] for found in self._pages("list_clusters", "Clusters") if found["Name"] == name), None)
+
+    def make_cluster(self, fields: dict[str, Any], name: str, steps: list[dict[str, Any]]) -> str:
+        """Make a cluster that runs some steps and ends; return its id."""
+        made: str = self.create_job_flow({**fields, "Name": name, "Steps": steps})["JobFlowId"]
+        return made
+
+    def _pages(self, operation: str, key: str, **given: Any) -> Iterator[dict[str, Any]]:
+        client: Any = self.conn
+        for page in client.get_paginator(operation).paginate(**given):
+            yield from page[key]
+
+
+class EmrStepTrigger(EmrAddStepsTrigger):
+    """The stock trigger, which also cancels the steps when a user ends the task that waits for them."""
+
+    def __init__(self, *, is_own_cluster: bool, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.serialized_fields = {**self.serialized_fields, "is_own_cluster": is_own_cluster}
+
+    async def on_kill(self) -> None:
+        """Cancel the steps, and end a cluster that was made for them."""
+        fields = self.serialized_fields
+        async with await self.hook().get_async_conn() as client:
+            operation, given = _cancellation(fields["job_flow_id"], fields["step_ids"], fields["is_own_cluster"])
+            await getattr(client, operation)(**given)
+
+
+def _cancellation(cluster_id: str, step_ids: list[str], is_own_cluster: bool) -> tuple[str, dict[str, Any]]:
+    """Return the call that ends steps, or the cluster that was made for them."""
+    if is_own_cluster:
+        return "terminate_job_flows", {"JobFlowIds": [cluster_id]}
+    given = {"ClusterId": cluster_id, "StepIds": step_ids, "StepCancellationOption": "TERMINATE_PROCESS"}
+    return "cancel_steps", given
+
+
+class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
+    """The stock operator, with what it does not do by itself.
+
+    - EMR has no token: here the step's name carries one, and so does the name of a cluster that is made for it. A retry looks for
+      the name and reaches the step that runs; after a known bad end the next attempt begins.
+    - It cancels nothing when it is killed, and neither does its trigger: here the step is cancelled, and a cluster that was made
+      for it is terminated.
+    - Of a failed step it tells neither EMR's details nor the driver's words: here both stand in the task's log and in its error.
+    """
+
+    aws_hook_class = _Hook
+    vendor = "EMR step"
+    # EMR gives a step no time limit.
+    cancels = True
+
+    def __init__(
+        self, *, request: JobRequest, warehouse: str, new_cluster: dict[str, Any] | None, logs_uri: str, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.request = request
+        self.warehouse = warehouse
+        self.new_cluster = new_cluster
+        self.logs_uri = logs_uri
+        self._job: dict[str, str] | None = None
+
+    def execute(self, context: Any) -> Any:
+        """Add the step of the current attempt, or reach it where it runs."""
+        name = f"orchard-{self.request.stage}-{self.begin(context)}"
+        step: Any = self.steps[0]
+        self.steps = [{**step, "Name": name}]
+        hook: Any = self.hook
+        hook.on_added = lambda cluster_id, step_id: self._note(context, cluster_id, step_id)
+        if self.new_cluster is not None:
+            self.job_flow_id = hook.cluster_named(name) or hook.make_cluster(self.new_cluster, name, self.steps)
+        try:
+            added = super().execute(context)
+            self._wait(added[0])
+            return added
+        except AirflowException as error:
+            if self._job is None:
+                raise
+            raise self.bad_end(context, self._job) from error
+
+    def defer(self, *, trigger: Any, **arguments: Any) -> NoReturn:
+        """Wait with a trigger that cancels what it waits for when it is killed."""
+        _, fields = trigger.serialize()
+        super().defer(trigger=EmrStepTrigger(**fields, is_own_cluster=self.new_cluster is not None), **arguments)
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> str:
+        """End well, or record the bad end and raise JobError with its reason."""
+        try:
+            return str(super().execute_complete(context, event))
+        except AirflowException as error:
+            raise self.bad_end(context, self.noted(context)) from error
+
+    def on_kill(self) -> None:
+        """Cancel the step, and end its own cluster."""
+        if self._job is not None:
+            self.cancel(self._job)
+
+    def see(self, job: dict[str, str]) -> Seen:
+        """See AttemptingJob."""
+        try:
+            status = self._client.describe_step(ClusterId=job["cluster_id"], StepId=job["step_id"])["Step"]["Status"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidRequestException":
+                raise
+            return Seen("GONE", f"EMR no longer knows it: {error}", is_over=True)
+        details, state = status.get("FailureDetails", {}), status["State"]
+        reason = details.get("Reason") or details.get("Message") or status.get("StateChangeReason", {}).get("Message", "")
+        return Seen(state, reason, state not in (*_RUNNING, *_ENDING), state in _ENDING)
+
+    def cancel(self, job: dict[str, str]) -> None:
+        """See AttemptingJob."""
+        operation, given = _cancellation(job["cluster_id"], [job["step_id"]], self.new_cluster is not None)
+        getattr(self._client, operation)(**given)
+
+    def last_lines(self, job: dict[str, str]) -> list[str]:
+        """Return the last lines of the step's log: spark-submit's own, then the driver's."""
+        described = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
+        logs = str(described.get("LogUri") or self.logs_uri).replace("s3n://", "s3://").rstrip("/")
+        return stored_lines(self.aws_conn_id, f"{logs}/{job['cluster_id']}/steps/{job['step_id']}", ("stderr", "stdout"))
+
+    def _note(self, context: Any, cluster_id: str, step_id: str) -> None:
+        self._job = {"cluster_id": cluster_id, "step_id": step_id}
+        self.note_start(context, self._job)
+
+    def _wait(self, step_id: str) -> None:
+        """Wait here for the step's end, where it is not waited for in the triggerer."""
+        wait(
+            waiter=self._client.get_waiter("step_complete"),
+            waiter_delay=self.waiter_delay,
+            waiter_max_attempts=self.waiter_max_attempts,
+            args={"ClusterId": self.job_flow_id, "StepId": step_id},
+            failure_message=f"EMR step {step_id} failed",
+            status_message="EMR step is",
+            status_args=["Step.Status.State", "Step.Status.StateChangeReason"],
+        )
+
+    @property
+    def _client(self) -> Any:
+        return self.hook.conn
