@@ -17,6 +17,7 @@ from emr_stand_in import ROLE, wait_until
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest
 from orchard.launchers.databricks import SubmitDatabricksRun
+from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
 from orchard.launchers.request import Planned
 from orchard_jobs.contract.layout import report_path
@@ -109,6 +110,37 @@ class EmrServerless:
         return [Ran(run["createdAt"], run.get("endedAt"), run["state"]) for run in ours]
 
 
+class EmrSteps(EmrServerless):
+    """Each job on a cluster of its own."""
+
+    operations = ("RunJobFlow", "ListClusters", "DescribeStep")
+
+    def operator(self, warehouse: Path, report: str) -> BaseOperator:
+        words = ["spark-submit", "--deploy-mode", "cluster", self.server.put("scripts/job.py", JOB), report]
+        jar = {"Jar": "command-runner.jar", "Args": words}
+        cluster = {
+            "ReleaseLabel": "emr-7.11.0", "ServiceRole": "EMR_DefaultRole", "JobFlowRole": "EMR_EC2_DefaultRole",
+            "Instances": {"KeepJobFlowAliveWhenNoSteps": False},
+        }  # fmt: skip
+        return AddEmrStep(
+            request=REQUEST, warehouse=str(warehouse), task_id="featurize", job_flow_id="", new_cluster=cluster,
+            logs_uri="s3://jobs/logs", steps=[{"Name": "x", "ActionOnFailure": "TERMINATE_CLUSTER", "HadoopJarStep": jar}],
+            waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
+        )  # fmt: skip
+
+    def ran(self, report: str) -> list[Ran]:
+        client = self.server.client("emr")
+        names = [cluster["Id"] for page in client.get_paginator("list_clusters").paginate() for cluster in page["Clusters"]]
+        steps = [step for name in names for step in client.list_steps(ClusterId=name)["Steps"]]
+        ours = [step["Status"] for step in steps if step["Config"]["Args"][-1] == report]
+        states = {"COMPLETED": "SUCCESS"}
+        times = [status["Timeline"] for status in ours]
+        return [
+            Ran(time["CreationDateTime"], time.get("EndDateTime"), states.get(status["State"], status["State"]))
+            for time, status in zip(times, ours, strict=True)
+        ]
+
+
 class Databricks:
     operations = ("submit", "get", "get-output")
 
@@ -140,11 +172,11 @@ class Databricks:
 def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
     first, second = tmp_path_factory.mktemp("emr"), tmp_path_factory.mktemp("databricks")
     with emr.serving(first) as aws, databricks.serving(second, second / "objects", "--without-spark") as workspace:
-        yield {"emr_serverless": EmrServerless(aws), "databricks": Databricks(workspace)}
+        yield {"emr_serverless": EmrServerless(aws), "emr": EmrSteps(aws), "databricks": Databricks(workspace)}
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
-@pytest.mark.parametrize("name", ["emr_serverless", "databricks"])
+@pytest.mark.parametrize("name", ["emr_serverless", "emr", "databricks"])
 def test_whatever_fails_there_are_never_two_jobs(
     name: str, seed: int, targets: dict[str, Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

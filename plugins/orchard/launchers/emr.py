@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
@@ -11,6 +12,7 @@ from airflow.providers.amazon.aws.triggers.emr import EmrAddStepsTrigger
 from airflow.providers.amazon.aws.utils.waiter_with_logging import wait
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
@@ -22,6 +24,8 @@ from orchard.settings import Settings
 _START_MINUTES = 30
 _RUNNING = ("PENDING", "RUNNING")
 _ENDING = ("CANCEL_PENDING",)
+# YARN gives 12 GB of one half as large, which an executor of 12 GB with its overhead exceeds.
+_INSTANCE = "m6i.2xlarge"
 _CLUSTER = {
     "ReleaseLabel": "emr-7.11.0",
     "Applications": [{"Name": "Spark"}],
@@ -94,18 +98,17 @@ class EmrLauncher:
     def _new_cluster(self, request: JobRequest, given: Any) -> dict[str, Any]:
         """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
         settings = self.settings
-        group = {"InstanceType": "m6i.xlarge", "Market": "SPOT"}
         fleet = {
             "KeepJobFlowAliveWhenNoSteps": False,
             "TerminationProtected": False,
             "InstanceFleets": [
                 {
                     "Name": "primary", "InstanceFleetType": "MASTER", "TargetOnDemandCapacity": 1,
-                    "InstanceTypeConfigs": [{"InstanceType": group["InstanceType"], "WeightedCapacity": 1}],
+                    "InstanceTypeConfigs": [{"InstanceType": _INSTANCE, "WeightedCapacity": 1}],
                 },
                 {
                     "Name": "core", "InstanceFleetType": "CORE", "TargetSpotCapacity": settings.executors,
-                    "InstanceTypeConfigs": [{"InstanceType": group["InstanceType"], "WeightedCapacity": 1}],
+                    "InstanceTypeConfigs": [{"InstanceType": _INSTANCE, "WeightedCapacity": 1}],
                     "LaunchSpecifications": {
                         "SpotSpecification": {
                             "TimeoutDurationMinutes": 10, "TimeoutAction": "SWITCH_TO_ON_DEMAND",
@@ -136,9 +139,10 @@ class _Hook(EmrHook):
         """Return the id of the step with the name, added unless it is there."""
         there = self._pages("list_steps", "Steps", ClusterId=job_flow_id)
         found = [step["Id"] for step in there if step["Name"] == steps[0]["Name"]]
-        ids: list[str] = found or super().add_job_flow_steps(job_flow_id, steps, *rest, **named)
-        self.on_added(job_flow_id, ids[0])
-        return ids[:1]
+        if not found:
+            found = self._once.add_job_flow_steps(JobFlowId=job_flow_id, Steps=steps)["StepIds"]
+        self.on_added(job_flow_id, found[0])
+        return found[:1]
 
     def cluster_named(self, name: str) -> str | None:
         """Return the id of the cluster with a name, also of one that has ended; None when there is none."""
@@ -146,8 +150,14 @@ class _Hook(EmrHook):
 
     def make_cluster(self, fields: dict[str, Any], name: str, steps: list[dict[str, Any]]) -> str:
         """Make a cluster that runs some steps and ends; return its id."""
-        made: str = self.create_job_flow({**fields, "Name": name, "Steps": steps})["JobFlowId"]
+        made: str = self._once.run_job_flow(**fields, Name=name, Steps=steps)["JobFlowId"]
         return made
+
+    @cached_property
+    def _once(self) -> Any:
+        """A client that asks once: asked again after its answer was lost, EMR would start a second job."""
+        config = Config(retries={"total_max_attempts": 1})
+        return EmrHook(aws_conn_id=self.aws_conn_id, region_name=self.region_name, config=config).conn
 
     def _pages(self, operation: str, key: str, **given: Any) -> Iterator[dict[str, Any]]:
         client: Any = self.conn
