@@ -113,8 +113,8 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         **cluster.get("spark_env_vars", {}),
         "PYSPARK_PYTHON": str(folder / "run" / "worker-python"),
         "PYSPARK_SUBMIT_ARGS": " ".join([*options, "pyspark-shell" if is_serverless else "--master local[2] pyspark-shell"]),
-        # Serverless compute gives a session of Spark Connect.
-        **({"SPARK_REMOTE": "local[2]"} if is_serverless else {}),
+        # Serverless compute gives a session of Spark Connect; its server takes a free port only where this says so.
+        **({"SPARK_REMOTE": "local[2]", "SPARK_TESTING": "1"} if is_serverless else {}),
     }
     machine = Machine(workspace.machine.spark_submit, python, workspace.machine.address)
     script = Path(__file__).with_name("databricks_task.py")

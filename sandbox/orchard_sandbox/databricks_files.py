@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -80,18 +81,20 @@ class Environments:
         pins.write_text(self._pins())
         install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), "-c", str(pins)]
         install += [*PLATFORM, *packages, *map(str, wheels)]
-        _call(install, settings)
+        try:
+            _call([*install, "--offline"], settings)  # what uv has installed before needs no index
+        except MissingError:
+            _call(install, settings)
 
     @staticmethod
     def _pins() -> str:
-        return (ROOT / "requirements" / "jobs.txt").read_text()
+        return "".join((ROOT / "requirements" / name).read_text() for name in ("jobs.txt", "dev.txt"))
 
 
 def _call(command: list[str], environment: dict[str, str]) -> None:
-    try:
-        bootstrap.call_with_tls(command, environment, "")
-    except bootstrap.Refusal as error:
-        raise MissingError(f"Library installation failed: {error}") from error
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MissingError(f"Library installation failed: {done.stderr.strip()[-2000:]}")
 
 
 @dataclass

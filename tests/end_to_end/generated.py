@@ -89,7 +89,7 @@ class GeneratedHistory:
         published = self.home / "warehouse"
         clean_run(warehouse, published, self.s3, self.last, self.days)
         for table, names in TOLD.items():
-            found, expected = (published_rows(folder / table, self.days, names) for folder in (published, warehouse))
+            found, expected = (published_rows(str(folder / table), self.days, names) for folder in (published, warehouse))
             assert found == expected, f"{table}: {self}"
         current = pl.read_delta(str(published / "promotions")).sort("sequence")["model_id"][-1]
         projected = pl.read_delta(str(published / "pca_features")).filter(pl.col("model_id") == current)
@@ -184,9 +184,11 @@ def _is_spark(pid: int) -> bool:
         return False
 
 
-def published_rows(table: Path, days: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def published_rows(
+    table: str, days: tuple[str, ...], names: tuple[str, ...], options: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Return some columns of some batches' rows, sorted by URI, as if all came from one bucket."""
-    found = pl.read_delta(str(table)).filter(pl.col("batch_id").is_in(days)).select(names).to_dicts()
+    found = pl.read_delta(table, storage_options=options).filter(pl.col("batch_id").is_in(days)).select(names).to_dicts()
     for row in found:
         row["image_uri"] = row["image_uri"].replace(f"s3://{CLEAN_BUCKET}/", f"s3://{BUCKET}/")
     return sorted(found, key=lambda row: str(row["image_uri"]))

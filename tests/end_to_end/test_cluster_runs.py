@@ -1,8 +1,9 @@
-"""The whole DAG with the target `emr_serverless`, on a stand-in that runs what is submitted."""
+"""The whole DAG with the targets of AWS and Databricks, on stand-ins that run what is submitted."""
 
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -79,21 +80,49 @@ def start(stack: Stack, api: AirflowApi, day: str) -> str:
     return api.start_run("image_batches", day, {"quiet_seconds": 0})
 
 
-def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module")
+def clean(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse of one clean run over the first batch, without Airflow."""
     done = stack.run(GOOD)
     assert done.returncode == 0, done.stdout + done.stderr
     contents = {f"images/{path.relative_to(stack.images)}": path.read_bytes() for path in (stack.images / GOOD).rglob("*.jpg")}
-    clean = tmp_path_factory.mktemp("clean") / "warehouse"
-    clean_run(clean, stack.home / "warehouse", bare_client(stack), contents, (GOOD,))
+    warehouse = tmp_path_factory.mktemp("clean") / "warehouse"
+    clean_run(warehouse, stack.home / "warehouse", bare_client(stack), contents, (GOOD,))
+    return warehouse
+
+
+def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, clean: Path) -> None:
     for table, names in TOLD.items():
-        expected = published_rows(clean / table, (GOOD,), names)
+        expected = published_rows(str(clean / table), (GOOD,), names)
         assert expected
-        assert published_rows(stack.home / "warehouse" / table, (GOOD,), names) == expected
+        assert published_rows(str(stack.home / "warehouse" / table), (GOOD,), names) == expected
     (run,) = rows_of(stack, "runs", GOOD).to_dicts()
     assert run["target"] == "emr_serverless"
     for job in Emr(stack).jobs():
         assert job["state"] == "SUCCESS"
         assert job["tags"]["orchard"] in ("featurize", "reduce", "project")
+
+
+@pytest.mark.parametrize("target", ["emr", "databricks"])
+def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, stack: Stack, clean: Path) -> None:
+    """On Databricks the images come through Spark, to workers that know no store."""
+    s3 = bare_client(stack)
+    s3.create_bucket(Bucket="lake")
+    network = next((stack.home / "warehouse").rglob("*.onnx"))
+    s3.upload_file(str(network), "lake", f"{target}/{network.relative_to(stack.home / 'warehouse')}")
+    done = stack.run(GOOD, TARGET=target, WAREHOUSE=f"s3://lake/{target}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    options = {
+        "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
+        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+    }  # fmt: skip
+    for table, names in TOLD.items():
+        found = published_rows(f"s3://lake/{target}/{table}", (GOOD,), names, options)
+        assert found == published_rows(str(clean / table), (GOOD,), names)
+    (run,) = pl.read_delta(f"s3://lake/{target}/runs", storage_options=options).to_dicts()
+    good = rows_of(stack, "features", GOOD).height
+    assert (run["target"], run["network_runs"]) == (target, good)
+    assert pl.read_delta(f"s3://lake/{target}/pca_features", storage_options=options).height == good
 
 
 def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
