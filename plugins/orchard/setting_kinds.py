@@ -101,6 +101,13 @@ def schedule(text: str) -> str:
     return text
 
 
+def remote(text: str) -> str | None:
+    """The address of a Spark Connect server; None for an empty one."""
+    if text and not text.startswith("sc://"):
+        raise ValueError("not of the form sc://host:port")
+    return text or None
+
+
 def queue(text: str) -> str | None:
     """The URL of a queue; None for an empty one."""
     if text and not text.startswith(("https://", "http://")):

@@ -42,6 +42,12 @@ class Settings:
         "TARGET", "local", "where the Spark jobs run: `local`, `emr_serverless`, `databricks` or `emr`", kinds.one_of(*TARGETS)
     )
     spark_conn_id: str = _variable("SPARK_CONN_ID", "spark_default", "Airflow connection with the Spark master (target local)")
+    spark_remote: str | None = _variable(
+        "SPARK_REMOTE",
+        "",
+        "`sc://host:port` of a Spark Connect server that runs the jobs; empty: spark-submit (target local)",
+        kinds.remote,
+    )
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
     class_archive: str | None = _variable(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from orchard_jobs import __version__, entry
-from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobReport, ProjectionPlan, Source
 from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
-    prepare.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
+    prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")
     embed = commands.add_parser("embed", help="print the features and pca_features of image files as JSON lines")
     embed.add_argument("--warehouse", required=True, help="URI of the warehouse")
     embed.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
@@ -106,10 +106,11 @@ def _archive_classes(file: Path) -> int:
     return subprocess.run(command, env=os.environ | python, check=False).returncode
 
 
-def _prepare(warehouse: Warehouse, definition: str) -> int:
+def _prepare(warehouse: Warehouse, definition: str | None) -> int:
     from orchard_jobs.images.backbones import prepare_network
 
-    prepare_network(Backbone(**json.loads(definition)), warehouse)
+    backbone = Backbone(**json.loads(definition)) if definition else backbone_named("efficientnet_lite0")
+    prepare_network(backbone, warehouse)
     return 0
 
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pyspark.sql import SparkSession
 
@@ -14,6 +14,8 @@ _SETTINGS = {
     "spark.sql.codegen.wholeStage": "false",
 }
 _OWNER_POLL_SECONDS = 2.0
+# Which session is active is told to the thread alone that made it.
+_made: list[SparkSession] = []
 
 
 @contextmanager
@@ -30,31 +32,44 @@ def session(name: str) -> Iterator[SparkSession]:
     for key, value in _SETTINGS.items():
         builder = builder.config(key, value)
     made = builder.getOrCreate()
+    _made.append(made)
     try:
         yield made
     finally:
+        _made.remove(made)
         made.stop()
 
 
 def end_with_owner() -> None:
-    """End this driver and its JVM when the process named by ORCHARD_OWNER_PID is gone.
+    """End this driver, and what it runs on Spark, when the process named by ORCHARD_OWNER_PID is gone, or at SIGTERM.
 
     A task process that is killed with -9 cannot end the job that it started; without this the job would go on beside the
-    retry's. Without the variable (every cluster) nothing is watched.
+    retry's. Without the variable (every cluster) no owner is watched.
     """
-    owner = os.environ.get("ORCHARD_OWNER_PID")
-    if owner is None:
-        return
     parent = os.getppid()
 
-    def watch() -> None:
-        while _is_running(int(owner)):
-            time.sleep(_OWNER_POLL_SECONDS)
-        # The JVM is this process's parent under spark-submit.
-        for pid in (parent, os.getpid()):
-            os.kill(pid, signal.SIGKILL)
+    def end(*_: object) -> None:
+        if "SPARK_REMOTE" in os.environ:
+            # A server goes on with what was asked of it, whether somebody waits for it or not.
+            with suppress(Exception):
+                for made in _made:
+                    made.interruptAll()
+        else:
+            # The JVM is this process's parent under spark-submit.
+            os.kill(parent, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="owner-watch", daemon=True).start()
+    def watch(owner: int) -> None:
+        while _is_running(owner):
+            time.sleep(_OWNER_POLL_SECONDS)
+        end()
+
+    if "SPARK_REMOTE" in os.environ:
+        # In a thread of its own: the main one may be inside a call to the server.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end).start())
+    if "ORCHARD_OWNER_PID" in os.environ:
+        owner = int(os.environ["ORCHARD_OWNER_PID"])
+        threading.Thread(target=watch, args=(owner,), name="owner-watch", daemon=True).start()
 
 
 def _is_running(pid: int) -> bool:

@@ -1,8 +1,10 @@
-"""Target `local`: spark-submit on this machine, with the jobs' own Python environment."""
+"""Target `local`: spark-submit on this machine with the jobs' own Python, or a Spark Connect server that this one reaches."""
 
 import fcntl
 import logging
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
@@ -20,7 +23,7 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 
 from orchard.jobs_python import prepare_backbone
-from orchard.launchers.request import JobRequest, job_argv, skip_without_work
+from orchard.launchers.request import JobRequest, check_deployed, job_argv, skip_without_work
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,17 +44,29 @@ def _one_at_a_time(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs jobs through SparkSubmitOperator on the machine of the Airflow worker."""
+    """Runs jobs on the machine of the Airflow worker: through SparkSubmitOperator, or as clients of a Spark Connect server."""
 
     settings: Settings
 
     def operator(self, request: JobRequest) -> BaseOperator:
-        """Return a SparkSubmitOperator in the pool `spark`."""
+        """Return a SparkSubmitOperator in the pool `spark`; with a Spark Connect server a BashOperator that runs its client."""
 
         def before(context: Any) -> None:
             skip_without_work(self.settings.warehouse, request, context)
             os.environ.update(self._job_environment())
 
+        if self.settings.spark_remote is not None:
+            # The client computes nothing, so Airflow's own Python runs it: no Java and no network is needed here.
+            command = [sys.executable, "-m", "orchard_jobs.cli", *job_argv(request, self.settings)]
+            return BashOperator(
+                task_id=request.stage,
+                trigger_rule=request.trigger_rule,
+                pool="spark",
+                bash_command="exec " + " ".join(word if "{{" in word else shlex.quote(word) for word in command),
+                env={"SPARK_REMOTE": self.settings.spark_remote},
+                append_env=True,
+                pre_execute=before,
+            )
         return SparkSubmitOperator(
             task_id=request.stage,
             trigger_rule=request.trigger_rule,
@@ -72,6 +87,9 @@ class LocalLauncher:
         Raises:
             ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
         """
+        if self.settings.spark_remote is not None:
+            check_deployed(self.settings, backbone)
+            return
         warehouse = Warehouse.at(self.settings.warehouse)
         # Two batches that start together would both export, each at half the speed.
         with _one_at_a_time(backbone.id):

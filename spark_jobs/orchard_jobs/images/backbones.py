@@ -7,6 +7,7 @@ A backbone is defined in Keras. The `tensorflow` engine runs that definition; th
 import hashlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from orchard_jobs.storage import Warehouse
 _RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50_FILE}"
 _HASH_CHUNK = 1024 * 1024
+# Where an image of the jobs without TensorFlow keeps networks that were exported when it was built.
+_BUNDLED = Path(sys.prefix) / "share" / "orchard" / "networks"
 _OPTIMIZATION = {"all": "ORT_ENABLE_ALL"}
 
 
@@ -66,7 +69,8 @@ def prepare_network(backbone: Backbone, warehouse: Warehouse) -> None:
     path = network_path(backbone.id)
     if backbone.engine == "onnx":
         if warehouse.size(path) is None:
-            warehouse.create(path, _export(backbone))
+            exported = _BUNDLED / path.rpartition("/")[2]
+            warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
     else:
         _build_keras(backbone)
 

@@ -1,0 +1,50 @@
+ARG BASE=python:3.13-slim-trixie
+
+FROM ${BASE} AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+ARG UV=0.13.9
+RUN pip install --no-cache-dir --disable-pip-version-check "uv==${UV}"
+WORKDIR /src
+COPY requirements/airflow.txt requirements/containers.txt requirements/
+ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
+RUN python3 -m venv --without-pip /opt/orchard \
+ && uv pip sync --no-cache --python /opt/orchard/bin/python requirements/airflow.txt requirements/containers.txt
+COPY pyproject.toml README.md ./
+COPY spark_jobs spark_jobs
+COPY plugins/orchard plugins/orchard
+RUN uv pip install --no-cache --no-deps --python /opt/orchard/bin/python ./spark_jobs .
+# What nothing here loads: Arrow's Flight and S3, headers, tests, symbols of debuggers, locales other than the UI's default.
+RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null 2>&1 \
+ && cd /opt/orchard/lib/python3.*/site-packages \
+ && rm -rf pyarrow/include pyarrow/src pyarrow/{libarrow_flight,libarrow_s3,_flight,_s3fs}* \
+ && find babel/locale-data -name '*.dat' -not -name 'en*' -not -name root.dat -delete \
+ && ln -sf libarrow_python.so.*.*.* pyarrow/libarrow_python.so \
+ && { find . -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null || true; } \
+ && find . -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="orchard-airflow" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
+RUN groupadd --gid 50000 orchard && useradd --uid 50000 --gid orchard --create-home --home-dir /home/orchard orchard \
+ && install -d -o orchard -g orchard /opt/airflow /opt/airflow/logs /warehouse
+COPY --from=build /opt/orchard /opt/orchard
+COPY dags /opt/airflow/dags
+ENV PATH=/opt/orchard/bin:$PATH \
+    AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/dags \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False \
+    AIRFLOW__CORE__EXECUTOR=LocalExecutor \
+    AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT=120 \
+    PYTHONUNBUFFERED=1
+USER orchard
+WORKDIR /opt/airflow
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=6 \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/api/v2/monitor/health', timeout=8)"]
+ENTRYPOINT ["airflow"]
+CMD ["api-server"]
