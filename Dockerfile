@@ -31,7 +31,8 @@ LABEL org.opencontainers.image.title="orchard-airflow" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
 RUN groupadd --gid 50000 orchard && useradd --uid 50000 --gid orchard --create-home --home-dir /home/orchard orchard \
- && install -d -o orchard -g orchard /opt/airflow /opt/airflow/logs /warehouse
+ && install -d -o orchard -g orchard /opt/airflow /opt/airflow/logs /opt/airflow/pycache /opt/airflow/secrets /warehouse \
+ && touch /opt/airflow/airflow.cfg
 COPY --from=build /opt/orchard /opt/orchard
 COPY dags /opt/airflow/dags
 ENV PATH=/opt/orchard/bin:$PATH \
