@@ -1,13 +1,15 @@
-"""Clients of the stores that the commands reach: by the environment's own variables, or by an Airflow connection.
+"""Clients of the services that the commands reach: by the environment's own variables, or by an Airflow connection.
 
 Airflow and the vendors' libraries are loaded only when they are asked for: each costs a second or more.
 """
 
+import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.errors import ConfigurationError, JobError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -16,21 +18,39 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 30
 
 
-def s3_client(connection: str | None) -> Any:
-    """Return boto3's client of S3, by an Airflow connection's id, or without one by the AWS_* environment.
+def aws_client(service: str, connection: str | None) -> Any:
+    """Return boto3's client of a service, by an Airflow connection's id, or without one by the AWS_* environment.
 
     Raises:
         ConfigurationError: Airflow has no such connection.
+        BotoCoreError: the service needs a region, and none is named.
     """
     if connection is None:
         import boto3
 
-        return boto3.client("s3")
+        # boto3 by itself knows AWS_DEFAULT_REGION alone.
+        client: Callable[..., Any] = boto3.client  # whose stubs know services by their literal names
+        return client(service, region_name=os.environ.get("AWS_REGION"))
     with redirect_stdout(sys.stderr):  # Airflow logs to stdout, where the answer goes
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
         _connection(connection)
-        return S3Hook(connection).get_conn()
+        return AwsBaseHook(connection, client_type=service).get_conn()
+
+
+@contextmanager
+def aws_faults(doing: str, needs: str) -> Iterator[None]:
+    """Turn boto3's errors into a JobError: what could not be done, why, and what it needs."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, Boto3Error, ClientError) as error:
+        raise JobError(
+            f"cannot {doing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, or name an Airflow connection by "
+            f"--connection; {needs}"
+        ) from error
 
 
 def databricks_client(connection: str | None) -> "WorkspaceClient":
@@ -52,6 +72,20 @@ def databricks_client(connection: str | None) -> "WorkspaceClient":
         raise ConfigurationError(
             f"no log-in to Databricks: {reason}: set DATABRICKS_HOST with DATABRICKS_TOKEN (or DATABRICKS_CLIENT_ID and "
             "DATABRICKS_CLIENT_SECRET), or name an Airflow connection by --connection"
+        ) from error
+
+
+@contextmanager
+def databricks_faults(doing: str, needs: str) -> Iterator[None]:
+    """Turn databricks-sdk's errors into a JobError: what could not be done, why, and what it needs."""
+    from databricks.sdk.errors.base import DatabricksError
+    from requests import RequestException
+
+    try:
+        yield
+    except (DatabricksError, RequestException, TimeoutError, ValueError) as error:  # the last: no token for a secret
+        raise JobError(
+            f"cannot {doing}: {str(error).strip() or type(error).__name__}: the log-in must be right, {needs}"
         ) from error
 
 

@@ -2,15 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import ConfigurationError
 
-from orchard.clients import databricks_client, s3_client
+from orchard.clients import aws_client, aws_faults, databricks_client, databricks_faults
 from orchard.package import MANIFEST, Package
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def place_of(text: str, connection: str | None) -> Place:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not _ODD.search(uri) and "//" not in uri.removeprefix("s3://"):
         if uri.startswith("s3://") and _BUCKET.fullmatch(bucket):
-            return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", s3_client(connection))
+            return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", aws_client("s3", connection))
         if uri.startswith("/Volumes/") and uri.count("/") >= 4:
             return Volume(uri, databricks_client(connection).files)
     raise ConfigurationError(
@@ -102,18 +101,8 @@ class S3Prefix:
             extra = {"Metadata": {"sha256": file.sha256}}
             self.client.upload_file(str(file.source), self.bucket, self.prefix + file.path, ExtraArgs=extra)
 
-    @contextmanager
-    def _told(self, verb: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (BotoCoreError, Boto3Error, ClientError) as error:
-            raise JobError(
-                f"cannot {verb} {self.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, or name an Airflow "
-                "connection by --connection; the bucket must be there"
-            ) from error
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        return aws_faults(f"{verb} {self.uri}", "the bucket must be there")
 
 
 @dataclass(frozen=True)
@@ -146,18 +135,9 @@ class Volume:
             self.files.create_directory(path.rpartition("/")[0])
             self.files.upload(path, contents, overwrite=True)
 
-    @contextmanager
-    def _told(self, verb: str) -> Iterator[None]:
-        from databricks.sdk.errors.base import DatabricksError
-        from requests import RequestException
-
-        try:
-            yield
-        except (DatabricksError, RequestException, TimeoutError, ValueError) as error:  # the last: no token for a secret
-            raise JobError(
-                f"cannot {verb} {self.uri}: {str(error).strip() or type(error).__name__}: the log-in must be right, the "
-                "volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
-            ) from error
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        needs = "the volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
+        return databricks_faults(f"{verb} {self.uri}", needs)
 
 
 def package_files(package: Package, folder: Path) -> list[LocalFile]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchard_jobs.errors import JobError
 
-from orchard.clients import s3_client
+from orchard.clients import aws_client
 from orchard.console import format_table
 from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch
@@ -127,4 +127,4 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
 
 
 def _client_of(connection: str | None) -> Any:
-    return with_quick_times(s3_client(connection))
+    return with_quick_times(aws_client("s3", connection))

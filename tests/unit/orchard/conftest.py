@@ -1,14 +1,22 @@
-"""A warehouse, its tables and settings with a small backbone, so that a fit takes milliseconds."""
+"""A warehouse, its tables and settings with a small backbone, so that a fit takes milliseconds; and AWS's stand-in."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 
 DIMENSION = 8
+SANDBOX = Path(__file__).resolve().parents[3] / "sandbox"
 
 
 @pytest.fixture
@@ -28,3 +36,48 @@ def tables(settings: Settings) -> Tables:
     tables = Tables.at(settings.warehouse)
     tables.create_all()
     return tables
+
+
+@pytest.fixture
+def no_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget every log-in that this machine has."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "DATABRICKS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The S3 stand-in, a process of its own."""
+    folder = tmp_path_factory.mktemp("s3")
+    address = folder / "address"
+    command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(folder / "landing")]
+    environment = os.environ | {"PYTHONPATH": str(SANDBOX)}
+    process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
+    deadline = time.monotonic() + 60
+    while not address.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield address.read_text()
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture
+def s3(s3_address: str, no_cloud: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty bucket `cluster`, and the environment that reaches it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_address,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "thing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="cluster")
+    for item in client.list_objects_v2(Bucket="cluster").get("Contents", []):
+        client.delete_object(Bucket="cluster", Key=item["Key"])
+    return client

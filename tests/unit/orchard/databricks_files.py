@@ -40,7 +40,35 @@ class VolumeServer:
         return found
 
 
-class _Handler(BaseHTTPRequestHandler):
+class ApiHandler(BaseHTTPRequestHandler):
+    """How the API reads and answers."""
+
+    def body(self) -> bytes:
+        """Read what was sent."""
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def fail(self, status: int, code: str, message: str) -> None:
+        """Answer with an error as Databricks words it."""
+        self.send_json(status, {"error_code": code, "message": message})
+
+    def send_json(self, status: int, found: dict[str, object]) -> None:
+        """Answer in JSON."""
+        self.send(status, json.dumps(found).encode(), {"Content-Type": "application/json"})
+
+    def send(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        """Answer."""
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class _Handler(ApiHandler):
     @property
     def volume(self) -> VolumeServer:
         assert isinstance(self.server, _Server)
@@ -60,43 +88,43 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             self._answer_of_file()
         else:
-            self._send_json(200, found)
+            self.send_json(200, found)
 
     def do_PUT(self) -> None:
-        content = self._body()
+        content = self.body()
         path = self._told()
         if path is None:
             return
         if urlsplit(self.path).path.startswith(_FOLDERS):
             self.volume.folders.add(path)
-            self._send(204)
+            self.send(204)
         elif path.rpartition("/")[0] not in self.volume.folders:
-            self._fail(404, "NOT_FOUND", f"the folder of {path} does not exist")
+            self.fail(404, "NOT_FOUND", f"the folder of {path} does not exist")
         elif path in self.volume.files and parse_qs(urlsplit(self.path).query).get("overwrite") != ["true"]:
-            self._fail(409, "ALREADY_EXISTS", f"{path} is there")
+            self.fail(409, "ALREADY_EXISTS", f"{path} is there")
         else:
             self.volume.files[path] = content
-            self._send(204)
+            self.send(204)
 
     def do_POST(self) -> None:
-        self._body()
+        self.body()
         if self.path == _TOKENS:
             known = base64.b64encode(f"{PRINCIPAL}:{SECRET}".encode()).decode()
             is_known = self.headers.get("Authorization") == f"Basic {known}"
             granted = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
-            self._send_json(*((200, granted) if is_known else (401, {"error": "invalid_client"})))
+            self.send_json(*((200, granted) if is_known else (401, {"error": "invalid_client"})))
             return
-        self._fail(404, "ENDPOINT_NOT_FOUND", f"{self.path} is not known here")
+        self.fail(404, "ENDPOINT_NOT_FOUND", f"{self.path} is not known here")
 
     def _answer_of_file(self) -> None:
         path = self._told()
         if path is None:
             return
         if path not in self.volume.files:
-            self._fail(404, "NOT_FOUND", f"{path} does not exist")
+            self.fail(404, "NOT_FOUND", f"{path} does not exist")
             return
         headers = {"Content-Type": "application/octet-stream", "Last-Modified": formatdate(1, usegmt=True)}
-        self._send(200, self.volume.files[path], headers)
+        self.send(200, self.volume.files[path], headers)
 
     def _told(self) -> str | None:
         """Note the request; return its path below the API, or answer it with an error and return None."""
@@ -104,36 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
         path = full.removeprefix(_FILES).removeprefix(_FOLDERS)
         self.volume.requests.append((self.command, path))
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._fail(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
+            self.fail(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
         elif self.volume.failures:
-            self._fail(*self.volume.failures.pop(0), "as the test wants")
+            self.fail(*self.volume.failures.pop(0), "as the test wants")
         elif not full.startswith((_FILES, _FOLDERS)):
-            self._fail(404, "ENDPOINT_NOT_FOUND", f"{full} is not known here")
+            self.fail(404, "ENDPOINT_NOT_FOUND", f"{full} is not known here")
         elif not f"{path}/".startswith(f"{VOLUME}/"):
-            self._fail(404, "NOT_FOUND", f"Volume of {path} does not exist.")
+            self.fail(404, "NOT_FOUND", f"Volume of {path} does not exist.")
         else:
             return path
         return None
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def _fail(self, status: int, code: str, message: str) -> None:
-        self._send_json(status, {"error_code": code, "message": message})
-
-    def _send_json(self, status: int, found: dict[str, object]) -> None:
-        self._send(status, json.dumps(found).encode(), {"Content-Type": "application/json"})
-
-    def _send(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 class _Server(ThreadingHTTPServer):
@@ -146,12 +154,17 @@ class _Server(ThreadingHTTPServer):
 def serve_volume() -> Iterator[VolumeServer]:
     """Serve an empty volume on loopback."""
     volume = VolumeServer()
-    server = _Server(volume)
-    volume.address = f"http://127.0.0.1:{server.server_port}"
+    with serve(_Server(volume)) as volume.address:
+        yield volume
+
+
+@contextmanager
+def serve(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Serve on loopback; yield the address."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield volume
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 
-SANDBOX = Path(__file__).resolve().parents[3] / "sandbox"
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
 # Stands for the jobs' Python: an `orchard-jobs prepare` that writes a network, or cannot.
@@ -39,53 +37,13 @@ assert Warehouse.at(given["--warehouse"]).create(network_path(Backbone(**json.lo
 """
 
 
-@pytest.fixture(scope="module")
-def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The S3 stand-in, a process of its own."""
-    folder = tmp_path_factory.mktemp("s3")
-    address = folder / "address"
-    command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(folder / "landing")]
-    environment = os.environ | {"PYTHONPATH": str(SANDBOX)}
-    process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
-    deadline = time.monotonic() + 60
-    while not address.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield address.read_text()
-    process.terminate()
-    process.wait(30)
-
-
 @pytest.fixture(autouse=True)
-def environment(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(settings: Settings, no_cloud: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "python"
     fake.write_text(FAKE.format(python=sys.executable))
     fake.chmod(0o755)
     monkeypatch.setenv("ORCHARD_JOBS_PYTHON", str(fake))
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
-    for name in [name for name in os.environ if name.startswith(("AWS_", "DATABRICKS_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture
-def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An empty bucket `cluster`, and the environment that reaches it."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_address,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "thing",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="cluster")
-    for item in client.list_objects_v2(Bucket="cluster").get("Contents", []):
-        client.delete_object(Bucket="cluster", Key=item["Key"])
-    return client
 
 
 @pytest.fixture

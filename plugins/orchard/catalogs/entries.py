@@ -1,0 +1,118 @@
+"""What a catalog is told of a table: its folder and its columns.
+
+Readers take all else from the Delta log, so an entry stays right when batches are published. It knows no catalog.
+"""
+
+import enum
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from deltalake import Schema
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.errors import ConfigurationError, JobError
+
+from orchard.tables import Tables
+
+# What Hive and Spark's SQL call otherwise than the Delta log does.
+_SQL_NAMES = {"integer": "int", "long": "bigint"}
+
+
+class Standing(enum.Enum):
+    """How a catalog stands to a table."""
+
+    THERE = "there"
+    MISSING = "missing"
+    OUTDATED = "outdated"
+    """It names this table's folder, with other columns or not in the form that readers want."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table that is there, and its folder's URI."""
+
+    table: Table
+    location: str
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """The columns, as the Delta log has them."""
+        schema = Schema.from_arrow(arrow_schema(self.table, with_partitions=True))
+        fields: list[dict[str, Any]] = json.loads(schema.to_json())["fields"]
+        return fields
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """The columns' names and types, partition columns at the end; Hive and Spark spell these types alike."""
+        return [(field["name"], _sql_type(field["type"])) for field in self.fields]
+
+
+class Catalog(Protocol):
+    """Where tables are registered."""
+
+    @property
+    def name(self) -> str:
+        """What a table's name stands behind."""
+
+    def standing(self, entry: Entry) -> Standing:
+        """Tell how it stands to a table; changes nothing.
+
+        Raises:
+            ConfigurationError: the name is taken by something else, or the table must not be registered there.
+            JobError: the catalog cannot be read.
+        """
+
+    def put(self, entry: Entry) -> None:
+        """Register a table that is missing, or bring an outdated entry up to date. JobError when that cannot be."""
+
+
+def entries_of(tables: Tables) -> list[Entry]:
+    """Return the warehouse's tables that are there.
+
+    Raises:
+        ConfigurationError: the warehouse lies on a disk, or its tables have another schema version.
+        JobError: there is no table.
+    """
+    uri = tables.warehouse.uri
+    if uri.startswith("file:"):
+        raise ConfigurationError(f"the warehouse {uri} lies on a disk, which no catalog's readers reach: it must be in S3")
+    found = []
+    for table in TABLES:
+        with suppress(JobError):  # it was never created
+            tables.load(table)
+            found.append(Entry(table, tables.warehouse.uri_of(table.name)))
+    if not found:
+        raise JobError(f"{uri} holds no table: run a batch first, its plan_batch creates them")
+    return found
+
+
+def check(full_name: str, is_delta: bool, location: str, entry: Entry) -> None:
+    """Refuse what a catalog has under a table's name unless it is this table; ConfigurationError."""
+    if not is_delta:
+        raise ConfigurationError(f"{full_name} is there and no external Delta table: register in another place, or drop it first")
+    if not is_same(location, entry.location):
+        raise ConfigurationError(
+            f"{full_name} is there and lies in {location}, not in {entry.location}: register in another place, or drop it first"
+        )
+
+
+def is_same(one: str, other: str) -> bool:
+    """Tell whether two URIs name one folder."""
+    return plain(one) == plain(other)
+
+
+def plain(uri: str) -> str:
+    """Return a folder's URI in one form: `s3:` for Hadoop's names of it, no slash at the end."""
+    scheme, mark, path = uri.partition("://")
+    return f"{'s3' if scheme in ('s3a', 's3n') else scheme}{mark}{path.rstrip('/')}"
+
+
+def _sql_type(kind: Any) -> str:
+    if isinstance(kind, str):
+        return _SQL_NAMES.get(kind, kind)
+    if kind["type"] == "array":
+        return f"array<{_sql_type(kind['elementType'])}>"
+    parts = [f"{field['name']}:{_sql_type(field['type'])}" for field in kind["fields"]]
+    return f"struct<{','.join(parts)}>"

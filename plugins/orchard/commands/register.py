@@ -1,0 +1,51 @@
+"""`orchard register`: the warehouse's tables in the Glue Data Catalog or in Unity Catalog, as external ones."""
+
+import argparse
+import json
+from typing import Any
+
+from orchard.catalogs.entries import Catalog, Standing, entries_of
+from orchard.catalogs.glue import glue_database
+from orchard.catalogs.unity import unity_schema
+from orchard.settings import Settings
+from orchard.tables import Tables
+
+NAME = "register"
+HELP = "register the tables as external Delta tables in Glue or Unity Catalog"
+_DONE = {Standing.THERE: "there", Standing.MISSING: "created", Standing.OUTDATED: "updated"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where."""
+    parser.description = f"{HELP}. It can be run again at any time. Where another table has the name, nothing is changed."
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--glue", metavar="DATABASE", help="a database of the Glue Data Catalog (for Athena, EMR, Trino)")
+    where.add_argument("--unity", metavar="CATALOG.SCHEMA", help="a schema of Unity Catalog (for Databricks)")
+    parser.add_argument(
+        "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be registered")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Register what is not; 0 when all is."""
+    entries = entries_of(tables)
+    name, connection = arguments.glue or arguments.unity, arguments.connection
+    catalog: Catalog = glue_database(name, connection) if arguments.glue else unity_schema(name, connection)
+    # All are looked at first: one that is refused leaves the others as they were, too.
+    standings = [(entry, catalog.standing(entry)) for entry in entries]
+    found: list[dict[str, Any]] = []
+    for entry, standing in standings:
+        if standing is not Standing.THERE and not arguments.dry_run:
+            catalog.put(entry)
+        state = standing.value if arguments.dry_run else _DONE[standing]
+        found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": state})
+    if arguments.json:
+        print(json.dumps({"is_dry_run": arguments.dry_run, "tables": found}))
+        return 0
+    for table in found:
+        print(f"{table['state']:<8}  {table['name']}  {table['location']}")
+    if arguments.dry_run or all(standing is Standing.THERE for _, standing in standings):
+        print("nothing was changed")
+    return 0
