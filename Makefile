@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test soak lint
+.PHONY: help setup run stop status upload clean package test test-containers soak lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -12,7 +12,7 @@ SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BI
 
 help: ## this list
 	@echo "Orchard: image batches in S3 to tables of CNN features and PCA features."
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 setup: ## build the environments (.venv) from the pinned files
 	$(NEEDS_PYTHON)
@@ -58,8 +58,15 @@ soak: setup ## thousands of generated histories against one clean run each, five
 	SOAK_FAULT_SCHEDULES=100 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
+test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
+	@env=$$(tests/containers/engine.sh up) || { test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; exit; }; \
+	. "$$env"; $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 tests/containers; status=$$?; \
+	tests/containers/engine.sh down; exit $$status
+
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
 	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
+	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
+	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
