@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 
-from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.settings import Settings
@@ -73,7 +73,6 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
         there = ", ".join(one.backbone for one in backbones(tables)) or "none"
         raise ConfigurationError(f"no table has rows of backbone {backbone!r}; there are: {there}")
     projected = set(product(models, batches))
-    tables.commit(CAPTURED, [Change(key_of(*pair), 0, NOTHING) for pair in sorted(projected)], "append")
     for table in _WITH_ROWS:
         keys = projected if table is PCA_FEATURES else set(product([backbone], batches))
         _take_out(tables, table, keys - with_rows[table.name])

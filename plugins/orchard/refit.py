@@ -149,7 +149,7 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
         for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
     ]
     tables.commit(PCA_FEATURES, changes)
-    record_captured(tables, {batch.batch_id: batch.number for _, batch in projection.pairs}, report.captured)
+    record_captured(tables, report.captured)
     if plan.action == "fit":
         _promote(tables, projection.backbone, plan)
     record_model_run(tables, projection.backbone, plan, run_id)
