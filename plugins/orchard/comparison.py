@@ -100,9 +100,8 @@ def _judged_again(warehouse: Warehouse, bad: pa.Table, pixel_limit: int) -> pa.T
     """Return quarantine rows with whether each is judged again when it is listed, and dropped when it is not (`vanished`)."""
     is_over = pc.equal(bad["reason"], Reason.OVER_PIXEL_LIMIT.value)
     over = bad.filter(is_over)
-    unjudged = {
-        uri for digest in pc.unique(over["manifest_digest"]).to_pylist() for uri in _unjudged(warehouse, over, digest, pixel_limit)
-    }
+    versions = pc.unique(over["manifest_digest"]).to_pylist()
+    unjudged = {uri for digest in versions for uri in _unjudged(warehouse, over, digest, pixel_limit)}
     is_vanished = pc.equal(bad["reason"], Reason.VANISHED.value)
     again = pc.or_(is_vanished, pc.and_(is_over, pc.is_in(bad["image_uri"], pa.array(sorted(unjudged), pa.string()))))
     return bad.append_column("is_vanished", is_vanished).append_column("is_judged_again", again)
