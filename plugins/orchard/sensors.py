@@ -18,7 +18,6 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
-from croniter import croniter
 from orchard_jobs.errors import JobError
 
 from orchard.assets import UPLOADS
@@ -26,9 +25,9 @@ from orchard.batches import checked_partition_key
 from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
+from orchard.periods import batch_cron, period_end, period_start
 from orchard.settings import Settings
 from orchard.tables import Tables
-from orchard.timetables import batch_cron
 from orchard.turns import AT_WORK, RunName, Turns
 from orchard.versions import PublishedVersions
 
@@ -49,13 +48,6 @@ def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
     """Return what a listing says."""
     times = [item.uploaded_at for item in listed]
     return Arrivals(len(times), max(times, default=None))
-
-
-def period_end(batch_id: str, key_format: str, cron: str) -> datetime:
-    """Return when a batch's period ended: the first tick after its key's time."""
-    start = datetime.strptime(batch_id, key_format).replace(tzinfo=UTC)
-    end: datetime = croniter(cron, start).get_next(datetime)
-    return end
 
 
 def turns_of(context: Any, settings: Settings) -> Turns:
@@ -141,7 +133,7 @@ class WaitForUploads(BaseOperator):
             return True  # whoever asks not to wait has finished the upload
         if self.is_announced:
             return not arrivals.objects
-        ended = period_end(batch_id, self.settings.batch_key_format, batch_cron(self.settings))
+        ended = period_end(period_start(batch_id, self.settings.batch_key_format), batch_cron(self.settings))
         return now >= ended + timedelta(seconds=self.settings.grace_seconds)
 
     def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:

@@ -10,7 +10,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from fake_jobs import FakeJobs
 from flow import plan, run_batch, stage_and_publish
 from orchard.assets import UPLOADS
-from orchard.sensors import Arrivals, RunEndTrigger, RuntimeTaskInstance, UploadsTrigger, WaitForUploads, period_end
+from orchard.periods import period_end, period_start
+from orchard.sensors import Arrivals, RunEndTrigger, RuntimeTaskInstance, UploadsTrigger, WaitForUploads
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.columns import RUNS
@@ -117,8 +118,8 @@ def test_whoever_finished_the_upload_need_not_wait(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_period_ends_with_the_next_tick() -> None:
-    assert period_end("2026-01-31", "%Y-%m-%d", "0 0 * * *") == datetime(2026, 2, 1, tzinfo=UTC)
-    assert period_end("2026-01-31T05", "%Y-%m-%dT%H", "0 * * * *") == datetime(2026, 1, 31, 6, tzinfo=UTC)
+    assert period_end(period_start("2026-01-31", "%Y-%m-%d"), "0 0 * * *") == datetime(2026, 2, 1, tzinfo=UTC)
+    assert period_end(period_start("2026-01-31T05", "%Y-%m-%dT%H"), "0 * * * *") == datetime(2026, 1, 31, 6, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("partition_key", ["yesterday", None])
