@@ -145,10 +145,30 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
     assert raised.actions == {"compute": 1}
 
 
+def test_a_row_over_the_limit_that_was_missing_when_it_rose_is_judged_when_it_comes_back(
+    tables: Tables, settings: Settings
+) -> None:
+    bucket = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a"}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    stage_and_publish(tables, head, _OverLimitJobs(tables, bucket))
+    raised = replace(settings, pixel_limit=settings.pixel_limit + 1)
+    for content in (b"another", b"a third"):  # twice: the row is kept as a missing one's, too
+        run_batch(tables, raised, DAY, {key("a.jpg"): content})
+    assert [row["reason"] for row in tables.rows(QUARANTINE)] == ["over the pixel limit"]
+    back = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a third"}
+    found = plan(tables, raised, DAY, back)
+    assert found is not None
+    assert found.actions == {"compute": 1, "keep": 1}
+    run_batch(tables, raised, DAY, back)
+    assert plan(tables, raised, DAY, back) is None
+
+
 class _OverLimitJobs(FakeJobs):
     def _compute(self, head: ManifestHead, entry: Entry, reused: Any, good: list[Any], bad: list[Any], stamp: Any) -> None:
         super()._compute(head, entry, reused, good, bad, stamp)
-        bad[-1]["reason"] = "over the pixel limit"
+        if bad:
+            bad[-1]["reason"] = "over the pixel limit"
 
 
 def test_content_that_came_back_is_reused_from_the_replaced_version(tables: Tables, settings: Settings) -> None:
