@@ -53,9 +53,9 @@ def publish_batch(
     if reduced is not None:
         (pca_features,) = reduced.of_table(PCA_FEATURES.name)
         change = _change(head, pca_features, scope=pca_features.partition[0])
+        record_captured(tables, reduced.captured)
         # pca_model may have projected a later version already: then its rows stand, and this version is superseded.
         pca_version = _commit(tables, PCA_FEATURES, change)
-        record_captured(tables, reduced.captured)
     row = _runs_row(head, featurized, reduced, facts) | {
         "features_version": features_version,
         "quarantine_version": quarantine_version,
@@ -72,6 +72,7 @@ def publish_batch(
 def record_captured(tables: Tables, captured: Sequence[Captured]) -> None:
     """Append what a model keeps of each batch version's variance, once a model and version for ever.
 
+    Called before their rows are published: afterwards nothing would be left to do for a run that comes after a cut.
     A retired backbone's stay, so that one that comes back and makes the same versions finds its own.
 
     Args:

@@ -155,8 +155,8 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
         Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
         for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
     ]
-    tables.commit(PCA_FEATURES, changes)
     record_captured(tables, report.captured)
+    tables.commit(PCA_FEATURES, changes)
     if plan.action == "fit":
         _promote(tables, projection.backbone, plan)
     record_model_run(tables, projection.backbone, plan, run_id)

@@ -167,7 +167,7 @@ class DeltaLog:
                 # Statistics of values would leave file names and labels in the log after an erasure.
                 configuration={
                     "delta.dataSkippingNumIndexedCols": "0",
-                    # A version left half-way is compared with the one before, and cleaning asks when a file was replaced.
+                    # A half-way version is compared with the one before, and cleaning asks when a file was replaced.
                     "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
                     "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
                     _SCHEMA_VERSION: str(SCHEMA_VERSION),

@@ -45,9 +45,8 @@ def full_disk_told(uri: str) -> Iterator[None]:
         if not any(mark in str(error) for mark in _FULL_DISK):
             raise
         raise JobError(
-            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some, `orchard clean` lists "
-            "what nothing needs any more, then clear the task or start the run again: it goes on from here, and no reader sees "
-            "half of it"
+            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some, `orchard clean` lists what "
+            "nothing needs any more, then clear the task or start the run again: it goes on from here, no reader sees half of it"
         ) from error
 
 

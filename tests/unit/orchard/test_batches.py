@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_jobs import BROKEN, OPAQUE, FakeJobs, etag_of, listing, vector_of
+from fake_jobs import BROKEN, ENCRYPTED, OPAQUE, FakeJobs, etag_of, listing, vector_of
 from flow import plan, rows, run_batch, stage_and_publish
 from orchard.batches import checked_partition_key, plan_batch
 from orchard.comparison import PublishedView
@@ -216,6 +216,17 @@ def test_only_the_bytes_tell_that_an_opaque_object_is_known(tables: Tables, sett
     back = {key("plain.jpg", "2026-01-03"): b"more"}
     assert run_batch(tables, settings, "2026-01-03", back).network_runs == []
     assert runs_row_of(tables, "2026-01-03")["reused"] == 1
+
+
+def test_an_etag_that_only_looks_like_an_md5_costs_a_run_and_no_row(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
+    bucket = {key(f"{n}.jpg", NEXT_DAY): ENCRYPTED + b"%d same" % n for n in range(2)}
+    assert {item.size_bytes for item in listing(bucket)} == {4}
+    assert run_batch(tables, settings, NEXT_DAY, bucket).network_runs == [hashlib.sha256(b"same").hexdigest()]
+    rows = list(tables.rows(FEATURES))
+    assert len(rows) == len({row["etag"] for row in rows}) == 3
+    assert len({(row["content_sha256"], tuple(row["features"])) for row in rows}) == 1
+    assert plan(tables, settings, NEXT_DAY, bucket) is None
 
 
 def test_what_no_size_can_equal_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:
