@@ -16,7 +16,7 @@ RUN uv pip install --no-cache --no-deps --python /opt/orchard/bin/python ./spark
 # What nothing here loads: Arrow's Flight and S3, headers, tests, symbols of debuggers, locales other than the UI's default.
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null 2>&1 \
  && cd /opt/orchard/lib/python3.*/site-packages \
- && rm -rf pyarrow/include pyarrow/src pyarrow/{libarrow_flight,libarrow_s3,_flight,_s3fs}* \
+ && rm -rf pyarrow/include pyarrow/src pyarrow/libarrow_flight* pyarrow/libarrow_s3* pyarrow/_flight* pyarrow/_s3fs* \
  && find babel/locale-data -name '*.dat' -not -name 'en*' -not -name root.dat -delete \
  && ln -sf libarrow_python.so.*.*.* pyarrow/libarrow_python.so \
  && { find . -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null || true; } \
@@ -42,7 +42,7 @@ ENV PATH=/opt/orchard/bin:$PATH \
     AIRFLOW__CORE__EXECUTOR=LocalExecutor \
     AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT=120 \
     PYTHONUNBUFFERED=1
-USER orchard
+USER 50000
 WORKDIR /opt/airflow
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=6 \

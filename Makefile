@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test soak lint
+.PHONY: help setup run stop status upload clean package test test-containers soak lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -12,7 +12,7 @@ SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BI
 
 help: ## this list
 	@echo "Orchard: image batches in S3 to tables of CNN features and PCA features."
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 setup: ## build the environments (.venv) from the pinned files
 	$(NEEDS_PYTHON)
@@ -21,7 +21,7 @@ setup: ## build the environments (.venv) from the pinned files
 run: setup ## set up, start the stack, upload and run: IMAGES=folder BATCHES="a b" BATCH=date WAREHOUSE=uri
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox run
 
-upload: setup ## upload only what differs to the running stack: IMAGES=folder BATCHES="a b" BATCH=date
+upload: setup ## upload only what differs to the running stack, or to the server TO=http://...: IMAGES=folder BATCHES="a b" BATCH=date
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox upload
 
 status: ## what runs, and where
@@ -39,16 +39,17 @@ clean: ## stop, and remove .orchard; the environments stay
 package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
 	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
 
-test: setup ## all tests: the jobs' on each Spark, beside the others in Airflow's environment; then from end to end
+test: setup ## all tests: the jobs' on each Spark, those of processes, and the others, side by side; then from end to end
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
-	@log=$$(mktemp); { \
+	@logs=$$(mktemp -d); { \
 	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
 	SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
 	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
-	test $$jobs = 0 && test $$connect = 0 && test $$older = 0; } >$$log 2>&1 & jobs=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/launchers tests/dags tests/sandbox tests/architecture; others=$$?; \
-	wait $$jobs; jobs=$$?; cat $$log; rm -f $$log; \
-	test $$jobs = 0 && test $$others = 0 && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
+	test "$$jobs $$connect $$older" = "0 0 0"; } >$$logs/jobs 2>&1 & jobs=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/launchers tests/sandbox >$$logs/processes 2>&1 & processes=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture; others=$$?; \
+	wait $$processes; processes=$$?; wait $$jobs; jobs=$$?; cat $$logs/processes $$logs/jobs; rm -r $$logs; \
+	test "$$jobs $$processes $$others" = "0 0 0" && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
 
 soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
 	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
@@ -57,8 +58,15 @@ soak: setup ## thousands of generated histories against one clean run each, five
 	SOAK_FAULT_SCHEDULES=100 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
+test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
+	@env=$$(tests/containers/engine.sh up) || { test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; exit; }; \
+	. "$$env"; $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 tests/containers; status=$$?; \
+	tests/containers/engine.sh down; exit $$status
+
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
 	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
+	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
+	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml

@@ -24,6 +24,7 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_folder, random_element, report_path, staged_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
+from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.pca.project import VarianceTally, project
 
 BROKEN = b"broken"
@@ -36,17 +37,21 @@ def vector_of(content: bytes, dimension: int) -> np.ndarray[Any, np.dtype[np.flo
 
 
 OPAQUE = b"opaque"
+# Followed by what tells one upload from another, a space, and the bytes: SSE-KMS and SSE-C give each its own ETag.
+ENCRYPTED = b"encrypted "
+# Followed by its number of pixels; all other contents have one.
+LARGE = b"large "
 
 
 def etag_of(content: bytes) -> str:
-    """Return an object's ETag: its MD5, or for contents that begin with `opaque` one such as a multipart upload has."""
+    """Return an object's ETag: its MD5; for `opaque` one as of a multipart upload; for `encrypted` one that looks like an MD5."""
     suffix = "-2" if content.startswith(OPAQUE) else ""
     return hashlib.md5(content.removeprefix(OPAQUE)).hexdigest() + suffix
 
 
 def bytes_of(content: bytes) -> bytes:
-    """Return what is read of an object: an opaque one holds what an MD5 one may hold, too."""
-    return content.removeprefix(OPAQUE)
+    """Return what is read of an object: an opaque or an encrypted one holds what an MD5 one may hold, too."""
+    return content.removeprefix(ENCRYPTED).partition(b" ")[2] if content.startswith(ENCRYPTED) else content.removeprefix(OPAQUE)
 
 
 def listing(bucket: Mapping[str, bytes]) -> list[ListedObject]:
@@ -152,11 +157,17 @@ class FakeJobs:
             return
         content = bytes_of(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        if content.startswith(BROKEN):
-            bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
-            return
         if sha256 in reused:
             good.append(reused[sha256] | _of_entry(entry) | stamp)
+            return
+        pixels = int(content.removeprefix(LARGE)) if content.startswith(LARGE) else 1
+        if pixels > head.pixel_limit:
+            message = f"{pixels} pixels, the limit is {head.pixel_limit}"
+            row = {"content_sha256": sha256, "reason": Reason.OVER_PIXEL_LIMIT.value, "message": message}
+            bad.append(_of_entry(entry) | row | stamp)
+            return
+        if content.startswith(BROKEN):
+            bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
             return
         self.network_runs.append(sha256)
         row = {

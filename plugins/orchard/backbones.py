@@ -5,19 +5,18 @@ is retired.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import product
 
-from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
-from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.settings import Settings
-from orchard.tables import NOTHING, Change, Tables
+from orchard.tables import NOTHING, Change, Standing, Tables, number_in
 from orchard.versions import key_of
 
-# In the order in which their rows go.
-_WITH_ROWS = (RUNS, PCA_FEATURES, MOMENTS, QUARANTINE, FEATURES)
+# In the order of a publish; `runs` last, so that its rows name the batches until all else is gone.
+_WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, RUNS)
 
 
 @dataclass(frozen=True)
@@ -51,42 +50,51 @@ def backbones(tables: Tables) -> tuple[BackboneRows, ...]:
 
 
 def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
-    """Take all rows of a backbone and of its models out of the tables, and forget its batch versions' numbers.
+    """Take all rows of a backbone and of its models out of the tables.
+
+    Each batch gets an empty version of the next number, in the order of a publish and without its `runs` row. So a run that is
+    publishing an older one is superseded, a retirement that was cut off is finished by being run again, and should the backbone
+    become current again, its batches are computed anew under higher numbers.
 
     Its `models`, `promotions`, `pins`, `captured` and `model_runs` rows stay as the record of what was; the files go when the
-    tables are cleaned. Should the backbone become current again, its batches are computed anew.
-
-    Cut off anywhere, it is finished by being run again: the numbers of keys without a row go first, while `runs` still names
-    their batches; then the rows with their numbers, `runs` before all, so that a batch version ceases to exist before its rows.
+    tables are cleaned.
 
     Raises:
         ConfigurationError: it is the current backbone, or no table has a row of it.
+        JobError: a run published a version meanwhile; all else is gone.
     """
     if backbone == settings.backbone.id:
         raise ConfigurationError(
             f"{backbone} is the current backbone: only one that ORCHARD_BACKBONE with engine and weights no longer names can go"
         )
-    models = sorted(row["model_id"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["backbone"] == backbone)
-    with_rows = {table.name: _partitions(tables, table, (backbone, *models)) for table in _WITH_ROWS}
-    batches = {batch_id for pairs in with_rows.values() for _, batch_id in pairs}
-    if not batches:
+    models = [row["model_id"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["backbone"] == backbone]
+    scopes = {table: models if table is PCA_FEATURES else [backbone] for table in _WITH_ROWS}
+    numbers = _next_numbers(tables, scopes)
+    if not numbers:
         there = ", ".join(one.backbone for one in backbones(tables)) or "none"
         raise ConfigurationError(f"no table has rows of backbone {backbone!r}; there are: {there}")
-    projected = set(product(models, batches))
-    tables.commit(CAPTURED, [Change(key_of(*pair), 0, NOTHING) for pair in sorted(projected)], "append")
+    published: set[str] = set()
     for table in _WITH_ROWS:
-        keys = projected if table is PCA_FEATURES else set(product([backbone], batches))
-        _take_out(tables, table, keys - with_rows[table.name])
-    for table in _WITH_ROWS:
-        _take_out(tables, table, with_rows[table.name])
+        pairs = [(scope, batch_id) for scope in sorted(scopes[table]) for batch_id in sorted(numbers.keys() - published)]
+        changes = [Change(key_of(*pair), numbers[pair[1]], NOTHING, pair) for pair in pairs]
+        standings = tables.commit(table, changes).standings
+        published |= {pair[1] for pair, one in zip(pairs, standings, strict=True) if one is Standing.SUPERSEDED}
+    if published:
+        raise JobError(f"{backbone}: a run published {', '.join(sorted(published))} meanwhile: run the command again")
 
 
-def _partitions(tables: Tables, table: Table, scopes: Collection[str]) -> set[tuple[str, str]]:
-    """Return the partitions (scope, batch) of a table that have rows; a scope is a backbone's id or a model's."""
-    found = (tuple(file.partition[name] for name in table.partition_by) for file in tables.load(table).files())
-    return {(scope, batch_id) for scope, batch_id in found if scope in scopes}
-
-
-def _take_out(tables: Tables, table: Table, pairs: Iterable[tuple[str, str]]) -> None:
-    """Empty partitions of a table and set their numbers back, in one commit."""
-    tables.commit(table, [Change(key_of(*pair), 0, NOTHING, pair) for pair in sorted(pairs)])
+def _next_numbers(tables: Tables, scopes: Mapping[Table, Collection[str]]) -> dict[str, int]:
+    """Return by batch, of those with rows under the scopes of some table, the number above all that the tables hold of it."""
+    snapshots = {table: tables.load(table) for table in scopes}
+    partitions = {
+        (file.partition[table.partition_by[0]], file.partition["batch_id"])
+        for table, snapshot in snapshots.items()
+        for file in snapshot.files()
+    }
+    wanted = {scope for of_table in scopes.values() for scope in of_table}
+    batches = {batch_id for scope, batch_id in partitions if scope in wanted}
+    return {
+        batch_id: 1
+        + max(number_in(snapshots[table], key_of(scope, batch_id)) for table, these in scopes.items() for scope in these)
+        for batch_id in batches
+    }

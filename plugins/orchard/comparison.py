@@ -14,7 +14,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.storage import Warehouse
 
 from orchard.listing import LISTED, ListedObject, as_columns
-from orchard.manifests import read_head
+from orchard.manifests import read_entries, read_head
 from orchard.settings import Settings
 from orchard.table_log import TableFile
 from orchard.tables import Tables
@@ -98,15 +98,25 @@ def _read(warehouse: Warehouse, files: Iterable[TableFile], columns: list[str]) 
 
 def _judged_again(warehouse: Warehouse, bad: pa.Table, pixel_limit: int) -> pa.Table:
     """Return quarantine rows with whether each is judged again when it is listed, and dropped when it is not (`vanished`)."""
-
-    def is_below(digest: str) -> bool:
-        return read_head(warehouse, digest).pixel_limit < pixel_limit
-
     is_over = pc.equal(bad["reason"], Reason.OVER_PIXEL_LIMIT.value)
-    risen = [digest for digest in pc.unique(bad["manifest_digest"].filter(is_over)).to_pylist() if is_below(digest)]
+    over = bad.filter(is_over)
+    versions = pc.unique(over["manifest_digest"]).to_pylist()
+    unjudged = {uri for digest in versions for uri in _unjudged(warehouse, over, digest, pixel_limit)}
     is_vanished = pc.equal(bad["reason"], Reason.VANISHED.value)
-    again = pc.or_(is_vanished, pc.and_(is_over, pc.is_in(bad["manifest_digest"], pa.array(risen, pa.string()))))
+    again = pc.or_(is_vanished, pc.and_(is_over, pc.is_in(bad["image_uri"], pa.array(sorted(unjudged), pa.string()))))
     return bad.append_column("is_vanished", is_vanished).append_column("is_judged_again", again)
+
+
+def _unjudged(warehouse: Warehouse, over: pa.Table, digest: str, pixel_limit: int) -> list[str]:
+    """Return the images over the pixel limit that a version holds and that no limit as high as this one has judged."""
+    head = read_head(warehouse, digest)
+    if head.pixel_limit < pixel_limit:
+        found: list[str] = over["image_uri"].to_pylist()
+        return found
+    if not head.missing_quarantined:
+        return []
+    # A row whose image was missing was kept as it was, whatever the limit was by then.
+    return [entry.image_uri for entry in read_entries(warehouse, head) if entry.is_missing]
 
 
 def _compare(listed: pa.Table, good: pa.Table, bad: pa.Table, keeps_missing: bool) -> Comparison:

@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.jobs import StagedFile
-from orchard_jobs.contract.manifest import is_md5
+from orchard_jobs.contract.manifest import MD5, is_md5
 from orchard_jobs.storage import Warehouse
 
 from orchard.reports import finished_report
 from orchard.table_log import Snapshot
 
 _FILES_AT_ONCE = 8
-_MD5 = "^[0-9a-f]{32}$"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class _Sought:
 
     def among(self, rows: pa.Table) -> pa.Table:
         """Return the rows that some wanted image may be equal to."""
-        is_opaque = pc.invert(pc.match_substring_regex(rows["etag"], _MD5))
+        is_opaque = pc.invert(pc.match_substring_regex(rows["etag"], f"^{MD5}$"))
         by_md5 = pc.is_in(rows["etag"], pa.array(sorted(self.md5s), pa.string()))
         by_size = pc.is_in(rows["size_bytes"], pa.array(sorted(self.opaque_sizes), pa.int64()))
         by_row = pc.and_(is_opaque, pc.is_in(rows["size_bytes"], pa.array(sorted(self.sizes), pa.int64())))

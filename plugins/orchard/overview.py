@@ -130,7 +130,7 @@ class _States:
     """What the states of all batches are judged by.
 
     Attributes:
-        begun: by batch, the newest manifest above its current version.
+        begun: by batch, the newest manifest that is not published and can still be.
     """
 
     tables: Tables
@@ -200,10 +200,11 @@ class _States:
 
 
 def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
-    """Yield the manifests above their batch's current version, of each batch the newest last."""
+    """Yield the manifests that can still be published, of each batch the newest last."""
     heads = {file.path.split("/")[2]: file for file in tables.warehouse.files(MANIFESTS) if file.path.endswith("/head.json")}
     for digest in sorted(heads.keys() - rows.keys(), key=lambda digest: heads[digest].modified_at):
         head = read_head(tables.warehouse, digest)
-        current = versions.current.get(head.batch_id)
-        if head.backbone.id == versions.backbone and head.number > (current.number if current else 0):
+        if head.backbone.id != versions.backbone:
+            continue
+        if head.number > versions.highest_number(head.batch_id) or versions.is_half_way(head.batch_id, digest):
             yield head

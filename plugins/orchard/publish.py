@@ -53,9 +53,9 @@ def publish_batch(
     if reduced is not None:
         (pca_features,) = reduced.of_table(PCA_FEATURES.name)
         change = _change(head, pca_features, scope=pca_features.partition[0])
+        record_captured(tables, reduced.captured)
         # pca_model may have projected a later version already: then its rows stand, and this version is superseded.
         pca_version = _commit(tables, PCA_FEATURES, change)
-        record_captured(tables, {head.batch_id: head.number}, reduced.captured)
     row = _runs_row(head, featurized, reduced, facts) | {
         "features_version": features_version,
         "quarantine_version": quarantine_version,
@@ -69,12 +69,14 @@ def publish_batch(
     return PublishedTables(features_version, quarantine_version, pca_version, runs_version)
 
 
-def record_captured(tables: Tables, numbers: dict[str, int], captured: Sequence[Captured]) -> None:
-    """Append what a model keeps of each batch version's variance, once a model and version.
+def record_captured(tables: Tables, captured: Sequence[Captured]) -> None:
+    """Append what a model keeps of each batch version's variance, once a model and version for ever.
+
+    Called before their rows are published: afterwards nothing would be left to do for a run that comes after a cut.
+    A retired backbone's stay, so that one that comes back and makes the same versions finds its own.
 
     Args:
         tables: the tables.
-        numbers: each batch version's number.
         captured: one entry a model and batch version.
     """
     changes = []
@@ -86,9 +88,8 @@ def record_captured(tables: Tables, numbers: dict[str, int], captured: Sequence[
             "captured": entry.share,
             "total": entry.total,
         }
-        key = key_of(entry.model_id, entry.batch_id)
-        file = tables.stage(CAPTURED, [row])
-        changes.append(Change(key, numbers[entry.batch_id], entry.manifest_digest, (), (file,)))
+        key = f"captured/{entry.model_id}/{entry.manifest_digest}"
+        changes.append(Change(key, 1, entry.manifest_digest, (), (tables.stage(CAPTURED, [row]),)))
     tables.commit(CAPTURED, changes, mode="append")
 
 

@@ -29,9 +29,10 @@ from orchard.models import (
 )
 from orchard.publish import record_captured
 from orchard.reports import is_sound, mark_as_begun
+from orchard.retention import Pair, rows_of_retired_batches, take_out
 from orchard.settings import Settings
 from orchard.tables import Change, Standing, Tables, number_in
-from orchard.versions import key_of, readable_versions
+from orchard.versions import PublishedVersions, key_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class _Standing:
         promotion: the newest one; None before there is a model.
         pinned: the pinned models.
         lacking: by model, the current one and each pinned one, the versions that it has no rows of, or older ones.
+        retired: (model, batch) with rows, of these models and of batches that were retired with all their backbone.
         considered: see ModelPlan.
         is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
     """
@@ -77,6 +79,7 @@ class _Standing:
     promotion: Promotion | None
     pinned: tuple[str, ...]
     lacking: dict[str, tuple[BatchVersion, ...]]
+    retired: list[Pair]
     considered: str
     is_judged: bool
 
@@ -89,7 +92,7 @@ class _Standing:
                 return f"the {which} lacks {len(lacking)} of {len(self.versions)} batches"
         if self.versions and not self.is_judged:
             return f"the {len(self.versions)} published batches were not yet judged together"
-        return None
+        return f"rows of {len(self.retired)} retired batches are left" if self.retired else None
 
 
 def pending_work(tables: Tables, settings: Settings) -> str | None:
@@ -104,10 +107,14 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     current one is held or keeps enough variance; or there is no model, the components asked for changed, or a refit gains
     more than the threshold: a fit on the merge of all batches.
 
+    Rows of batches that were retired, published beside the retirement, are taken out on the way.
+
     Returns:
         The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
     """
     found = _standing(tables, settings)
+    take_out(tables, found.retired)
+    found = replace(found, retired=[])
     if found.work is None:
         count = len(found.versions)
         reason = f"all {count} published batches are covered" if count else "no batch is published yet"
@@ -148,8 +155,8 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
         Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
         for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
     ]
+    record_captured(tables, report.captured)
     tables.commit(PCA_FEATURES, changes)
-    record_captured(tables, {batch.batch_id: batch.number for _, batch in projection.pairs}, report.captured)
     if plan.action == "fit":
         _promote(tables, projection.backbone, plan)
     record_model_run(tables, projection.backbone, plan, run_id)
@@ -175,14 +182,16 @@ def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str
 
 def _standing(tables: Tables, settings: Settings) -> _Standing:
     backbone = settings.backbone.id
-    versions = readable_versions(tables, backbone)
+    published = PublishedVersions.load(tables, backbone)
+    versions = published.readable()
     promotion = current_promotion(tables, backbone)
     pinned = pinned_models(tables, backbone) if promotion else ()
     chosen = dict.fromkeys([promotion.model_id, *pinned]) if promotion else {}
     considered = _considered(settings, versions, promotion)
     is_held = promotion is not None and promotion.is_held
     is_judged = is_held or number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
-    return _Standing(versions, promotion, pinned, _lacking(tables, chosen, versions), considered, is_judged)
+    retired = rows_of_retired_batches(tables, published, chosen)
+    return _Standing(versions, promotion, pinned, _lacking(tables, chosen, versions), retired, considered, is_judged)
 
 
 def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:

@@ -1,4 +1,6 @@
-"""Rows of models that are neither current nor pinned, and when they go. A model's file and its `models` row stay.
+"""Rows of models that are neither current nor pinned, and when they go; and rows of batches that went before them.
+
+A model's file and its `models` row stay.
 
 A model whose rows went is as one that was never projected: when it is promoted or pinned again, pca_model finds that it lacks
 every batch. So rows that go while a rival promotes the model, or that a running pca_model publishes after they went, need no
@@ -13,7 +15,9 @@ from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS, PROMOTIONS
 from orchard.models import current_promotion, pinned_models
 from orchard.settings import Settings
 from orchard.tables import NOTHING, Change, Tables
-from orchard.versions import key_of
+from orchard.versions import PublishedVersions, key_of
+
+Pair = tuple[str, str]
 
 
 def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[str, ...]:
@@ -41,11 +45,25 @@ def retire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = set(model_ids)
     retired = wanted - _chosen_models(tables, wanted)
-    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(PCA_FEATURES).files()}
-    pairs = {pair for pair in pairs if pair[0] in retired}
-    if pairs:
-        tables.commit(PCA_FEATURES, [Change(key_of(*pair), 0, NOTHING, pair) for pair in sorted(pairs)])
+    pairs = _pairs_with_rows(tables, retired)
+    take_out(tables, pairs)
     return tuple(sorted({model_id for model_id, _ in pairs}))
+
+
+def rows_of_retired_batches(tables: Tables, published: PublishedVersions, model_ids: Collection[str]) -> list[Pair]:
+    """Return of which (model, batch) there are rows although the batch was retired with its backbone: a run was publishing."""
+    return [pair for pair in _pairs_with_rows(tables, model_ids) if published.is_retired(pair[1])]
+
+
+def take_out(tables: Tables, pairs: Collection[Pair]) -> None:
+    """Take the rows of some (model, batch) out of pca_features, in one commit that forgets their versions' numbers."""
+    if pairs:
+        tables.commit(PCA_FEATURES, [Change(key_of(*pair), 0, NOTHING, pair) for pair in pairs])
+
+
+def _pairs_with_rows(tables: Tables, model_ids: Collection[str]) -> list[Pair]:
+    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(PCA_FEATURES).files()}
+    return sorted(pair for pair in pairs if pair[0] in model_ids)
 
 
 def _chosen_models(tables: Tables, model_ids: Collection[str]) -> set[str]:

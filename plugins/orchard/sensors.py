@@ -7,7 +7,7 @@ S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,6 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
-from croniter import croniter
 from orchard_jobs.errors import JobError
 
 from orchard.assets import UPLOADS
@@ -26,13 +25,11 @@ from orchard.batches import checked_partition_key
 from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch, objects_of
 from orchard.outcomes import airflow_outcomes
+from orchard.periods import batch_cron, period_end, period_start
 from orchard.settings import Settings
 from orchard.tables import Tables
-from orchard.timetables import batch_cron
-from orchard.turns import RunName, Turns
+from orchard.turns import AT_WORK, RunName, Turns
 from orchard.versions import PublishedVersions
-
-_ACTIVE = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,6 @@ def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
     return Arrivals(len(times), max(times, default=None))
 
 
-def period_end(batch_id: str, key_format: str, cron: str) -> datetime:
-    """Return when a batch's period ended: the first tick after its key's time."""
-    start = datetime.strptime(batch_id, key_format).replace(tzinfo=UTC)
-    end: datetime = croniter(cron, start).get_next(datetime)
-    return end
-
-
 def turns_of(context: Any, settings: Settings) -> Turns:
     """Return the turns of the running task's batch; its task has the asset `uploads` among its inlets.
 
@@ -70,11 +60,11 @@ def turns_of(context: Any, settings: Settings) -> Turns:
     with airflow_outcomes():
         batch_id = checked_partition_key(run.partition_key, settings.batch_key_format)
 
-    def is_active(name: RunName) -> bool:
-        count: int = ti.get_dr_count(dag_id=name.dag_id, run_ids=[name.run_id], states=list(_ACTIVE))
+    def is_in(name: RunName, states: Sequence[str]) -> bool:
+        count: int = ti.get_dr_count(dag_id=name.dag_id, run_ids=[name.run_id], states=list(states))
         return count > 0
 
-    return Turns(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_active)
+    return Turns(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_in)
 
 
 class WaitForUploads(BaseOperator):
@@ -143,7 +133,7 @@ class WaitForUploads(BaseOperator):
             return True  # whoever asks not to wait has finished the upload
         if self.is_announced:
             return not arrivals.objects
-        ended = period_end(batch_id, self.settings.batch_key_format, batch_cron(self.settings))
+        ended = period_end(period_start(batch_id, self.settings.batch_key_format), batch_cron(self.settings))
         return now >= ended + timedelta(seconds=self.settings.grace_seconds)
 
     def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:
@@ -215,7 +205,7 @@ class UploadsTrigger(BaseTrigger):
 
 
 class RunEndTrigger(BaseTrigger):
-    """Fires when a run is neither queued nor running.
+    """Fires when a run is not running: it ended, or was cleared and is queued.
 
     The stock DagStateTrigger waits for a run to be *in* a state, so one that somebody deletes would be waited for without end.
     """
@@ -231,8 +221,8 @@ class RunEndTrigger(BaseTrigger):
         return "orchard.sensors.RunEndTrigger", {name: getattr(self, name) for name in ("dag_id", "run_id", "poll_seconds")}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the run has ended."""
+        """Poll until the run is not running."""
         count = sync_to_async(RuntimeTaskInstance.get_dr_count)
-        while await count(dag_id=self.dag_id, run_ids=[self.run_id], states=list(_ACTIVE)):
+        while await count(dag_id=self.dag_id, run_ids=[self.run_id], states=list(AT_WORK)):
             await asyncio.sleep(self.poll_seconds)
         yield TriggerEvent({"dag_id": self.dag_id, "run_id": self.run_id})

@@ -24,7 +24,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.errors import ConfigurationError, JobError
-from orchard_jobs.storage import Warehouse
+from orchard_jobs.storage import Warehouse, full_disk_told
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
@@ -158,22 +158,23 @@ class DeltaLog:
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
             self.load(table)
             return
-        DeltaTable.create(
-            self._uri(table),
-            arrow_schema(table, with_partitions=True),
-            mode="ignore",
-            partition_by=list(table.partition_by) or None,
-            # Statistics of values would leave file names and labels in the log after an erasure.
-            configuration={
-                "delta.dataSkippingNumIndexedCols": "0",
-                # A version that was left half-way is compared with the one before, and cleaning asks when a file was replaced.
-                "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
-                "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
-                _SCHEMA_VERSION: str(SCHEMA_VERSION),
-            },
-            raise_if_key_not_exists=False,
-            storage_options=_storage_options(),
-        )
+        with full_disk_told(self._uri(table)):
+            DeltaTable.create(
+                self._uri(table),
+                arrow_schema(table, with_partitions=True),
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                # Statistics of values would leave file names and labels in the log after an erasure.
+                configuration={
+                    "delta.dataSkippingNumIndexedCols": "0",
+                    # A half-way version is compared with the one before, and cleaning asks when a file was replaced.
+                    "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
+                    "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
+                    _SCHEMA_VERSION: str(SCHEMA_VERSION),
+                },
+                raise_if_key_not_exists=False,
+                storage_options=_storage_options(),
+            )
 
     def load(self, table: Table, version: int | None = None) -> DeltaSnapshot:
         """Return the newest snapshot, or that of a version.
@@ -200,18 +201,19 @@ class DeltaLog:
         """Make the version after a snapshot, or raise ConflictError."""
         assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
         try:
-            snapshot.delta.create_write_transaction(
-                [*(_remove_actions(snapshot, staged) if mode == "overwrite" else ()), *_add_actions(table, staged)],
-                # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.
-                "append",
-                snapshot.delta.schema(),
-                list(table.partition_by) or None,
-                commit_properties=CommitProperties(
-                    # A retry inside delta-rs would not apply the commit rule, and the version would not be known.
-                    max_commit_retries=0,
-                    app_transactions=[Transaction(name, number) for name, number in transactions.items()],
-                ),
-            )
+            with full_disk_told(self._uri(table)):
+                snapshot.delta.create_write_transaction(
+                    [*(_remove_actions(snapshot, staged) if mode == "overwrite" else ()), *_add_actions(table, staged)],
+                    # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.
+                    "append",
+                    snapshot.delta.schema(),
+                    list(table.partition_by) or None,
+                    commit_properties=CommitProperties(
+                        # A retry inside delta-rs would not apply the commit rule, and the version would not be known.
+                        max_commit_retries=0,
+                        app_transactions=[Transaction(name, number) for name, number in transactions.items()],
+                    ),
+                )
         except CommitFailedError as error:
             raise ConflictError(str(error)) from error
 

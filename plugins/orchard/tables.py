@@ -25,7 +25,7 @@ from orchard_jobs.storage import Warehouse
 from orchard.table_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
 
 COMMIT_ATTEMPTS = 20
-# The digest of a change that takes back what a table holds under a key.
+# The digest of a change without rows: it takes back what a table holds under a key, or ends a backbone's batch.
 NOTHING = "0" * 64
 _RETRY_SECONDS = 0.1
 

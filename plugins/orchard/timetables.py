@@ -4,15 +4,10 @@ from datetime import UTC, datetime
 
 from airflow.sdk import CronPartitionTimetable
 
+from orchard.periods import batch_cron
 from orchard.settings import Settings
 
-DAILY = "0 0 * * *"
 FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def batch_cron(settings: Settings) -> str:
-    """Return the cron whose ticks bound the batches: the schedule, or days where nothing is scheduled."""
-    return DAILY if settings.schedule == "none" else settings.schedule
 
 
 def batch_timetable(settings: Settings) -> CronPartitionTimetable:

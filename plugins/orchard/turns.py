@@ -2,15 +2,20 @@
 
 Many events lead to many runs of one batch. One that will list the batch later sees all that an earlier event told of, so a run
 gives way to it; and no run lists while another one is between its listing and its end, for it would compute the same images
-again. Both only save work: runs that meet all the same are kept apart by the commit rule of `tables`.
+again. Both only save work: runs that meet all the same are kept apart by the commit rule of `tables`. So looking and setting need
+not be one step: two that look at once both work, or the one promise of two is taken back too early, and no upload is lost.
 
 The order of the steps is what makes it safe. A run takes its name off the list of coming ones *before* it lists. So whoever
 reads that name there knows that the listing is still to come, and an upload is never left to a run that has listed already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+# States of a run that will list, and of one that others wait for.
+ACTIVE = ("queued", "running")
+AT_WORK = ("running",)
 
 
 @dataclass(frozen=True)
@@ -45,21 +50,24 @@ class Turns:
         batch_id: the batch.
         me: the run that asks.
         store: where the names stand.
-        is_active: says whether a run is queued or running; a run that ended, or was deleted, no longer counts.
+        is_in: says whether a run is in one of some states; a run that ended, or was deleted, is in none.
     """
 
     batch_id: str
     me: RunName
     store: Store
-    is_active: Callable[[RunName], bool]
+    is_in: Callable[[RunName, Sequence[str]], bool]
 
     def coming(self) -> RunName | None:
         """Return another run that will list the batch after this moment, or None."""
-        return self._other("coming")
+        return self._other("coming", ACTIVE)
 
     def at_work(self) -> RunName | None:
-        """Return another run that is between its turn and its end, or None."""
-        return self._other("at_work")
+        """Return another run that is between its turn and its end, or None.
+
+        One that was cleared and is queued does not count: those that waited for it could hold the very places that it needs.
+        """
+        return self._other("at_work", AT_WORK)
 
     def enlist(self) -> None:
         """Promise that this run will list the batch after this moment, unless it fails or is skipped."""
@@ -84,6 +92,6 @@ class Turns:
     def _set(self, what: str) -> None:
         self.store.set(self._key(what), [self.me.dag_id, self.me.run_id])
 
-    def _other(self, what: str) -> RunName | None:
+    def _other(self, what: str, states: Sequence[str]) -> RunName | None:
         run = self._read(what)
-        return run if run is not None and run != self.me and self.is_active(run) else None
+        return run if run is not None and run != self.me and self.is_in(run, states) else None

@@ -108,6 +108,22 @@ class PublishedVersions:
         """Where the newest table version is ahead of `runs`: the files of the one that the `runs` row names."""
         return self.tables.load(table, version).files(backbone=self.backbone, batch_id=batch_id)
 
+    def readable(self) -> tuple[BatchVersion, ...]:
+        """Return every batch's current version with its feature files, sorted by batch."""
+        return tuple(
+            BatchVersion(
+                version.batch_id,
+                version.manifest_digest,
+                version.number,
+                tuple(file.path for file in self.features_files(version.batch_id)),
+            )
+            for version in self.current.values()
+        )
+
+    def is_retired(self, batch_id: str) -> bool:
+        """Tell whether a batch was published and taken out again with all of its backbone."""
+        return batch_id not in self.current and self.is_whole(batch_id) and self.highest_number(batch_id) > 0
+
     @cached_property
     def _features_by_batch(self) -> Mapping[str, Sequence[TableFile]]:
         return _by_batch(self.features, self.backbone)
@@ -131,13 +147,4 @@ def current_versions(tables: Tables, backbone: str) -> tuple[PublishedVersion, .
 
 def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]:
     """Return every batch's current version with its feature files, sorted by batch."""
-    published = PublishedVersions.load(tables, backbone)
-    return tuple(
-        BatchVersion(
-            version.batch_id,
-            version.manifest_digest,
-            version.number,
-            tuple(file.path for file in published.features_files(version.batch_id)),
-        )
-        for version in published.current.values()
-    )
+    return PublishedVersions.load(tables, backbone).readable()

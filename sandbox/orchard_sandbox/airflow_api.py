@@ -71,6 +71,10 @@ class AirflowApi:
         filters = {"state": list(states)} | ({"run_after_gte": since} if since else {})
         return self._pages(f"dags/{dag_id}/dagRuns", filters, "dag_runs")
 
+    def fail_run(self, dag_id: str, run_id: str) -> None:
+        """End an active run, and its tasks, as failed."""
+        self._call("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}", {"state": "failed"})
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return all task instances of a run."""
         return self._pages(f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", {}, "task_instances")

@@ -68,7 +68,7 @@ def _run(layout: Layout) -> int:
         write_command(layout, supervisor.environment)
         unread = partial(unread_messages, state.s3_address)
         follower = Follower(api, supervisor.environment, supervisor.check, unread=unread)
-        uploaded = _upload_batches(state.s3_address, batches)
+        uploaded = _upload_batches(batches, state.s3_address)
         follower.start([batch.name for batch in batches])
         failed_model = follower.settle(has_uploaded=uploaded > 0)
         print("\n" + format_table(follower.results()))
@@ -92,10 +92,18 @@ def _check_settings(layout: Layout) -> None:
 
 
 def _upload(layout: Layout) -> int:
+    """Upload to the embedded stack, or with TO to another S3 server, by the log-in of the AWS_* variables."""
+    if os.environ.get("TO"):
+        log_in = [os.environ.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
+        if not all(log_in):
+            raise SandboxError("TO needs the server's log-in: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        layout.create()  # the drawn samples lie there
+        _upload_batches(_batches(layout, os.environ), os.environ["TO"], *log_in)
+        return 0
     state = read_state(layout)
     if "s3-stand-in" not in state.processes or not is_running(state.processes["s3-stand-in"]):
         raise SandboxError("the stack does not run: `make run` starts it, and uploads too")
-    _upload_batches(state.s3_address, _batches(layout, os.environ))
+    _upload_batches(_batches(layout, os.environ), state.s3_address)
     return 0
 
 
@@ -151,11 +159,11 @@ def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]"
     return find_batches(layout.samples, chosen, variables.get("BATCH") or None)
 
 
-def _upload_batches(address: str, batches: "list[LocalBatch]") -> int:
+def _upload_batches(batches: "list[LocalBatch]", *server: str) -> int:
     """Upload what differs, say so, and return how many files that were."""
     from orchard_sandbox.upload import s3_client, upload_batch
 
-    s3, uploaded = s3_client(address), 0
+    s3, uploaded = s3_client(*server), 0
     for batch in batches:
         begin = time.monotonic()
         done = upload_batch(s3, batch)

@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from moto.moto_server.utilities import RegexConverter
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.sqs.models import Queue, sqs_backends
@@ -110,6 +111,18 @@ def stored_form(key: FakeKey) -> StoredObject:
     return StoredObject(key.name, key.etag.strip('"'), key.last_modified.isoformat(), metadata)
 
 
+def take_every_key() -> None:
+    """Have moto route keys with line breaks, which S3 allows: the dot of its patterns ends at one."""
+    method = "__init__"
+    original = getattr(RegexConverter, method)
+
+    def init(converter: RegexConverter, url_map: Any, *items: Any) -> None:
+        original(converter, url_map, *items)
+        converter.regex = f"(?s:{converter.regex})"
+
+    setattr(RegexConverter, method, init)
+
+
 def make_queue(backend: S3Backend) -> None:
     """Make the uploads' queue and have the landing bucket tell it of each upload: moto forgets both with its process.
 
@@ -151,6 +164,7 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
     persistence = Persistence(backend, ObjectFolder(folder))
     persistence.load()
     persistence.watch()
+    take_every_key()
     make_queue(backend)  # after the load, which is no upload
     listener = listen(port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"

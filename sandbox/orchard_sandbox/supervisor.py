@@ -20,6 +20,7 @@ from orchard_sandbox.environment import airflow_environment, settings_digest
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout, write_private
 from orchard_sandbox.processes import ProcessRecord, end_processes, is_running, start_process, wait_for_end
+from orchard_sandbox.runs import ACTIVE_STATES
 from orchard_sandbox.state import StackState, read_state, write_state
 from orchard_sandbox.stop import STOP_SECONDS
 
@@ -139,10 +140,27 @@ class Supervisor:
             self._ensure("api-server", "--host", "127.0.0.1", "--port", str(self._state.api_port), "--workers", "1")
             self._ensure("dag-processor")
             self._wait_until("api-server", api.is_healthy)
+        self._end_runs_of_others(api)
         with self._step("Airflow's scheduler and triggerer"):  # not waited for: the upload comes first, and they get ready
             api.set_pool(POOL, POOL_SLOTS)
             self._ensure("scheduler", "--skip-serve-logs")
             self._ensure("triggerer", "--skip-serve-logs")
+
+    def _end_runs_of_others(self, api: AirflowApi) -> None:
+        """End runs that were cut off in another warehouse or on another target: gone on with, they would write into this one.
+
+        Called while there is no scheduler.
+        """
+        record = self._layout.airflow / "runs_of.json"
+        own = {name: self._environment[name] for name in ("ORCHARD_WAREHOUSE", "ORCHARD_TARGET")}
+        former = json.loads(record.read_text()) if record.exists() else own
+        ended = api.runs("~", ACTIVE_STATES) if former != own else []
+        for run in ended:
+            api.fail_run(run["dag_id"], run["dag_run_id"])
+        if ended:
+            those = " ".join(f"{name.removeprefix('ORCHARD_')}={value}" for name, value in former.items())
+            self._say(f"start: {len(ended)} runs that were cut off are ended as failed; `make run {those}` does their work")
+        record.write_text(json.dumps(own))
 
     def _migrate(self) -> None:
         """Make or bring up to date Airflow's database; one whose making was interrupted is made anew."""

@@ -27,8 +27,8 @@ class Uploaded:
     hidden: int
 
 
-def s3_client(address: str) -> Any:
-    """Return a client of the S3 stand-in."""
+def s3_client(address: str, key: str = "orchard", secret: str = "orchard") -> Any:
+    """Return a client of the S3 stand-in, which takes any log-in, or of another S3 server."""
     config = Config(
         max_pool_connections=_AT_ONCE,
         request_checksum_calculation="when_required",
@@ -36,15 +36,15 @@ def s3_client(address: str) -> Any:
         proxies={},
         retries={"max_attempts": 3},
     )
-    return _client("s3", address, config)
+    return _client("s3", address, config, key, secret)
 
 
-def _client(service: Any, address: str, config: Config) -> Any:
+def _client(service: Any, address: str, config: Config, key: str = "orchard", secret: str = "orchard") -> Any:
     return boto3.client(
         service,
         endpoint_url=address,
-        aws_access_key_id="orchard",
-        aws_secret_access_key="orchard",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
         region_name=REGION,
         config=config,
     )

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from orchard_jobs.contract.layout import warehouse_uri
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
 _HASH_CHUNK = 8 * 1024 * 1024
+# ENOSPC and EDQUOT as obstore and delta-rs, both in Rust, tell them.
+_FULL_DISK = ("(os error 28)", "(os error 122)")
 
 
 def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig | None" = None) -> S3Store:
@@ -32,6 +34,20 @@ def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig 
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
     return S3Store(bucket, prefix=prefix, client_options=client, retry_config=retry_config, **options)
+
+
+@contextmanager
+def full_disk_told(uri: str) -> Iterator[None]:
+    """Turn the libraries' errors of a full disk, in a block that writes a URI, into a JobError that says what to do."""
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if not any(mark in str(error) for mark in _FULL_DISK):
+            raise
+        raise JobError(
+            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some, `orchard clean` lists what "
+            "nothing needs any more, then clear the task or start the run again: it goes on from here, no reader sees half of it"
+        ) from error
 
 
 class _SeekableFile(io.RawIOBase):
@@ -115,14 +131,16 @@ class Warehouse:
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless one is there; tell whether this call wrote it. Two writers at once: one wins."""
         try:
-            obstore.put(self._store, path, content, mode="create")
+            with full_disk_told(self.uri_of(path)):
+                obstore.put(self._store, path, content, mode="create")
         except AlreadyExistsError:
             return False
         return True
 
     def rewrite(self, path: str, content: bytes) -> None:
         """Write a file in any case. Only for running counts, never for data."""
-        obstore.put(self._store, path, content)
+        with full_disk_told(self.uri_of(path)):
+            obstore.put(self._store, path, content)
 
     def open(self, path: str) -> Any:
         """Return a file for reading with seek, so that a Parquet reader takes only what it needs."""

@@ -103,28 +103,6 @@ def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, clean: Pat
         assert job["tags"]["orchard"] in ("featurize", "reduce", "project")
 
 
-@pytest.mark.parametrize("target", ["emr", "databricks"])
-def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, stack: Stack, clean: Path) -> None:
-    """On Databricks the images come through Spark, to workers that know no store."""
-    s3 = bare_client(stack)
-    s3.create_bucket(Bucket="lake")
-    network = next((stack.home / "warehouse").rglob("*.onnx"))
-    s3.upload_file(str(network), "lake", f"{target}/{network.relative_to(stack.home / 'warehouse')}")
-    done = stack.run(GOOD, TARGET=target, WAREHOUSE=f"s3://lake/{target}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    options = {
-        "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
-        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-    }  # fmt: skip
-    for table, names in TOLD.items():
-        found = published_rows(f"s3://lake/{target}/{table}", (GOOD,), names, options)
-        assert found == published_rows(str(clean / table), (GOOD,), names)
-    (run,) = pl.read_delta(f"s3://lake/{target}/runs", storage_options=options).to_dicts()
-    good = rows_of(stack, "features", GOOD).height
-    assert (run["target"], run["network_runs"]) == (target, good)
-    assert pl.read_delta(f"s3://lake/{target}/pca_features", storage_options=options).height == good
-
-
 def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
     emr, api, begin = Emr(stack), stack.api, datetime.now().astimezone()
     run_id = start(stack, api, CLEARED)
@@ -166,3 +144,25 @@ def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
     assert "execution is switched off" in done.stderr
     for table in ("features", "quarantine", "runs"):
         assert rows_of(stack, table, IDLE).height == 0
+
+
+@pytest.mark.parametrize("target", ["emr", "databricks"])
+def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, stack: Stack, clean: Path) -> None:
+    """On Databricks the images come through Spark, to workers that know no store."""
+    s3 = bare_client(stack)
+    s3.create_bucket(Bucket="lake")
+    network = next((stack.home / "warehouse").rglob("*.onnx"))
+    s3.upload_file(str(network), "lake", f"{target}/{network.relative_to(stack.home / 'warehouse')}")
+    done = stack.run(GOOD, TARGET=target, WAREHOUSE=f"s3://lake/{target}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    options = {
+        "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
+        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+    }  # fmt: skip
+    for table, names in TOLD.items():
+        found = published_rows(f"s3://lake/{target}/{table}", (GOOD,), names, options)
+        assert found == published_rows(str(clean / table), (GOOD,), names)
+    (run,) = pl.read_delta(f"s3://lake/{target}/runs", storage_options=options).to_dicts()
+    good = rows_of(stack, "features", GOOD).height
+    assert (run["target"], run["network_runs"]) == (target, good)
+    assert pl.read_delta(f"s3://lake/{target}/pca_features", storage_options=options).height == good

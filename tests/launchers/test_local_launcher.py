@@ -1,6 +1,7 @@
 """The launcher `local`: what it submits, what it skips, and what it refuses before anything is submitted."""
 
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard.launchers import JobRequest, launcher_for
 from orchard.launchers.request import Planned, skip_without_work
@@ -86,3 +88,20 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="ORCHARD_TARGET='mars': none of local, emr_serverless"):
         Settings.from_environment({"ORCHARD_WAREHOUSE": str(tmp_path), "ORCHARD_TARGET": "mars"})
+
+
+def test_with_a_spark_connect_server_this_python_is_its_client(settings: Settings) -> None:
+    remote = replace(settings, spark_remote="sc://spark:15002")
+    operator = launcher_for(remote).operator(JobRequest("featurize", plan_task="plan_batch"))
+    assert type(operator) is BashOperator
+    assert (operator.task_id, operator.pool, operator.append_env) == ("featurize", "spark", True)
+    assert operator.env == {"SPARK_REMOTE": "sc://spark:15002"}
+    words = shlex.split(operator.bash_command)  # type: ignore[arg-type]
+    assert words[:5] == ["exec", sys.executable, "-m", "orchard_jobs.cli", "featurize"]
+    assert operator.bash_command.endswith("--input-digest {{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}")  # type: ignore[union-attr]
+    with pytest.raises(ConfigurationError, match="orchard deploy"):
+        launcher_for(remote).prepare(remote.backbone)
+    Warehouse.at(remote.warehouse).create(network_path(remote.backbone.id), b"network")
+    launcher_for(remote).prepare(remote.backbone)
+    with pytest.raises(ConfigurationError, match="not of the form sc://host:port"):
+        Settings.from_environment({"ORCHARD_WAREHOUSE": "/tmp/w", "ORCHARD_SPARK_REMOTE": "spark:15002"})

@@ -19,7 +19,20 @@ from orchard_sandbox.landing import queue_url
 from orchard_sandbox.upload import unread_messages
 
 SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
-ODD_KEYS = ["a b", "é日本", "+%2F", "#?&<c>", "a//b", "/lead", "x/", "x/../y", "tab\there", "k" * 1024, "\U0001f34e"]
+ODD_KEYS = [
+    "a b",
+    "é日本",
+    "+%2F",
+    "#?&<c>",
+    "a//b",
+    "/lead",
+    "x/",
+    "x/../y",
+    "tab\there",
+    "line\nbreak/a\r\nb\n",
+    "k" * 1024,
+    "\U0001f34e",
+]
 
 
 class StandIn:

@@ -11,6 +11,7 @@ import requests
 from orchard_sandbox.following import Follower
 from orchard_sandbox.layout import Layout
 from orchard_sandbox.processes import find_members, is_running
+from orchard_sandbox.runs import ACTIVE_STATES
 from orchard_sandbox.screen import Screen
 from orchard_sandbox.state import read_state
 from orchard_sandbox.stop import stop_stack
@@ -80,6 +81,20 @@ def test_a_stack_starts_runs_repairs_itself_and_ends_without_rest(tmp_path: Path
         assert [name for name in before if after[name] != before[name]] == ["scheduler"]
         assert all(is_running(record) for record in after.values())
 
+        follower.start(["2026-01-08"])
+        while b"sleep\x00600" not in _commands(layout):
+            supervisor.check()
+            time.sleep(0.2)
+        said.clear()
+        stop_stack(layout)
+        supervisor = Supervisor(layout, {**os.environ, "WAREHOUSE": f"{tmp_path}/another"}, said.append)
+        _, api = supervisor.start(("image_batches",))
+        (line,) = [line for line in said if "cut off" in line]
+        assert line.startswith("start: 1 runs that were cut off are ended as failed; `make run WAREHOUSE=file://")
+        assert f"{layout.home}/warehouse TARGET=local` does" in line
+        assert api.runs("image_batches", ACTIVE_STATES) == []
+
+        follower = Follower(api, supervisor.environment, supervisor.check, Screen(io.StringIO()))
         follower.start(["2026-01-08"])
         while b"sleep\x00600" not in _commands(layout):
             supervisor.check()

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from orchard_jobs.errors import JobError
@@ -14,6 +14,7 @@ from orchard.console import format_table
 from orchard.landing import with_quick_times
 from orchard.listing import ListedObject, list_batch
 from orchard.overview import STATES, BatchState, Overview, look_over
+from orchard.periods import batch_cron, is_start, period_end, period_start
 from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
@@ -58,30 +59,34 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
     pending = found.in_state(*_PENDING)
     if pending:
-        yield from _starts(pending, settings.batch_key_format)
+        yield from _starts(pending, settings)
     elif found.model_work is not None:
         yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:
         yield Step(f"upload images to {settings.landing}/<batch>/<label>/<file>")
 
 
-def _starts(pending: tuple[BatchState, ...], key_format: str) -> Iterator[Step]:
-    """Yield a backfill for each series of days that follow each other: one over all would take the days between, too."""
-    moments = sorted(datetime.strptime(batch.batch_id, key_format).replace(tzinfo=UTC) for batch in pending)
+def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Step]:
+    """Yield a backfill for each series of periods that follow each other: one over all would take those between, too."""
+    key_format, cron = settings.batch_key_format, batch_cron(settings)
     series: list[list[datetime]] = []
-    for moment in moments:
-        if series and moment - series[-1][-1] <= timedelta(days=1):
+    for moment in sorted(period_start(batch.batch_id, key_format) for batch in pending):
+        if series and is_start(series[-1][-1], cron) and moment == period_end(series[-1][-1], cron):
             series[-1].append(moment)
         else:
             series.append([moment])
-    for days in series[:_MOST_STARTS]:
-        words = f"{len(days)} batches" if len(days) > 1 else f"{days[0]:{key_format}}"
-        first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (days[0], days[-1]))
+    for periods in series[:_MOST_STARTS]:
+        words = f"{len(periods)} batches" if len(periods) > 1 else f"{periods[0]:{key_format}}"
+        if not is_start(periods[0], cron):
+            yield Step(f"start image_batches by hand for {words}, its partition key: the schedule has no such period")
+            continue
+        first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (periods[0], periods[-1]))
         command = f"airflow backfill create --dag-id image_batches --from-date {first} --to-date {last}"
-        words = f"start image_batches for {words}, unless runs of them are active"
-        yield Step(words, f"{command} --reprocess-behavior completed")
+        command += " --reprocess-behavior completed"
+        yield Step(f"start image_batches for {words}, unless runs of them are active", command)
     if len(series) > _MOST_STARTS:
-        yield Step(f"{len(series) - _MOST_STARTS} more such series of days, or start reconcile_uploads, which finds them all")
+        more = len(series) - _MOST_STARTS
+        yield Step(f"{more} more such series of batches, or start reconcile_uploads, which finds them all")
 
 
 def _lines(found: Overview, steps: list[Step]) -> Iterator[str]:

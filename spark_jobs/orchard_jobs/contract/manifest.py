@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import canonical_json, digest_of
 
 ENTRIES_PER_PART = 10_000
+MD5 = "[0-9a-f]{32}"
 Action = Literal["compute", "keep", "keep_quarantined", "reuse"]
 
 
@@ -177,5 +179,9 @@ def read_part(packed: bytes) -> Iterator[Entry]:
 
 
 def is_md5(etag: str) -> bool:
-    """Tell whether an ETag has the form of an MD5, so that equal (ETag, size) stands for equal content."""
-    return len(etag) == 32 and all(digit in "0123456789abcdef" for digit in etag)
+    """Tell whether an ETag has the form of an MD5, so that equal (ETag, size) stands for equal content.
+
+    Objects encrypted by SSE-KMS or SSE-C have ETags of this form that are drawn for each upload: what differs is not equal in
+    them either, but equal content is not told.
+    """
+    return re.fullmatch(MD5, etag) is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_jobs import BROKEN, OPAQUE, FakeJobs, etag_of, listing, vector_of
+from fake_jobs import BROKEN, ENCRYPTED, OPAQUE, FakeJobs, etag_of, listing, vector_of
 from flow import plan, rows, run_batch, stage_and_publish
 from orchard.batches import checked_partition_key, plan_batch
 from orchard.comparison import PublishedView
@@ -145,10 +145,30 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
     assert raised.actions == {"compute": 1}
 
 
+def test_a_row_over_the_limit_that_was_missing_when_it_rose_is_judged_when_it_comes_back(
+    tables: Tables, settings: Settings
+) -> None:
+    bucket = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a"}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    stage_and_publish(tables, head, _OverLimitJobs(tables, bucket))
+    raised = replace(settings, pixel_limit=settings.pixel_limit + 1)
+    for content in (b"another", b"a third"):  # twice: the row is kept as a missing one's, too
+        run_batch(tables, raised, DAY, {key("a.jpg"): content})
+    assert [row["reason"] for row in tables.rows(QUARANTINE)] == ["over the pixel limit"]
+    back = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a third"}
+    found = plan(tables, raised, DAY, back)
+    assert found is not None
+    assert found.actions == {"compute": 1, "keep": 1}
+    run_batch(tables, raised, DAY, back)
+    assert plan(tables, raised, DAY, back) is None
+
+
 class _OverLimitJobs(FakeJobs):
     def _compute(self, head: ManifestHead, entry: Entry, reused: Any, good: list[Any], bad: list[Any], stamp: Any) -> None:
         super()._compute(head, entry, reused, good, bad, stamp)
-        bad[-1]["reason"] = "over the pixel limit"
+        if bad:
+            bad[-1]["reason"] = "over the pixel limit"
 
 
 def test_content_that_came_back_is_reused_from_the_replaced_version(tables: Tables, settings: Settings) -> None:
@@ -196,6 +216,17 @@ def test_only_the_bytes_tell_that_an_opaque_object_is_known(tables: Tables, sett
     back = {key("plain.jpg", "2026-01-03"): b"more"}
     assert run_batch(tables, settings, "2026-01-03", back).network_runs == []
     assert runs_row_of(tables, "2026-01-03")["reused"] == 1
+
+
+def test_an_etag_that_only_looks_like_an_md5_costs_a_run_and_no_row(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
+    bucket = {key(f"{n}.jpg", NEXT_DAY): ENCRYPTED + b"%d same" % n for n in range(2)}
+    assert {item.size_bytes for item in listing(bucket)} == {4}
+    assert run_batch(tables, settings, NEXT_DAY, bucket).network_runs == [hashlib.sha256(b"same").hexdigest()]
+    rows = list(tables.rows(FEATURES))
+    assert len(rows) == len({row["etag"] for row in rows}) == 3
+    assert len({(row["content_sha256"], tuple(row["features"])) for row in rows}) == 1
+    assert plan(tables, settings, NEXT_DAY, bucket) is None
 
 
 def test_what_no_size_can_equal_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:

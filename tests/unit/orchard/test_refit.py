@@ -208,6 +208,23 @@ def test_a_publish_that_was_cut_off_is_completed_by_its_retry(
     assert found == [1, 24, 2, 1, 1]
 
 
+def test_a_publish_that_was_cut_off_leaves_nothing_out_in_a_new_run(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = replace(settings, refit_gain=1.0)
+    publish_days(tables, kept, DAYS[0])
+    head = plan(tables, kept, DAYS[1], bucket_of(DAYS[1]))  # there is no model yet
+    assert head is not None
+    run_model(tables, kept, "first")
+    stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAYS[1])))
+    decided, report = project_model(tables, kept)
+    with killed_after(1, monkeypatch):
+        publish_model(tables, decided, report, "cut off")
+    run_model(tables, kept, "new")
+    for table in (PCA_FEATURES, CAPTURED):
+        assert {row["batch_id"] for row in tables.rows(table)} == set(DAYS[:2]), table.name
+
+
 def test_cached_moments_and_features_give_one_model(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, *DAYS[:2])
     first, second = plan_model(tables, settings), plan_model(tables, settings)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_jobs import BROKEN, FakeJobs, listing
 from flow import plan, run_batch, run_model, stage_and_publish
+from orchard.backbones import retire_backbone
 from orchard.cli import main
 from orchard.commands import status
 from orchard.commands.status import next_steps
@@ -15,6 +16,7 @@ from orchard.overview import BatchState, Overview, look_over
 from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
+from orchard_jobs.contract.backbones import Backbone
 from test_publish import killed_after
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
@@ -118,6 +120,21 @@ def test_a_half_way_version(
         assert look(tables, settings, seen) == {DAY: "half-way"}
 
 
+def test_a_staged_version_of_a_retired_backbone_is_nothing_to_go_on_with(
+    tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    head = plan(tables, settings, DAY, bucket_of(DAY, NEXT, salt="new"))
+    assert head is not None
+    FakeJobs(tables, bucket_of(DAY, salt="new")).featurize(head)
+    assert look(tables, settings, None) == {DAY: "staged"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Settings, "backbone", property(lambda self: replace(backbone, engine="tensorflow")))
+        retire_backbone(tables, settings, backbone.id)
+    assert look(tables, settings, None) == {}
+    assert look(tables, settings, bucket_of(DAY)) == {DAY: "new"}
+
+
 class Pages:
     """A landing zone behind boto3's client."""
 
@@ -183,7 +200,22 @@ def test_days_far_apart_are_started_apart(settings: Settings) -> None:
     ranges = [step.command.split(" --from-date ")[1].split(" --reprocess")[0] for step in steps if step.command]
     expected = ["2026-01-01 --to-date 2026-01-02", "2026-03-01 --to-date 2026-03-01"]
     assert ranges == expected + [f"2026-0{month}-10 --to-date 2026-0{month}-10" for month in (4, 5, 6)]
-    assert steps[-1].words.startswith("3 more such series of days")
+    assert steps[-1].words.startswith("3 more such series of batches")
+
+
+def test_hours_of_one_day_that_do_not_follow_each_other_are_started_apart(settings: Settings) -> None:
+    hourly = replace(settings, batch_key_format="%Y-%m-%dT%H", schedule="0 * * * *")
+    hours = ("2026-01-01T22", "2026-01-01T23", "2026-01-02T00", "2026-01-02T09")
+    found = Overview("backbone", batches=tuple(BatchState(hour, "new") for hour in hours))
+    commands = [step.command for step in next_steps(found, hourly)]
+    start = "airflow backfill create --dag-id image_batches --from-date"
+    assert commands == [
+        f"{start} 2026-01-01T22:00:00 --to-date 2026-01-02 --reprocess-behavior completed",
+        f"{start} 2026-01-02T09:00:00 --to-date 2026-01-02T09:00:00 --reprocess-behavior completed",
+    ]
+    by_hand = list(next_steps(found, replace(hourly, schedule="none")))
+    assert [step.command is None for step in by_hand] == [True, True, False, True]
+    assert "by hand for 2026-01-01T22" in by_hand[0].words
 
 
 def test_a_landing_zone_that_cannot_be_listed_is_one_line(

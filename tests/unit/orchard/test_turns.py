@@ -1,5 +1,6 @@
 """Turns: no upload is left to a run that has listed already, and runs of a batch do not work side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +36,11 @@ class Airflow:
     listed_at_once: int = 0
 
     def turns(self, number: int) -> Turns:
-        def is_active(run: RunName) -> bool:
-            return self.states[int(run.run_id)] != "ended"
+        def is_in(run: RunName, states: Sequence[str]) -> bool:
+            state = self.states[int(run.run_id)]
+            return (state if state in ("queued", "ended") else "running") in states
 
-        return Turns("2026-01-05", RunName("on_arrival", str(number)), self.store, is_active)
+        return Turns("2026-01-05", RunName("on_arrival", str(number)), self.store, is_in)
 
     def upload(self) -> None:
         """An object lands, and its event starts a run."""
@@ -130,6 +132,20 @@ def test_a_run_does_not_give_way_to_itself_or_wait_for_itself() -> None:
     turns.enlist()
     turns.take()
     assert (turns.coming(), turns.at_work()) == (None, None)
+
+
+def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
+    airflow = Airflow()
+    airflow.upload()
+    while airflow.states[0] != "ended":
+        airflow.step(0)
+    airflow.states[0] = "queued"  # cleared; ORCHARD_MAX_ACTIVE_RUNS others hold the places
+    airflow.upload()
+    airflow.states[1] = "waiting"
+    airflow.step(1)
+    assert airflow.states[1] == "planning"
+    airflow.finish()
+    assert max(airflow.seen.values()) == 2
 
 
 def test_only_ones_own_promise_is_taken_back() -> None:

@@ -1,0 +1,240 @@
+"""The images and the compose file, really started: a batch of real images ends right, whatever is killed in the middle."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+import requests
+from orchard_sandbox.airflow_api import AirflowApi
+from orchard_sandbox.layout import ROOT
+from orchard_sandbox.samples import image_bytes
+from orchard_sandbox.supervisor import free_port
+
+pytestmark = pytest.mark.containers
+HERE = Path(__file__).parent
+SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
+DAY, SECOND = "2026-03-01", "2026-03-02"
+GOOD, BROKEN = 100, 2
+# Debian's own Python as a base weighs about 50 MB more than the published one.
+LARGEST_MB = {"airflow": 770, "jobs": 950}
+SERVICES = ("postgres", "s3", "spark", "api-server", "dag-processor", "scheduler", "triggerer")
+
+
+class Compose:
+    """One compose project with secrets, ports and volumes of its own."""
+
+    def __init__(self, folder: Path, images: dict[str, str]) -> None:
+        self.folder, self.ports = folder, {"AIRFLOW_PORT": free_port(), "S3_PORT": free_port()}
+        names = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "ADMIN_PASSWORD", "JWT_SECRET")
+        self.secrets = {name: secrets.token_hex(32) for name in names}
+        self.secrets["FERNET_KEY"] = urlsafe_b64encode(os.urandom(32)).decode()
+        quick = {"ORCHARD_QUIET_SECONDS": "5", "ORCHARD_RETRY_SECONDS": "5", "TASK_HEARTBEAT_TIMEOUT": "30"}
+        values = {**self.secrets, **self.ports, **quick, **images}
+        (folder / "env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        (folder / "password.json").write_text(json.dumps({"admin": self.secrets["ADMIN_PASSWORD"]}))
+        self.environment = {"AWS_ACCESS_KEY_ID": "orchard", "AWS_SECRET_ACCESS_KEY": self.secrets["S3_SECRET_KEY"]}
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        command = ["docker", "compose", "-p", "orchard-test", "--env-file", str(self.folder / "env"), *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+        assert not check or done.returncode == 0, f"{words}: {done.stdout[-3000:]} {done.stderr[-3000:]}"
+        return done.stdout
+
+    @property
+    def api(self) -> AirflowApi:
+        return AirflowApi(f"http://127.0.0.1:{self.ports['AIRFLOW_PORT']}", self.folder / "password.json")
+
+    def upload(self, images: Path, batch: str) -> None:
+        """Upload as a user does."""
+        address = f"http://127.0.0.1:{self.ports['S3_PORT']}"
+        variables = {"TO": address, "IMAGES": str(images), "BATCHES": batch, "PYTHONPATH": str(ROOT / "sandbox")}
+        command = [sys.executable, "-m", "orchard_sandbox", "upload"]
+        subprocess.run(command, env=os.environ | self.environment | variables, cwd=ROOT, check=True, timeout=120)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        name = self("ps", "-aq", service).split()[0]
+        found: dict[str, Any] = json.loads(docker("inspect", name))[0]
+        return found
+
+    def kill(self, service: str) -> None:
+        """End a service's first process as a crash does. A `docker kill` is meant, and nothing starts again after it."""
+        os.kill(self.inspect(service)["State"]["Pid"], signal.SIGKILL)
+
+    def tables(self, target: Path) -> Path:
+        """Return a copy of the warehouse, taken from outside."""
+        shutil.rmtree(target, ignore_errors=True)
+        docker("cp", f"{self.inspect('spark')['Id']}:/warehouse", str(target))
+        return target
+
+    def wait(self, run_id: str, seconds: float = 420) -> str:
+        """Wait for a run's end, through whatever is down meanwhile; return its state."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                state = self.api._call("GET", f"dags/image_batches/dagRuns/{run_id}")["state"]
+                if state in ("success", "failed"):
+                    return str(state)
+            except Exception as error:
+                print("not answered:", error)
+            time.sleep(2)
+        raise AssertionError(f"{run_id} did not end: {self('logs', '--tail', '40', 'scheduler', check=False)}")
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True, timeout=600).stdout
+
+
+def write_batch(folder: Path, day: str, first: int) -> None:
+    fruits = sorted((SHARED / "fruits360").rglob("*.jpg"))[first :: 9660 // GOOD][:GOOD]
+    contents = [path.read_bytes() for path in fruits] or [image_bytes("Kiwi", first + n) for n in range(GOOD)]
+    for number, content in enumerate(contents):
+        path = folder / day / f"label {number % 5}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for number in range(BROKEN):
+        (folder / day / "label 0" / f"broken {number} # %.jpg").write_bytes(f"no image {day} {number}".encode())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_batch(folder, DAY, 0)
+    write_batch(folder, SECOND, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    """Both images built, and the stack up."""
+    told = subprocess.run([str(HERE / "engine.sh"), "images"], capture_output=True, text=True, check=True, timeout=600).stdout
+    compose = Compose(tmp_path_factory.mktemp("compose"), dict(line.split("=", 1) for line in told.split()))
+    compose("down", "-v", check=False)
+    compose("build")
+    begin = time.monotonic()
+    try:
+        compose("up", "--wait", "--no-build")
+        print(f"up --wait: {time.monotonic() - begin:.0f} s")
+        yield compose
+    finally:
+        print(compose("logs", "--tail", "15", check=False)[-6000:])
+        compose("down", "-v", "--remove-orphans")
+        assert "orchard-test" not in docker("volume", "ls", "-q") + docker("ps", "-aq", "--filter", "name=orchard-test")
+
+
+def test_nothing_is_root_or_can_be_written_or_is_open_to_others(compose: Compose) -> None:
+    for service in SERVICES:
+        found = compose.inspect(service)
+        published = found["HostConfig"]["PortBindings"] or {}
+        assert all(one["HostIp"] == "127.0.0.1" for ports in published.values() for one in ports), service
+        if service not in ("postgres", "s3"):
+            assert compose("exec", "-T", service, "id", "-u").strip() == "50000", service
+            assert found["HostConfig"]["ReadonlyRootfs"], service
+            assert found["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert found["HostConfig"]["Memory"] > 0, service
+        assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped", service
+        assert found["HostConfig"]["LogConfig"]["Config"]["max-size"], service
+
+
+def test_images_are_small_and_hold_no_secret(compose: Compose) -> None:
+    for name, largest in LARGEST_MB.items():
+        image = f"orchard-{name}:0.1.0"
+        (found,) = json.loads(docker("image", "inspect", image))
+        size = found["Size"] / 1e6
+        print(f"{image}: {size:.0f} MB")
+        assert size < largest
+        told = docker("history", "--no-trunc", image) + json.dumps(found["Config"])
+        assert not [secret for secret in compose.secrets.values() if secret in told]
+        assert {f"org.opencontainers.image.{label}" for label in ("version", "revision", "source")} <= found["Config"][
+            "Labels"
+        ].keys()
+        assert "gcc" not in docker("run", "--rm", "--entrypoint", "sh", image, "-c", "command -v gcc cc || echo none")
+
+
+def test_airflow_asks_for_a_log_in(compose: Compose) -> None:
+    address = f"http://127.0.0.1:{compose.ports['AIRFLOW_PORT']}"
+    assert requests.get(f"{address}/api/v2/dags", timeout=30).status_code == 401
+    wrong = requests.post(f"{address}/auth/token", json={"username": "admin", "password": "admin"}, timeout=30)
+    assert wrong.status_code == 401
+    assert {"image_batches", "pca_model"} <= {dag["dag_id"] for dag in compose.api._call("GET", "dags")["dags"]}
+
+
+def test_a_batch_is_published_though_all_is_killed_in_the_middle(compose: Compose, images: Path, tmp_path: Path) -> None:
+    compose.upload(images, DAY)
+    run_id = compose.api.start_run("image_batches", DAY, {"quiet_seconds": 0})
+    tasks = f"dags/image_batches/dagRuns/{run_id}/taskInstances"
+    while not any(
+        task["task_id"] == "featurize" and task["state"] == "running"
+        for task in compose.api._call("GET", tasks)["task_instances"]
+    ):
+        time.sleep(0.5)
+    time.sleep(3)
+    for service in ("scheduler", "postgres", "s3"):
+        compose.kill(service)
+    assert compose.wait(run_id) == "success"
+    check_tables(compose.tables(tmp_path / "warehouse"), DAY)
+
+
+def test_down_and_up_keep_everything(compose: Compose, images: Path, tmp_path: Path) -> None:
+    compose("down")
+    compose("up", "--wait", "--no-build")
+    s3 = boto3.client(
+        "s3", endpoint_url=f"http://127.0.0.1:{compose.ports['S3_PORT']}", region_name="us-east-1",
+        aws_access_key_id="orchard", aws_secret_access_key=compose.secrets["S3_SECRET_KEY"],
+    )  # fmt: skip
+    assert s3.list_objects_v2(Bucket="landing", Prefix=f"images/{DAY}/")["KeyCount"] == GOOD + BROKEN
+    assert compose.api.runs("image_batches", ("success",))
+    compose.upload(images, SECOND)
+    assert compose.wait(compose.api.start_run("image_batches", SECOND, {"quiet_seconds": 0})) == "success"
+    while compose.api.runs("pca_model", ("queued", "running")):
+        time.sleep(2)
+    warehouse = compose.tables(tmp_path / "warehouse")
+    for day in (DAY, SECOND):
+        check_tables(warehouse, day)
+    projected = pl.read_delta(str(warehouse / "pca_features"))
+    model = pl.read_delta(str(warehouse / "promotions")).sort("sequence").tail(1)["model_id"][0]
+    assert projected.filter(pl.col("model_id") == model).height == 2 * GOOD
+
+
+def test_a_killed_task_cancels_what_it_asked_of_spark(compose: Compose, images: Path) -> None:
+    """A task that is marked failed leaves no Python worker at work on the server."""
+    shutil.rmtree(images / "2026-03-03", ignore_errors=True)
+    write_batch(images, "2026-03-03", 2)
+    compose.upload(images, "2026-03-03")
+    run_id = compose.api.start_run("image_batches", "2026-03-03", {"quiet_seconds": 0})
+    task = f"dags/image_batches/dagRuns/{run_id}/taskInstances/featurize"
+    busy = ["exec", "-T", "spark", "sh", "-c", "grep -l pyspark.daemon /proc/[0-9]*/cmdline 2>/dev/null | wc -l"]
+    while compose.api._call("GET", task)["state"] != "running":
+        time.sleep(0.5)
+    time.sleep(4)
+    compose.api._call("PATCH", task, {"new_state": "failed"})
+    assert compose.wait(run_id) == "failed"
+    deadline = time.monotonic() + 20
+    reports = compose("exec", "-T", "spark", "sh", "-c", "ls /warehouse/_work/*/report.json | wc -l")
+    while time.monotonic() < deadline:
+        time.sleep(1)
+    assert compose("exec", "-T", "spark", "sh", "-c", "ls /warehouse/_work/*/report.json | wc -l") == reports
+    assert int(compose(*busy)) <= 5  # the daemon and its idle workers
+
+
+def check_tables(warehouse: Path, day: str) -> None:
+    """Nothing is lost and nothing doubled."""
+    found = {
+        name: pl.read_delta(str(warehouse / name)).filter(pl.col("batch_id") == day)
+        for name in ("features", "quarantine", "runs")
+    }
+    assert found["features"].height == found["features"]["image_uri"].n_unique() == GOOD
+    assert found["quarantine"].height == found["quarantine"]["image_uri"].n_unique() == BROKEN
+    (run,) = found["runs"].to_dicts()
+    assert (run["listed"], run["target"]) == (GOOD + BROKEN, "local")
