@@ -39,6 +39,7 @@ clean: ## stop, and remove .orchard; the environments stay
 package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
 	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
 
+# What a shell runs in the background ignores interrupts, of which the tests of processes make use: these stay in front.
 test: setup ## all tests: the jobs' on each Spark, those of processes, and the others, side by side; then from end to end
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
 	@logs=$$(mktemp -d); { \
@@ -46,9 +47,9 @@ test: setup ## all tests: the jobs' on each Spark, those of processes, and the o
 	SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
 	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
 	test "$$jobs $$connect $$older" = "0 0 0"; } >$$logs/jobs 2>&1 & jobs=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/launchers tests/sandbox >$$logs/processes 2>&1 & processes=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture; others=$$?; \
-	wait $$processes; processes=$$?; wait $$jobs; jobs=$$?; cat $$logs/processes $$logs/jobs; rm -r $$logs; \
+	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture >$$logs/others 2>&1 & others=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/launchers tests/sandbox; processes=$$?; \
+	wait $$others; others=$$?; wait $$jobs; jobs=$$?; cat $$logs/others $$logs/jobs; rm -r $$logs; \
 	test "$$jobs $$processes $$others" = "0 0 0" && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
 
 soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)

@@ -248,7 +248,7 @@ def test_sessions_workers_and_images_are_the_platforms(server: Server, tmp_path:
     os.symlink(server.folder / "environments", tmp_path / "environments")  # made once
     with serving(tmp_path, tmp_path / "objects") as spark:
         serverless = Task(spark, "session")
-        serverless.wait("RUNNING")
+        serverless.wait("RUNNING", seconds=300)
         objects.remove("landing", "images/2026/gone.jpg")
         cluster = Task(spark, "session", **on({"new_cluster": CLUSTER | {"data_security_mode": "SINGLE_USER"}}, "session"))
         first, second = (json.loads(next(line for line in _logs(one) if line.startswith("{"))) for one in (serverless, cluster))
@@ -263,5 +263,5 @@ def test_sessions_workers_and_images_are_the_platforms(server: Server, tmp_path:
 
 
 def _logs(task: Task) -> list[str]:
-    assert task.result() == "SUCCESS", task.output()
+    assert task.wait(seconds=300)["state"]["result_state"] == "SUCCESS", task.output()
     return str(task.output()["logs"]).splitlines()
