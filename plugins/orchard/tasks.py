@@ -14,7 +14,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import manifest_folder, plan_path
+from orchard_jobs.contract.layout import manifest_path, plan_path
 from orchard_jobs.errors import JobError
 
 from orchard import arrivals, batches, lineage, reconcile, refit
@@ -142,7 +142,7 @@ def plan_batch() -> dict[str, Any]:
         log.info("cost: %s", check_spend(head, settings()))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
-    uri = tables().warehouse.uri_of(f"{manifest_folder(head.digest)}/head.json")
+    uri = tables().warehouse.uri_of(manifest_path(head.digest))
     return asdict(Planned(uri, head.digest, head.backbone.id, stages))
 
 
