@@ -53,14 +53,18 @@ def tables() -> Tables:
     return Tables.at(settings().warehouse)
 
 
-def default_arguments() -> dict[str, Any]:
-    """Return what every task of every DAG has: retries with back-off, and the notifier of a failure."""
+def dag_arguments() -> dict[str, Any]:
+    """Return what all DAGs have: no catch-up, and for every task retries with back-off and the notifier of a failure."""
     return {
-        "retries": settings().retries,
-        "retry_delay": timedelta(seconds=settings().retry_seconds),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(hours=1),
-        "on_failure_callback": [failure_notifier(settings())],
+        "catchup": False,
+        "tags": ["orchard"],
+        "default_args": {
+            "retries": settings().retries,
+            "retry_delay": timedelta(seconds=settings().retry_seconds),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(hours=1),
+            "on_failure_callback": [failure_notifier(settings())],
+        },
     }
 
 
