@@ -25,7 +25,7 @@ import numpy as np
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobReport
-from orchard_jobs.contract.layout import manifest_folder, report_path
+from orchard_jobs.contract.layout import manifest_path, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.compute import BATCH
@@ -135,8 +135,8 @@ def freeze(backbone: Backbone, warehouse: Warehouse, paths: list[Path], number: 
     head = ManifestHead("bench", backbone, number, None, 10**9, len(paths), 0, {"compute": len(paths)}, (), (), ())
     head = replace(head, parts=tuple(part for part, _ in parts))
     for part, packed in parts:
-        warehouse.create(f"{manifest_folder(head.digest)}/{part.name}", packed)
-    warehouse.create(f"{manifest_folder(head.digest)}/head.json", head.to_json().encode())
+        warehouse.create(manifest_path(head.digest, part.name), packed)
+    warehouse.create(manifest_path(head.digest), head.to_json().encode())
     return head
 
 

@@ -13,15 +13,13 @@ the files that it names; they follow one retention later. Skipped when there is 
 """
 
 from airflow.sdk import DAG
-from orchard.tasks import clean_warehouse, default_arguments, settings
+from orchard.tasks import clean_warehouse, dag_arguments, settings
 
 with DAG(
     dag_id="clean_warehouse",
     schedule=None if settings().clean_schedule == "none" else settings().clean_schedule,
-    catchup=False,
     max_active_runs=1,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     clean_warehouse()

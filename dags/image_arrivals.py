@@ -18,16 +18,14 @@ finds what it was about.
 
 from airflow.sdk import DAG
 from orchard.assets import upload_messages
-from orchard.tasks import default_arguments, emit_batches, settings
+from orchard.tasks import dag_arguments, emit_batches, settings
 
 messages = upload_messages(settings())
 
 with DAG(
     dag_id="image_arrivals",
     schedule=[messages] if messages else None,
-    catchup=False,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     emit_batches()

@@ -24,7 +24,7 @@ a run that was cut off rolls forward. **By hand**: give the batch as the partiti
 
 from airflow.sdk import DAG
 from orchard.flow import batch_flow
-from orchard.tasks import default_arguments, settings
+from orchard.tasks import dag_arguments, settings
 from orchard.timetables import FIRST_DAY, batch_timetable, last_scheduled_day
 
 with DAG(
@@ -32,10 +32,8 @@ with DAG(
     schedule=batch_timetable(settings()),
     start_date=FIRST_DAY,
     end_date=last_scheduled_day(settings()),
-    catchup=False,
     max_active_runs=settings().max_active_runs,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     batch_flow(settings(), is_announced=False)

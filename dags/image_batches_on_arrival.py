@@ -25,15 +25,13 @@ An upload during a run leads to a later run that sees it.
 from airflow.sdk import DAG, PartitionedAssetTimetable
 from orchard.assets import UPLOADS
 from orchard.flow import batch_flow
-from orchard.tasks import default_arguments, settings
+from orchard.tasks import dag_arguments, settings
 
 with DAG(
     dag_id="image_batches_on_arrival",
     schedule=PartitionedAssetTimetable(assets=UPLOADS),
-    catchup=False,
     max_active_runs=settings().max_active_runs,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     batch_flow(settings(), is_announced=True)

@@ -20,16 +20,14 @@ promote`, `release`). Batches published meanwhile are taken by the next run.
 from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
 from orchard.assets import FEATURES
 from orchard.launchers import JobRequest, launcher_for
-from orchard.tasks import default_arguments, plan_model, publish_model, settings, validate_model
+from orchard.tasks import dag_arguments, plan_model, publish_model, settings, validate_model
 
 with DAG(
     dag_id="pca_model",
     schedule=PartitionedAssetTimetable(assets=FEATURES, default_partition_mapper=FixedKeyMapper("current")),
-    catchup=False,
     max_active_runs=1,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     planned = plan_model()
     projected = launcher_for(settings()).operator(JobRequest("project", plan_task="plan_model"))

@@ -14,16 +14,14 @@ A batch that is being worked on differs, too: its additional run waits, finds no
 """
 
 from airflow.sdk import DAG
-from orchard.tasks import default_arguments, find_differences, settings, wake_model
+from orchard.tasks import dag_arguments, find_differences, settings, wake_model
 
 with DAG(
     dag_id="reconcile_uploads",
     schedule=None if settings().reconcile_schedule == "none" else settings().reconcile_schedule,
-    catchup=False,
     max_active_runs=1,
-    default_args=default_arguments(),
     doc_md=__doc__,
-    tags=["orchard"],
+    **dag_arguments(),
 ):
     find_differences()
     wake_model()

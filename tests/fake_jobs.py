@@ -22,7 +22,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import manifest_folder, random_element, report_path, staged_folder
+from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.pca.project import VarianceTally, project
@@ -139,7 +139,7 @@ class FakeJobs:
     def _known(self, head: ManifestHead) -> frozenset[str]:
         if head.known is None:
             return frozenset()
-        return read_known(self.tables.warehouse.read(f"{manifest_folder(head.digest)}/{head.known.name}"))
+        return read_known(self.tables.warehouse.read(manifest_path(head.digest, head.known.name)))
 
     def _compute(
         self,

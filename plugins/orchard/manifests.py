@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_part
 from orchard_jobs.storage import Warehouse
 
@@ -12,22 +12,21 @@ from orchard.reports import finished_report, parsed
 
 def create_manifest(warehouse: Warehouse, head: ManifestHead, files: Iterable[tuple[Part, bytes]]) -> None:
     """Write a manifest's files, its head last; one that is there stays as it is."""
-    folder = manifest_folder(head.digest)
     for part, packed in files:
-        warehouse.create(f"{folder}/{part.name}", packed)
-    warehouse.create(f"{folder}/head.json", head.to_json().encode())
+        warehouse.create(manifest_path(head.digest, part.name), packed)
+    warehouse.create(manifest_path(head.digest), head.to_json().encode())
 
 
 def read_head(warehouse: Warehouse, digest: str) -> ManifestHead:
     """Return the head of a manifest; JobError when it is not there."""
-    path = f"{manifest_folder(digest)}/head.json"
+    path = manifest_path(digest)
     return parsed(warehouse, path, warehouse.read(path), ManifestHead.from_json)
 
 
 def read_entries(warehouse: Warehouse, head: ManifestHead) -> Iterator[Entry]:
     """Yield a manifest's entries, sorted by URI."""
     for part in head.parts:
-        yield from read_part(warehouse.read(f"{manifest_folder(head.digest)}/{part.name}"))
+        yield from read_part(warehouse.read(manifest_path(head.digest, part.name)))
 
 
 def staged_manifests(warehouse: Warehouse, backbone: str, batch_id: str) -> Iterator[ManifestHead]:

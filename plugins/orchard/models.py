@@ -49,7 +49,7 @@ def current_promotion(tables: Tables, backbone: str) -> Promotion | None:
 def current_model(tables: Tables, backbone: str) -> ModelReference | None:
     """Return a backbone's current model as a job reads it, or None."""
     promotion = current_promotion(tables, backbone)
-    return read_model(tables.warehouse, promotion.model_id).reference if promotion else None
+    return model_reference(tables.warehouse, promotion.model_id) if promotion else None
 
 
 def pinned_models(tables: Tables, backbone: str) -> tuple[str, ...]:
@@ -107,10 +107,12 @@ class Model:
     moments: Moments
     sources: tuple[Source, ...]
 
-    @property
-    def reference(self) -> ModelReference:
-        """The model as a job reads it."""
-        return ModelReference(self.model_id, model_path(self.model_id), self.basis.k_used)
+
+def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:
+    """Return a model as a job reads it; of its file, which holds the merged moments, only the number of components is read."""
+    path = model_path(model_id)
+    with pq.ParquetFile(warehouse.open(path)) as file:
+        return ModelReference(model_id, path, file.read(["k"]).column(0)[0].as_py())
 
 
 def model_path(model_id: str) -> str:

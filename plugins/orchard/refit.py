@@ -23,6 +23,7 @@ from orchard.models import (
     current_promotion,
     model_file,
     model_id_of,
+    model_reference,
     pinned_models,
     read_model,
     sources_of,
@@ -122,18 +123,26 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     if found.is_judged and found.promotion is not None:
         why = "is held" if found.promotion.is_held else "was judged with these batches before"
         return _keep(tables, settings, found, f"the current model {why}")
-    model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
-    spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
-    if model is None:
-        return _fit(tables, settings, found, spectrum, "there is no model yet")
-    gain = spectrum.gain(model.basis.components, settings.components)
-    refit = _refit_reason(settings, model, gain)
+    judged = _Judged.of(tables, settings, found)
+    refit = _refit_reason(settings, judged)
     if refit is None:
-        return _keep(tables, settings, found, f"a refit would gain {gain:.4f} of the variance", gain)
-    planned = _fit(tables, settings, found, spectrum, refit)
-    fitted = read_model(tables.warehouse, planned.model_id) if planned.model_id else None
-    distance = subspace_distance(fitted.basis.components, model.basis.components) if fitted else None
-    return replace(planned, gain=gain, distance=distance)
+        return _keep(tables, settings, found, f"a refit would gain {judged.gain:.4f} of the variance", judged.gain)
+    return _fit(tables, settings, found, judged, refit)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What is decided on: the merged moments' spectrum; the current model and what a refit gains on it, None without one."""
+
+    spectrum: Spectrum
+    model: Model | None
+    gain: float | None
+
+    @classmethod
+    def of(cls, tables: Tables, settings: Settings, found: _Standing) -> "_Judged":
+        model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
+        spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
+        return cls(spectrum, model, spectrum.gain(model.basis.components, settings.components) if model else None)
 
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
@@ -215,7 +224,10 @@ def _lacking(tables: Tables, model_ids: Iterable[str], versions: Sequence[BatchV
     return {model_id: tuple(version for version in versions if is_behind(model_id, version)) for model_id in model_ids}
 
 
-def _refit_reason(settings: Settings, model: Model, gain: float) -> str | None:
+def _refit_reason(settings: Settings, judged: _Judged) -> str | None:
+    model, gain = judged.model, judged.gain
+    if model is None or gain is None:
+        return "there is no model yet"
     if model_id_of(model.backbone, settings.components, model.sources) != model.model_id:
         return f"the current model was not fitted with ORCHARD_COMPONENTS={settings.components}"
     if gain > settings.refit_gain:
@@ -229,19 +241,20 @@ def _keep(tables: Tables, settings: Settings, found: _Standing, reason: str, gai
     return _with_projection(tables, settings, plan, found.lacking)
 
 
-def _fit(tables: Tables, settings: Settings, found: _Standing, spectrum: Spectrum, reason: str) -> ModelPlan:
-    basis = spectrum.fit(settings.components)
+def _fit(tables: Tables, settings: Settings, found: _Standing, judged: _Judged, reason: str) -> ModelPlan:
+    basis, moments = judged.spectrum.fit(settings.components), judged.spectrum.moments
     if basis is None:
-        n = spectrum.moments.n
-        return ModelPlan("none", f"{n} published images have no variance: one, or all alike", found.considered)
+        why = f"{moments.n} published images have no variance: one, or all alike"
+        return ModelPlan("none", why, found.considered, gain=judged.gain)
     backbone, sources = settings.backbone.id, sources_of(found.versions)
     model_id = model_id_of(backbone, settings.components, sources)
-    create_model(tables.warehouse, Model(model_id, backbone, basis, spectrum.moments, sources))
+    components = create_model(tables.warehouse, Model(model_id, backbone, basis, moments, sources)).basis.components
+    distance = subspace_distance(components, judged.model.basis.components) if judged.model else None
     # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
     own = _lacking(tables, [model_id], found.versions)[model_id] or found.versions
     lacking = {model_id: own} | {pin: found.lacking[pin] for pin in found.pinned if pin != model_id}
     considered = _considered(settings, found.versions, Promotion(0, model_id))
-    plan = ModelPlan("fit", reason, considered, model_id, judged=found.promotion)
+    plan = ModelPlan("fit", reason, considered, model_id, judged.gain, distance, found.promotion)
     return _with_projection(tables, settings, plan, lacking)
 
 
@@ -252,7 +265,7 @@ def _with_projection(
     wanted = {model_id: batches for model_id, batches in lacking.items() if batches}
     if not wanted:
         return plan
-    projections = tuple(Projection(read_model(tables.warehouse, one).reference, batches) for one, batches in wanted.items())
+    projections = tuple(Projection(model_reference(tables.warehouse, one), batches) for one, batches in wanted.items())
     projection = ProjectionPlan(settings.backbone.id, projections)
     while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)

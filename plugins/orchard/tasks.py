@@ -14,7 +14,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import manifest_folder, plan_path
+from orchard_jobs.contract.layout import manifest_path, plan_path
 from orchard_jobs.errors import JobError
 
 from orchard import arrivals, batches, lineage, reconcile, refit
@@ -53,14 +53,18 @@ def tables() -> Tables:
     return Tables.at(settings().warehouse)
 
 
-def default_arguments() -> dict[str, Any]:
-    """Return what every task of every DAG has: retries with back-off, and the notifier of a failure."""
+def dag_arguments() -> dict[str, Any]:
+    """Return what all DAGs have: no catch-up, and for every task retries with back-off and the notifier of a failure."""
     return {
-        "retries": settings().retries,
-        "retry_delay": timedelta(seconds=settings().retry_seconds),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(hours=1),
-        "on_failure_callback": [failure_notifier(settings())],
+        "catchup": False,
+        "tags": ["orchard"],
+        "default_args": {
+            "retries": settings().retries,
+            "retry_delay": timedelta(seconds=settings().retry_seconds),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(hours=1),
+            "on_failure_callback": [failure_notifier(settings())],
+        },
     }
 
 
@@ -142,7 +146,7 @@ def plan_batch() -> dict[str, Any]:
         log.info("cost: %s", check_spend(head, settings()))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
-    uri = tables().warehouse.uri_of(f"{manifest_folder(head.digest)}/head.json")
+    uri = tables().warehouse.uri_of(manifest_path(head.digest))
     return asdict(Planned(uri, head.digest, head.backbone.id, stages))
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, network_path
+from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, manifest_path, network_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile
 
@@ -71,7 +71,7 @@ class WorkFiles:
     def open_inputs(self) -> frozenset[str]:
         """Digests of the manifests and plans that a job may still read: half-way, young, or of work that goes on."""
         of_reports = {self.reports[work].input_digest for work in self.used_reports}
-        young = {d for d in self.heads if self.is_young(f"{MANIFESTS}/{d}/head.json")}
+        young = {d for d in self.heads if self.is_young(manifest_path(d))}
         young |= {d for d in self.plans if self.is_young(f"{PLANS}/{d}.json")}
         busy = {d for d in (*self.heads, *self.plans) if self._works_of(d) & self.active_works}
         return frozenset(self.half_way | of_reports | young | busy)
@@ -109,7 +109,7 @@ class WorkFiles:
         """Return a manifest's own files."""
         head = self.heads[digest]
         names = ("head.json", *(part.name for part in head.parts), *([head.known.name] if head.known else []))
-        return tuple(f"{MANIFESTS}/{digest}/{name}" for name in names)
+        return tuple(manifest_path(digest, name) for name in names)
 
     def named_by_report(self, work: str) -> tuple[str, ...]:
         """Return the files that a report names, its manifest's among them: publishing reads both."""

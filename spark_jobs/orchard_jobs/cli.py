@@ -17,7 +17,7 @@ from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobReport, ProjectionPlan, Source
-from orchard_jobs.contract.layout import manifest_folder, plan_path, report_path
+from orchard_jobs.contract.layout import manifest_path, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.storage import Warehouse
@@ -152,7 +152,7 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
         work = work_digest(input_digest, plan.backbone, stage)
     else:
-        head = ManifestHead.from_json(warehouse.read(f"{manifest_folder(input_digest)}/head.json"))
+        head = ManifestHead.from_json(warehouse.read(manifest_path(input_digest)))
         work = work_digest(input_digest, head.backbone.id, stage)
     if warehouse.read_if_there(report_path(work)) is not None:
         print(f"work={work} is finished: its report is reused")

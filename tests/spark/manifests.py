@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_known, write_parts
 from orchard_jobs.storage import Warehouse
 
@@ -46,8 +46,8 @@ def freeze(warehouse: Warehouse, backbone: Backbone, entries: list[Entry], **cha
     )
     assert not changes
     for part, packed in [*parts, *([known] if known else [])]:
-        warehouse.create(f"{manifest_folder(head.digest)}/{part.name}", packed)
-    warehouse.create(f"{manifest_folder(head.digest)}/head.json", head.to_json().encode())
+        warehouse.create(manifest_path(head.digest, part.name), packed)
+    warehouse.create(manifest_path(head.digest), head.to_json().encode())
     return head
 
 

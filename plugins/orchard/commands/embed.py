@@ -13,7 +13,7 @@ from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.export import chosen_model
 from orchard.jobs_python import last_words, start_jobs_python
-from orchard.models import current_promotion, read_model
+from orchard.models import current_promotion, model_reference
 from orchard.settings import Settings
 from orchard.tables import Tables
 
@@ -74,7 +74,7 @@ def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReferen
     backbone = settings.backbone.id
     if text is None and current_promotion(tables, backbone) is None:
         return None
-    return read_model(tables.warehouse, chosen_model(tables, backbone, text)).reference
+    return model_reference(tables.warehouse, chosen_model(tables, backbone, text))
 
 
 def _line(row: dict[str, Any]) -> str:

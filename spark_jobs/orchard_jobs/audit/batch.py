@@ -24,7 +24,7 @@ from orchard_jobs.audit.rows import (
 from orchard_jobs.audit.verdict import Findings, Verdict
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_known, read_part
 from orchard_jobs.storage import Warehouse
 
@@ -118,7 +118,7 @@ def _check_reports(batch: _Batch) -> None:
 def _check_manifest(batch: _Batch) -> None:
     head, ledger, findings = batch.head, batch.ledger, batch.findings
     for part in (*head.parts, *([head.known] if head.known else [])):
-        path = _part_path(head, part)
+        path = manifest_path(head.digest, part.name)
         try:
             findings.extend("manifest", path, _expect_part(batch, part))
         except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
@@ -129,7 +129,7 @@ def _check_manifest(batch: _Batch) -> None:
 
 
 def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
-    packed = batch.warehouse.read_if_there(_part_path(batch.head, part))
+    packed = batch.warehouse.read_if_there(manifest_path(batch.head.digest, part.name))
     if packed is None:
         yield "is not there"
         return
@@ -144,13 +144,9 @@ def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
             yield f"{entry.image_uri} stands twice"
 
 
-def _part_path(head: ManifestHead, part: Part) -> str:
-    return f"{manifest_folder(head.digest)}/{part.name}"
-
-
 def _entries(batch: _Batch) -> Iterator[Entry]:
     for part in batch.head.parts:
-        yield from read_part(batch.warehouse.read(_part_path(batch.head, part)))
+        yield from read_part(batch.warehouse.read(manifest_path(batch.head.digest, part.name)))
 
 
 def _check_all_rows(batch: _Batch) -> None:

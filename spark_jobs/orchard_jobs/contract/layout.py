@@ -66,9 +66,9 @@ def warehouse_uri(text: str) -> str:
     return f"{'file' if is_file else 's3'}://{rest}".rstrip("/")
 
 
-def manifest_folder(manifest_digest: str) -> str:
-    """Folder of one manifest's head and parts."""
-    return f"{MANIFESTS}/{manifest_digest}"
+def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
+    """File of one manifest: its head, or a part of a name."""
+    return f"{MANIFESTS}/{manifest_digest}/{name}"
 
 
 def plan_path(plan_digest: str) -> str:

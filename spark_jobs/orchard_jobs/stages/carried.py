@@ -18,7 +18,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
-from orchard_jobs.contract.layout import manifest_folder, network_path
+from orchard_jobs.contract.layout import manifest_path, network_path
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.sources import Fetched, common_folder, fetch, listed_as_before
@@ -117,7 +117,7 @@ def _brought(task: OutcomeTask) -> CarriedWarehouse:
     """Return a warehouse with what a worker reads of it: the exported network and the known contents."""
     head = task.head
     paths = [network_path(head.backbone.id)] if head.backbone.engine == "onnx" else []
-    paths += [f"{manifest_folder(head.digest)}/{head.known.name}"] if head.known else []
+    paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}
     return CarriedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.jobs import StagedFile
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
 from orchard_jobs.stages.staging import VersionWriter
@@ -97,7 +97,7 @@ def _copy_kept(
 @lru_cache(maxsize=2)
 def _identities(warehouse: Warehouse, digest: str, parts: tuple[str, ...], action: Action) -> pa.Array:
     """Return what tells the rows apart that a manifest keeps; read once a worker process."""
-    packed = (warehouse.read(f"{manifest_folder(digest)}/{name}") for name in parts)
+    packed = (warehouse.read(manifest_path(digest, name)) for name in parts)
     entries = [(entry.etag, entry.image_uri) for part in packed for entry in read_part(part) if entry.action == action]
     etags, uris = zip(*entries, strict=True) if entries else ((), ())
     return row_identity(pa.array(etags, pa.string()), pa.array(uris, pa.string()))

@@ -6,16 +6,15 @@ Spark action can run it again. The rows that are kept or reused are copied apart
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 
 import pyarrow.parquet as pq
 
-from orchard_jobs import __version__
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
-from orchard_jobs.contract.layout import manifest_folder, progress_folder
+from orchard_jobs.contract.layout import manifest_path, progress_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
 from orchard_jobs.stages.carried import compute_carried
@@ -69,14 +68,8 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
     with staging.timed("moments"):
         moments = (stage_moments(staging, head, partials, features),) if has_moments(head, features.rows) else ()
     good_missing = head.missing - head.missing_quarantined
-    return JobReport(
-        work=work,
-        stage="featurize",
-        input_digest=head.digest,
-        backbone=head.backbone.id,
-        jobs_version=__version__,
-        job_id=workers.job_id,
-        partitions=(features, quarantine, *moments),
+    return replace(
+        staging.report("featurize", head, workers.job_id, (features, quarantine, *moments)),
         counts={
             "listed": head.listed,
             "featurized": len(told.contents),
@@ -86,7 +79,6 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
             "network_runs": told.tally.network_runs,
         },
         reasons=_reasons(warehouse, quarantine),
-        seconds=staging.seconds,
         network=asdict(told.tally),
     )
 
@@ -95,7 +87,7 @@ def _entries_by_action(warehouse: Warehouse, head: ManifestHead) -> dict[str, li
     """Return the entries that are read or placed one by one; those that are kept are told apart where their rows are read."""
     found: dict[str, list[Entry]] = {"compute": [], "reuse": []}
     for part in head.parts:
-        for entry in read_part(warehouse.read(f"{manifest_folder(head.digest)}/{part.name}")):
+        for entry in read_part(warehouse.read(manifest_path(head.digest, part.name))):
             if entry.action in found:
                 found[entry.action].append(entry)
     return found

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import PROGRESS_SECONDS, Progress, StagedFile
-from orchard_jobs.contract.layout import manifest_folder, random_element
+from orchard_jobs.contract.layout import manifest_path, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
 from orchard_jobs.images.backbones import Network, load_network
 from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
@@ -173,7 +173,7 @@ def _network(backbone: Backbone, warehouse: Warehouse) -> Network:
 
 
 def _known(head: ManifestHead, warehouse: Warehouse) -> frozenset[str]:
-    return frozenset() if head.known is None else _read_known(warehouse, f"{manifest_folder(head.digest)}/{head.known.name}")
+    return frozenset() if head.known is None else _read_known(warehouse, manifest_path(head.digest, head.known.name))
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
 
-from orchard_jobs import __version__
+from dataclasses import replace
+
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import Staging
@@ -23,15 +24,5 @@ def project(workers: Workers, warehouse: Warehouse, plan: ProjectionPlan, work: 
     staging = Staging(warehouse, work)
     with staging.timed("project"):
         staged, captured = project_batches(workers, staging, plan.pairs)
-    return JobReport(
-        work=work,
-        stage="project",
-        input_digest=plan.digest,
-        backbone=plan.backbone,
-        jobs_version=__version__,
-        job_id=workers.job_id,
-        partitions=staged,
-        counts={"projected": sum(partition.rows for partition in staged), "batches": len(staged)},
-        captured=captured,
-        seconds=staging.seconds,
-    )
+    counts = {"projected": sum(partition.rows for partition in staged), "batches": len(staged)}
+    return replace(staging.report("project", plan, workers.job_id, staged), counts=counts, captured=captured)

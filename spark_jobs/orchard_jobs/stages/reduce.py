@@ -1,6 +1,7 @@
 """reduce: the features that `featurize` staged x the planned PCA model -> the batch's pca_features, staged."""
 
-from orchard_jobs import __version__
+from dataclasses import replace
+
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
@@ -33,15 +34,5 @@ def reduce(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str
     batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
     with staging.timed("project"):
         staged, captured = project_batches(workers, staging, [(head.model, batch)])
-    return JobReport(
-        work=work,
-        stage="reduce",
-        input_digest=head.digest,
-        backbone=head.backbone.id,
-        jobs_version=__version__,
-        job_id=workers.job_id,
-        partitions=staged,
-        counts={"projected": staged[0].rows},
-        captured=captured,
-        seconds=staging.seconds,
-    )
+    report = staging.report("reduce", head, workers.job_id, staged)
+    return replace(report, counts={"projected": staged[0].rows}, captured=captured)

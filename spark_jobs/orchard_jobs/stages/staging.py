@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import Table
-from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, scratch_folder, staged_folder
+from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import Warehouse
 
 OnFile = Callable[[Warehouse, pa.Table, str], None]
@@ -117,6 +118,13 @@ class Staging:
     def writer(self, table: Table, partition: tuple[str, ...]) -> StagedWriter:
         """Return what writes a table partition's files in this process's own folder."""
         return StagedWriter(self.warehouse, table, staged_folder(table, partition, self.work, self.element))
+
+    def report(
+        self, stage: Stage, planned: ManifestHead | ProjectionPlan, job_id: str, partitions: tuple[StagedPartition, ...]
+    ) -> JobReport:
+        """Return the report of what was staged for a manifest or a plan, without what the stage counts; not yet written."""
+        backbone = planned.backbone if isinstance(planned, ProjectionPlan) else planned.backbone.id
+        return JobReport(self.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
 
     def write_arrow(self, rows: pa.Table, table: Table, partition: tuple[str, ...]) -> StagedPartition:
         """Write one small file from the driver, and account for it."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fake_jobs import BROKEN, FakeJobs, vector_of
 from flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
-from orchard.models import captured_shares, current_promotion, read_model
+from orchard import models, refit
+from orchard.models import Model, captured_shares, current_promotion, read_model
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import pending_work, plan_model, publish_model
 from orchard.settings import Settings
@@ -177,6 +178,29 @@ def test_images_without_variance_make_no_model_and_say_so(tables: Tables, settin
     assert "no variance" in decided.reason
     assert pending_work(tables, settings) is None
     assert rows(tables, MODELS) == []
+
+
+def test_a_plan_reads_a_model_as_a_whole_once_at_most(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(warehouse: Warehouse, model_id: str) -> Model:
+        read.append(model_id)
+        return read_model(warehouse, model_id)
+
+    for module in (models, refit):
+        monkeypatch.setattr(module, "read_model", counted)
+    always = replace(settings, refit_gain=-1.0)
+    publish_days(tables, always, DAYS[0])
+    run_model(tables, always, "first")
+    read.clear()
+    publish_days(tables, always, DAYS[1])
+    assert read == []
+    decided = plan_model(tables, always)
+    assert decided.projection is not None
+    assert decided.model_id in read  # the new one, from the file that counts
+    assert len(read) == len(set(read)) == 2
 
 
 def test_a_batch_published_meanwhile_is_taken_by_the_next_run(tables: Tables, settings: Settings) -> None:

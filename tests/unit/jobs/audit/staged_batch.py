@@ -14,7 +14,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import manifest_folder, staged_folder
+from orchard_jobs.contract.layout import manifest_path, staged_folder
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference, write_parts
 from orchard_jobs.storage import Warehouse
 
@@ -119,7 +119,7 @@ class StagedBatch:
         """Write the manifest and the files; return the warehouse and both reports."""
         warehouse = Warehouse.at(str(folder))
         for name, packed in self.parts:
-            warehouse.create(f"{manifest_folder(self.head.digest)}/{name}", packed)
+            warehouse.create(manifest_path(self.head.digest, name), packed)
         partition = (BACKBONE.id, BATCH_ID)
         staged = [self._stage(warehouse, table, partition, rows) for table, rows in self._tables()]
         base = JobReport("w1", "featurize", self.head.digest, BACKBONE.id, "0.1.0", "app-1", tuple(staged), self.counts)

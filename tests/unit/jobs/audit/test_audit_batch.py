@@ -13,7 +13,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import Captured
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import write_known, write_parts
 from orchard_jobs.errors import AuditError
 from staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
@@ -414,7 +414,7 @@ def test_a_projection_by_another_model_fails(tmp_path: Path) -> None:
 def test_a_manifest_part_that_is_not_the_heads_fails(change: bytes | None, text: str, tmp_path: Path) -> None:
     batch = StagedBatch.sound()
     warehouse, featurize, reduce = batch.write(tmp_path)
-    path = tmp_path / manifest_folder(batch.head.digest) / batch.head.parts[0].name
+    path = tmp_path / manifest_path(batch.head.digest, batch.head.parts[0].name)
     if change is None:
         path.unlink()
     else:

@@ -12,7 +12,7 @@ import pytest
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES
-from orchard_jobs.contract.layout import manifest_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.errors import JobError
 from orchard_jobs.stages import copies
@@ -71,7 +71,7 @@ def frozen(warehouse: Warehouse, *entries: Entry) -> ManifestHead:
         "b", backbone_named("resnet50"), 2, None, 10, len(entries), 0, actions, (), (), tuple(part for part, _ in parts)
     )  # fmt: skip
     for part, packed in parts:
-        warehouse.create(f"{manifest_folder(head.digest)}/{part.name}", packed)
+        warehouse.create(manifest_path(head.digest, part.name), packed)
     return head
 
 
