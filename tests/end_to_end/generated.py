@@ -1,6 +1,7 @@
 """A generated history on the real stack, drawn by a seed, and the one clean run that it must end as."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
+import boto3
 import polars as pl
 from orchard.batches import plan_batch
 from orchard.listing import ListedObject
@@ -24,6 +27,7 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.airflow_api import AirflowApi
+from orchard_sandbox.landing import REGION, queue_url
 from orchard_sandbox.layout import ROOT, Layout
 from orchard_sandbox.processes import find_members
 
@@ -59,6 +63,11 @@ class GeneratedHistory:
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
+        address = self.s3.meta.endpoint_url
+        self._sqs = boto3.client(
+            "sqs", endpoint_url=address, region_name=REGION, aws_access_key_id="any", aws_secret_access_key="thing"
+        )
+        self._queue = queue_url(address)
         self.days = tuple(f"2026-02-{1 + 2 * self.seed + n:02d}" for n in range(2))
 
     def run(self, steps: int) -> None:
@@ -67,7 +76,7 @@ class GeneratedHistory:
             self._upload()
         kinds: dict[Callable[[], None], int] = {
             self._upload: 5, self._copy: 2, self._delete: 2, self._start: 2, self._start_two: 1,
-            self._backfill: 1, self._kill_a_job: 1, self._wait: 3,
+            self._backfill: 1, self._kill_a_job: 1, self._wait: 3, self._repeat_messages: 1, self._lose_messages: 1,
         }  # fmt: skip
         for _ in range(steps):
             self.draw.choices([*kinds], [*kinds.values()])[0]()
@@ -126,6 +135,24 @@ class GeneratedHistory:
             self.told.append(f"delete {key}")
             self.s3.delete_object(Bucket=BUCKET, Key=key)
             self.listed.remove(key)
+
+    def _repeat_messages(self) -> None:
+        """S3 may tell of an upload again, however late, also of one that is gone by now; and a queue may hold anything."""
+        for key in self.draw.choices(sorted(self.last), k=2):
+            self.told.append(f"tell again {key}")
+            s3 = {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}}
+            self._send(json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]}))
+        self._send("no JSON")
+
+    def _lose_messages(self) -> None:
+        """Take what the queue holds, as a triggerer does that dies before it has stored the events."""
+        found = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10).get("Messages", [])
+        self.told.append(f"lose {len(found)} messages")
+        for message in found:
+            self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+
+    def _send(self, body: str) -> None:
+        self._sqs.send_message(QueueUrl=self._queue, MessageBody=body)
 
     def _published(self) -> set[tuple[str, str]]:
         frames = [pl.read_delta(str(self.home / "warehouse" / table)).select("image_uri", "etag") for table in TOLD]
