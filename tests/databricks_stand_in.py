@@ -10,10 +10,16 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import jobs
 from emr_stand_in import JOBS, ROOT, processes_of, wait_until
@@ -187,3 +193,25 @@ def request_of(function: str, *parameters: str) -> dict[str, Any]:
 def check_known(kind: Any, answer: dict[str, Any]) -> None:
     """Fail where the SDK's dataclass does not know all that the answer holds: it drops what it does not know."""
     assert without_empty(kind.from_dict(answer).as_dict()) == without_empty(answer)
+
+
+def write_certificate(path: Path) -> Path:
+    """Write a key and its own certificate for 127.0.0.1, good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a workspace")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    kind = serialization.PrivateFormat.PKCS8
+    packed = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
+    path.write_bytes(packed + certificate.public_bytes(serialization.Encoding.PEM))
+    return path

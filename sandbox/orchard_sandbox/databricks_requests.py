@@ -11,6 +11,8 @@ _TASK_FIELDS = {
     "max_retries", "min_retry_interval_millis", "retry_on_timeout", "disable_auto_optimization", "description", "run_if",
 }  # fmt: skip
 _REQUEST_FIELDS = {"tasks", "run_name", "timeout_seconds", "idempotency_token", "environments", "queue"}
+_JOB_FIELDS = {"tasks", "name", "description", "timeout_seconds", "environments", "queue", "tags", "max_concurrent_runs"}
+_START_FIELDS = {"job_id", "idempotency_token", "python_params"}
 
 
 class ApiError(Exception):
@@ -33,17 +35,41 @@ def without_empty(value: Any) -> Any:
 
 
 def check_request(given: dict[str, Any]) -> None:
-    """Raise ApiError for what Databricks refuses, and for what is not known here."""
-    _refuse_unknown(given, _REQUEST_FIELDS, "the request")
+    """Raise ApiError for what Databricks refuses in a run's submission, and for what is not known here."""
+    _check_token(given)
+    _check_tasks(given, _REQUEST_FIELDS, api.SubmitTask)
+
+
+def check_job(given: dict[str, Any]) -> None:
+    """Raise ApiError for what Databricks refuses in a job's settings, and for what is not known here."""
+    if given.get("max_concurrent_runs", 1) != 1:
+        raise invalid("this stand-in runs one run of a job at a time")
+    _check_tasks(given, _JOB_FIELDS, api.Task)
+
+
+def check_start(given: dict[str, Any]) -> None:
+    """Raise ApiError for what Databricks refuses in a start of a job, and for what is not known here."""
+    _refuse_unknown(given, _START_FIELDS, "the request")
+    _check_token(given)
+    parameters = given.get("python_params", [])
+    if not isinstance(parameters, list) or not all(isinstance(one, str) for one in parameters):
+        raise invalid("python_params is no list of strings")
+
+
+def _check_token(given: dict[str, Any]) -> None:
+    if len(str(given.get("idempotency_token") or "")) > 64:
+        raise invalid("idempotency_token must have at most 64 characters.")
+
+
+def _check_tasks(given: dict[str, Any], fields: set[str], kind: Any) -> None:
+    _refuse_unknown(given, fields, "the request")
     tasks = given.get("tasks")
     if not isinstance(tasks, list) or len(tasks) != 1:
         raise invalid("this stand-in runs exactly one task")
-    if len(str(given.get("idempotency_token") or "")) > 64:
-        raise invalid("idempotency_token must have at most 64 characters.")
     (task,) = tasks
     _refuse_unknown(task, _TASK_FIELDS, "the task")
     # The SDK leaves out what it does not know; so what comes back unlike it went in holds a field that is none.
-    read = [(api.SubmitTask.from_dict(task).as_dict(), task)]
+    read = [(kind.from_dict(task).as_dict(), task)]
     read += [(api.JobEnvironment.from_dict(one).as_dict(), one) for one in _list_of(given)]
     for known, one in read:
         if without_empty(known) != without_empty(one):

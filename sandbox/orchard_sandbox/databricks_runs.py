@@ -26,6 +26,7 @@ _ENDS = {
     "FAILED": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
     "TIMEDOUT": ("CANCELED", "CLIENT_ERROR"),
     "CANCELED": ("USER_CANCELED", "SUCCESS"),
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": ("MAX_CONCURRENT_RUNS_EXCEEDED", "CLIENT_ERROR"),
 }
 
 
@@ -42,6 +43,8 @@ class Record:
     end_time: int = 0
     error: str = ""
     error_trace: str = ""
+    # Of the job that the run was started from; None for a submitted run.
+    job_id: int | None = None
 
     def write(self, folder: Path) -> None:
         """Write it; the file is there whole or not at all."""
@@ -84,7 +87,11 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether the run has come to its end."""
-        return self.record.life_cycle_state in ("TERMINATED", "INTERNAL_ERROR")
+        return self.record.life_cycle_state in ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
+
+    @property
+    def _type(self) -> str:
+        return "SUBMIT_RUN" if self.record.job_id is None else "JOB_RUN"
 
     def shown(self) -> dict[str, Any]:
         """Return the run as `runs/get` shows it."""
@@ -106,11 +113,11 @@ class Run:
                 **both,
                 **ended,
                 "run_id": record.run_id,
-                "job_id": record.run_id + 2,
+                "job_id": record.job_id or record.run_id + 2,
                 "number_in_job": record.run_id,
                 "creator_user_name": "orchard",
                 "run_name": record.request.get("run_name", "Untitled"),
-                "run_type": "SUBMIT_RUN",
+                "run_type": self._type,
                 "trigger": "ONE_TIME",
                 "tasks": [task],
             }
@@ -118,7 +125,7 @@ class Run:
     def output(self) -> dict[str, Any]:
         """Return the task's output as `runs/get-output` shows it."""
         text = "\n".join(self.log_text(name) for name in ("stdout", "stderr"))
-        metadata = {**self.shown()["tasks"][0], "run_type": "SUBMIT_RUN"}
+        metadata = {**self.shown()["tasks"][0], "run_type": self._type}
         for name in ("run_if", "attempt_number"):
             metadata.pop(name)
         kept = {name: metadata[name] for name in ("run_id", "state", "status", "start_time", "run_page_url", "run_type")}
@@ -134,6 +141,10 @@ class Run:
     def cancel(self) -> None:
         """Have the run end as cancelled, its processes within seconds."""
         self._cancelled.set()
+
+    def skip(self) -> None:
+        """End the run without having started it, for another run of its job is active."""
+        self._change("SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", "Skipped: another run of the job is active.")
 
     def lose(self) -> None:
         """End a run that no thread leads."""
@@ -226,7 +237,7 @@ class Run:
         if not record.result_state:
             return {"state": record.life_cycle_state}
         code, kind = (
-            ("INTERNAL_ERROR", "INTERNAL_ERROR") if record.life_cycle_state != "TERMINATED" else _ENDS[record.result_state]
+            ("INTERNAL_ERROR", "INTERNAL_ERROR") if record.life_cycle_state == "INTERNAL_ERROR" else _ENDS[record.result_state]
         )
         return {"state": "TERMINATED", "termination_details": {"code": code, "type": kind, "message": record.message}}
 

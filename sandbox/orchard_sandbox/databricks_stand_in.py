@@ -4,14 +4,12 @@ A process of its own. What it does not know it refuses with the API's error, and
 """
 
 import argparse
-import base64
 import json
 import logging
 import secrets
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from html import escape
@@ -24,6 +22,8 @@ from werkzeug.wrappers import Request, Response
 from orchard_sandbox.cluster import VOLUME
 from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
+from orchard_sandbox.databricks_jobs import Jobs
+from orchard_sandbox.databricks_log_in import LogIns
 from orchard_sandbox.databricks_requests import ApiError, check_request, invalid
 from orchard_sandbox.databricks_runs import Record, Run, now
 from orchard_sandbox.faults import Faults
@@ -31,8 +31,7 @@ from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.s3_stand_in import listen, write_address
 from orchard_sandbox.submitted_job import Machine
 
-TOKEN_SECONDS = 3600.0
-_JOBS = "/api/2.2/jobs/runs/"
+_JOBS = "/api/2.2/jobs/"
 
 
 class Databricks:
@@ -46,10 +45,10 @@ class Databricks:
 
     def __init__(self, workspace: Workspace, token: str, principals: dict[str, str]) -> None:
         self._workspace = workspace
-        self._tokens = {token: float("inf")}
-        self._principals = principals
+        self._log_ins = LogIns(workspace.address, token, principals)
         self._lock = threading.Lock()
         self._runs: dict[int, Run] = {}
+        self._jobs = Jobs(workspace.folder.parent / "jobs")
         workspace.volumes.make(VOLUME)
         for folder in sorted(workspace.folder.glob("*/run.json")):
             run = Run(Record.read(folder.parent), workspace)
@@ -69,17 +68,22 @@ class Databricks:
         if path == "/" and "run" in request.args:
             return self._page(request)
         if path.startswith(("/oidc/", "/.well-known/")):
-            return self._log_in(request)
-        self._check_token(request)
+            return _json(*self._log_ins.answer(request))
+        self._log_ins.check(request)
         if path.startswith("/api/2.0/fs/"):
             return self._files(request)
-        name = path.removeprefix(_JOBS).replace("-", "_")
+        name = path.removeprefix(_JOBS)
         calls: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
-            ("POST", "submit"): self.submit,
-            ("GET", "get"): lambda given: self._run(given).shown(),
-            ("GET", "get_output"): self._output,
-            ("GET", "list"): self._list,
-            ("POST", "cancel"): self._cancel,
+            ("POST", "runs/submit"): self.submit,
+            ("GET", "runs/get"): lambda given: self._run(given).shown(),
+            ("GET", "runs/get-output"): self._output,
+            ("GET", "runs/list"): self._list,
+            ("POST", "runs/cancel"): self._cancel,
+            ("POST", "create"): self._jobs.create,
+            ("GET", "get"): self._jobs.get,
+            ("GET", "list"): self._jobs.list,
+            ("POST", "delete"): self._jobs.delete,
+            ("POST", "run-now"): self._run_now,
         }
         if not path.startswith(_JOBS) or (request.method, name) not in calls:
             raise ApiError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {path}'")
@@ -88,18 +92,29 @@ class Databricks:
     def submit(self, given: dict[str, Any]) -> dict[str, Any]:
         """Start a run, or return the one that the token started, however it ended."""
         check_request(given)
+        return {"run_id": self._start(given).record.run_id}
+
+    def _run_now(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self._start(self._jobs.request(given), int(given["job_id"]))
+        return {"run_id": run.record.run_id, "number_in_job": run.record.run_id}
+
+    def _start(self, given: dict[str, Any], job_id: int | None = None) -> Run:
         token = given.get("idempotency_token")
         with self._lock:
+            is_busy = job_id is not None and any(run.record.job_id == job_id and not run.is_over for run in self._runs.values())
             known = [run for run in self._runs.values() if token and run.record.request.get("idempotency_token") == token]
             if known:
-                return {"run_id": known[0].record.run_id}
+                return known[0]
             number = max(self._runs, default=1000) + 10
-            run = Run(Record(number, given, now()), self._workspace)
+            run = Run(Record(number, given, now(), job_id=job_id), self._workspace)
             run.folder.mkdir(parents=True)
             run.record.write(run.folder)
             self._runs[number] = run
-        run.start()
-        return {"run_id": number}
+        if is_busy:
+            run.skip()
+        else:
+            run.start()
+        return run
 
     def _run(self, given: dict[str, Any]) -> Run:
         try:
@@ -134,32 +149,6 @@ class Databricks:
     def _cancel(self, given: dict[str, Any]) -> dict[str, Any]:
         self._run(given).cancel()
         return {}
-
-    def _log_in(self, request: Request) -> Response:
-        base = self._workspace.address
-        pages = {
-            "/.well-known/databricks-config": {"oidc_endpoint": f"{base}/oidc", "workspace_id": "1"},
-            "/oidc/.well-known/oauth-authorization-server": {
-                "authorization_endpoint": f"{base}/oidc/v1/authorize",
-                "token_endpoint": f"{base}/oidc/v1/token",
-            },
-        }
-        if request.path in pages:
-            return _json(pages[request.path])
-        if request.path != "/oidc/v1/token" or request.method != "POST":
-            raise ApiError(404, "ENDPOINT_NOT_FOUND", f"{request.path} is not known here")
-        scheme, _, packed = request.headers.get("Authorization", "").partition(" ")
-        name, _, secret = base64.b64decode(packed).decode().partition(":") if scheme == "Basic" else ("", "", "")
-        if not name or self._principals.get(name) != secret or request.form.get("grant_type") != "client_credentials":
-            return _json({"error": "invalid_client", "error_description": "Client authentication failed"}, 401)
-        token = secrets.token_urlsafe(24)
-        self._tokens[token] = time.time() + TOKEN_SECONDS
-        return _json({"access_token": token, "token_type": "Bearer", "expires_in": int(TOKEN_SECONDS), "scope": "all-apis"})
-
-    def _check_token(self, request: Request) -> None:
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self._tokens.get(token, 0.0) < time.time():
-            raise ApiError(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
 
     def _files(self, request: Request) -> Response:
         kind, _, rest = request.path.removeprefix("/api/2.0/fs/").partition("/")
@@ -218,20 +207,23 @@ def _json(found: dict[str, Any], status: int = 200) -> Response:
 
 
 def operation_of(environ: dict[str, Any]) -> str | None:
-    """Return the call's name for faults: `submit`, `get`, `get-output`, ...; None for what is no call of the Jobs API."""
+    """Return the call's name for faults: `submit`, `get`, ... of runs, `run-now`, ... of jobs; None for all else."""
     path = str(environ["PATH_INFO"])
-    return path.removeprefix(_JOBS) if path.startswith(_JOBS) else None
+    return path.removeprefix(_JOBS).removeprefix("runs/") if path.startswith(_JOBS) else None
 
 
-def start_server(workspace: Workspace, listener: socket.socket, token: str, principals: dict[str, str]) -> BaseWSGIServer:
-    """Return a server on a listening socket, of which it takes a copy."""
+def start_server(
+    workspace: Workspace, listener: socket.socket, token: str, principals: dict[str, str], certificate: Path | None = None
+) -> BaseWSGIServer:
+    """Return a server on a listening socket, of which it takes a copy; it speaks TLS when it has a certificate with its key."""
     service = Databricks(workspace, token, principals)
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return service.answer(Request(environ))(environ, start_response)
 
     wrapped = workspace.faults.wrap(application, operation_of, refusal)
-    return make_server("127.0.0.1", listener.getsockname()[1], wrapped, threaded=True, fd=listener.fileno())
+    tls = (str(certificate), str(certificate)) if certificate else None
+    return make_server("127.0.0.1", listener.getsockname()[1], wrapped, threaded=True, fd=listener.fileno(), ssl_context=tls)
 
 
 def refusal(status: int) -> dict[str, str]:
@@ -251,6 +243,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="the environments stand on its Python")
     parser.add_argument("--token", required=True, help="the personal access token that is accepted")
     parser.add_argument("--principal", default=":", help="id:secret of a service principal")
+    parser.add_argument("--certificate", type=Path, help="a PEM file of the key and the certificate: it speaks TLS")
     parser.add_argument("--state-seconds", type=float, default=Pace.state_seconds, help="how long a state on the way lasts")
     parser.add_argument("--minute-seconds", type=float, default=Pace.minute_seconds, help="how long a minute of a time-out lasts")
     parser.add_argument("--without-spark", action="store_true", help="tasks get no Spark session: for tests of all else")
@@ -266,16 +259,16 @@ def main() -> None:
         mounts=Mounts(folder / "s3", given.objects.absolute()),
         pace=Pace(given.state_seconds, given.minute_seconds),
         faults=Faults(),
-        address=f"http://127.0.0.1:{listener.getsockname()[1]}",
+        address=f"{'https' if given.certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}",
         has_spark=not given.without_spark,
     )
     workspace.folder.mkdir(parents=True, exist_ok=True)
     name, _, secret = given.principal.partition(":")
     with listener:
-        server = start_server(workspace, listener, given.token, {name: secret} if name else {})
+        server = start_server(workspace, listener, given.token, {name: secret} if name else {}, given.certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-    write_address(given.address_file, server.port)
+    write_address(given.address_file, workspace.address)
     server.serve_forever()
 
 

@@ -190,10 +190,10 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
-def write_address(path: Path, port: int) -> None:
+def write_address(path: Path, address: str) -> None:
     """Tell the address to who started this process; it is there whole or not at all."""
     fresh = path.with_suffix(".part")
-    fresh.write_text(f"http://127.0.0.1:{port}")
+    fresh.write_text(address)
     os.replace(fresh, path)
 
 
@@ -216,7 +216,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which this very thread runs.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-    write_address(arguments.address_file, server.port)
+    write_address(arguments.address_file, f"http://127.0.0.1:{server.port}")
     server.serve_forever()
 
 

@@ -12,10 +12,18 @@ from typing import Any
 
 import pytest
 import requests
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound, OperationFailed
+from databricks.sdk.errors import InvalidParameterValue, NotFound, OperationFailed
 from databricks.sdk.service import jobs
-from databricks_stand_in import PRINCIPAL, SECRET, TOKEN, VOLUME, WHEEL, Server, Task, check_known, request_of, serving
+from databricks_stand_in import (
+    TOKEN,
+    VOLUME,
+    WHEEL,
+    Server,
+    Task,
+    check_known,
+    request_of,
+    serving,
+)
 from emr_stand_in import wait_until
 from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
 
@@ -231,11 +239,36 @@ def test_the_files_of_a_volume(server: Server) -> None:
         files.upload("/Volumes/main/other/x/y", io.BytesIO(b"text"))
 
 
-def test_a_service_principal_logs_in(server: Server) -> None:
-    principal = WorkspaceClient(host=server.address, client_id=PRINCIPAL, client_secret=SECRET, auth_type="oauth-m2m")
-    assert list(principal.jobs.list_runs(limit=1))
-    answer = requests.post(f"{server.address}/oidc/v1/token", auth=(PRINCIPAL, "other"), timeout=10)
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+def test_a_job_is_kept_and_run_one_run_at_a_time(server: Server) -> None:
+    known = server.client.jobs
+    task = jobs.Task.from_dict(request_of("fruit-told", "as created")["tasks"][0])
+    environments = [jobs.JobEnvironment.from_dict(one) for one in request_of("told")["environments"]]
+    job_id = known.create(name="fruit", tasks=[task], environments=environments).job_id
+    assert job_id is not None
+    kept = known.get(job_id).settings
+    assert kept is not None
+    assert (kept.name, kept.tasks, kept.environments) == ("fruit", [task], environments)
+    assert [job.job_id for job in known.list(name="fruit")] == [job_id]
+    for parameters, token in ((None, "once"), (["as", "asked"], None)):
+        run = known.run_now(job_id, python_params=parameters, idempotency_token=token).result(timeout=timedelta(seconds=60))
+        assert run.tasks is not None
+        assert (run.job_id, run.run_type) == (job_id, jobs.RunType.JOB_RUN)
+        output = server.call("GET", "get-output", run_id=run.tasks[0].run_id).json()
+        assert json.loads(output["logs"].splitlines()[0])["arguments"][1:] == (parameters or ["as created"])
+    first, again = (known.run_now(job_id, idempotency_token="once").run_id for _ in range(2))
+    assert first == again
+
+    slow = known.create(tasks=[jobs.Task.from_dict(request_of("sleep")["tasks"][0])], environments=environments).job_id
+    assert slow is not None
+    running = known.run_now(slow)
+    skipped = known.run_now(slow).result(timeout=timedelta(seconds=20))
+    assert skipped.state is not None
+    assert skipped.state.life_cycle_state == jobs.RunLifeCycleState.SKIPPED
+    known.cancel_run_and_wait(running.run_id)
+    for one in (job_id, slow):
+        known.delete(one)
+    with pytest.raises(InvalidParameterValue, match=f"Job {slow} does not exist"):
+        known.run_now(slow)
 
 
 def test_sessions_workers_and_images_are_the_platforms(server: Server, tmp_path: Path) -> None:
