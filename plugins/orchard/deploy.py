@@ -160,3 +160,42 @@ def environment_file(archive: Path) -> LocalFile:
         raise ConfigurationError(f"--environment {archive} is no file: make it by venv-pack in the jobs' environment")
     found = LocalFile.of("", archive)
     return LocalFile(f"environment-{found.sha256[:12]}{ending}", archive, found.size_bytes, found.sha256)
+
+
+def application_named(name: str, release: str, connection: str | None) -> str | None:
+    """Return the id of the EMR Serverless application for Spark of a name and release, or None.
+
+    Raises:
+        ConfigurationError: one of that name is of another type or release.
+        JobError: the service cannot be reached, or refuses.
+    """
+    with _emr_faults("list"):
+        pages = aws_client("emr-serverless", connection).get_paginator("list_applications").paginate()
+        found = [one for page in pages for one in page["applications"] if one["name"] == name and one["state"] != "TERMINATED"]
+    if not found:
+        return None
+    application = found[0]
+    if (application["type"].upper(), application["releaseLabel"]) != ("SPARK", release):
+        raise ConfigurationError(
+            f"the EMR Serverless application {name!r} ({application['id']}) is of type {application['type']} and release "
+            f"{application['releaseLabel']}, not Spark and {release}: name another by --application, or its release by --release"
+        )
+    return str(application["id"])
+
+
+def create_application(name: str, release: str, connection: str | None) -> str:
+    """Create an EMR Serverless application for Spark, which starts with a job and stops when idle; return its id.
+
+    Raises:
+        JobError: the service cannot be reached, or refuses.
+    """
+    with _emr_faults("create"):
+        client = aws_client("emr-serverless", connection)
+        made = client.create_application(name=name, releaseLabel=release, type="SPARK", tags={"orchard": "jobs"})
+    return str(made["applicationId"])
+
+
+def _emr_faults(verb: str) -> AbstractContextManager[None]:
+    return aws_faults(
+        f"{verb} EMR Serverless applications", "the user needs emr-serverless:ListApplications and CreateApplication"
+    )

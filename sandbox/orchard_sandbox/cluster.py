@@ -27,14 +27,8 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
 
 
 def _emr_serverless(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    deployed = _deployed_to_s3(layout, environment)
-    application = _client("emr-serverless", environment).create_application(
-        name="orchard", releaseLabel="emr-7.11.0", type="SPARK", clientToken="orchard"
-    )
-    return deployed | {
-        "ORCHARD_EMR_APPLICATION": application["applicationId"],
-        "ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs",
-    }
+    deployed = _deployed_to_s3(layout, environment, "--application", "orchard")
+    return deployed | {"ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs"}
 
 
 def _emr(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
@@ -42,12 +36,12 @@ def _emr(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
     return _deployed_to_s3(layout, environment) | {"ORCHARD_EMR_CLUSTER": environment.get("ORCHARD_EMR_CLUSTER") or "{}"}
 
 
-def _deployed_to_s3(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    _client("s3", environment).create_bucket(Bucket=JOBS_BUCKET)
-    return _deployed(layout, environment, f"s3://{JOBS_BUCKET}/orchard")
+def _deployed_to_s3(layout: Layout, environment: Mapping[str, str], *options: str) -> dict[str, str]:
+    _s3(environment).create_bucket(Bucket=JOBS_BUCKET)
+    return _deployed(layout, environment, f"s3://{JOBS_BUCKET}/orchard", *options)
 
 
-def _client(service: str, environment: Mapping[str, str]) -> Any:
+def _s3(environment: Mapping[str, str]) -> Any:
     options: dict[str, Any] = {
         "endpoint_url": environment["AWS_ENDPOINT_URL"],
         "region_name": REGION,
@@ -56,7 +50,7 @@ def _client(service: str, environment: Mapping[str, str]) -> Any:
         "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
     }
     make: Any = boto3.client
-    return make(service, **options)
+    return make("s3", **options)
 
 
 def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
@@ -68,8 +62,8 @@ def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str
     return deployed | {"AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection)}
 
 
-def _deployed(layout: Layout, environment: Mapping[str, str], place: str) -> dict[str, str]:
-    command = [str(layout.airflow_python), "-P", "-m", "orchard.cli", "deploy", place, "--json"]
+def _deployed(layout: Layout, environment: Mapping[str, str], place: str, *options: str) -> dict[str, str]:
+    command = [str(layout.airflow_python), "-P", "-m", "orchard.cli", "deploy", place, "--json", *options]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SandboxError(f"the jobs' package could not be deployed to the stand-in: {done.stderr.strip()}")

@@ -12,7 +12,16 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.console import format_bytes
-from orchard.deploy import LocalFile, Place, Volume, environment_file, package_files, place_of
+from orchard.deploy import (
+    LocalFile,
+    Place,
+    Volume,
+    application_named,
+    create_application,
+    environment_file,
+    package_files,
+    place_of,
+)
 from orchard.jobs_python import prepare_backbone
 from orchard.package import build_package
 from orchard.settings import Settings
@@ -33,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also upload this archive of the jobs' environment (EMR; by venv-pack)",
     )
     parser.add_argument(
+        "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it is there"
+    )
+    parser.add_argument("--release", default="emr-7.11.0", help="its release of EMR (default: %(default)s)")
+    parser.add_argument(
         "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be uploaded")
@@ -48,6 +61,8 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
             f"--environment is for EMR: jobs that lie in {place.uri} get their Python packages by Databricks's own "
             "environments or libraries"
         )
+    if arguments.application and isinstance(place, Volume):
+        raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a Databricks volume: leave it out")
     package = build_package()
     named = {"ORCHARD_JOBS_URI": f"{place.uri}/{package.name}"}
     if environment:
@@ -57,6 +72,10 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
         found = list(_uploaded(place, files, arguments.dry_run))
     network = _network(settings, tables, arguments.dry_run)
     found += [network] if network else []
+    if arguments.application:
+        application, state = _application(arguments)
+        found.append({"uri": f"application {arguments.application}", "size_bytes": None, "state": state})
+        named |= {"ORCHARD_EMR_APPLICATION": application} if application else {}
     if arguments.json:
         print(json.dumps({"is_dry_run": arguments.dry_run, "files": found, "settings": named}))
         return 0
@@ -77,6 +96,15 @@ def _uploaded(place: Place, files: list[LocalFile], is_dry_run: bool) -> Iterato
             place.put(file)
         state = "there" if is_there else "missing" if is_dry_run else "uploaded"
         yield {"uri": f"{place.uri}/{file.path}", "size_bytes": file.size_bytes, "state": state}
+
+
+def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """Create the EMR Serverless application unless it is there; return its id and what became of it."""
+    given = arguments.application, arguments.release, arguments.connection
+    application = application_named(*given)
+    if application or arguments.dry_run:
+        return application, "there" if application else "missing"
+    return create_application(*given), "created"
 
 
 def _network(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:

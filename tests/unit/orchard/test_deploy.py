@@ -14,6 +14,7 @@ import boto3
 import pytest
 from databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeServer, serve_volume
 from orchard.cli import main
+from orchard.clients import aws_client
 from orchard.deploy import environment_file
 from orchard.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
@@ -124,6 +125,30 @@ def test_a_dry_run_writes_nothing(s3: Any, settings: Settings, capsys: Out) -> N
     assert Warehouse.at(settings.warehouse).size(network_path(settings.backbone.id)) is None
     assert main(["deploy", "s3://cluster", "--dry-run"]) == 0
     assert "nothing was uploaded" in capsys.readouterr().out
+
+
+def test_an_application_of_emr_serverless_is_made_once(s3: Any, capsys: Out) -> None:
+    asked = ["deploy", "s3://cluster", "--application", "fruit", "--json"]
+    assert main([*asked, "--dry-run"]) == 0
+    dry = json.loads(capsys.readouterr().out)
+    assert dry["files"][-1]["state"] == "missing"
+    assert "ORCHARD_EMR_APPLICATION" not in dry["settings"]
+    made = []
+    for state in ("created", "there"):
+        assert main(asked) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["files"][-1] == {"uri": "application fruit", "size_bytes": None, "state": state}
+        made.append(found["settings"]["ORCHARD_EMR_APPLICATION"])
+    assert made[0] == made[1]
+    known = aws_client("emr-serverless", None).list_applications()["applications"]
+    assert [(one["id"], one["type"].upper()) for one in known] == [(made[0], "SPARK")]
+    assert main([*asked, "--release", "emr-7.1.0"]) == 2
+    assert "is of type Spark and release emr-7.11.0, not Spark and emr-7.1.0" in capsys.readouterr().err
+
+
+def test_an_application_is_none_of_databricks(volume: VolumeServer, capsys: Out) -> None:
+    assert main(["deploy", VOLUME, "--application", "fruit"]) == 2
+    assert "--application is for EMR Serverless" in capsys.readouterr().err
 
 
 def test_an_environments_archive_goes_beside_under_a_name_of_its_content(s3: Any, tmp_path: Path, capsys: Out) -> None:
