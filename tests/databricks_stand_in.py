@@ -59,6 +59,17 @@ MODULE = """
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
+    def credential(name="orchard"):
+        from databricks.sdk.runtime import dbutils
+        assert not [name for name in os.environ if name.endswith(("ACCESS_KEY_ID", "ACCESS_KEY", "REGION"))]
+        provider = dbutils.credentials.getServiceCredentialsProvider(name)
+        import boto3
+        session = boto3.Session(botocore_session=provider)
+        print(json.dumps(list(session.get_credentials().get_frozen_credentials())))
+
+    def other_credential():
+        credential("other")
+
     def session():
         from pyspark.sql import SparkSession
         spark = SparkSession.getActiveSession()

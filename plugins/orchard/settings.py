@@ -84,6 +84,12 @@ class Settings:
         "`serverless`, a cluster's id, or a JSON object of `new_cluster` fields such as `policy_id` (target databricks)",
         kinds.cluster,
     )
+    databricks_credential: str | None = _variable(
+        "DATABRICKS_CREDENTIAL",
+        "",
+        "Unity Catalog's service credential for an `s3:` warehouse, which serverless compute needs (target databricks)",
+        kinds.optional,
+    )
     source: Source | None = _variable(
         "SOURCE",
         "",
@@ -167,7 +173,10 @@ class Settings:
 
     def check_target(self) -> None:
         """Raise ConfigurationError when a setting is empty that the target's jobs need."""
-        for attribute in _NEEDED[self.target]:
+        needed = _NEEDED[self.target]
+        if self.target == "databricks" and self.databricks_cluster == "serverless" and self.warehouse.startswith("s3://"):
+            needed += ("databricks_credential",)
+        for attribute in needed:
             if getattr(self, attribute) is None:
                 (setting,) = (setting for setting in fields(self) if setting.name == attribute)
                 raise ConfigurationError(

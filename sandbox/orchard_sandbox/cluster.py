@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from orchard_sandbox.databricks_compute import CREDENTIAL
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.landing import ACCOUNT, REGION
 from orchard_sandbox.layout import Layout
@@ -59,7 +60,11 @@ def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str
     host, _, port = address.rpartition(":")
     connection = {"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": token}
     deployed = _deployed(layout, {**environment, **log_in}, VOLUME)
-    return deployed | {"AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection)}
+    return deployed | {
+        "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection),
+        # Serverless compute has no log-in of its own to an S3 warehouse.
+        "ORCHARD_DATABRICKS_CREDENTIAL": environment.get("ORCHARD_DATABRICKS_CREDENTIAL") or CREDENTIAL,
+    }
 
 
 def _deployed(layout: Layout, environment: Mapping[str, str], place: str, *options: str) -> dict[str, str]:

@@ -16,7 +16,10 @@ from orchard_sandbox.submitted_job import DRIVER_MEMORY, Machine, job_environmen
 
 # Access modes, of a cluster, in which Python functions have no network; serverless compute is one of these.
 _ISOLATED = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
-_STORE = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION")
+_LOG_IN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_STORE = (*_LOG_IN, "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+# Unity Catalog's service credential for the S3 stand-in.
+CREDENTIAL = "orchard"
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,16 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         **({"SPARK_REMOTE": "local[2]", "SPARK_TESTING": "1"} if is_serverless else {}),
     }
     machine = Machine(workspace.machine.spark_submit, python, workspace.machine.address)
+    own = job_environment(os.environ, machine, folder / "tmp", {}, marker) | spark
+    told["credentials"] = {CREDENTIAL: [own[name] for name in _LOG_IN]}
+    if is_serverless:
+        for name in (*_LOG_IN, "AWS_REGION", "AWS_DEFAULT_REGION"):
+            del own[name]
     script = Path(__file__).with_name("databricks_task.py")
     return Compute(
         python=python,
         command=[str(python), str(script), json.dumps(told)],
-        environment=job_environment(os.environ, machine, folder / "tmp", {}, marker) | spark,
+        environment=own,
         is_isolated=is_serverless or cluster.get("data_security_mode") in _ISOLATED,
     )
 

@@ -20,7 +20,7 @@ from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobRepo
 from orchard_jobs.contract.layout import manifest_path, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
-from orchard_jobs.storage import Warehouse
+from orchard_jobs.storage import SERVICE_CREDENTIAL, Warehouse
 
 if TYPE_CHECKING:
     from orchard_jobs.embedding import Embedder
@@ -53,6 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _prepare(warehouse, arguments.backbone)
     if arguments.command == "embed":
         return _embed(warehouse, arguments)
+    if arguments.credential:
+        os.environ[SERVICE_CREDENTIAL] = arguments.credential
     return _run_stage(warehouse, JobArguments(arguments.command, warehouse.uri, arguments.input_digest, arguments.source))
 
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--source", choices=get_args(Source), default="fetch", help="who reads images: the Python workers, or Spark for them"
         )
+        command.add_argument("--credential", help="Unity Catalog's service credential for the warehouse, on Databricks")
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")

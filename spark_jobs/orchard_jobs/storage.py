@@ -1,13 +1,14 @@
 """The warehouse's files as objects: read, create once, list, remove. obstore underneath, so `file:` and `s3:` behave alike."""
 
 import hashlib
+import importlib
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +22,40 @@ from orchard_jobs.errors import JobError
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
+# The variable that names Unity Catalog's service credential for S3. Serverless compute has no log-in of its own.
+SERVICE_CREDENTIAL = "ORCHARD_SERVICE_CREDENTIAL"
 _HASH_CHUNK = 8 * 1024 * 1024
 # ENOSPC and EDQUOT as obstore and delta-rs, both in Rust, tell them.
 _FULL_DISK = ("(os error 28)", "(os error 122)")
 
 
 def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig | None" = None) -> S3Store:
-    """Return a store of one bucket, with the endpoint and credentials that the AWS_* environment names."""
+    """Return a store of one bucket, with the endpoint and credentials that the environment names."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+    if name := os.environ.get(SERVICE_CREDENTIAL):
+        options |= _service_options(name, bucket, endpoint)
     client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
     return S3Store(bucket, prefix=prefix, client_options=client, retry_config=retry_config, **options)
+
+
+def _service_options(name: str, bucket: str, endpoint: str | None) -> dict[str, Any]:
+    """Return options for Databricks's service credential of a name: a log-in that renews itself, the bucket's own region."""
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = _service_session(name)
+    region = session.client("s3", endpoint_url=endpoint, region_name="us-east-1").head_bucket(Bucket=bucket)["BucketRegion"]
+    return {"credential_provider": Boto3CredentialProvider(session), "region": region}
+
+
+@cache
+def _service_session(name: str) -> Any:
+    import boto3
+
+    runtime: Any = importlib.import_module("databricks.sdk.runtime")  # on Databricks alone
+    return boto3.Session(botocore_session=runtime.dbutils.credentials.getServiceCredentialsProvider(name))
 
 
 @contextmanager

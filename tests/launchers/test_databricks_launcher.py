@@ -93,6 +93,10 @@ def workspace(monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return made
 
 
+LAKE = {"ORCHARD_WAREHOUSE": "s3://lake/warehouse", "ORCHARD_DATABRICKS_CREDENTIAL": "lake"}
+OWN_LOG_IN = {"ORCHARD_DATABRICKS_CREDENTIAL": ""}
+
+
 def operator_of(settings: Settings, **changes: Any) -> SubmitDatabricksRun:
     operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
     assert isinstance(operator, SubmitDatabricksRun)
@@ -110,7 +114,7 @@ def defer(settings: Settings, context: Context | None = None) -> int:
 
 
 def sent(settings: Settings, **variables: str) -> dict[str, Any]:
-    given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/warehouse"} | variables)
+    given = Settings.from_environment(VARIABLES | LAKE | variables)
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, SubmitDatabricksRun)
     assert (operator.pool, operator.deferrable) == ("spark", True)
@@ -126,8 +130,8 @@ CLUSTER = '{"policy_id": "p-1", "aws_attributes": {"instance_profile_arn": "arn:
     ("name", "variables"),
     [
         ("serverless", {}),
-        ("new_cluster", {"ORCHARD_DATABRICKS_CLUSTER": CLUSTER, "ORCHARD_JOB_TAGS": '{"team": "fruit"}'}),
-        ("existing_cluster", {"ORCHARD_DATABRICKS_CLUSTER": "0923-164208-meows279", "ORCHARD_SOURCE": "fetch"}),
+        ("new_cluster", {"ORCHARD_DATABRICKS_CLUSTER": CLUSTER, "ORCHARD_JOB_TAGS": '{"team": "fruit"}', **OWN_LOG_IN}),
+        ("existing_cluster", {"ORCHARD_DATABRICKS_CLUSTER": "0923-164208-meows279", "ORCHARD_SOURCE": "fetch", **OWN_LOG_IN}),
     ],
 )
 def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str], settings: Settings) -> None:
@@ -257,6 +261,7 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
         ("ORCHARD_DATABRICKS_CLUSTER", "{not json", "ORCHARD_DATABRICKS_CLUSTER='{not json'"),
         ("ORCHARD_DATABRICKS_CLUSTER", "a b", "neither `serverless`, nor a cluster's id, nor a JSON object"),
         ("ORCHARD_SOURCE", "http", "none of fetch, spark"),
+        ("ORCHARD_WAREHOUSE", "s3://lake/warehouse", "ORCHARD_DATABRICKS_CREDENTIAL is empty"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_path: Path) -> None:

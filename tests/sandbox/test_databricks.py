@@ -82,6 +82,17 @@ def test_the_sdks_own_waiter_ends_and_knows_all_that_it_reads(server: Server) ->
     assert page["has_more"]
 
 
+def test_serverless_compute_has_no_log_in_but_a_service_credential(server: Server) -> None:
+    environments = request_of("credential")["environments"]
+    environments[0]["spec"]["dependencies"].append("boto3")
+    task = Task(server, "credential", environments=environments)
+    assert task.result() == "SUCCESS", task.output()
+    assert json.loads(task.output()["logs"].splitlines()[0])[:2] == ["orchard", "orchard"]
+    refused = Task(server, "other_credential")
+    assert refused.result() == "FAILED"
+    assert "UC_CREDENTIAL_NOT_FOUND: Service credential 'other' does not exist" in refused.output()["error"]
+
+
 @pytest.mark.parametrize(
     ("function", "error"),
     [

@@ -73,7 +73,8 @@ def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") 
         source: who reads the images on the target.
     """
     digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
-    return JobArguments(request.stage, settings.warehouse, digest, settings.source or source).to_argv()
+    credential = settings.databricks_credential if settings.target == "databricks" else None
+    return JobArguments(request.stage, settings.warehouse, digest, settings.source or source, credential).to_argv()
 
 
 def check_deployed(settings: Settings, backbone: Backbone) -> None:

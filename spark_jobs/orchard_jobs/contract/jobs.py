@@ -25,16 +25,19 @@ class JobArguments:
         warehouse: the warehouse's URI.
         input_digest: the manifest's digest, or the projection plan's for `project`.
         source: who reads the images.
+        credential: Unity Catalog's service credential by which the driver reaches an `s3:` warehouse; None: its own log-in.
     """
 
     stage: Stage
     warehouse: str
     input_digest: str
     source: Source = "fetch"
+    credential: str | None = None
 
     def to_argv(self) -> list[str]:
         """Return the arguments as the CLI reads them."""
         where = ["--warehouse", self.warehouse, "--source", self.source]
+        where += ["--credential", self.credential] if self.credential else []
         return [self.stage, *where, "--input-digest", self.input_digest]
 
 
