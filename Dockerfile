@@ -3,7 +3,8 @@ ARG BASE=python:3.13-slim-trixie
 FROM ${BASE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG UV=0.13.9
-RUN pip install --no-cache-dir --disable-pip-version-check "uv==${UV}"
+RUN pip install --no-cache-dir --disable-pip-version-check "uv==${UV}" \
+ && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null
 WORKDIR /src
 COPY requirements/airflow.txt requirements/containers.txt requirements/
 ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
@@ -13,14 +14,8 @@ COPY pyproject.toml README.md ./
 COPY spark_jobs spark_jobs
 COPY plugins/orchard plugins/orchard
 RUN uv pip install --no-cache --no-deps --python /opt/orchard/bin/python ./spark_jobs .
-# What nothing here loads: Arrow's Flight and S3, headers, tests, symbols of debuggers, locales other than the UI's default.
-RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null 2>&1 \
- && cd /opt/orchard/lib/python3.*/site-packages \
- && rm -rf pyarrow/include pyarrow/src pyarrow/libarrow_flight* pyarrow/libarrow_s3* pyarrow/_flight* pyarrow/_s3fs* \
- && find babel/locale-data -name '*.dat' -not -name 'en*' -not -name root.dat -delete \
- && ln -sf libarrow_python.so.*.*.* pyarrow/libarrow_python.so \
- && { find . -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null || true; } \
- && find . -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
+COPY requirements/slim.sh requirements/
+RUN requirements/slim.sh /opt/orchard s3 sqs sts 'sso*' iam ec2 emr emr-serverless glue kms logs secretsmanager ssm
 
 FROM ${BASE}
 ARG VERSION=0.1.0

@@ -56,12 +56,13 @@ soak: setup ## thousands of generated histories against one clean run each, five
 	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
 	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
 	wait $$first && test $$second = 0 && \
-	SOAK_FAULT_SCHEDULES=100 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
+	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
+	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
 test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
 	@env=$$(tests/containers/engine.sh up) || { test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; exit; }; \
-	. "$$env"; $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 tests/containers; status=$$?; \
+	. "$$env"; $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers; status=$$?; \
 	tests/containers/engine.sh down; exit $$status
 
 lint: setup ## formatting, lint, types, import rules

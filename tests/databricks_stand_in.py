@@ -59,6 +59,11 @@ MODULE = """
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
+    def report_of_spark():
+        from pyspark.sql import SparkSession
+        assert SparkSession.getActiveSession().range(1000).repartition(2).count() == 1000
+        report()
+
     def credential(name="orchard"):
         from databricks.sdk.runtime import dbutils
         assert not [name for name in os.environ if name.endswith(("ACCESS_KEY_ID", "ACCESS_KEY", "REGION"))]

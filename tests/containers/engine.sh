@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Docker engine for the container tests, and images where none can be pulled.
 #   engine.sh up      the engine that answers, else one of its own from Debian packages (root, Debian); prints the file to source; 3: none can be had
-#   engine.sh images  the base image and those of PostgreSQL and the S3 server: pulled, else stand-ins; prints what compose needs to name them
+#   engine.sh base    the base image: pulled, else a stand-in
+#   engine.sh images  those of PostgreSQL and the S3 server: pulled, else stand-ins; prints what compose needs to name them
 #   engine.sh down    end the engine that `up` started
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,8 +31,11 @@ up() {
   ln -sfn "$home/root/usr/libexec/docker/cli-plugins" "$home/config/cli-plugins"
   echo "export DOCKER_HOST=unix://$home/docker.sock DOCKER_CONFIG=$home/config PATH=$home/root/usr/bin:$home/root/usr/sbin:\$PATH" >"$home/env"
   . "$home/env"
-  docker info >/dev/null 2>&1 || setsid dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$home/dockerd.pid" \
-    -H "unix://$home/docker.sock" >"$home/dockerd.log" 2>&1 </dev/null &
+  # Alone on its line: a shell in the background would hold the caller's pipe.
+  if ! docker info >/dev/null 2>&1; then
+    setsid dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$home/dockerd.pid" \
+      -H "unix://$home/docker.sock" >"$home/dockerd.log" 2>&1 </dev/null &
+  fi
   for _ in $(seq 120); do docker info >/dev/null 2>&1 && { echo "$home/env"; return; }; sleep 0.5; done
   tail -20 "$home/dockerd.log" >&2; exit 3
 }
@@ -40,7 +44,6 @@ there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 60 docker pull -q
 
 images() {
   . "$home/env"
-  there "$base" || base_stand_in
   if there postgres:17; then echo POSTGRES_IMAGE=postgres:17; else
     docker build -q -t orchard-test-postgres "$here/postgres" >/dev/null; echo POSTGRES_IMAGE=orchard-test-postgres; fi
   if there versity/versitygw:v1.8.0; then echo S3_IMAGE=versity/versitygw:v1.8.0; else
@@ -52,13 +55,20 @@ images() {
     echo S3_IMAGE=orchard-test-s3; fi
 }
 
+base() {
+  . "$home/env"
+  there "$base" || base_stand_in
+}
+
 # The published image is Python on Debian slim; this is Debian's own Python, with this machine's settings of pip and uv.
 base_stand_in() {
   command -v mmdebstrap >/dev/null || { apt-get update -qq; install mmdebstrap; }
   context=$(mktemp -d)
   site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -1)
+  # Like Debian slim, without manuals and translations.
   mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv,python3-pip,netbase,tzdata \
-    --aptopt='Acquire::Languages "none"' trixie "$context/root.tar" "$site"
+    --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' trixie "$context/root.tar" "$site"
   cp /etc/ssl/certs/ca-certificates.crt "$context/"
   cp /etc/pip.conf "$context/" 2>/dev/null || : >"$context/pip.conf"
   echo 'system-certs = true' >"$context/uv.toml"
@@ -84,4 +94,4 @@ down() {
   ip link del docker0 2>/dev/null || true
 }
 
-case ${1:-} in up|images|down) "$1" ;; *) sed -n 2,6p "$0"; exit 2 ;; esac
+case ${1:-} in up|base|images|down) "$1" ;; *) sed -n 2,7p "$0"; exit 2 ;; esac

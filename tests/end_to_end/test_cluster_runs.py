@@ -25,7 +25,7 @@ ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     base = tmp_path_factory.mktemp("emr")
-    stack = Stack(base / "home", base / "images", {"TARGET": "emr_serverless"})
+    stack = Stack(base / "home", base / "images", {"TARGET": "emr_serverless", "ORCHARD_RETRIES": "1"})
     fruits = sorted((SHARED / "fruits360").rglob("*.jpg"))[:: 9660 // 40]
     for position, day in enumerate((GOOD, CLEARED, KILLED, IDLE)):
         contents = [path.read_bytes() for path in fruits[position::4]]
@@ -137,7 +137,7 @@ def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
     emr = Emr(stack)
     emr.fault("no_execution", 0)
     try:
-        done = stack.run(IDLE, ORCHARD_RETRIES="0")
+        done = stack.run(IDLE)
     finally:
         emr.no_faults()
     assert done.returncode == 1

@@ -239,7 +239,7 @@ def test_a_generated_history_ends_as_one_clean_run(seed: int, stack: Stack, tmp_
 
 
 def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Stack) -> None:
-    done = stack.run(f"{FAILING} {NONE_GOOD}", ORCHARD_RETRIES="0")
+    done = stack.run(f"{FAILING} {NONE_GOOD}")
     assert done.returncode == 1
     assert "task validate failed" in done.stderr
     assert "quarantined_share" in done.stderr

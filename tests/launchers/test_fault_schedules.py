@@ -26,14 +26,20 @@ from orchard_jobs.storage import Warehouse
 # The provider's own way to read a connection's form.
 pytestmark = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
 SCHEDULES = int(os.environ.get("SOAK_FAULT_SCHEDULES", "5"))
+# Whether the jobs run on Spark, which takes most of a small job's time.
+ON_SPARK = bool(os.environ.get("SOAK_ON_SPARK"))
 TRIES = 8
 ANSWERS = ("throttle", "error", "error_after", "delay", "drop_before", "drop_after")
-JOB = """
+SPARK = """
+from pyspark.sql import SparkSession
+assert SparkSession.builder.getOrCreate().range(1000).repartition(2).count() == 1000
+"""
+JOB = f"""{SPARK if ON_SPARK else ""}
 import pathlib, sys, time
 time.sleep(1)
 report = pathlib.Path(sys.argv[1])
 report.parent.mkdir(parents=True, exist_ok=True)
-report.write_text("{}")
+report.write_text("{{}}")
 """
 REQUEST = JobRequest("featurize", plan_task="plan_batch")
 
@@ -155,7 +161,7 @@ class Databricks:
         monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
 
     def operator(self, warehouse: Path, report: str) -> BaseOperator:
-        request = databricks.request_of("report", report)
+        request = databricks.request_of("report_of_spark" if ON_SPARK else "report", report)
         return SubmitDatabricksRun(
             request=REQUEST, warehouse=str(warehouse), task_id="featurize", tasks=request["tasks"],
             environments=request["environments"], polling_period_seconds=1, databricks_retry_delay=1, deferrable=False,
@@ -171,7 +177,8 @@ class Databricks:
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
     first, second = tmp_path_factory.mktemp("emr"), tmp_path_factory.mktemp("databricks")
-    with emr.serving(first) as aws, databricks.serving(second, second / "objects", "--without-spark") as workspace:
+    options = () if ON_SPARK else ("--without-spark",)
+    with emr.serving(first) as aws, databricks.serving(second, second / "objects", *options) as workspace:
         yield {"emr_serverless": EmrServerless(aws), "emr": EmrSteps(aws), "databricks": Databricks(workspace)}
 
 
