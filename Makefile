@@ -40,7 +40,7 @@ package: setup ## what a cluster needs to run the jobs, into .orchard/package or
 	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
 
 # What a shell runs in the background ignores interrupts, of which the tests of processes make use: these stay in front.
-test: setup ## all tests: the jobs' on each Spark, those of processes, and the others, side by side; then from end to end
+test: setup ## all tests: the jobs' on each Spark, those of processes, and the others, side by side; then two stacks from end to end
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
 	@logs=$$(mktemp -d); { \
 	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
@@ -48,17 +48,14 @@ test: setup ## all tests: the jobs' on each Spark, those of processes, and the o
 	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
 	test "$$jobs $$connect $$older" = "0 0 0"; } >$$logs/jobs 2>&1 & jobs=$$!; \
 	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture >$$logs/others 2>&1 & others=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/launchers tests/sandbox; processes=$$?; \
-	wait $$others; others=$$?; wait $$jobs; jobs=$$?; cat $$logs/others $$logs/jobs; rm -r $$logs; \
-	test "$$jobs $$processes $$others" = "0 0 0" && $(AIRFLOW_BIN)/python -m pytest tests/end_to_end
-
-soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
-	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
-	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
-	wait $$first && test $$second = 0 && \
-	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
-	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
-	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
+	$(AIRFLOW_BIN)/python -m pytest tests/launchers >$$logs/launchers 2>&1 & launchers=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/sandbox; sandbox=$$?; \
+	wait $$launchers; launchers=$$?; wait $$others; others=$$?; wait $$jobs; jobs=$$?; \
+	cat $$logs/launchers $$logs/others $$logs/jobs; \
+	test "$$jobs $$launchers $$sandbox $$others" = "0 0 0 0" || { rm -r $$logs; exit 1; }; \
+	$(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_cluster_runs.py >$$logs/clusters 2>&1 & clusters=$$!; \
+	$(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py; stack=$$?; \
+	wait $$clusters; clusters=$$?; cat $$logs/clusters; rm -r $$logs; test "$$clusters $$stack" = "0 0"
 
 test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
 	@env=$$(tests/containers/engine.sh up) || { test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; exit; }; \

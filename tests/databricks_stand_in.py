@@ -192,7 +192,7 @@ class Task:
         assert self.server.call("POST", "cancel", {"run_id": self.run_id}).json() == {}
 
     def processes(self) -> list[int]:
-        return processes_of(f"databricks-{self.run_id}")
+        return processes_of(str(self.server.folder / "runs" / str(self.run_id)))
 
 
 def request_of(function: str, *parameters: str) -> dict[str, Any]:

@@ -171,7 +171,8 @@ class Run:
             return self._end_cancelled()
         if self.workspace.faults.take(("no_execution",)):
             return self._fail("Workload failed: execution is switched off in this stand-in, nothing was run.")
-        folder, marker = self.folder / "task", f"databricks-{self.record.run_id}"
+        # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
+        folder, marker = self.folder / "task", str(self.folder)
         try:
             compute = prepare(self.workspace, self.record.request, marker, folder)
         except MissingError as error:

@@ -1,5 +1,8 @@
 """The DAG files: they parse, read as the graph, and make the keys that backfills and daily runs need."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,16 @@ def dags_with(folder: Path, **variables: str) -> DagBag:
         found = DagBag(ROOT / "dags", bundle_path=ROOT / "dags", bundle_name="dags")
     tasks.settings.cache_clear()
     return found
+
+
+def test_a_parse_loads_only_what_its_target_needs(tmp_path: Path) -> None:
+    """Each task parses its DAG anew, so an idle provider would cost each of them."""
+    script = f"import runpy, sys; runpy.run_path({str(ROOT / 'dags' / 'image_batches.py')!r}); print(*sys.modules)"
+    environment = os.environ | {"ORCHARD_WAREHOUSE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "orchard.launchers.local" in loaded
+    assert not {"airflow.providers.databricks.hooks.databricks", "orchard.launchers.emr"} & set(loaded)
 
 
 @pytest.fixture(scope="module")

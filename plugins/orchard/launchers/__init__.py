@@ -1,24 +1,26 @@
 """Launchers: one module a target, each of which turns a `JobRequest` into a stock provider operator."""
 
-from collections.abc import Callable
+from importlib import import_module
 
-from orchard.launchers.databricks import DatabricksLauncher
-from orchard.launchers.emr import EmrLauncher
-from orchard.launchers.emr_serverless import EmrServerlessLauncher
-from orchard.launchers.local import LocalLauncher
 from orchard.launchers.request import JobRequest, Launcher
 from orchard.settings import Settings
 
 __all__ = ["JobRequest", "Launcher", "launcher_for"]
 
+_LAUNCHERS = {
+    "local": "LocalLauncher",
+    "emr_serverless": "EmrServerlessLauncher",
+    "databricks": "DatabricksLauncher",
+    "emr": "EmrLauncher",
+}
+
 
 def launcher_for(settings: Settings) -> Launcher:
-    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when a setting of it is missing."""
+    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when a setting of it is missing.
+
+    The other targets' modules are not loaded: their providers would cost each parse and each task most of a second.
+    """
     settings.check_target()
-    launchers: dict[str, Callable[[Settings], Launcher]] = {
-        "local": LocalLauncher,
-        "emr_serverless": EmrServerlessLauncher,
-        "databricks": DatabricksLauncher,
-        "emr": EmrLauncher,
-    }
-    return launchers[settings.target](settings)
+    module = import_module(f"orchard.launchers.{settings.target}")
+    launcher: Launcher = getattr(module, _LAUNCHERS[settings.target])(settings)
+    return launcher
