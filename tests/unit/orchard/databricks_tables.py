@@ -4,14 +4,15 @@ One catalog with one schema. What is sent must fit the SDK's own dataclasses wit
 """
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 from databricks.sdk.service.catalog import CatalogInfo, DataSourceFormat, SchemaInfo, TableInfo, TableType
-from databricks_files import TOKEN, ApiHandler, serve
+from databricks_files import TOKEN
 
 CATALOG, SCHEMA = "main", "ml"
 _API = "/api/2.1/unity-catalog"
@@ -42,7 +43,7 @@ class UnityServer:
         return (named | {f"{_API}/tables/{name}": table for name, table in self.tables.items()}).get(path)
 
 
-class _Handler(ApiHandler):
+class _Handler(BaseHTTPRequestHandler):
     @property
     def unity(self) -> UnityServer:
         assert isinstance(self.server, _Server)
@@ -73,6 +74,30 @@ class _Handler(ApiHandler):
             self.unity.created += 1
             self.send_json(200, self.unity.tables[full_name].as_dict())
 
+    def body(self) -> bytes:
+        """Read what was sent."""
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def fail(self, status: int, code: str, message: str) -> None:
+        """Answer with an error as Databricks words it."""
+        self.send_json(status, {"error_code": code, "message": message})
+
+    def send_json(self, status: int, found: dict[str, object]) -> None:
+        """Answer in JSON."""
+        self.send(status, json.dumps(found).encode(), {"Content-Type": "application/json"})
+
+    def send(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        """Answer."""
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
     def _is_let_in(self) -> bool:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.fail(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
@@ -93,5 +118,13 @@ class _Server(ThreadingHTTPServer):
 def serve_unity() -> Iterator[UnityServer]:
     """Serve an empty schema on loopback."""
     unity = UnityServer()
-    with serve(_Server(unity)) as unity.address:
+    server = _Server(unity)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    unity.address = f"http://127.0.0.1:{server.server_port}"
+    try:
         yield unity
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

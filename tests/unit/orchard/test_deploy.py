@@ -48,8 +48,8 @@ def environment(settings: Settings, no_cloud: None, tmp_path: Path, monkeypatch:
 
 
 @pytest.fixture
-def volume(monkeypatch: pytest.MonkeyPatch) -> Iterator[VolumeServer]:
-    with serve_volume() as server:
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VolumeServer]:
+    with serve_volume(tmp_path / "workspace") as server:
         monkeypatch.setenv("DATABRICKS_HOST", server.address)
         monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
         yield server
@@ -190,7 +190,7 @@ def test_a_volume_gets_the_package_once(volume: VolumeServer, capsys: Out) -> No
     assert set(states(capsys).values()) == {"there"}
     assert volume.uploads() == []
     damaged = f"{folder}/{built.name}/orchard_jobs.zip"
-    volume.files[damaged] = volume.files[damaged][::-1]
+    volume.volumes.path(damaged).write_bytes(volume.files[damaged][::-1])
     assert main(["deploy", folder]) == 0
     assert volume.uploads() == [damaged]
     assert volume.files[damaged] == built.files["orchard_jobs.zip"]
