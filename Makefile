@@ -21,7 +21,9 @@ setup: ## build the environments (.venv) from the pinned files
 run: setup ## set up, start the stack, upload and run: IMAGES=folder BATCHES="a b" BATCH=date WAREHOUSE=uri
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox run
 
-upload: setup ## upload only what differs to the running stack, or to the server TO=http://...: IMAGES=folder BATCHES="a b" BATCH=date
+upload: $(if $(TO),,setup) ## upload only what differs to the running stack, or to the server TO=http://...: IMAGES=folder BATCHES="a b" BATCH=date
+	$(NEEDS_PYTHON)
+	$(if $(TO),@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py airflow)
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox upload
 
 status: ## what runs, and where
@@ -58,9 +60,8 @@ test: setup ## all tests: the jobs' on each Spark, those of processes, and the o
 	wait $$clusters; clusters=$$?; cat $$logs/clusters; rm -r $$logs; test "$$clusters $$stack" = "0 0"
 
 test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
-	@env=$$(tests/containers/engine.sh up) || { test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; exit; }; \
-	. "$$env"; $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers; status=$$?; \
-	tests/containers/engine.sh down; exit $$status
+	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
+	{ test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; }
 
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .

@@ -52,7 +52,8 @@ def main(names: list[str]) -> int:
     """Check the machine, build what is missing; print one line and return 1 when something is missing or wrong."""
     try:
         python, version = find_python()
-        check_java()
+        if names != ["airflow"]:  # which alone is enough to upload
+            check_java()
         build_environments(python, version, tuple(names) or USUAL)
     except Refusal as refusal:
         print(f"orchard: {refusal}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 from orchard_jobs.contract.layout import image_uri, label_of
+from orchard_jobs.errors import JobError
 
 _OBJECTS_PER_CHUNK = 10_000
 LISTED = pa.schema(
@@ -47,6 +48,11 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
     """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
     for item in page.get("Contents", ()):
         if not item["Key"].endswith("/"):
+            if not item["ETag"].strip('"'):
+                raise JobError(
+                    f"the object {item['Key']!r} has no ETag, by which changes are told: a copy or a restore lost it "
+                    "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
+                )
             yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))
 
 

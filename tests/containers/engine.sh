@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Docker engine for the container tests, and images where none can be pulled.
-#   engine.sh up      the engine that answers, else one of its own from Debian packages (root, Debian); prints the file to source; 3: none can be had
+#   engine.sh run COMMAND...  run a command with the engine that answers, else with one of its own, which ends after it; 3: none can be had
+#   engine.sh up      the engine that answers, else one of its own from Debian packages (root, Debian); prints the file to source
 #   engine.sh base    the base image: pulled, else a stand-in
 #   engine.sh images  those of PostgreSQL and the S3 server: pulled, else stand-ins; prints what compose needs to name them
 #   engine.sh down    end the engine that `up` started
@@ -12,7 +13,10 @@ install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 
 up() {
   mkdir -p "$home"
-  if docker info >/dev/null 2>&1; then : >"$home/env"; echo "$home/env"; return; fi
+  if docker info >/dev/null 2>&1; then
+    for name in DOCKER_HOST DOCKER_CONFIG PATH; do [ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"; done >"$home/env"
+    echo "$home/env"; return
+  fi
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "no Docker engine answers, and this is no root on Debian: none can be started" >&2; exit 3
   fi
@@ -87,6 +91,16 @@ END
   rm -r "$context"
 }
 
+run() {
+  local status=0 was_up=yes
+  docker info >/dev/null 2>&1 || { [ -f "$home/env" ] && (. "$home/env" && docker info) >/dev/null 2>&1; } || was_up=no
+  up >/dev/null
+  . "$home/env"
+  "$@" || status=$?
+  [ $was_up = yes ] || down
+  return $status
+}
+
 down() {
   [ -f "$home/dockerd.pid" ] || return 0
   kill "$(cat "$home/dockerd.pid")"
@@ -94,4 +108,4 @@ down() {
   ip link del docker0 2>/dev/null || true
 }
 
-case ${1:-} in up|base|images|down) "$1" ;; *) sed -n 2,7p "$0"; exit 2 ;; esac
+case ${1:-} in run) shift; run "$@" ;; up|base|images|down) "$1" ;; *) sed -n 2,8p "$0"; exit 2 ;; esac

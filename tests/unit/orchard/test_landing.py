@@ -6,6 +6,8 @@ from typing import Any
 import boto3
 import pytest
 from orchard.landing import with_quick_times
+from orchard.listing import objects_of
+from orchard_jobs.errors import JobError
 
 
 def new_client() -> Any:
@@ -36,3 +38,9 @@ def test_iso_times_never_meet_dateutil(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("dateutil.parser.parse", refuse)
     assert parsed(with_quick_times(new_client()), "2026-01-31T23:59:58.000Z").tzinfo is not None
+
+
+def test_an_object_whose_etag_was_lost_is_refused_not_taken_as_changed() -> None:
+    item = {"Key": "images/2026-03-01/a b.jpg", "ETag": '""', "Size": 1, "LastModified": datetime(2026, 3, 1, tzinfo=UTC)}
+    with pytest.raises(JobError, match="'images/2026-03-01/a b.jpg' has no ETag"):
+        list(objects_of({"Contents": [item]}))
