@@ -145,6 +145,24 @@ def test_status_stop_and_upload_without_a_stack_say_so(layout: Layout, tmp_path:
     assert (answer.returncode, answer.stderr) == (1, "orchard: the stack does not run: `make run` starts it, and uploads too\n")
 
 
+@pytest.mark.parametrize(
+    ("to", "secret", "words"),
+    [
+        ("http://127.0.0.1:1", "", "TO needs the server's log-in: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("http://127.0.0.1:1", "b", "cannot upload to TO=http://127.0.0.1:1: Could not connect"),
+        ("nonsense", "b", "cannot upload to TO=nonsense: Invalid endpoint"),
+    ],
+)
+def test_an_upload_elsewhere_that_fails_is_one_line(
+    to: str, secret: str, words: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("TO", to), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", secret)):
+        monkeypatch.setenv(name, value)
+    answer = command(layout, "upload")
+    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
+    assert words in answer.stderr
+
+
 def test_plain_make_prints_help_and_does_nothing() -> None:
     answer = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0
