@@ -59,6 +59,14 @@ test: setup ## all tests: the jobs' on each Spark, those of processes, and the o
 	$(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py; stack=$$?; \
 	wait $$clusters; clusters=$$?; cat $$logs/clusters; rm -r $$logs; test "$$clusters $$stack" = "0 0"
 
+soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
+	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
+	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone; second=$$?; \
+	wait $$first && test $$second = 0 && \
+	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
+	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
+	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
+
 test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
 	{ test $$? = 3 && echo "test-containers: left out, for no engine can be had here"; }

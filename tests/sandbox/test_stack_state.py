@@ -166,4 +166,7 @@ def test_an_upload_elsewhere_that_fails_is_one_line(
 def test_plain_make_prints_help_and_does_nothing() -> None:
     answer = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0
-    assert {line.split()[1] for line in answer.stdout.splitlines() if line.startswith("  make ")} >= {"run", "stop", "test"}
+    told = {line.split()[1] for line in answer.stdout.splitlines() if line.startswith("  make ")}
+    assert told >= {"run", "stop", "test"}
+    declared = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    assert told == set(declared.split()[1:])
