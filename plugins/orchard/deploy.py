@@ -15,6 +15,8 @@ from orchard.package import MANIFEST, Package
 if TYPE_CHECKING:
     from databricks.sdk.mixins.files import FilesExt
 
+# The release of EMR for what is made here: an application, or a job's own cluster.
+EMR_RELEASE = "emr-7.11.0"
 # What Spark unpacks of `spark.archives`.
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".zip")
 _CHUNK = 8 * 1024 * 1024

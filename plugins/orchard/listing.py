@@ -48,12 +48,13 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
     """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
     for item in page.get("Contents", ()):
         if not item["Key"].endswith("/"):
-            if not item["ETag"].strip('"'):
+            etag = item["ETag"].strip('"')
+            if not etag:
                 raise JobError(
                     f"the object {item['Key']!r} has no ETag, by which changes are told: a copy or a restore lost it "
                     "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
                 )
-            yield ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))
+            yield ListedObject(item["Key"], etag, item["Size"], item["LastModified"].astimezone(UTC))
 
 
 def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -> pa.Table:

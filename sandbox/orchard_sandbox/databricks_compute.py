@@ -17,7 +17,8 @@ from orchard_sandbox.submitted_job import DRIVER_MEMORY, Machine, job_environmen
 # Access modes, of a cluster, in which Python functions have no network; serverless compute is one of these.
 _ISOLATED = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
 _LOG_IN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_STORE = (*_LOG_IN, "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+_OWN = (*_LOG_IN, "AWS_REGION", "AWS_DEFAULT_REGION")  # what an instance profile gives, and serverless compute lacks
+_STORE = (*_OWN, "AWS_ENDPOINT_URL")
 # Unity Catalog's service credential for the S3 stand-in.
 CREDENTIAL = "orchard"
 
@@ -123,7 +124,7 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
     own = job_environment(os.environ, machine, folder / "tmp", {}, marker) | spark
     told["credentials"] = {CREDENTIAL: [own[name] for name in _LOG_IN]}
     if is_serverless:
-        for name in (*_LOG_IN, "AWS_REGION", "AWS_DEFAULT_REGION"):
+        for name in _OWN:
             del own[name]
     script = Path(__file__).with_name("databricks_task.py")
     return Compute(

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from orchard_sandbox.databricks_requests import check_job, check_start, invalid
+from orchard_sandbox.databricks_requests import check_job, check_start, invalid, is_true
 from orchard_sandbox.databricks_runs import now
 
 
@@ -47,7 +47,7 @@ class Jobs:
         jobs = [json.loads(path.read_text()) for path in sorted(self._folder.glob("*.json"), reverse=True)]
         found = [job for job in jobs if str(given.get("name", job["settings"].get("name"))) == job["settings"].get("name")]
         for job in found:
-            if str(given.get("expand_tasks", "false")).lower() != "true":
+            if not is_true(given, "expand_tasks"):
                 job["settings"] = {
                     name: value for name, value in job["settings"].items() if name not in ("tasks", "environments")
                 }

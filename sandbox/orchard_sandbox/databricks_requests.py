@@ -27,6 +27,11 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
+def is_true(given: dict[str, Any], name: str) -> bool:
+    """Return a flag of a query, where it is text, or of a body."""
+    return str(given.get(name, "false")).lower() == "true"
+
+
 def without_empty(value: Any) -> Any:
     """Return JSON without its empty lists and objects, which the SDK leaves out."""
     if isinstance(value, dict):

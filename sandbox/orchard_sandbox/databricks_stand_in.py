@@ -24,7 +24,7 @@ from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
 from orchard_sandbox.databricks_jobs import Jobs
 from orchard_sandbox.databricks_log_in import LogIns
-from orchard_sandbox.databricks_requests import ApiError, check_request, invalid
+from orchard_sandbox.databricks_requests import ApiError, check_request, invalid, is_true
 from orchard_sandbox.databricks_runs import Record, Run, now
 from orchard_sandbox.faults import Faults
 from orchard_sandbox.job_runs import Pace
@@ -136,11 +136,11 @@ class Databricks:
         wanted = {"active_only", "completed_only", "limit", "run_type", "expand_tasks", "page_token", "offset"}
         if given.keys() - wanted:
             raise invalid(f"{sorted(given.keys() - wanted)} is not known here")
-        is_active, is_completed = (str(given.get(name, "false")).lower() == "true" for name in ("active_only", "completed_only"))
+        is_active, is_completed = (is_true(given, name) for name in ("active_only", "completed_only"))
         runs = [run for run in self._runs.values() if not (is_active and run.is_over) and not (is_completed and not run.is_over)]
         shown = [run.shown() for run in reversed(runs)]
         for one in shown:
-            if str(given.get("expand_tasks", "false")).lower() != "true":
+            if not is_true(given, "expand_tasks"):
                 one.pop("tasks")
         first, limit = int(given.get("page_token") or 0), int(given.get("limit") or 20)
         more = {"next_page_token": str(first + limit)} if len(shown) > first + limit else {}

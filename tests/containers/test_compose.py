@@ -16,7 +16,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import boto3
 import polars as pl
 import pytest
 import requests
@@ -24,6 +23,7 @@ from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.layout import ROOT
 from orchard_sandbox.samples import image_bytes
 from orchard_sandbox.supervisor import free_port
+from orchard_sandbox.upload import s3_client
 from PIL import Image
 
 pytestmark = pytest.mark.containers
@@ -69,10 +69,11 @@ class Compose:
 
     @property
     def s3(self) -> Any:
-        return boto3.client(
-            "s3", endpoint_url=f"http://127.0.0.1:{self.ports['S3_PORT']}", region_name="us-east-1",
-            aws_access_key_id="orchard", aws_secret_access_key=self.secrets["S3_SECRET_KEY"],
-        )  # fmt: skip
+        return s3_client(self.s3_address, secret=self.secrets["S3_SECRET_KEY"])
+
+    @property
+    def s3_address(self) -> str:
+        return f"http://127.0.0.1:{self.ports['S3_PORT']}"
 
     def task(self, run_id: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api._call("GET", f"dags/image_batches/dagRuns/{run_id}/taskInstances/{name}")
@@ -85,8 +86,7 @@ class Compose:
 
     def upload(self, images: Path, batch: str) -> None:
         """Upload as a user does."""
-        address = f"http://127.0.0.1:{self.ports['S3_PORT']}"
-        variables = {"TO": address, "IMAGES": str(images), "BATCHES": batch, "PYTHONPATH": str(ROOT / "sandbox")}
+        variables = {"TO": self.s3_address, "IMAGES": str(images), "BATCHES": batch, "PYTHONPATH": str(ROOT / "sandbox")}
         command = [sys.executable, "-m", "orchard_sandbox", "upload"]
         subprocess.run(command, env=os.environ | self.environment | variables, cwd=ROOT, check=True, timeout=120)
 

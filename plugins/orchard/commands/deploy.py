@@ -13,6 +13,7 @@ from orchard_jobs.errors import ConfigurationError
 
 from orchard.console import format_bytes
 from orchard.deploy import (
+    EMR_RELEASE,
     LocalFile,
     Place,
     Volume,
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it is there"
     )
-    parser.add_argument("--release", default="emr-7.11.0", help="its release of EMR (default: %(default)s)")
+    parser.add_argument("--release", default=EMR_RELEASE, help="its release of EMR (default: %(default)s)")
     parser.add_argument(
         "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
     )

@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
+from orchard.deploy import EMR_RELEASE
 from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
 from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.settings import Settings
@@ -27,7 +28,7 @@ _ENDING = ("CANCEL_PENDING",)
 # YARN gives 12 GB of one half as large, which an executor of 12 GB with its overhead exceeds.
 _INSTANCE = "m6i.2xlarge"
 _CLUSTER = {
-    "ReleaseLabel": "emr-7.11.0",
+    "ReleaseLabel": EMR_RELEASE,
     "Applications": [{"Name": "Spark"}],
     "ServiceRole": "EMR_DefaultRole",
     "JobFlowRole": "EMR_EC2_DefaultRole",
