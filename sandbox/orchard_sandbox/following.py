@@ -43,6 +43,8 @@ class Follower:
     _started: dict[str, str | None] = field(default_factory=dict)
     _met: set[str] = field(default_factory=set)
     _hears: bool = False
+    _listens: bool = False
+    _quiet_looks: int = 0
     _plans: dict[str, Any] = field(default_factory=dict)
     _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -74,16 +76,19 @@ class Follower:
         Returns:
             The id of a run of pca_model that failed; None when all is well.
         """
+        self._listens = has_uploaded and self._hears
         while True:
             self.follow()
             failed = self.settle_model()
-            if failed or not (has_uploaded and self._hears) or self._is_calm():
+            if failed or self._is_calm():
                 return failed
+            time.sleep(_LOOK_SECONDS)
 
     def follow(self) -> None:
         """Show the runs of the batches until none is active."""
         while True:
             self.check()
+            self._listen()
             runs = self._runs_by_batch()
             self.screen.show([self._told(batch, found)[1] for batch, found in runs.items()])
             if not any(run["state"] in ACTIVE_STATES for found in runs.values() for run in found):
@@ -105,15 +110,18 @@ class Follower:
         told = [self._told(batch, runs)[0] for batch, runs in self._runs_by_batch().items()]
         return [(run["dag_id"], run["dag_run_id"]) for run in told if run["state"] == "failed"]
 
+    def _listen(self) -> None:
+        """Count the looks since a message, or a run that takes one, was seen."""
+        if self._listens:
+            self._quiet_looks = 0 if self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES) else self._quiet_looks + 1
+
     def _is_calm(self) -> bool:
-        """Tell whether no message, and no run that one starts, is seen for some looks: between two of them there is a gap."""
-        for _ in range(_QUIET_LOOKS):
-            time.sleep(_LOOK_SECONDS)
-            self.check()
-            runs = [run for found in self._runs_by_batch().values() for run in found]
-            if self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES) or any(run["state"] in ACTIVE_STATES for run in runs):
-                return False
-        return True
+        """Tell whether no message was seen for some looks and no run is active: from a message to the run it starts is a gap."""
+        if not self._listens:
+            return True
+        return self._quiet_looks >= _QUIET_LOOKS and not any(
+            run["state"] in ACTIVE_STATES for found in self._runs_by_batch().values() for run in found
+        )
 
     def _runs_by_batch(self) -> dict[str, list[dict[str, Any]]]:
         """Return the runs of each batch: the started one, those that events caused, and those that were active before."""
@@ -182,6 +190,7 @@ class Follower:
         quiet_looks = 0
         while True:
             self.check()
+            self._listen()
             active = [run["dag_run_id"] for run in self.api.runs(PCA_MODEL, ACTIVE_STATES)]
             seen.update(active)
             runs, instances = self._look(PCA_MODEL, sorted(seen))
