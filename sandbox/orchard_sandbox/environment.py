@@ -106,6 +106,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "CORE__EXECUTION_API_SERVER_URL": f"{state.api_address}/execution/",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__LOAD_EXAMPLES": "False",
+        "CORE__MP_FORKSERVER_PRELOAD": "orchard.preload",
         "CORE__PARALLELISM": "2",
         "CORE__PLUGINS_FOLDER": str(layout.plugins),
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
@@ -116,14 +117,19 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "API__BASE_URL": state.api_address,
         "API__SECRET_KEY": layout.secret("api"),
         "API_AUTH__JWT_SECRET": layout.secret("jwt"),
+        # A file that was changed is read at once all the same.
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
         "LOGGING__BASE_LOG_FOLDER": str(layout.airflow / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         # The trigger at the queue tells of each look, several lines a second, which would fill the disk.
         "LOGGING__NAMESPACE_LEVELS": "airflow.providers.amazon.aws.triggers=WARNING aiobotocore=WARNING botocore=WARNING",
+        "SCHEDULER__MP_START_METHOD": "forkserver",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         # The first request to a cold Execution API took up to 40 s; the default time-out is 5 s.
         "WORKERS__EXECUTION_API_TIMEOUT": "120",
+        # The end of a task is noticed at once or at the next heartbeat, up to which it holds its place among the running ones.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
     connections = {"aws_default": {"conn_type": "aws"}, "spark_default": {"conn_type": "spark", "host": "local[*,4]"}}
     named = {f"AIRFLOW__{name}": value for name, value in settings.items()}
@@ -133,17 +139,24 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
 
 def settings_digest(layout: Layout, environment: Mapping[str, str]) -> str:
     """Return the digest of all that long-running processes have read at their start: a change means starting them anew."""
-    read = {name: value for name, value in environment.items() if name.startswith(("ORCHARD_", "AWS_", "AIRFLOW", "JAVA_HOME"))}
-    digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
-    stamps = [layout.environments / name / "stamp" for name in ("airflow", "jobs")]
-    for file in [
-        *_sources(layout.dags),
-        *_sources(layout.plugins),
-        *_sources(ROOT / "spark_jobs"),
-        *(stamp for stamp in stamps if stamp.exists()),
-    ]:
+    digest = hashlib.sha256(server_digest(layout, environment).encode())
+    digest.update(_read(environment, ("ORCHARD_", "AIRFLOW_CONN_", "JAVA_HOME")))
+    for file in [*_sources(layout.dags), *_sources(layout.plugins), *_sources(ROOT / "spark_jobs")]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def server_digest(layout: Layout, environment: Mapping[str, str]) -> str:
+    """Return the digest of what the api-server has read at its start: it runs no code of a DAG, so it knows no setting of one."""
+    digest = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW__", "AIRFLOW_HOME")))
+    for name in ("airflow", "jobs"):
+        stamp = layout.environments / name / "stamp"
+        digest.update(stamp.read_bytes() if stamp.exists() else b"")
+    return digest.hexdigest()
+
+
+def _read(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> bytes:
+    return json.dumps({name: value for name, value in environment.items() if name.startswith(prefixes)}, sort_keys=True).encode()
 
 
 def _sources(folder: Path) -> list[Path]:
