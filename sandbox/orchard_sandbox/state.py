@@ -25,12 +25,14 @@ class StackState:
         s3_port: the S3 stand-in's port; 0 before its first start.
         api_port: the port of Airflow's API and UI; 0 before its first start.
         settings_digest: digest of the environment and code that Airflow's processes were started with.
+        server_digest: digest of the part of them that concerns the api-server.
     """
 
     processes: dict[str, ProcessRecord] = field(default_factory=dict)
     s3_port: int = 0
     api_port: int = 0
     settings_digest: str = ""
+    server_digest: str = ""
 
     @property
     def s3_address(self) -> str:

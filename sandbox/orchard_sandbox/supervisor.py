@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from orchard_sandbox.airflow_api import USER, AirflowApi
 from orchard_sandbox.cluster import target_settings
-from orchard_sandbox.environment import airflow_environment, settings_digest
+from orchard_sandbox.environment import airflow_environment, server_digest, settings_digest
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout, write_private
 from orchard_sandbox.processes import ProcessRecord, end_processes, is_running, start_process, wait_for_end
@@ -26,7 +26,8 @@ from orchard_sandbox.stop import STOP_SECONDS
 
 S3, DATABRICKS = "s3-stand-in", "databricks-stand-in"
 STAND_INS = (S3, DATABRICKS)
-AIRFLOW = ("api-server", "dag-processor", "scheduler", "triggerer")
+API_SERVER = "api-server"
+AIRFLOW = (API_SERVER, "dag-processor", "scheduler", "triggerer")
 POOL, POOL_SLOTS = "spark", 1
 WARM_SECONDS = 300.0
 _PORT_TRIES = 3
@@ -120,11 +121,11 @@ class Supervisor:
         if self._environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
                 self._environment |= target_settings(self._layout, self._environment)
-        digest = settings_digest(self._layout, self._environment)
-        if digest != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
+        digests = [digest(self._layout, self._environment) for digest in (settings_digest, server_digest)]
+        if digests[0] != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
             self._say("start: settings or code differ from what Airflow was started with, so it starts anew")
-            self._end_airflow()
-        self._state.settings_digest = digest
+            self._end_airflow(spared=(*STAND_INS, API_SERVER) if digests[1] == self._state.server_digest else STAND_INS)
+        self._state.settings_digest, self._state.server_digest = digests
         self._migrate()
         api = AirflowApi(self._state.api_address, self._layout.password_file)
         if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():
@@ -137,9 +138,9 @@ class Supervisor:
 
     def _start_processes(self, api: AirflowApi) -> None:
         with self._step("Airflow's api-server and dag-processor"):
-            self._ensure("api-server", "--host", "127.0.0.1", "--port", str(self._state.api_port), "--workers", "1")
+            self._ensure(API_SERVER, "--host", "127.0.0.1", "--port", str(self._state.api_port), "--workers", "1")
             self._ensure("dag-processor")
-            self._wait_until("api-server", api.is_healthy)
+            self._wait_until(API_SERVER, api.is_healthy)
         self._end_runs_of_others(api)
         with self._step("Airflow's scheduler and triggerer"):  # not waited for: the upload comes first, and they get ready
             api.set_pool(POOL, POOL_SLOTS)
@@ -222,10 +223,10 @@ class Supervisor:
         log = self._layout.logs / f"{name}.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
 
-    def _end_airflow(self) -> None:
-        records = [record for name, record in self._state.processes.items() if name not in STAND_INS]
-        kept = {name: record for name, record in self._state.processes.items() if name in STAND_INS}
-        # Tasks and Spark jobs are found by the marker, which the stand-ins carry too.
+    def _end_airflow(self, spared: tuple[str, ...] = STAND_INS) -> None:
+        records = [record for name, record in self._state.processes.items() if name not in spared]
+        kept = {name: record for name, record in self._state.processes.items() if name in spared}
+        # Tasks and Spark jobs are found by the marker, which the spared ones carry too.
         end_processes(records, self._layout.marker, STOP_SECONDS, spared={record.pid for record in kept.values()})
         self._state.processes = kept
         write_state(self._layout, self._state)

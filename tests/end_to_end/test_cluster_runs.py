@@ -153,8 +153,10 @@ def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, 
     s3.create_bucket(Bucket="lake")
     network = next((stack.home / "warehouse").rglob("*.onnx"))
     s3.upload_file(str(network), "lake", f"{target}/{network.relative_to(stack.home / 'warehouse')}")
+    server = read_state(Layout(stack.home)).processes["api-server"]
     done = stack.run(GOOD, TARGET=target, WAREHOUSE=f"s3://lake/{target}")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert read_state(Layout(stack.home)).processes["api-server"] == server
     options = {
         "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
         "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.environment import airflow_environment, settings_digest, warehouse
+from orchard_sandbox.environment import airflow_environment, server_digest, settings_digest, warehouse
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import Layout
 from orchard_sandbox.processes import ProcessRecord
@@ -119,7 +119,10 @@ def test_the_environment_is_the_stacks_and_nothing_of_other_installations_leaks_
     assert made["PATH"].split(":")[-1] == "/bin"
     assert made["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
     assert made["ORCHARD_WAREHOUSE"] == f"file://{layout.home}/warehouse"
-    assert settings_digest(layout, made) != settings_digest(layout, made | {"ORCHARD_ENGINE": "onnx"})
+    for change in ({"ORCHARD_ENGINE": "onnx"}, {"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, {"AIRFLOW__CORE__PARALLELISM": "9"}):
+        assert settings_digest(layout, made) != settings_digest(layout, made | change)
+        concerns_the_server = "AIRFLOW__CORE__PARALLELISM" in change
+        assert (server_digest(layout, made) != server_digest(layout, made | change)) == concerns_the_server
 
 
 def test_a_warehouse_may_be_a_relative_path_or_a_uri(layout: Layout) -> None:
