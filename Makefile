@@ -41,23 +41,25 @@ clean: ## stop, and remove .orchard; the environments stay
 package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
 	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
 
-# What a shell runs in the background ignores interrupts, of which the tests of processes make use: these stay in front.
-test: setup ## all tests: the jobs' on each Spark, those of processes, and the others, side by side; then two stacks from end to end
+# Eight suites, three at a time, the longest first; each tells all it has to say when it is over.
+SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-jobs suite-connect suite-spark35 suite-launchers
+.PHONY: $(SUITES)
+suite-stack: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py
+suite-clusters: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_cluster_runs.py
+suite-sandbox: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/sandbox
+suite-orchard: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture
+suite-jobs: SUITE = .venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark
+suite-connect: SUITE = SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark
+suite-spark35: SUITE = .venv/jobs35/bin/python -m pytest tests/spark
+suite-launchers: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/launchers
+
+test: setup ## all tests: of the jobs on each Spark, of the DAGs, of processes, and two stacks from end to end
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
-	@logs=$$(mktemp -d); { \
-	.venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark; jobs=$$?; \
-	SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark; connect=$$?; \
-	.venv/jobs35/bin/python -m pytest tests/spark; older=$$?; \
-	test "$$jobs $$connect $$older" = "0 0 0"; } >$$logs/jobs 2>&1 & jobs=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture >$$logs/others 2>&1 & others=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/launchers >$$logs/launchers 2>&1 & launchers=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/sandbox; sandbox=$$?; \
-	wait $$launchers; launchers=$$?; wait $$others; others=$$?; wait $$jobs; jobs=$$?; \
-	cat $$logs/launchers $$logs/others $$logs/jobs; \
-	test "$$jobs $$launchers $$sandbox $$others" = "0 0 0 0" || { rm -r $$logs; exit 1; }; \
-	$(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_cluster_runs.py >$$logs/clusters 2>&1 & clusters=$$!; \
-	$(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py; stack=$$?; \
-	wait $$clusters; clusters=$$?; cat $$logs/clusters; rm -r $$logs; test "$$clusters $$stack" = "0 0"
+	@$(MAKE) --no-print-directory -k -j3 $(SUITES)
+
+$(SUITES):
+	@log=$$(mktemp); begin=$$(date +%s); $(SUITE) >$$log 2>&1; status=$$?; \
+	echo "== $@, $$(($$(date +%s) - begin)) s: $(SUITE)"; cat $$log; rm $$log; exit $$status
 
 soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
 	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
