@@ -77,6 +77,21 @@ def test_environments_share_one_version_of_each_package() -> None:
     assert several <= {name for name in several if all(" ; " in version for version in pins[name])}
 
 
+def test_what_several_languages_must_say_is_said_alike() -> None:
+    said = {
+        "version": (r'^version = "(.*)"$|^__version__ = "(.*)"$|ARG VERSION=(.*)$|ORCHARD_VERSION:-([^}]*)}', 8),
+        "uv": (r'^UV = "uv==(.*)"$|^ARG UV=(.*)$', 3),
+        "base image": (r"^ARG BASE=(.*)$|^base=(.*)$", 3),
+    }
+    files = ("pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py")
+    files += ("Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh")
+    text = "\n".join((ROOT / file).read_text() for file in files)
+    for what, (pattern, times) in said.items():
+        found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]
+        assert len(found) >= times, what
+        assert len(set(found)) == 1, f"{what}: {found}"
+
+
 @pytest.mark.parametrize("path", ["README.md"])
 def test_the_documented_settings_are_the_settings(path: str) -> None:
     rows = re.findall(r"^\| `(ORCHARD_\w+)` \| (.*?) \| (.*?) \|$", (ROOT / path).read_text(), re.MULTILINE)

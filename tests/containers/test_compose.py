@@ -12,6 +12,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,19 @@ def docker(*words: str) -> str:
     return subprocess.run(["docker", *words], capture_output=True, text=True, check=True, timeout=600).stdout
 
 
+def image_of(name: str) -> str:
+    return f"orchard-{name}:{version('orchard')}"
+
+
+def files_holding(words: list[str], image: str) -> list[str]:
+    """Return the files of an image, its base's programs left out, that hold one of some words."""
+    search = ("grep", "-rlF", "-f", "-", "/opt", "/etc", "/home", "/root", "/tmp", "/var", "/warehouse")
+    command = ["docker", "run", "--rm", "-i", "--user", "0", "--entrypoint", search[0], image, *search[1:]]
+    done = subprocess.run(command, input="\n".join(words), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout.splitlines()
+
+
 def write_batch(folder: Path, day: str, first: int) -> None:
     fruits = sorted((SHARED / "fruits360").rglob("*.jpg"))[first :: 9660 // GOOD][:GOOD]
     contents = [path.read_bytes() for path in fruits] or [image_bytes("Kiwi", first + n) for n in range(GOOD)]
@@ -195,13 +209,15 @@ def test_nothing_is_root_or_can_be_written_or_is_open_to_others(compose: Compose
 
 def test_images_are_small_and_hold_no_secret(compose: Compose) -> None:
     for name, largest in LARGEST_MB.items():
-        image = f"orchard-{name}:0.1.0"
+        image = image_of(name)
         (found,) = json.loads(docker("image", "inspect", image))
         size, base = (json.loads(docker("image", "inspect", name))[0]["Size"] / 1e6 for name in (image, BASE))
         print(f"{image}: {size:.0f} MB on a base of {base:.0f} MB")
         assert size - base < largest - BASE_MB
         told = docker("history", "--no-trunc", image) + json.dumps(found["Config"])
         assert not [secret for secret in compose.secrets.values() if secret in told]
+        assert files_holding(list(compose.secrets.values()), image) == []
+        assert files_holding(["orchard-jobs"], image) != []
         assert {f"org.opencontainers.image.{label}" for label in ("version", "revision", "source")} <= found["Config"][
             "Labels"
         ].keys()
@@ -265,7 +281,7 @@ def test_the_jobs_image_runs_a_job_alone_on_a_warehouse_in_s3(compose: Compose, 
             compose.s3.upload_file(str(path), "alone", f"{folder}/{path.name}")
     variables = {"AWS_ENDPOINT_URL": "http://s3:7070", "AWS_REGION": "us-east-1", **compose.environment}
     words = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-    run = ("run", "--rm", "--network", f"{PROJECT}_default", "--read-only", "--tmpfs", "/tmp", *words, "orchard-jobs:0.1.0")
+    run = ("run", "--rm", "--network", f"{PROJECT}_default", "--read-only", "--tmpfs", "/tmp", *words, image_of("jobs"))
     docker(*run, "featurize", "--warehouse", "s3://alone", "--input-digest", digest)
     keys = [found["Key"] for found in compose.s3.list_objects_v2(Bucket="alone")["Contents"]]
     (report,) = (key for key in keys if key.endswith("/report.json"))

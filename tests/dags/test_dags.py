@@ -50,6 +50,18 @@ def test_a_parse_loads_only_what_its_target_needs(tmp_path: Path) -> None:
     assert not {"airflow.providers.databricks.hooks.databricks", "orchard.launchers.emr"} & set(loaded)
 
 
+def test_a_task_that_a_preloaded_server_forks_imports_nothing_heavy(tmp_path: Path) -> None:
+    # The server reads no setting: a wrong one must fail in a task, which tells it, and not in the server.
+    lines = ["import os, runpy, sys, orchard.preload", "os.environ.pop('ORCHARD_COMPONENTS')", "before = set(sys.modules)"]
+    lines += [f"runpy.run_path({str(ROOT / 'dags' / f'{name}.py')!r})" for name in ("image_batches", "pca_model")]
+    lines += ["from airflow import plugins_manager", "plugins_manager._get_plugins()", "print(*(set(sys.modules) - before))"]
+    environment = os.environ | {"ORCHARD_WAREHOUSE": str(tmp_path), "ORCHARD_COMPONENTS": "abc"}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = done.stdout.splitlines()[-1].split() if done.stdout.strip() else []
+    assert len(imported) < 20, imported
+
+
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
     return dags_with(tmp_path_factory.mktemp("warehouse"))
