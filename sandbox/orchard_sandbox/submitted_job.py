@@ -215,7 +215,8 @@ class SubmittedJob(GuardedJob):
         archive = self._fetch(source)
         folder = archive.with_name(name) if name else archive.with_name(archive.name + ".d")
         is_tar = archive.name.endswith((".tar", ".gz", ".tgz", ".bz2", ".xz"))
-        shutil.unpack_archive(archive, folder, filter="data" if is_tar else None)
+        # An environment's interpreter is a link to the system's, which the filter "data" refuses.
+        shutil.unpack_archive(archive, folder, filter="tar" if is_tar else None)
 
     def _environment(self) -> dict[str, str]:
         return job_environment(os.environ, self._machine, self._folder / "tmp", self._submission.environment, self._marker)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +114,36 @@ def test_spark_runs_python_workers(server: Server, application: str) -> None:
     job = Job(server, application, script)
     assert job.wait()["state"] == "SUCCESS"
     assert job.log("stdout").strip() == "counted 10 local[2]"
+
+
+def test_an_environments_archive_runs_driver_and_workers(server: Server, application: str, tmp_path: Path) -> None:
+    """With the parameters that the launcher sends; as in a packed environment the interpreter is a link to the system's."""
+    golden = json.loads((ROOT / "tests" / "golden" / "emr_serverless_start_job_run.json").read_text())
+    parameters = golden["job_driver"]["sparkSubmit"]["sparkSubmitParameters"]
+    environment = tmp_path / "environment"
+    subprocess.run([str(JOBS / "python"), "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = (JOBS.parent / "lib").glob("python3.*/site-packages")
+    (environment / "lib" / packages.parent.name / "site-packages" / "jobs.pth").write_text(str(packages))
+    archive = shutil.make_archive(str(environment), "gztar", environment)
+    server.s3.create_bucket(Bucket="code")
+    for uri in re.findall(r"s3://code/([^ #]+)", parameters):
+        server.s3.put_object(
+            Bucket="code", Key=uri, Body=Path(archive).read_bytes() if "environment" in uri else b"PK\x05\x06" + b"\0" * 18
+        )
+    script = """
+        import sys
+        import pyarrow
+        from pyspark.sql import SparkSession
+        def where(batches):
+            yield pyarrow.RecordBatch.from_pydict({"prefix": [sys.prefix]})
+        spark = SparkSession.builder.getOrCreate()
+        print(sys.prefix, spark.range(1).mapInArrow(where, "prefix string").collect()[0].prefix)
+    """
+    job = Job(server, application, script, spark={"sparkSubmitParameters": parameters})
+    assert job.wait()["state"] == "SUCCESS", job.log("stdout") + job.log("stderr")
+    driver, worker = job.log("stdout").split()
+    assert driver == worker
+    assert driver.endswith("/run/environment")
 
 
 def test_a_token_stands_for_one_job_run_for_ever(server: Server, application: str) -> None:
