@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from generated import GeneratedHistory, some_contents, start_backfill
 from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.published import pending_work
 from orchard_sandbox.samples import image_bytes
 from orchard_sandbox.state import read_state
 from stack import SHARED, Stack, bare_client, copy, wait_for_silence, write
@@ -160,21 +161,35 @@ def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
     assert old.items() <= new.items()
 
 
-def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack) -> None:
+def test_an_upload_by_a_bare_s3_client_starts_the_work_and_a_lost_event_costs_none(stack: Stack) -> None:
     s3, api = bare_client(stack), stack.api
     key, whole = f"images/{SECOND}/bare/a + é.jpg", image_bytes("Banana", 501)
+    api._call("PATCH", "dags/pca_model", {"is_paused": True})  # what is told to a paused DAG is lost
     s3.put_object(Bucket="landing", Key="images/no batch/x.jpg", Body=whole)
     s3.put_object(Bucket="landing", Key=key, Body=whole)
     uri = f"s3://landing/{key}"
     while stack.table("runs").filter(pl.col("batch_id") == SECOND)["version"].max() < 3:
         assert not api.runs("image_batches_on_arrival", ("failed",))
         time.sleep(1)
-    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "pca_model")
+    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival")
     assert stack.table("features").filter(pl.col("image_uri") == uri).height == 1
     row = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version").to_dicts()[-1]
     assert (row["version"], row["network_runs"]) == (3, 1)
     runs = [run for run in api.runs("image_batches_on_arrival") if run["dag_run_id"] == row["run_id"]]
     assert [run["partition_key"] for run in runs] == [SECOND]
+
+    api._call("PATCH", "dags/pca_model", {"is_paused": False})
+    warehouse = {"ORCHARD_WAREHOUSE": f"file://{stack.home}/warehouse"}
+    assert pending_work(warehouse) is not None
+    models = len(api.runs("pca_model"))
+    reconciled = api.start_run("reconcile_uploads", None, {})
+    while len(api.runs("pca_model")) == models:
+        assert not api.runs("reconcile_uploads", ("failed",))
+        time.sleep(1)
+    wait_for_silence(api, "reconcile_uploads", "pca_model")
+    states = {task["task_id"]: task["state"] for task in api.task_instances("reconcile_uploads", reconciled)}
+    assert states == {"find_differences": "skipped", "wake_model": "success"}
+    assert pending_work(warehouse) is None
 
 
 def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Stack) -> None:
