@@ -182,8 +182,9 @@ class Supervisor:
     def _ensure(self, name: str, *arguments: str) -> None:
         if self._is_up(name):
             return
-        if name in self._state.processes:  # a killed scheduler leaves its workers; no marker, so that only they end
-            end_processes([self._state.processes[name]], "", STOP_SECONDS)
+        # A killed scheduler leaves its workers, which ignore SIGINT; no marker, so that only they end.
+        if name in self._state.processes:
+            end_processes([self._state.processes[name]], "", STOP_SECONDS, first=signal.SIGTERM)
         self._spawn(name, self._airflow(name, *arguments), self._environment)
 
     def _airflow(self, *arguments: str) -> list[str]:

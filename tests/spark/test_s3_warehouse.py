@@ -57,6 +57,7 @@ def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
     return JobReport.from_json(warehouse.read(report_path(work_digest(head.digest, head.backbone.id, "featurize"))))
 
 
+@pytest.mark.skipif("SPARK_REMOTE" in os.environ, reason="it starts Sparks of its own, the same as without")
 def test_a_batch_is_computed_and_then_kept(lake: Warehouse, backbone: Backbone, tmp_path: Path) -> None:
     assert shutil.which("spark-submit", path=str(Path(sys.executable).parent))
     for number in range(6):

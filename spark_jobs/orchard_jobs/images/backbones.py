@@ -26,7 +26,7 @@ from orchard_jobs.storage import Warehouse
 _RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50_FILE}"
 _HASH_CHUNK = 1024 * 1024
-# Where an image of the jobs without TensorFlow keeps networks that were exported when it was built.
+# Where the jobs' environment, or an image without TensorFlow, keeps networks that were exported when it was built.
 _BUNDLED = Path(sys.prefix) / "share" / "orchard" / "networks"
 _OPTIMIZATION = {"all": "ORT_ENABLE_ALL"}
 

@@ -2,10 +2,12 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from orchard_jobs.contract.backbones import backbone_named
+from orchard_jobs.images import backbones
 from orchard_jobs.images.backbones import Network, load_network, prepare_network
 from orchard_jobs.storage import Warehouse
 
@@ -19,6 +21,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no sample images at {folder}: set ORCHARD_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_former_export() -> Iterator[None]:
+    """Networks are exported here, by the code under test: the environment's own was exported when it was built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "_BUNDLED", Path("/nowhere"))
+        yield
 
 
 @pytest.fixture(scope="session")
