@@ -1,6 +1,6 @@
 """Does a large batch take more driver memory than a small one?
 
-Runs the featurize job on 140 and on 1,540 images and samples the resident memory of the driver's JVM and Python, and of its
+Runs the featurize job on 140, 1,540 and 9,660 images and samples the resident memory of the driver's JVM and Python, and of its
 workers, five times a second. Run: .venv/jobs/bin/python bench/memory.py
 """
 
@@ -15,7 +15,7 @@ from featurize import DATA, freeze, job_command, prepare
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.storage import Warehouse
 
-SIZES = (140, 1540)
+SIZES = (140, 1540, 9660)
 _SAMPLE_SECONDS = 0.2
 
 

@@ -3,6 +3,7 @@
 Airflow and the vendors' libraries are loaded only when they are asked for: each costs a second or more.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 # The SDK's own 300 s are long at a terminal, and it asks an address twice before it gives it up.
 _RETRY_SECONDS = 30
+
+
+def add_log_in(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names an Airflow connection."""
+    parser.add_argument(
+        "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
+    )
 
 
 def aws_client(service: str, connection: str | None) -> Any:

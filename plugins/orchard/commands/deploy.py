@@ -11,6 +11,7 @@ from typing import Any
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 
+from orchard.clients import add_log_in
 from orchard.console import format_bytes
 from orchard.deploy import (
     EMR_RELEASE,
@@ -46,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it is there"
     )
     parser.add_argument("--release", default=EMR_RELEASE, help="its release of EMR (default: %(default)s)")
-    parser.add_argument(
-        "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
-    )
+    add_log_in(parser)
     parser.add_argument("--dry-run", action="store_true", help="only show what would be uploaded")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

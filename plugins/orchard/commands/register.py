@@ -7,6 +7,7 @@ from typing import Any
 from orchard.catalogs.entries import Catalog, Standing, entries_of
 from orchard.catalogs.glue import glue_database
 from orchard.catalogs.unity import unity_schema
+from orchard.clients import add_log_in
 from orchard.settings import Settings
 from orchard.tables import Tables
 
@@ -21,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--glue", metavar="DATABASE", help="a database of the Glue Data Catalog (for Athena, EMR, Trino)")
     where.add_argument("--unity", metavar="CATALOG.SCHEMA", help="a schema of Unity Catalog (for Databricks)")
-    parser.add_argument(
-        "--connection", metavar="ID", help="log in with this Airflow connection, not with the AWS_* or DATABRICKS_* environment"
-    )
+    add_log_in(parser)
     parser.add_argument("--dry-run", action="store_true", help="only show what would be registered")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -18,7 +18,7 @@ from orchard_jobs.contract.backbones import Backbone
 
 from orchard.deploy import EMR_RELEASE
 from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
-from orchard.launchers.request import JobRequest, check_deployed, job_argv
+from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.settings import Settings
 
 # A cluster that is made for the job has to start first.
@@ -77,21 +77,7 @@ class EmrLauncher:
 
     def _spark_submit(self, request: JobRequest) -> list[str]:
         settings = self.settings
-        conf = {
-            "spark.submit.pyFiles": f"{settings.jobs_uri}/orchard_jobs.zip",
-            "spark.executor.cores": str(settings.executor_cores),
-            "spark.executor.memory": settings.executor_memory,
-            "spark.driver.cores": str(settings.executor_cores),
-            "spark.driver.memory": settings.executor_memory,
-            "spark.dynamicAllocation.maxExecutors": str(settings.executors),
-        }
-        if settings.jobs_environment:
-            python = "./environment/bin/python"
-            conf |= {
-                "spark.archives": f"{settings.jobs_environment}#environment",
-                "spark.yarn.appMasterEnv.PYSPARK_PYTHON": python,
-                "spark.executorEnv.PYSPARK_PYTHON": python,
-            }
+        conf = emr_conf(settings, "spark.yarn.appMasterEnv.")
         options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
         script = f"{settings.jobs_uri}/run_job.py"
         return ["spark-submit", "--deploy-mode", "cluster", *options, script, *job_argv(request, settings)]

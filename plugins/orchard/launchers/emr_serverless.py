@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
 from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
-from orchard.launchers.request import JobRequest, check_deployed, job_argv
+from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.settings import Settings
 
 # A job may wait for capacity before its own time begins to count.
@@ -62,24 +62,8 @@ class EmrServerlessLauncher:
         check_deployed(self.settings, backbone)
 
     def _spark_parameters(self) -> str:
-        settings = self.settings
-        values = {
-            "spark.submit.pyFiles": f"{settings.jobs_uri}/orchard_jobs.zip",
-            "spark.executor.cores": str(settings.executor_cores),
-            "spark.executor.memory": settings.executor_memory,
-            "spark.driver.cores": str(settings.executor_cores),
-            "spark.driver.memory": settings.executor_memory,
-            "spark.dynamicAllocation.maxExecutors": str(settings.executors),
-        }
-        if settings.jobs_environment:
-            python = "./environment/bin/python"
-            values |= {
-                "spark.archives": f"{settings.jobs_environment}#environment",
-                "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": python,
-                "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": python,
-                "spark.executorEnv.PYSPARK_PYTHON": python,
-            }
-        return " ".join(f"--conf {name}={value}" for name, value in values.items())
+        conf = emr_conf(self.settings, "spark.emr-serverless.driverEnv.")
+        return " ".join(f"--conf {name}={value}" for name, value in conf.items())
 
 
 class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
