@@ -169,7 +169,9 @@ class Run:
         self._cancelled.wait(self.workspace.pace.state_seconds)
         if self._cancelled.is_set():
             return self._end_cancelled()
-        if self.workspace.faults.take(("no_execution",)):
+        fault = self.workspace.faults.take(("no_execution",))
+        if fault:
+            self._cancelled.wait(fault.seconds)
             return self._fail("Workload failed: execution is switched off in this stand-in, nothing was run.")
         # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
         folder, marker = self.folder / "task", str(self.folder)

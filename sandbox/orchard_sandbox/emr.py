@@ -153,7 +153,9 @@ class Emr:
         self._change(cluster, "RUNNING")
         step.state, step.started = "RUNNING", time.time()
         self._save(cluster)
-        if self._faults.take(("no_execution",)):
+        fault = self._faults.take(("no_execution",))
+        if fault:
+            time.sleep(fault.seconds)
             return self._end(cluster, step, "FAILED", "execution is switched off in this stand-in, nothing was run.")
         logs = cluster.request.get("LogUri")
         uri = f"{logs.rstrip('/')}/{cluster.id}/steps/{step.id}" if logs else None

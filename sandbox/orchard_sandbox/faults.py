@@ -35,7 +35,7 @@ class Fault:
             (SIGKILL while it runs), `out_of_memory` (as AWS ends such a driver) and `no_execution` (it fails, nothing was run).
         operation: whose answers suffer, as `StartJobRun`; `*` for all. Means nothing for a job.
         times: how many calls or jobs suffer; 0 for all until it is taken back.
-        seconds: of `delay`; the Retry-After of `throttle`; how long a job runs before it is ended.
+        seconds: of `delay`; the Retry-After of `throttle`; how long a job runs, or seems to, before it is ended.
     """
 
     kind: str

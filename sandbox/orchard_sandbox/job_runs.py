@@ -189,7 +189,9 @@ class JobRun:
             return self._end_cancelled("before it ran")
         self._change("SCHEDULED")
         self._cancelled.wait(self._pace.state_seconds)
-        if faults.take(("no_execution",)):
+        fault = faults.take(("no_execution",))
+        if fault:
+            self._cancelled.wait(fault.seconds)
             return Ending("FAILED", "Job failed: execution is switched off in this stand-in, nothing was run.")
         marker = f"{self.record.shown['jobRunId']}-{number}"
         job = SubmittedJob(machine, self._folder / str(number), submission, self._logs_uri(), marker)
