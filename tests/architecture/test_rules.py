@@ -82,6 +82,8 @@ def test_what_several_languages_must_say_is_said_alike() -> None:
         "version": (r'^version = "(.*)"$|^__version__ = "(.*)"$|ARG VERSION=(.*)$|ORCHARD_VERSION:-([^}]*)}', 8),
         "uv": (r'^UV = "uv==(.*)"$|^ARG UV=(.*)$', 3),
         "base image": (r"^ARG BASE=(.*)$|^base=(.*)$", 3),
+        "S3 server": (r"versitygw[:@](v[0-9.]+[0-9])", 3),
+        "PostgreSQL": (r"(?:there |IMAGE:?[-=])postgres:([0-9]+)", 3),
     }
     files = ("pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py")
     files += ("Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh")
@@ -90,6 +92,14 @@ def test_what_several_languages_must_say_is_said_alike() -> None:
         found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]
         assert len(found) >= times, what
         assert len(set(found)) == 1, f"{what}: {found}"
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/operating.md"])
+def test_the_documented_services_are_those_of_the_compose_file(path: str) -> None:
+    services = set(re.findall(r"^  ([a-z0-9-]+):$", (ROOT / "docker-compose.yaml").read_text(), re.MULTILINE))
+    text = (ROOT / path).read_text()
+    named = re.findall(r"docker compose (?:build --build-arg \S+|exec -T|up --wait|restart) ([a-z][a-z0-9-]*)", text)
+    assert set(named) <= services
 
 
 @pytest.mark.parametrize("path", ["README.md"])

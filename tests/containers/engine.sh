@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Docker engine for the container tests, and images where none can be pulled.
-#   engine.sh run COMMAND...  run a command with the engine that answers, else with one of its own, which ends after it; 3: none can be had
+#   engine.sh run COMMAND...  run a command with the engine that answers, else with one of its own, which ends after it; 77: none can be had
 #   engine.sh up      the engine that answers, else one of its own from Debian packages (root, Debian); prints the file to source
 #   engine.sh base    the base image: pulled, else a stand-in
 #   engine.sh images  those of PostgreSQL and the S3 server: pulled, else stand-ins; prints what compose needs to name them
@@ -18,10 +18,10 @@ up() {
     echo "$home/env"; return
   fi
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "no Docker engine answers, and this is no root on Debian: none can be started" >&2; exit 3
+    echo "no Docker engine answers, and this is no root on Debian: none can be started" >&2; exit 77
   fi
   if [ ! -x "$home/root/usr/sbin/dockerd" ]; then
-    apt-get update -qq && install runc iptables ca-certificates
+    { apt-get update -qq && install runc iptables ca-certificates; } || { echo "Debian's packages cannot be had" >&2; exit 77; }
     mkdir -p "$home"/{deb,lists/partial,cache/archives/partial}
     site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -1)
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" >"$home/sources.list"
@@ -41,7 +41,7 @@ up() {
       -H "unix://$home/docker.sock" >"$home/dockerd.log" 2>&1 </dev/null &
   fi
   for _ in $(seq 120); do docker info >/dev/null 2>&1 && { echo "$home/env"; return; }; sleep 0.5; done
-  tail -20 "$home/dockerd.log" >&2; exit 3
+  tail -20 "$home/dockerd.log" >&2; exit 77
 }
 
 there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 60 docker pull -q "$1" >/dev/null 2>&1; }
@@ -53,7 +53,8 @@ images() {
   if there versity/versitygw:v1.8.0; then echo S3_IMAGE=versity/versitygw:v1.8.0; else
     if ! docker image inspect orchard-test-s3 >/dev/null 2>&1; then
       context=$(mktemp -d); cp "$here/s3/Dockerfile" "$context"
-      GOBIN=$context go install -ldflags=-s github.com/versity/versitygw/cmd/versitygw@v1.8.0 >/dev/null 2>&1
+      GOBIN=$context go install -ldflags=-s github.com/versity/versitygw/cmd/versitygw@v1.8.0 >/dev/null || {
+        echo "the S3 server can neither be pulled nor built: Go is needed" >&2; exit 1; }
       docker build -q -t orchard-test-s3 "$context" >/dev/null; rm -r "$context"
     fi
     echo S3_IMAGE=orchard-test-s3; fi
