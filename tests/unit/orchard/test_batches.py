@@ -107,6 +107,19 @@ def test_missing_images_keep_their_rows_and_are_counted(tables: Tables, settings
     assert len(list(tables.rows(QUARANTINE))) == 1
 
 
+def test_images_that_moved_to_another_bucket_replace_the_former_rows_without_a_network_run(
+    tables: Tables, settings: Settings
+) -> None:
+    bucket = {key("a.jpg"): b"a", key("b.jpg"): b"b", key("bad.jpg"): BROKEN}
+    run_batch(tables, settings, DAY, bucket)
+    run_batch(tables, replace(settings, landing="s3://company/images", missing="drop"), DAY, bucket)
+    assert [runs_row(tables, 2)[name] for name in ("network_runs", "reused", "quarantined", "missing")] == [0, 2, 1, 0]
+    for table, count in ((FEATURES, 2), (QUARANTINE, 1)):
+        uris = [row["image_uri"] for row in tables.rows(table)]
+        assert len(uris) == count
+        assert all(uri.startswith("s3://company/") for uri in uris)
+
+
 def test_a_vanished_image_is_computed_by_the_next_run(tables: Tables, settings: Settings) -> None:
     bucket = {key("a.jpg"): b"a", key("slow.jpg"): b"slow"}
     head = plan(tables, settings, DAY, bucket)
