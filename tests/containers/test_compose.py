@@ -229,6 +229,18 @@ def test_images_are_small_and_hold_no_secret(compose: Compose) -> None:
         assert docker("run", "--rm", "--entrypoint", "sh", image, "-c", compilers).strip() == "none"
 
 
+def test_secrets_beside_the_code_stay_out_of_the_images(compose: Compose, tmp_path: Path) -> None:
+    checkout, canary = tmp_path / "checkout", secrets.token_hex(32)
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".venv", ".git", ".orchard", ".*cache", "__pycache__"))
+    for name in (".env", "settings.env", ".git/config", ".orchard/airflow-password.json", "requirements/pip.conf"):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text(canary)
+    labels = [word for label, value in LABELS.items() for word in ("--build-arg", f"{label.upper()}={value}")]
+    for file in ("Dockerfile", "spark_jobs/Dockerfile"):  # with the layers of the images that are there
+        image = docker("build", "-q", *labels, "-f", str(checkout / file), str(checkout)).strip()
+        assert files_holding([canary], image) == []
+
+
 def test_airflow_asks_for_a_log_in(compose: Compose) -> None:
     address = f"http://127.0.0.1:{compose.ports['AIRFLOW_PORT']}"
     assert requests.get(f"{address}/api/v2/dags", timeout=30).status_code == 401
