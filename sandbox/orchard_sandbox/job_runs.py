@@ -189,8 +189,7 @@ class JobRun:
             return self._end_cancelled("before it ran")
         self._change("SCHEDULED")
         self._cancelled.wait(self._pace.state_seconds)
-        fault = faults.take(("no_execution",))
-        if fault:
+        if fault := faults.take(("no_execution",)):
             self._cancelled.wait(fault.seconds)
             return Ending("FAILED", "Job failed: execution is switched off in this stand-in, nothing was run.")
         marker = f"{self.record.shown['jobRunId']}-{number}"
