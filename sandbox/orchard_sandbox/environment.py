@@ -123,8 +123,8 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         # The trigger at the queue tells of each look, several lines a second, which would fill the disk.
         "LOGGING__NAMESPACE_LEVELS": "airflow.providers.amazon.aws.triggers=WARNING aiobotocore=WARNING botocore=WARNING",
-        "SCHEDULER__MP_START_METHOD": "forkserver",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+        "SCHEDULER__MP_START_METHOD": "forkserver",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         # The first request to a cold Execution API took up to 40 s; the default time-out is 5 s.
         "WORKERS__EXECUTION_API_TIMEOUT": "120",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 MARKER = "ORCHARD_STACK_ID"
@@ -125,7 +126,7 @@ def end_processes(
     records = list(records)
     members = find_members(records, marker, spared)
     count = len(members)
-    for number, share in _SIGNALS[[number for number, _ in _SIGNALS].index(first) :]:
+    for number, share in dropwhile(lambda step: step[0] != first, _SIGNALS):
         for pid in members:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)

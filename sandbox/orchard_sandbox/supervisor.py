@@ -121,11 +121,11 @@ class Supervisor:
         if self._environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
                 self._environment |= target_settings(self._layout, self._environment)
-        digests = [digest(self._layout, self._environment) for digest in (settings_digest, server_digest)]
-        if digests[0] != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
+        settings, server = (digest(self._layout, self._environment) for digest in (settings_digest, server_digest))
+        if settings != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
             self._say("start: settings or code differ from what Airflow was started with, so it starts anew")
-            self._end_airflow(spared=(*STAND_INS, API_SERVER) if digests[1] == self._state.server_digest else STAND_INS)
-        self._state.settings_digest, self._state.server_digest = digests
+            self._end_airflow(spared=(*STAND_INS, API_SERVER) if server == self._state.server_digest else STAND_INS)
+        self._state.settings_digest, self._state.server_digest = settings, server
         self._migrate()
         api = AirflowApi(self._state.api_address, self._layout.password_file)
         if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():
