@@ -251,8 +251,9 @@ def test_moments_are_those_of_every_row_computed_or_kept(
     first: tuple[ManifestHead, JobReport],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The batch is too small for moments, so the limit is lowered."""
+    """The batch is too small for moments, so the limit is lowered. They are merged in a worker, never in this process."""
     monkeypatch.setattr("orchard_jobs.stages.featurize.has_moments", lambda head, rows: rows > 0)
+    monkeypatch.delattr("orchard_jobs.stages.batch_moments.merge_all")
     published = [row["image_uri"] for row in rows_of(warehouse, first[1], "features")]
     kept = set(published[: len(published) // 2])
     entries = [entry_of(path) for path in batch]

@@ -1,7 +1,9 @@
-"""The moments of a batch version: partial ones where the features are written, merged by the driver."""
+"""The moments of a batch version: partial ones where the features are written, merged by one task."""
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -9,10 +11,11 @@ import pyarrow as pa
 
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MOMENTS
-from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.jobs import StagedFile, StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import Staging, lists, vectors
+from orchard_jobs.stages.staging import StagedWriter, Staging, lists, vectors
+from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
 _ROWS_AT_ONCE = 1024
@@ -51,9 +54,20 @@ class PartialMoments:
         return f"{self.folder}/{PurePosixPath(features_path).stem}"
 
 
-def stage_moments(staging: Staging, head: ManifestHead, partial: PartialMoments, features: StagedPartition) -> StagedPartition:
-    """Stage the version's moments: the merge of those of its features files, of which few are held at a time."""
-    merged = merge_all(partial.read(staging.warehouse, file.path) for file in features.files)
-    columns = [[head.digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
-    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
-    return staging.write_arrow(table, MOMENTS, (head.backbone.id, head.batch_id))
+def stage_moments(
+    workers: Workers, staging: Staging, head: ManifestHead, partials: PartialMoments, features: StagedPartition
+) -> StagedPartition:
+    """Stage the version's moments: the merge of those of its features files, in a worker: the driver needs no memory for them."""
+    partition = (head.backbone.id, head.batch_id)
+    paths = tuple(file.path for file in features.files)
+    merging = partial(_merge, digest=head.digest, partials=partials, paths=paths, writer=staging.writer(MOMENTS, partition))
+    (told,) = workers.run(1, merging)
+    return StagedPartition(MOMENTS.name, partition, (StagedFile(**json.loads(told)),))
+
+
+def _merge(_: int, digest: str, partials: PartialMoments, paths: tuple[str, ...], writer: StagedWriter) -> str:
+    """Write the merge of some features files' moments, of which few are held at a time; tell the file."""
+    merged = merge_all(partials.read(writer.warehouse, path) for path in paths)
+    columns = [[digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
+    rows = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
+    return json.dumps(asdict(writer.write(rows)))

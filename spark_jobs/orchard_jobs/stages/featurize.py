@@ -66,7 +66,7 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
         kept = copy_kept(workers, head, head.quarantine_files, "keep_quarantined", bad)
         quarantine = StagedPartition(QUARANTINE.name, partition, told.quarantine + kept)
     with staging.timed("moments"):
-        moments = (stage_moments(staging, head, partials, features),) if has_moments(head, features.rows) else ()
+        moments = (stage_moments(workers, staging, head, partials, features),) if has_moments(head, features.rows) else ()
     good_missing = head.missing - head.missing_quarantined
     return replace(
         staging.report("featurize", head, workers.job_id, (features, quarantine, *moments)),

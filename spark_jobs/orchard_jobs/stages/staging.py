@@ -126,10 +126,6 @@ class Staging:
         backbone = planned.backbone if isinstance(planned, ProjectionPlan) else planned.backbone.id
         return JobReport(self.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
 
-    def write_arrow(self, rows: pa.Table, table: Table, partition: tuple[str, ...]) -> StagedPartition:
-        """Write one small file from the driver, and account for it."""
-        return StagedPartition(table.name, partition, (self.writer(table, partition).write(rows),))
-
 
 def finish(warehouse: Warehouse, report: JobReport) -> JobReport:
     """Create the report and return it, or the one that another process finished first: that one counts."""
