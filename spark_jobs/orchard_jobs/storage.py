@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import io
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,38 +26,51 @@ if TYPE_CHECKING:
 
 # The variable that names Unity Catalog's service credential for S3. Serverless compute has no log-in of its own.
 SERVICE_CREDENTIAL = "ORCHARD_SERVICE_CREDENTIAL"
+_S3, _REGION = "https://s3.amazonaws.com", "us-east-1"
 _HASH_CHUNK = 8 * 1024 * 1024
 # ENOSPC and EDQUOT as obstore and delta-rs, both in Rust, tell them.
 _FULL_DISK = ("(os error 28)", "(os error 122)")
 
 
 def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig | None" = None) -> S3Store:
-    """Return a store of one bucket, with the endpoint and credentials that the environment names."""
+    """Return a store of one bucket, with the endpoint and credentials that the environment names.
+
+    The region is the environment's. Where it names none, as in the containers of a cluster, S3 is asked for the bucket's.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    options: dict[str, Any] = {"region": named or (_REGION if endpoint else _region_of(bucket))}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     if name := os.environ.get(SERVICE_CREDENTIAL):
-        options |= _service_options(name, bucket, endpoint)
+        options["credential_provider"] = _service_log_in(name)
     client: Any = {"allow_http": True} if endpoint and endpoint.startswith("http://") else {}
     return S3Store(bucket, prefix=prefix, client_options=client, retry_config=retry_config, **options)
 
 
-def _service_options(name: str, bucket: str, endpoint: str | None) -> dict[str, Any]:
-    """Return options for Databricks's service credential of a name: a log-in that renews itself, the bucket's own region."""
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    session = _service_session(name)
-    region = session.client("s3", endpoint_url=endpoint, region_name="us-east-1").head_bucket(Bucket=bucket)["BucketRegion"]
-    return {"credential_provider": Boto3CredentialProvider(session), "region": region}
+@cache
+def _region_of(bucket: str) -> str:
+    """Return a bucket's region, which S3 tells to everybody, in a refusal too; `us-east-1` where it tells none."""
+    request = urllib.request.Request(f"{_S3}/{bucket}", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            told = answer.headers
+    except urllib.error.HTTPError as error:
+        told = error.headers
+    except OSError:  # what cannot be reached is told by the first request for an object
+        return _REGION
+    return str(told.get("x-amz-bucket-region") or _REGION)
 
 
 @cache
-def _service_session(name: str) -> Any:
+def _service_log_in(name: str) -> Any:
+    """Return the log-in of Databricks's service credential of a name, which renews itself."""
     import boto3
+    from obstore.auth.boto3 import Boto3CredentialProvider
 
     runtime: Any = importlib.import_module("databricks.sdk.runtime")  # on Databricks alone
-    return boto3.Session(botocore_session=runtime.dbutils.credentials.getServiceCredentialsProvider(name))
+    session = boto3.Session(botocore_session=runtime.dbutils.credentials.getServiceCredentialsProvider(name))
+    return Boto3CredentialProvider(session)
 
 
 @contextmanager
