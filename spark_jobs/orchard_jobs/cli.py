@@ -7,6 +7,7 @@ On a platform that calls a function of the wheel (`orchard-jobs-task`) an error 
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import traceback
@@ -150,6 +151,7 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
 
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
+    print(f"orchard-jobs {__version__} from {Path(entry.__path__[0]).parent}, Python {platform.python_version()}", flush=True)
     stage, input_digest = given.stage, given.input_digest
     if stage == "project":
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))

@@ -1,5 +1,6 @@
 """The whole DAG with the targets of AWS and Databricks, on stand-ins that run what is submitted."""
 
+import gzip
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -72,6 +73,24 @@ def rows_of(stack: Stack, table: str, day: str) -> pl.DataFrame:
     return stack.table(table).filter(pl.col("batch_id") == day)
 
 
+def keys_of(s3: Any, bucket: str) -> list[str]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+
+def check_package(stack: Stack, element: str) -> None:
+    """Hold that the jobs ran the code that was deployed, though the stand-in's Python has the checkout's, too."""
+    s3 = bare_client(stack)
+    logs = [
+        gzip.decompress(s3.get_object(Bucket=bucket, Key=key)["Body"].read()).decode()
+        for bucket in (found["Name"] for found in s3.list_buckets()["Buckets"])
+        for key in keys_of(s3, bucket)
+        if element in key and key.endswith("/stdout.gz")
+    ]
+    assert logs
+    assert all("orchard_jobs.zip/orchard_jobs, Python" in text for text in logs)
+
+
 def start(stack: Stack, api: AirflowApi, day: str) -> str:
     """Upload a day without its run, and start the run by hand, with no event's run beside it."""
     s3 = bare_client(stack)
@@ -101,6 +120,7 @@ def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, clean: Pat
     for job in Emr(stack).jobs():
         assert job["state"] == "SUCCESS"
         assert job["tags"]["orchard"] in ("featurize", "reduce", "project")
+    check_package(stack, "/SPARK_DRIVER/")
 
 
 def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
@@ -120,19 +140,6 @@ def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
     assert rows_of(stack, "quarantine", CLEARED).height == 1
 
 
-def test_a_job_out_of_memory_is_retried_once_and_its_end_is_told(stack: Stack) -> None:
-    emr, api, begin = Emr(stack), stack.api, datetime.now().astimezone()
-    emr.fault("out_of_memory", 1, seconds=1)
-    start(stack, api, KILLED)
-    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
-    featurize = [run for run in emr.since(begin) if run["tags"]["orchard"] == "featurize"]
-    assert [run["state"] for run in featurize] == ["FAILED", "SUCCESS"]
-    assert never_two_at_once(featurize)
-    assert rows_of(stack, "features", KILLED).height == 10
-    ends = list((stack.home / "warehouse" / "_work").glob("*/attempts/*/ended.json"))
-    assert any("137" in path.read_text() for path in ends)
-
-
 def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
     emr = Emr(stack)
     # Long enough for Airflow: of a task that is resumed while its deferral still ends it may say that it failed, and not why.
@@ -147,25 +154,53 @@ def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
         assert rows_of(stack, table, IDLE).height == 0
 
 
+class Lake:
+    """A warehouse of its own on S3, with the network."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        s3 = bare_client(stack)
+        s3.create_bucket(Bucket="lake")
+        self.uri = f"s3://lake/{name}"
+        network = next((stack.home / "warehouse").rglob("*.onnx"))
+        s3.upload_file(str(network), "lake", f"{name}/{network.relative_to(stack.home / 'warehouse')}")
+        self.options = {
+            "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
+            "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+        }  # fmt: skip
+
+    def table(self, name: str) -> pl.DataFrame:
+        return pl.read_delta(f"{self.uri}/{name}", storage_options=self.options)
+
+
+def test_a_job_out_of_memory_is_retried_once_and_its_end_is_told(stack: Stack) -> None:
+    """In a warehouse on S3."""
+    emr, lake, begin = Emr(stack), Lake(stack, "emr_serverless"), datetime.now().astimezone()
+    emr.fault("out_of_memory", 1, seconds=1)
+    done = stack.run(KILLED, WAREHOUSE=lake.uri)
+    assert done.returncode == 0, done.stdout + done.stderr
+    featurize = [run for run in emr.since(begin) if run["tags"]["orchard"] == "featurize"]
+    assert [run["state"] for run in featurize] == ["FAILED", "SUCCESS"]
+    assert never_two_at_once(featurize)
+    assert lake.table("features").height == 10
+    s3 = bare_client(stack)
+    ends = [key for key in keys_of(s3, "lake") if key.endswith("/ended.json")]
+    assert any(b"137" in s3.get_object(Bucket="lake", Key=key)["Body"].read() for key in ends)
+
+
 @pytest.mark.parametrize("target", ["emr", "databricks"])
 def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, stack: Stack, clean: Path) -> None:
     """On Databricks the images come through Spark, to workers that know no store."""
-    s3 = bare_client(stack)
-    s3.create_bucket(Bucket="lake")
-    network = next((stack.home / "warehouse").rglob("*.onnx"))
-    s3.upload_file(str(network), "lake", f"{target}/{network.relative_to(stack.home / 'warehouse')}")
+    lake = Lake(stack, target)
     server = read_state(Layout(stack.home)).processes["api-server"]
-    done = stack.run(GOOD, TARGET=target, WAREHOUSE=f"s3://lake/{target}")
+    done = stack.run(GOOD, TARGET=target, WAREHOUSE=lake.uri)
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_state(Layout(stack.home)).processes["api-server"] == server
-    options = {
-        "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
-        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-    }  # fmt: skip
     for table, names in TOLD.items():
-        found = published_rows(f"s3://lake/{target}/{table}", (GOOD,), names, options)
+        found = published_rows(f"{lake.uri}/{table}", (GOOD,), names, lake.options)
         assert found == published_rows(str(clean / table), (GOOD,), names)
-    (run,) = pl.read_delta(f"s3://lake/{target}/runs", storage_options=options).to_dicts()
+    (run,) = lake.table("runs").to_dicts()
     good = rows_of(stack, "features", GOOD).height
     assert (run["target"], run["network_runs"]) == (target, good)
-    assert pl.read_delta(f"s3://lake/{target}/pca_features", storage_options=options).height == good
+    assert lake.table("pca_features").height == good
+    if target == "emr":
+        check_package(stack, "/steps/")
