@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # The release of EMR for what is made here: an application, or a job's own cluster.
 EMR_RELEASE = "emr-7.11.0"
-# What Spark unpacks of `spark.archives`.
-_ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".zip")
+# What Spark unpacks of `spark.archives`, and keeps links and the right to execute.
+_ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 8 * 1024 * 1024
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # Readers of URIs take these for something else.

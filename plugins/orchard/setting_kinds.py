@@ -86,6 +86,34 @@ def optional(text: str) -> str | None:
     return text or None
 
 
+def s3_uri(text: str) -> str | None:
+    """The S3 URI of an object or a folder, without what Spark would take for something else; None for an empty one."""
+    if text and not re.fullmatch(r"s3://[a-z0-9.-]+/[^\s#?%\\\"',]+", text):
+        raise ValueError("not of the form s3://bucket/key, or with a character of it that Spark takes for something else")
+    return text or None
+
+
+def jobs_uri(text: str) -> str | None:
+    """The folder of the jobs' package, in S3 or on a Databricks volume; None for an empty one."""
+    if text.startswith(("/Volumes/", "/Workspace/")) and not re.search(r"[\s#?%\\\"',]", text):
+        return text
+    return s3_uri(text)
+
+
+def emr_application(text: str) -> str | None:
+    """The id of an EMR Serverless application; None for an empty one."""
+    if text and not re.fullmatch(r"[0-9a-z]{1,64}", text):
+        raise ValueError("no id of an application, such as `00f1r2e3`")
+    return text or None
+
+
+def role(text: str) -> str | None:
+    """The ARN of an IAM role; None for an empty one."""
+    if text and not re.fullmatch(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+", text):
+        raise ValueError("no ARN of a role, such as `arn:aws:iam::123456789012:role/jobs`")
+    return text or None
+
+
 def landing(text: str) -> str:
     """The S3 URI of a folder, without a trailing slash."""
     bucket, _, prefix = text.removeprefix("s3://").partition("/")

@@ -57,18 +57,18 @@ class Settings:
         kinds.optional,
     )
     jobs_uri: str | None = _variable(
-        "JOBS_URI", "", "where the jobs' package lies, as `orchard deploy` prints it (all targets but local)", kinds.optional
+        "JOBS_URI", "", "where the jobs' package lies, as `orchard deploy` prints it (all targets but local)", kinds.jobs_uri
     )
     jobs_environment: str | None = _variable(
-        "JOBS_ENVIRONMENT", "", "archive of the jobs' Python environment; empty: the cluster's image holds it", kinds.optional
+        "JOBS_ENVIRONMENT", "", "archive of the jobs' Python environment; empty: the cluster's image holds it", kinds.s3_uri
     )
     jobs_logs: str | None = _variable(
-        "JOBS_LOGS", "", "`s3://` folder of the jobs' logs; empty: `logs` beside the jobs' package", kinds.optional
+        "JOBS_LOGS", "", "`s3://` folder of the jobs' logs; empty: `logs` beside the jobs' package", kinds.s3_uri
     )
     emr_application: str | None = _variable(
-        "EMR_APPLICATION", "", "id of the EMR Serverless application (target emr_serverless)", kinds.optional
+        "EMR_APPLICATION", "", "id of the EMR Serverless application (target emr_serverless)", kinds.emr_application
     )
-    emr_role: str | None = _variable("EMR_ROLE", "", "ARN of the role that its jobs take (target emr_serverless)", kinds.optional)
+    emr_role: str | None = _variable("EMR_ROLE", "", "ARN of the role that its jobs take (target emr_serverless)", kinds.role)
     emr_cluster: str | dict[str, Any] | None = _variable(
         "EMR_CLUSTER",
         "",
@@ -96,13 +96,23 @@ class Settings:
         "who reads the images: `fetch`, the Python workers; `spark`, where these have no network; empty: as the target needs it",
         kinds.one_of(*get_args(Source)),
     )
-    executors: int = _variable("EXECUTORS", "4", "most executors of a job (all targets but local)", kinds.positive)
-    executor_cores: int = _variable("EXECUTOR_CORES", "4", "cores of an executor, and of the driver", kinds.positive)
-    executor_memory: str = _variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver", kinds.memory)
+    executors: int = _variable("EXECUTORS", "4", "most executors of a job (EMR, and new clusters of Databricks)", kinds.positive)
+    executor_cores: int = _variable(
+        "EXECUTOR_CORES",
+        "4",
+        "cores of an executor, and of the driver (EMR); a batch's executor-hours are estimated by them",
+        kinds.positive,
+    )
+    executor_memory: str = _variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver (EMR)", kinds.memory)
     job_minutes: int = _variable(
         "JOB_MINUTES", "120", "a job that runs longer is cancelled (all targets but local)", kinds.minutes
     )
-    job_tags: dict[str, Any] = _variable("JOB_TAGS", "{}", "tags of each job, a JSON object of texts", kinds.tags)
+    job_tags: dict[str, Any] = _variable(
+        "JOB_TAGS",
+        "{}",
+        "tags of each job (EMR Serverless) or of its new cluster (EMR, Databricks), a JSON object of texts",
+        kinds.tags,
+    )
     max_executor_hours: float = _variable(
         "MAX_EXECUTOR_HOURS", "100", "a batch whose images are estimated to take more is refused by plan_batch", kinds.seconds
     )
@@ -178,10 +188,20 @@ class Settings:
             needed += ("databricks_credential",)
         for attribute in needed:
             if getattr(self, attribute) is None:
-                (setting,) = (setting for setting in fields(self) if setting.name == attribute)
-                raise ConfigurationError(
-                    f"{setting.metadata['name']} is empty, and ORCHARD_TARGET={self.target} needs it: {setting.metadata['text']}"
-                )
+                raise self.wrong(attribute, f"ORCHARD_TARGET={self.target} needs it")
+        if (
+            self.jobs_uri is not None
+            and self.target != "local"
+            and (self.target != "databricks") != self.jobs_uri.startswith("s3:")
+        ):
+            raise self.wrong("jobs_uri", f"ORCHARD_TARGET={self.target} reads none of this form")
+
+    def wrong(self, attribute: str, why: str) -> ConfigurationError:
+        """Return the error that a setting's value does not do; it names the variable and the value."""
+        (setting,) = (setting for setting in fields(self) if setting.name == attribute)
+        value = getattr(self, attribute)
+        told = f"{setting.metadata['name']} is empty" if value is None else f"{setting.metadata['name']}={value!r}"
+        return ConfigurationError(f"{told}: {why}; it stands for: {setting.metadata['text']}")
 
     @property
     def backbone(self) -> Backbone:
