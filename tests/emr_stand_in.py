@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,3 +188,12 @@ def check_wire(shape: Any, value: Any, where: str) -> None:
     elif shape.type_name == "string":
         assert value in (getattr(shape, "enum", None) or [value]), where
         assert shape.metadata.get("min", 0) <= len(value) <= shape.metadata.get("max", len(value)), where
+
+
+def packed_environment(folder: Path) -> bytes:
+    """Return a packed environment that has what the jobs' has; its interpreter is a link to the system's, as in all."""
+    environment = folder / "environment"
+    subprocess.run([str(JOBS / "python"), "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = (JOBS.parent / "lib").glob("python3.*/site-packages")
+    (environment / "lib" / packages.parent.name / "site-packages" / "jobs.pth").write_text(str(packages))
+    return Path(shutil.make_archive(str(environment), "gztar", environment)).read_bytes()

@@ -34,7 +34,9 @@ def _emr_serverless(layout: Layout, environment: Mapping[str, str]) -> dict[str,
 
 def _emr(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
     # A cluster a job, which ends with it, unless the user names another.
-    return _deployed_to_s3(layout, environment) | {"ORCHARD_EMR_CLUSTER": environment.get("ORCHARD_EMR_CLUSTER") or "{}"}
+    # The stand-in's Python stands for that of an image which holds what the jobs import.
+    cluster = environment.get("ORCHARD_EMR_CLUSTER") or '{"CustomAmiId": "ami-0123456789abcdef0"}'
+    return _deployed_to_s3(layout, environment) | {"ORCHARD_EMR_CLUSTER": cluster}
 
 
 def _deployed_to_s3(layout: Layout, environment: Mapping[str, str], *options: str) -> dict[str, str]:

@@ -28,8 +28,14 @@ class ElasticMapReduceResponse(CheckedResponse):
         return ActionResult({"Cluster": self.service.cluster(self._given()["ClusterId"]).shown(self.region)})
 
     def list_clusters(self) -> ActionResult:
-        states = self._given().get("ClusterStates")
-        found = [cluster for cluster in self.service.clusters() if not states or cluster.state in states]
+        given = self._given()
+        states, since, until = given.get("ClusterStates"), given.get("CreatedAfter"), given.get("CreatedBefore")
+        clusters = [
+            cluster
+            for cluster in self.service.clusters()
+            if (not since or cluster.created >= since.timestamp()) and (not until or cluster.created < until.timestamp())
+        ]
+        found = [cluster for cluster in clusters if not states or cluster.state in states]
         return self._page("Clusters", [cluster.summary(self.region) for cluster in found])
 
     def terminate_job_flows(self) -> ActionResult:

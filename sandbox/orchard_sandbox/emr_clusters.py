@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ class Step:
             "Timeline": {name: datetime.fromtimestamp(moment, UTC) for name, moment in timeline.items() if moment},
         }
         if self.state == "FAILED":
-            status["FailureDetails"] = {"Reason": self.reason, "Message": self.reason}
+            status["FailureDetails"] = {"Reason": "Unknown Error.", "Message": self.reason}
         return {
             "Id": self.id,
             "Name": self.request["Name"],
@@ -102,9 +102,14 @@ class Cluster:
 
 
 def submission_of(request: Mapping[str, Any]) -> Submission:
-    """Return what a step submits: `spark-submit`, its options, the script and its arguments, by command-runner.jar."""
+    """Return what a step submits: `spark-submit`, its options, the script and its arguments, by command-runner.jar.
+
+    Before it may stand `bash -c SCRIPT ARGUMENT`, which is to run it.
+    """
     jar = request["HadoopJarStep"]
     arguments = list(jar.get("Args") or [])
+    runner = tuple(arguments[:4]) if arguments[:2] == ["bash", "-c"] else ()
+    arguments = arguments[len(runner) :]
     if jar["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
         raise invalid(f"the step {request['Name']} is none that this stand-in runs: command-runner.jar with spark-submit")
     options, rest = [], arguments[1:]
@@ -114,9 +119,14 @@ def submission_of(request: Mapping[str, Any]) -> Submission:
     if not rest:
         raise invalid(f"the step {request['Name']} names no script")
     pairs = list(zip(options[::2], options[1::2], strict=False))
-    kept = [word for name, value in pairs if name not in ("--deploy-mode", "--master") for word in (name, value)]
+    if ("--deploy-mode", "client") not in pairs:
+        raise invalid(
+            f"the step {request['Name']} is not submitted with --deploy-mode client: the driver would be a container of YARN, "
+            "which a cancelled step leaves running, and whose log lies elsewhere; this stand-in has neither"
+        )
+    kept = [word for name, value in pairs if name != "--deploy-mode" for word in (name, value)]
     spark = {"entryPoint": rest[0], "entryPointArguments": rest[1:], "sparkSubmitParameters": shlex.join(kept)}
     try:
-        return read_submission(spark, {})
+        return replace(read_submission(spark, {}), runner=runner)
     except UnknownRequestError as error:
         raise invalid(str(error)) from error

@@ -45,6 +45,7 @@ class Submission:
         files: option of spark-submit -> URIs; an archive's may end in `#name`.
         conf: Spark's properties, less those that size the cluster.
         environment: variables that the request gives the driver and the executors, which are one process here.
+        runner: words before the command, which is to be run by them.
     """
 
     entry_point: str
@@ -52,6 +53,7 @@ class Submission:
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     conf: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    runner: tuple[str, ...] = ()
 
 
 def read_submission(spark_submit: Mapping[str, Any], defaults: Mapping[str, str]) -> Submission:

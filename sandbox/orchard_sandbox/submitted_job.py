@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # The driver is the whole cluster here, and what the request asks for is made for AWS's workers.
 DRIVER_MEMORY = "2g"
 LOG_SECONDS = 2.0
+# What a step's own script may call: `aws`.
+_COMMANDS = Path(__file__).with_name("commands")
 _KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "LC_ALL", "TZ")
 _PYTHONS = ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 
@@ -179,7 +181,8 @@ class SubmittedJob(GuardedJob):
         }
         for name, value in {**self._submission.conf, **ours}.items():
             command += ["--conf", f"{name}={value}"]
-        return [*command, str(self._fetch(self._submission.entry_point)), *self._submission.arguments]
+        script = self._fetch(self._submission.entry_point)
+        return [*self._submission.runner, *command, str(script), *self._submission.arguments]
 
     def start(self, command: list[str]) -> None:
         """Start the command."""
@@ -219,7 +222,8 @@ class SubmittedJob(GuardedJob):
         shutil.unpack_archive(archive, folder, filter="tar" if is_tar else None)
 
     def _environment(self) -> dict[str, str]:
-        return job_environment(os.environ, self._machine, self._folder / "tmp", self._submission.environment, self._marker)
+        made = job_environment(os.environ, self._machine, self._folder / "tmp", self._submission.environment, self._marker)
+        return made | {"PATH": f"{_COMMANDS}{os.pathsep}{made.get('PATH', os.defpath)}", "ORCHARD_SANDBOX_PYTHON": sys.executable}
 
 
 def job_environment(

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError, ConnectionClosedError, WaiterError
-from emr_stand_in import JOBS, ROLE, ROOT, Job, Server, serving, wait_until
+from emr_stand_in import JOBS, ROLE, ROOT, Job, Server, packed_environment, serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +118,11 @@ def test_spark_runs_python_workers(server: Server, application: str) -> None:
 def test_an_environments_archive_runs_driver_and_workers(server: Server, application: str, tmp_path: Path) -> None:
     """With the parameters that the launcher sends; as in a packed environment the interpreter is a link to the system's."""
     golden = json.loads((ROOT / "tests" / "golden" / "emr_serverless_start_job_run.json").read_text())
-    parameters = golden["job_driver"]["sparkSubmit"]["sparkSubmitParameters"]
-    environment = tmp_path / "environment"
-    subprocess.run([str(JOBS / "python"), "-m", "venv", "--without-pip", str(environment)], check=True)
-    (packages,) = (JOBS.parent / "lib").glob("python3.*/site-packages")
-    (environment / "lib" / packages.parent.name / "site-packages" / "jobs.pth").write_text(str(packages))
-    archive = shutil.make_archive(str(environment), "gztar", environment)
+    parameters = golden["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"]
+    archive = packed_environment(tmp_path)
     server.s3.create_bucket(Bucket="code")
     for uri in re.findall(r"s3://code/([^ #]+)", parameters):
-        server.s3.put_object(
-            Bucket="code", Key=uri, Body=Path(archive).read_bytes() if "environment" in uri else b"PK\x05\x06" + b"\0" * 18
-        )
+        server.s3.put_object(Bucket="code", Key=uri, Body=archive if "environment" in uri else b"PK\x05\x06" + b"\0" * 18)
     script = """
         import sys
         import pyarrow

@@ -51,7 +51,7 @@ def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: An
 
 def step_of(server: Server, script: str, *arguments: str, **given: Any) -> dict[str, Any]:
     uri = server.put(f"scripts/{uuid.uuid4().hex}.py", script)
-    words = ["spark-submit", "--deploy-mode", "cluster", "--conf", "spark.executor.memory=4g", uri, *arguments]
+    words = ["spark-submit", "--deploy-mode", "client", "--conf", "spark.executor.memory=4g", uri, *arguments]
     return {
         "Name": "a step",
         "ActionOnFailure": "CONTINUE",
@@ -111,14 +111,14 @@ def test_a_failed_step_tells_why(script: str, reason: str, server: Server, emr: 
         emr.get_waiter("step_complete").wait(ClusterId=cluster, StepId=step, WaiterConfig={"Delay": 1, "MaxAttempts": 40})
     shown = emr.describe_step(ClusterId=cluster, StepId=step)["Step"]
     assert shown["Status"]["State"] == "FAILED"
-    assert reason in shown["Status"]["FailureDetails"]["Reason"]
+    assert reason in shown["Status"]["FailureDetails"]["Message"]
 
 
 def test_a_script_that_is_not_there_fails_its_step(server: Server, emr: Any, cluster: str) -> None:
     step = step_of(server, "")
     step["HadoopJarStep"]["Args"][-1] = "s3://jobs/none.py"
     (name,) = emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])["StepIds"]
-    assert "s3://jobs/none.py" in wait_for(emr, cluster, name)["Status"]["FailureDetails"]["Reason"]
+    assert "s3://jobs/none.py" in wait_for(emr, cluster, name)["Status"]["FailureDetails"]["Message"]
 
 
 def test_a_cancelled_step_leaves_no_process_and_the_next_one_runs(server: Server, emr: Any, cluster: str) -> None:
@@ -174,7 +174,7 @@ def test_faults_end_a_step_or_keep_it_from_running(server: Server, emr: Any, clu
         (step,) = emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step_of(server, SLEEPER)])["StepIds"]
         shown = wait_for(emr, cluster, step)
         assert shown["Status"]["State"] == "FAILED"
-        assert reason in shown["Status"]["FailureDetails"]["Reason"]
+        assert reason in shown["Status"]["FailureDetails"]["Message"]
     server.fault("throttle", operation="DescribeStep")
     with pytest.raises(ClientError, match="Throttling"):
         state(emr, cluster, step)
