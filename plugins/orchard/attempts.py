@@ -33,6 +33,10 @@ class Attempts:
         """Return the attempt's idempotency token: 64 hex digits, another in each warehouse."""
         return hashlib.sha256(f"{self.warehouse.uri}\n{self.work}\n{attempt}".encode()).hexdigest()
 
+    def claim(self, attempt: int) -> bool:
+        """Record that an attempt is about to be submitted; False where that is recorded already."""
+        return self.warehouse.create(attempt_path(self.work, attempt, "claimed"), b"{}")
+
     def note_start(self, attempt: int, job: dict[str, str]) -> None:
         """Record the job that an attempt's token reached: the names by which its vendor knows it."""
         self.warehouse.create(attempt_path(self.work, attempt, "started"), json.dumps(job).encode())

@@ -1,7 +1,7 @@
 """The launcher `databricks`: what it sends, what a retry reaches, and what a failed run says."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
@@ -61,20 +62,6 @@ class Workspace:
         self.states[run] = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": f"message of {run}"}
 
 
-class Context(dict[str, Any]):
-    """A task context with the plan in its XCom."""
-
-    def __init__(self) -> None:
-        super().__init__(ti=self)
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
-        return asdict(PLANNED) if task_ids == "plan_batch" else self.pushed[key]
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path)})
@@ -105,10 +92,10 @@ def operator_of(settings: Settings, **changes: Any) -> SubmitDatabricksRun:
     return operator
 
 
-def defer(settings: Settings, context: Context | None = None) -> int:
+def defer(settings: Settings, context: TaskContext | None = None) -> int:
     """Execute up to the wait; return the run that is waited for."""
     with pytest.raises(TaskDeferred) as deferred:
-        operator_of(settings).execute(context or Context())
+        operator_of(settings).execute(context or TaskContext(PLANNED))
     run: int = deferred.value.trigger.serialize()[1]["run_id"]
     return run
 
@@ -138,6 +125,11 @@ def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str]
     assert sent(settings, **variables) == json.loads((GOLDEN / f"databricks_submit_{name}.json").read_text())
 
 
+def test_a_pool_brings_its_own_nodes(settings: Settings) -> None:
+    (task,) = sent(settings, ORCHARD_DATABRICKS_CLUSTER='{"instance_pool_id": "pool-1"}', **OWN_LOG_IN)["tasks"]
+    assert task["new_cluster"].keys() == {"instance_pool_id", "spark_version", "data_security_mode", "autoscale", "custom_tags"}
+
+
 @pytest.mark.parametrize(
     ("cluster", "source"),
     [
@@ -163,7 +155,30 @@ def test_the_wheel_that_is_named_is_the_one_that_is_deployed(settings: Settings)
 
 def test_a_retry_reaches_the_run_that_is_under_way(settings: Settings, workspace: Workspace) -> None:
     assert [defer(settings), defer(settings)] == [1, 1]
+    assert len(workspace.submitted) == 1
+
+
+def test_a_retry_reaches_a_run_that_nobody_lived_to_record(
+    settings: Settings, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attempts, "note_start", lambda self, attempt, job: None)
+    assert [defer(settings), defer(settings)] == [1, 1]
     assert len({request["idempotency_token"] for request in workspace.submitted}) == 1
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_run_that_databricks_does_not_tell_about_is_not_taken_for_gone(
+    status: int, settings: Settings, attempts: Attempts, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defer(settings)
+
+    def get(json: dict[str, Any]) -> dict[str, Any]:
+        raise DatabricksApiError("not now", http_status_code=status)
+
+    monkeypatch.setattr(workspace, "get", get)
+    with pytest.raises(DatabricksApiError, match="not now"):
+        operator_of(settings).execute(TaskContext(PLANNED))
+    assert (len(workspace.submitted), attempts.current) == (1, 1)
 
 
 @pytest.mark.parametrize("result", ["FAILED", "TIMEDOUT", "CANCELED", "SUCCESS", "GONE"])
@@ -192,14 +207,14 @@ def test_a_run_that_is_being_ended_is_waited_for(
 def test_a_finished_report_starts_nothing(settings: Settings, workspace: Workspace) -> None:
     Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
     with pytest.raises(AirflowSkipException, match="no job is submitted"):
-        operator_of(settings).execute(Context())
+        operator_of(settings).execute(TaskContext(PLANNED))
     assert workspace.submitted == []
 
 
 def test_a_failed_run_tells_its_error_and_its_trace(
     settings: Settings, attempts: Attempts, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = Context()
+    context = TaskContext(PLANNED)
     defer(settings, context)
     workspace.end(1, "FAILED")
     event = {
@@ -215,7 +230,7 @@ def test_a_failed_run_tells_its_error_and_its_trace(
 
 
 def test_a_run_that_ends_well_ends_the_task(settings: Settings, attempts: Attempts, workspace: Workspace) -> None:
-    context = Context()
+    context = TaskContext(PLANNED)
     defer(settings, context)
     workspace.end(1, "SUCCESS")
     event = {"run_id": 1, "run_page_url": "x", "errors": [], "run_state": json.dumps(workspace.states[1])}
@@ -227,7 +242,7 @@ def test_without_deferral_a_failed_run_is_told_alike(settings: Settings, attempt
     workspace.of_token[attempts.token(1)] = 1
     workspace.end(1, "FAILED")
     with pytest.raises(JobError, match="run 1 is FAILED: message of 1"):
-        operator_of(settings, deferrable=False).execute(Context())
+        operator_of(settings, deferrable=False).execute(TaskContext(PLANNED))
     assert attempts.current == 2
     assert workspace.cancelled == []
 
@@ -240,8 +255,8 @@ def test_a_run_that_cannot_be_followed_goes_on_and_is_reached_again(
 
     with monkeypatch.context() as patched:
         patched.setattr("airflow.providers.databricks.hooks.databricks.DatabricksHook.get_run", get_run)
-        with pytest.raises(JobError, match="run 1 is RUNNING, and could not be followed"):
-            operator_of(settings, deferrable=False).execute(Context())
+        with pytest.raises(JobError, match="run 1 is RUNNING, and cannot be followed"):
+            operator_of(settings, deferrable=False).execute(TaskContext(PLANNED))
     assert (attempts.current, workspace.cancelled) == (1, [])
     assert defer(settings) == 1
 
@@ -249,7 +264,7 @@ def test_a_run_that_cannot_be_followed_goes_on_and_is_reached_again(
 def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace) -> None:
     operator = operator_of(settings)
     with pytest.raises(TaskDeferred):
-        operator.execute(Context())
+        operator.execute(TaskContext(PLANNED))
     operator.on_kill()
     assert workspace.cancelled == [1]
 
@@ -257,16 +272,23 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty, and ORCHARD_TARGET=databricks needs it"),
+        ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty: ORCHARD_TARGET=databricks needs it"),
         ("ORCHARD_DATABRICKS_CLUSTER", "{not json", "ORCHARD_DATABRICKS_CLUSTER='{not json'"),
         ("ORCHARD_DATABRICKS_CLUSTER", "a b", "neither `serverless`, nor a cluster's id, nor a JSON object"),
+        ("ORCHARD_DATABRICKS_CLUSTER", '{"spot": true}', "ORCHARD_DATABRICKS_CLUSTER=.*spot: not as the fields of a cluster are"),
+        ("ORCHARD_DATABRICKS_CLUSTER", '{"spark_version": 5}', "ORCHARD_DATABRICKS_CLUSTER=.*spark_version is 5"),
+        ("ORCHARD_DATABRICKS_CLUSTER", '{"custom_tags": "x"}', "ORCHARD_DATABRICKS_CLUSTER=.*custom_tags is 'x'"),
+        ("ORCHARD_DATABRICKS_CLUSTER", '{"aws_attributes": "x"}', "ORCHARD_DATABRICKS_CLUSTER=.*not the fields of a cluster"),
+        ("ORCHARD_DATABRICKS_CLUSTER", '{"num_workers": 2, "autoscale": {"max_workers": 3}}', "either num_workers or autoscale"),
+        ("ORCHARD_JOBS_URI", "s3://code/jobs", "ORCHARD_JOBS_URI='s3://code/jobs': ORCHARD_TARGET=databricks reads none"),
         ("ORCHARD_SOURCE", "http", "none of fetch, spark"),
         ("ORCHARD_WAREHOUSE", "s3://lake/warehouse", "ORCHARD_DATABRICKS_CREDENTIAL is empty"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_path: Path) -> None:
+    variables = VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path), variable: value}
     with pytest.raises(ConfigurationError, match=words):
-        launcher_for(Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path), variable: value}))
+        launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
 
 
 def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:

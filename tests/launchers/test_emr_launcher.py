@@ -2,40 +2,35 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aws_wire
+import botocore.session
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
-from emr_stand_in import Server, processes_of, serving, wait_until
+from botocore.exceptions import ClientError
+from emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers.attempting import Seen
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
+from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import Planned
 from orchard.settings import Settings
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from task_context import TaskContext
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-VARIABLES = {"ORCHARD_TARGET": "emr", "ORCHARD_JOBS_URI": "s3://jobs/orchard-0.1.0-abc", "ORCHARD_EMR_CLUSTER": "{}"}
+IMAGE = '{"CustomAmiId": "ami-0123456789abcdef0"}'
+VARIABLES = {"ORCHARD_TARGET": "emr", "ORCHARD_JOBS_URI": "s3://jobs/orchard-0.1.0-abc", "ORCHARD_EMR_CLUSTER": IMAGE}
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 SLEEPER = "import time; time.sleep(300)"
-
-
-class Context(dict[str, Any]):
-    """A task context with the plan in its XCom."""
-
-    def __init__(self, planned: Planned) -> None:
-        super().__init__(ti=self)
-        self.planned, self.pushed = planned, dict[str, Any]()
-
-    def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
-        return asdict(self.planned) if task_ids == "plan_batch" else self.pushed[key]
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def operator_of(settings: Settings, server: Server, script: str) -> AddEmrStep:
     return operator
 
 
-def defer(operator: AddEmrStep, context: Context) -> EmrStepTrigger:
+def defer(operator: AddEmrStep, context: TaskContext) -> EmrStepTrigger:
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
     path, fields = deferred.value.trigger.serialize()
@@ -74,19 +69,36 @@ def defer(operator: AddEmrStep, context: Context) -> EmrStepTrigger:
     ("name", "variables"),
     [
         ("given", {"ORCHARD_EMR_CLUSTER": "j-1A2B3C", "ORCHARD_JOBS_ENVIRONMENT": "s3://jobs/environment.tar.gz"}),
-        ("new", {"ORCHARD_EMR_CLUSTER": '{"ServiceRole": "mine"}', "ORCHARD_JOB_TAGS": '{"team": "fruit"}'}),
+        (
+            "new",
+            {
+                "ORCHARD_EMR_CLUSTER": '{"ServiceRole": "mine", "CustomAmiId": "ami-0123456789abcdef0"}',
+                "ORCHARD_JOB_TAGS": '{"team": "fruit"}',
+            },
+        ),
     ],
 )
-def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str]) -> None:
+def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it goes over the wire. A cluster that is made brings its step, which is found there."""
     given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/warehouse"} | variables)
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, AddEmrStep)
-    sent = {"cluster": operator.job_flow_id, "new_cluster": operator.new_cluster, "steps": operator.steps}
-    assert json.loads(json.dumps(sent)) == json.loads((GOLDEN / f"emr_{name}_cluster.json").read_text())
+    there = [{"Id": "s-1", "Name": f"orchard-reduce-{aws_wire.TOKEN}"}] if name == "new" else []
+    answers = {
+        "ListClusters": {"Clusters": []}, "RunJobFlow": {"JobFlowId": "j-1"}, "DescribeCluster": {"Cluster": {"Id": "j-1"}},
+        "ListSteps": {"Steps": there}, "AddJobFlowSteps": {"StepIds": ["s-1"]},
+    }  # fmt: skip
+    sent = aws_wire.record(lambda name, body: answers[name.partition(".")[2]], monkeypatch)
+    aws_wire.without_attempts(monkeypatch)
+    with pytest.raises(TaskDeferred):
+        operator.execute(TaskContext(PLANNED))
+    changing = [[name, body] for name, body in sent if "Run" in name or "Add" in name]
+    assert changing == json.loads((GOLDEN / f"emr_{name}_cluster.json").read_text())
 
 
 def test_a_cluster_that_is_made_always_ends_by_itself() -> None:
-    fields = '{"Instances": {"KeepJobFlowAliveWhenNoSteps": true, "TerminationProtected": true, "InstanceGroups": []}}'
+    instances = '{"KeepJobFlowAliveWhenNoSteps": true, "TerminationProtected": true, "InstanceGroups": []}'
+    fields = f'{{"Instances": {instances}, "BootstrapActions": []}}'
     given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/w", "ORCHARD_EMR_CLUSTER": fields})
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert operator.new_cluster["Instances"] == {  # type: ignore[attr-defined]
@@ -98,7 +110,7 @@ def test_a_cluster_that_is_made_always_ends_by_itself() -> None:
 
 def test_a_retry_reaches_the_step_and_a_kill_ends_it_with_its_cluster(settings: Settings, server: Server) -> None:
     planned = replace(PLANNED, input_digest="a" * 64)
-    first, second = (defer(operator_of(settings, server, SLEEPER), Context(planned)) for _ in range(2))
+    first, second = (defer(operator_of(settings, server, SLEEPER), TaskContext(planned)) for _ in range(2))
     assert first.serialize() == second.serialize()
     fields = first.serialize()[1]
     cluster, (step,) = fields["job_flow_id"], fields["step_ids"]
@@ -107,7 +119,7 @@ def test_a_retry_reaches_the_step_and_a_kill_ends_it_with_its_cluster(settings: 
     wait_until(lambda: not processes_of(step), 10)
     emr = server.client("emr")
     wait_until(lambda: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] == "TERMINATED", 20)
-    third = defer(operator_of(settings, server, SLEEPER), Context(planned)).serialize()[1]
+    third = defer(operator_of(settings, server, SLEEPER), TaskContext(planned)).serialize()[1]
     assert third["job_flow_id"] != cluster
     emr.terminate_job_flows(JobFlowIds=[third["job_flow_id"]])
 
@@ -118,7 +130,7 @@ def test_on_a_cluster_that_is_there_a_kill_ends_the_step_alone(settings: Setting
         Name="kept", Instances={"KeepJobFlowAliveWhenNoSteps": True}, ReleaseLabel="emr-7.11.0", ServiceRole="a", JobFlowRole="b"
     )["JobFlowId"]
     operator = operator_of(replace(settings, emr_cluster=cluster), server, SLEEPER)
-    step = defer(operator, Context(replace(PLANNED, input_digest="b" * 64))).serialize()[1]["step_ids"][0]
+    step = defer(operator, TaskContext(replace(PLANNED, input_digest="b" * 64))).serialize()[1]["step_ids"][0]
     wait_until(lambda: processes_of(step), 30)
     operator.on_kill()
     wait_until(lambda: emr.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]["State"] == "CANCELLED", 20)
@@ -126,11 +138,135 @@ def test_on_a_cluster_that_is_there_a_kill_ends_the_step_alone(settings: Setting
     emr.terminate_job_flows(JobFlowIds=[cluster])
 
 
+def test_two_tries_at_once_make_one_cluster(settings: Settings, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs of one batch, say: neither finds the other's cluster when it looks."""
+    monkeypatch.setattr("orchard.launchers.emr_hook._CLAIMED_POLL_SECONDS", 0.2)
+    planned, looks = replace(PLANNED, input_digest="e" * 64), threading.Barrier(2)
+    look = NamingEmrHook._cluster_named
+    first_look = threading.local()
+
+    def together(hook: NamingEmrHook, name: str) -> str | None:
+        found = look(hook, name)
+        if not hasattr(first_look, "is_over"):
+            first_look.is_over = looks.wait(20)
+        return found
+
+    monkeypatch.setattr(NamingEmrHook, "_cluster_named", together)
+    operators = [operator_of(settings, server, SLEEPER) for _ in range(2)]
+    with ThreadPoolExecutor() as pool:
+        triggers = list(pool.map(lambda operator: defer(operator, TaskContext(planned)), operators))
+    assert triggers[0].serialize() == triggers[1].serialize()
+    server.client("emr").terminate_job_flows(JobFlowIds=[triggers[0].serialize()[1]["job_flow_id"]])
+
+
+def test_a_claim_whose_try_died_holds_up_the_next_one_for_a_while_only(
+    settings: Settings, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchard.launchers.emr_hook._CLAIMED_POLL_SECONDS", 0.1)
+    monkeypatch.setattr("orchard.launchers.emr_hook._CLAIMED_SECONDS", 0.5)
+    planned = replace(PLANNED, input_digest="f" * 64)
+    assert Attempts(Warehouse.at(settings.warehouse), planned.work("featurize")).claim(1)
+    trigger = defer(operator_of(settings, server, SLEEPER), TaskContext(planned))
+    server.client("emr").terminate_job_flows(JobFlowIds=[trigger.serialize()[1]["job_flow_id"]])
+
+
+def test_a_step_that_takes_too_long_is_cancelled_and_one_that_emr_does_not_tell_about_goes_on(
+    settings: Settings, server: Server
+) -> None:
+    planned = replace(PLANNED, input_digest="9" * 64)
+    context = TaskContext(planned)
+    step = defer(operator_of(settings, server, SLEEPER), context).serialize()[1]["step_ids"][0]
+    wait_until(lambda: processes_of(step), 30)
+    attempts = Attempts(Warehouse.at(settings.warehouse), planned.work("featurize"))
+    event = {"status": "error", "message": "An error occurred (InternalServerException)"}
+    with pytest.raises(JobError, match=r"is RUNNING, and cannot be followed: .*InternalServerException"):
+        operator_of(settings, server, SLEEPER).execute_complete(context, event)
+    assert processes_of(step)
+    assert attempts.current == 1
+    event = {"status": "error", "message": "Waiter error: max attempts reached"}
+    with pytest.raises(JobError, match="is CANCELLED: Terminated by user request"):
+        operator_of(settings, server, SLEEPER).execute_complete(context, event)
+    assert not processes_of(step)
+    assert attempts.current == 2
+
+
+def test_an_environments_archive_runs_driver_and_workers(settings: Settings, server: Server, tmp_path: Path) -> None:
+    """The step's own script unpacks it for the driver, Spark for the executors, which here are one process."""
+    script = """
+import sys
+import pyarrow
+from pyspark.sql import SparkSession
+def where(batches):
+    yield pyarrow.RecordBatch.from_pydict({"prefix": [sys.prefix]})
+spark = SparkSession.builder.getOrCreate()
+print(sys.prefix, spark.range(1).mapInArrow(where, "prefix string").collect()[0].prefix)
+"""
+    uri = server.put("environment.tar.gz", packed_environment(tmp_path))
+    context = TaskContext(replace(PLANNED, input_digest="8" * 64))
+    operator = operator_of(replace(settings, jobs_environment=uri), server, script)
+    fields = defer(operator, context).serialize()[1]
+    emr, step = server.client("emr"), fields["step_ids"][0]
+    emr.get_waiter("step_complete").wait(
+        ClusterId=fields["job_flow_id"], StepId=step, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    driver, worker = operator.last_lines({"cluster_id": fields["job_flow_id"], "step_id": step})[-1].split()
+    assert driver == worker
+    assert driver.endswith("/environment")
+
+
+class Told:
+    """EMR as it tells of one step."""
+
+    def __init__(self, state: str, details: dict[str, str] | None = None) -> None:
+        self.state, self.details = state, details
+
+    def describe_step(self, ClusterId: str, StepId: str) -> dict[str, Any]:
+        if self.state == "GONE":
+            raise ClientError({"Error": {"Code": "InvalidRequestException", "Message": "Step id is not valid"}}, "DescribeStep")
+        return {"Step": {"Status": {"State": self.state, "FailureDetails": self.details or {}}}}
+
+    def describe_cluster(self, ClusterId: str) -> dict[str, Any]:
+        return {"Cluster": {"LogUri": "s3n://old/logs/", "Status": {"StateChangeReason": {"Message": "no capacity"}}}}
+
+
+def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/w", "ORCHARD_EMR_CLUSTER": cluster})
+    operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
+    assert isinstance(operator, AddEmrStep)
+    monkeypatch.setattr(AddEmrStep, "_client", property(lambda self: told))
+    folders: list[str] = []
+    monkeypatch.setattr("orchard.launchers.emr.stored_lines", lambda conn, folder, streams: folders.append(folder))
+    operator.last_lines({"cluster_id": "j-1", "step_id": "s-1"})
+    assert folders == ["s3://old/logs/j-1/steps/s-1"]
+    return operator.see({"cluster_id": "j-1", "step_id": "s-1"})
+
+
+def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = botocore.session.get_session().get_service_model("emr").shape_for("StepState").enum
+    found = {state: seen(Told(state), "j-1", monkeypatch) for state in (*states, "GONE", "A_NEW_WORD")}
+    over = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED", "GONE"}
+    assert {state for state, one in found.items() if one.is_over} == over
+    assert {state for state, one in found.items() if one.is_ending} == {"CANCEL_PENDING"}
+
+
+def test_of_a_cluster_of_its_own_it_is_told_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = {"Reason": "Unknown Error.", "Message": "exit 1"}
+    assert seen(Told("FAILED", details), IMAGE, monkeypatch).reason == "Unknown Error.; exit 1; no capacity"
+    assert seen(Told("CANCELLED"), IMAGE, monkeypatch).reason == "no capacity"
+    assert seen(Told("CANCELLED"), "j-1", monkeypatch).reason == ""
+
+
+def test_a_step_is_looked_for_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"": {"Steps": [{"Id": "s-1", "Name": "other"}], "Marker": "2"}, "2": {"Steps": [{"Id": "s-2", "Name": "ours"}]}}
+    aws_wire.record(lambda name, body: pages[body.get("Marker", "")], monkeypatch)
+    assert NamingEmrHook(aws_conn_id="aws_default")._step_named("j-1", "ours") == "s-2"
+
+
 def test_a_failed_step_tells_its_reason_and_its_last_line(
     settings: Settings, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     planned, failing = replace(PLANNED, input_digest="c" * 64), "raise ValueError('no memory')"
-    context = Context(planned)
+    context = TaskContext(planned)
     trigger = defer(operator_of(settings, server, failing), context)
 
     async def wait() -> Any:
@@ -138,7 +274,7 @@ def test_a_failed_step_tells_its_reason_and_its_last_line(
         return [event async for event in trigger.run()]
 
     (event,) = asyncio.run(wait())
-    with pytest.raises(JobError, match=r"EMR step s-\w+ of j-\w+ is FAILED: ValueError: no memory: ValueError: no memory"):
+    with pytest.raises(JobError, match=r"EMR step s-\w+ of j-\w+ is FAILED: .*ValueError: no memory.*: ValueError: no memory"):
         operator_of(settings, server, failing).execute_complete(context, event.payload)
     assert "job: Traceback" in caplog.text
     assert Attempts(Warehouse.at(settings.warehouse), planned.work("featurize")).current == 2
@@ -147,11 +283,25 @@ def test_a_failed_step_tells_its_reason_and_its_last_line(
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHARD_EMR_CLUSTER", "", "ORCHARD_EMR_CLUSTER is empty, and ORCHARD_TARGET=emr needs it"),
+        ("ORCHARD_EMR_CLUSTER", "", "ORCHARD_EMR_CLUSTER is empty: ORCHARD_TARGET=emr needs it"),
         ("ORCHARD_EMR_CLUSTER", "my cluster", "neither a cluster's id such as `j-1A2B3C` nor a JSON object"),
+        ("ORCHARD_EMR_CLUSTER", '{"Instances": []}', "ORCHARD_EMR_CLUSTER=.*Invalid type for parameter Instances"),
+        ("ORCHARD_EMR_CLUSTER", '{"ReleaseLabel": 7}', "ORCHARD_EMR_CLUSTER=.*Invalid type for parameter ReleaseLabel"),
+        ("ORCHARD_EMR_CLUSTER", '{"Foo": 1}', 'ORCHARD_EMR_CLUSTER=.*Unknown parameter in input: "Foo"'),
+        ("ORCHARD_EMR_CLUSTER", '{"Name": "mine"}', "ORCHARD_EMR_CLUSTER=.*Name: the launcher gives it"),
+        ("ORCHARD_EMR_CLUSTER", "{}", "ORCHARD_JOBS_ENVIRONMENT is empty: EMR's own image lacks what the jobs import"),
         ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty"),
+        (
+            "ORCHARD_JOBS_URI",
+            "/Volumes/main/jobs/code",
+            "ORCHARD_JOBS_URI='/Volumes/main/jobs/code': ORCHARD_TARGET=emr reads none",
+        ),
+        ("ORCHARD_JOBS_URI", "s3://code/with space", "ORCHARD_JOBS_URI='s3://code/with space': not of the form"),
+        ("ORCHARD_JOBS_LOGS", "/tmp/logs", "ORCHARD_JOBS_LOGS='/tmp/logs': not of the form s3://bucket/key"),
+        ("ORCHARD_JOBS_ENVIRONMENT", "env.tar.gz", "ORCHARD_JOBS_ENVIRONMENT='env.tar.gz': not of the form"),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str, words: str) -> None:
+    variables = VARIABLES | {"ORCHARD_WAREHOUSE": "/tmp/w", variable: value}
     with pytest.raises(ConfigurationError, match=words):
-        launcher_for(Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "/tmp/w", variable: value}))
+        launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))

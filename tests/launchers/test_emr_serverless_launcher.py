@@ -2,14 +2,16 @@
 
 import gzip
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aws_wire
+import botocore.session
 import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest, launcher_for
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
@@ -21,6 +23,7 @@ from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
@@ -43,10 +46,17 @@ class Emr:
         return {"application": {"state": "STARTED"}}
 
     def start_job_run(self, **request: Any) -> dict[str, Any]:
+        of_token = [one for one in self.requests if one["clientToken"] == request["clientToken"]]
+        if of_token and of_token[0] != request:
+            raise ClientError({"Error": {"Code": "ConflictException", "Message": "another request"}}, "StartJobRun")
         self.requests.append(request)
         job = self.of_token.setdefault(request["clientToken"], f"job-{len(self.of_token) + 1}")
         self.states.setdefault(job, self.new_state)
         return {"ResponseMetadata": {"HTTPStatusCode": 200}, "jobRunId": job}
+
+    def get_paginator(self, operation: str) -> Any:
+        runs = [{"id": self.of_token[one["clientToken"]], "name": one["name"]} for one in self.requests]
+        return type("Pages", (), {"paginate": lambda self, applicationId: [{"jobRuns": []}, {"jobRuns": runs}]})()
 
     def get_job_run(self, applicationId: str, jobRunId: str) -> dict[str, Any]:
         if jobRunId not in self.states:
@@ -56,20 +66,6 @@ class Emr:
     def cancel_job_run(self, applicationId: str, jobRunId: str) -> dict[str, Any]:
         self.cancelled.append(jobRunId)  # and it runs on for a moment
         return {"ResponseMetadata": {"HTTPStatusCode": 200}}
-
-
-class Context(dict[str, Any]):
-    """A task context with the plan in its XCom."""
-
-    def __init__(self) -> None:
-        super().__init__(ti=self)
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
-        return asdict(PLANNED) if task_ids == "plan_batch" else self.pushed[key]
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
 
 
 @pytest.fixture
@@ -85,27 +81,39 @@ def attempts(settings: Settings) -> Attempts:
 def operator_of(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch) -> StartEmrServerlessJob:
     operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
     assert isinstance(operator, StartEmrServerlessJob)
+    vars(emr).pop("start_job_run", None)  # a task has a client of its own
     monkeypatch.setattr(StartEmrServerlessJob, "_client", property(lambda self: emr))
     monkeypatch.setattr(StartEmrServerlessJob, "hook", property(lambda self: type("Hook", (), {"conn": emr})()))
     monkeypatch.setattr(EmrServerlessStartJobOperator, "persist_links", lambda self, context: None)
     return operator
 
 
-def defer(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch, context: Context | None = None) -> TaskDeferred:
+def defer(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch, context: TaskContext | None = None) -> TaskDeferred:
     operator = operator_of(settings, emr, monkeypatch)
     with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(context or Context())
+        operator.execute(context or TaskContext(PLANNED))
     return deferred.value
 
 
 def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it goes over the wire; and the task's links lead to the job."""
     fixed = replace(settings, warehouse="s3://lake/warehouse", jobs_environment="s3://code/environment.tar.gz")
     operator = launcher_for(fixed).operator(JobRequest("reduce", plan_task="plan_batch"))
-    sent = {name: getattr(operator, name) for name in ("application_id", "execution_role_arn", "name", "job_driver", "config")}
-    sent["configuration_overrides"] = operator.configuration_overrides
-    golden = Path(__file__).parents[1] / "golden" / "emr_serverless_start_job_run.json"
-    assert json.loads(json.dumps(sent)) == json.loads(golden.read_text())
+    assert isinstance(operator, StartEmrServerlessJob)
     assert (operator.pool, operator.deferrable) == ("spark", True)
+    answers = {
+        "GET /applications/00f1": {"application": {"state": "STARTED"}},
+        "POST /applications/00f1/jobruns": {"jobRunId": "job-1"},
+    }
+    sent = aws_wire.record(lambda name, body: answers[name], monkeypatch)
+    aws_wire.without_attempts(monkeypatch)
+    context = TaskContext(PLANNED)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    golden = Path(__file__).parents[1] / "golden" / "emr_serverless_start_job_run.json"
+    assert [body for name, body in sent if name.startswith("POST")] == [json.loads(golden.read_text())]
+    assert deferred.value.trigger.serialize()[1]["job_id"] == "job-1"
+    assert context.pushed["emr_serverless_dashboard"]["job_run_id"] == "job-1"
 
 
 def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +121,51 @@ def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypat
     assert operator.waiter_delay * operator.waiter_max_attempts > operator.config["executionTimeoutMinutes"] * 60
 
 
-def test_a_retry_reaches_the_job_that_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    emr = Emr("RUNNING")
+def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = botocore.session.get_session().get_service_model("emr-serverless").shape_for("JobRunState").enum
+    seen = {}
+    for state in states:
+        emr = Emr(state)
+        emr.states["job-1"] = state
+        seen[state] = operator_of(settings, emr, monkeypatch).see({"application_id": "00f1", "job_id": "job-1"})
+    assert {state for state in states if seen[state].is_over} == {"SUCCESS", "FAILED", "CANCELLED"}
+    assert {state for state in states if seen[state].is_ending} == {"CANCELLING"}
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "QUEUED", "A_NEW_WORD"])
+def test_a_retry_reaches_the_job_that_runs(state: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    emr = Emr(state)
     first, second = (defer(settings, emr, monkeypatch) for _ in range(2))
     assert first.trigger.serialize() == second.trigger.serialize()
     assert first.trigger.serialize()[1]["job_id"] == "job-1"
-    assert len({request["clientToken"] for request in emr.requests}) == 1
+    assert len(emr.requests) == 1
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_retry_reaches_it_also_when_the_settings_have_changed(
+    is_recorded: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EMR refuses the token with another request, whether or not the first try lived to record its job."""
+    emr = Emr("RUNNING")
+    with monkeypatch.context() as patched:
+        if not is_recorded:
+            patched.setattr(Attempts, "note_start", lambda self, attempt, job: None)
+        defer(settings, emr, monkeypatch)
+    again = defer(replace(settings, job_minutes=7), emr, monkeypatch)
+    assert again.trigger.serialize()[1]["job_id"] == "job-1"
+    emr.states["job-1"] = "FAILED"
+    assert defer(replace(settings, job_minutes=8), emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
+
+
+def test_a_conflict_of_another_kind_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    emr = Emr("RUNNING")
+    defer(settings, emr, monkeypatch)
+    emr.requests[0]["name"] = "another"
+    monkeypatch.setattr(Attempts, "started", lambda self, attempt: None)
+    with pytest.raises(ClientError, match="ConflictException"):
+        operator_of(settings, emr, monkeypatch).execute(TaskContext(PLANNED))
 
 
 def test_another_warehouse_has_other_tokens(attempts: Attempts, tmp_path: Path) -> None:
@@ -143,14 +190,14 @@ def test_a_finished_report_starts_nothing(settings: Settings, monkeypatch: pytes
     emr = Emr("RUNNING")
     Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
     with pytest.raises(AirflowSkipException, match="no job is submitted"):
-        operator_of(settings, emr, monkeypatch).execute(Context())
+        operator_of(settings, emr, monkeypatch).execute(TaskContext(PLANNED))
     assert emr.requests == []
 
 
 def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
     settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    emr, context = Emr("RUNNING"), Context()
+    emr, context = Emr("RUNNING"), TaskContext(PLANNED)
     defer(settings, emr, monkeypatch, context)
     emr.states["job-1"] = "FAILED"
     read: list[str] = []
@@ -176,7 +223,7 @@ def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
 def test_a_job_that_airflow_gives_up_is_cancelled(
     settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emr, context = Emr("RUNNING"), Context()
+    emr, context = Emr("RUNNING"), TaskContext(PLANNED)
     defer(settings, emr, monkeypatch, context)
     monkeypatch.setattr(StartEmrServerlessJob, "last_lines", lambda self, job: [])
     slept: list[float] = []
@@ -187,17 +234,78 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
         emr.states["job-1"] = ("CANCELLING", "CANCELLED")[len(slept) - 1]
 
     monkeypatch.setattr("orchard.launchers.attempting.time.sleep", sleep)
+    event = {"status": "error", "message": "Waiter error: max attempts reached"}
     with pytest.raises(JobError, match="is CANCELLED"):
-        operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "max attempts"})
+        operator_of(settings, emr, monkeypatch).execute_complete(context, event)
     assert emr.cancelled == ["job-1"]
     assert attempts.current == 2
+
+
+def test_a_job_that_does_not_end_is_told_and_waited_for_by_the_next_try(
+    settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emr, context = Emr("RUNNING"), TaskContext(PLANNED)
+    defer(settings, emr, monkeypatch, context)
+    monkeypatch.setattr("orchard.launchers.attempting._ENDING_SECONDS", 0.1)
+    monkeypatch.setattr("orchard.launchers.attempting._ENDING_POLL_SECONDS", 0.05)
+    event = {"status": "error", "message": "Waiter error: max attempts reached"}
+    with pytest.raises(JobError, match="is RUNNING, and does not end"):
+        operator_of(settings, emr, monkeypatch).execute_complete(context, event)
+    emr.states["job-1"] = "CANCELLING"
+    with pytest.raises(JobError, match="is CANCELLING, and does not end"):
+        operator_of(settings, emr, monkeypatch).execute(context)
+    assert attempts.current == 1
+
+
+@pytest.mark.parametrize("code", ["InternalServerException", "ExpiredTokenException", "AccessDeniedException"])
+def test_a_job_that_emr_does_not_tell_about_goes_on_and_is_reached_again(
+    code: str, settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emr, context = Emr("RUNNING"), TaskContext(PLANNED)
+    defer(settings, emr, monkeypatch, context)
+    event = {"status": "error", "message": f"Serverless Job failed: An error occurred ({code})"}
+    with pytest.raises(JobError, match=f"is RUNNING, and cannot be followed: .*{code}"):
+        operator_of(settings, emr, monkeypatch).execute_complete(context, event)
+    assert (emr.cancelled, attempts.current) == ([], 1)
+    assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-1"
+
+
+def test_why_a_job_failed_is_told_also_when_its_log_cannot_be_read(
+    settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emr, context = Emr("RUNNING"), TaskContext(PLANNED)
+    defer(settings, emr, monkeypatch, context)
+    emr.states["job-1"] = "FAILED"
+    for cause in (EndpointConnectionError(endpoint_url="http://s3"), ValueError("no such stream")):
+
+        def get_key(self: Any, key: str, bucket: str, cause: Exception = cause) -> Any:
+            raise cause
+
+        monkeypatch.setattr("orchard.launchers.attempting.S3Hook.get_key", get_key)
+        with pytest.raises(JobError, match="is FAILED: details of job-1: its log is not there"):
+            operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "failed"})
 
 
 @pytest.mark.parametrize("variable", ["ORCHARD_JOBS_URI", "ORCHARD_EMR_APPLICATION", "ORCHARD_EMR_ROLE"])
 def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path) -> None:
     variables = {name: value for name, value in VARIABLES.items() if name != variable}
-    with pytest.raises(ConfigurationError, match=f"{variable} is empty, and ORCHARD_TARGET=emr_serverless needs it"):
+    with pytest.raises(ConfigurationError, match=f"{variable} is empty: ORCHARD_TARGET=emr_serverless needs it"):
         launcher_for(Settings.from_environment(variables | {"ORCHARD_WAREHOUSE": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ORCHARD_EMR_ROLE", "jobs", "ORCHARD_EMR_ROLE='jobs': no ARN of a role"),
+        ("ORCHARD_EMR_APPLICATION", " ", "ORCHARD_EMR_APPLICATION=' ': no id of an application"),
+        ("ORCHARD_EXECUTOR_CORES", "3", "ORCHARD_EXECUTOR_CORES=3: a worker of EMR Serverless has 1, 2, 4, 8, 16 cores"),
+        ("ORCHARD_EXECUTOR_CORES", "1", "ORCHARD_EXECUTOR_MEMORY='12g': .* above the 8 GB of a worker of 1 cores"),
+    ],
+)
+def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_path: Path) -> None:
+    variables = VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path), variable: value}
+    with pytest.raises(ConfigurationError, match=words):
+        launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
 
 
 def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:

@@ -3,9 +3,8 @@
 import os
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
@@ -17,6 +16,7 @@ from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
+from task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 
@@ -24,18 +24,6 @@ PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings.from_environment({"ORCHARD_WAREHOUSE": str(tmp_path), "ORCHARD_JOBS_PYTHON": sys.executable})
-
-
-class Context(dict[str, Any]):
-    """A task context whose XCom holds a plan."""
-
-    def __init__(self, planned: Planned) -> None:
-        super().__init__(ti=self)
-        self.planned = planned
-
-    def xcom_pull(self, task_ids: str) -> dict[str, Any]:
-        assert task_ids == "plan_batch"
-        return asdict(self.planned)
 
 
 def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
@@ -57,15 +45,15 @@ def test_no_secret_is_in_a_templated_field(settings: Settings, monkeypatch: pyte
 
 def test_a_finished_report_is_reused(settings: Settings) -> None:
     request = JobRequest("featurize", plan_task="plan_batch")
-    skip_without_work(settings.warehouse, request, Context(PLANNED))
+    skip_without_work(settings.warehouse, request, TaskContext(PLANNED))
     Warehouse.at(settings.warehouse).create(report_path(PLANNED.work("featurize")), b"{}")
     with pytest.raises(AirflowSkipException, match="no job is submitted"):
-        skip_without_work(settings.warehouse, request, Context(PLANNED))
+        skip_without_work(settings.warehouse, request, TaskContext(PLANNED))
 
 
 def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
     with pytest.raises(AirflowSkipException, match="no PCA model yet"):
-        skip_without_work(settings.warehouse, JobRequest("reduce", plan_task="plan_batch"), Context(PLANNED))
+        skip_without_work(settings.warehouse, JobRequest("reduce", plan_task="plan_batch"), TaskContext(PLANNED))
 
 
 def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:

@@ -3,11 +3,12 @@
 import gzip
 import logging
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 15
 LAST_LINES = 30
 _FOUND = "job"
+# How the providers' waiters say that a job took too long.
+_OUT_OF_TIME = "max attempts reached"
+# A job that is being ended: how long between two looks, and how long in all.
+_ENDING_POLL_SECONDS, _ENDING_SECONDS = 1, 600
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,15 @@ class AttemptingJob:
 
     Attributes:
         vendor: what messages call the job.
-        cancels: whether a job that is given up, for it took too long, has to be cancelled from here.
+        attempt: the attempt that is made, or reached.
+        under_way: the job of the attempt where a former try has recorded it: it is followed, and nothing is submitted.
     """
 
     vendor: str
-    cancels: bool
     request: JobRequest
     warehouse: str
     attempt: int
+    under_way: dict[str, str] | None = None
 
     def see(self, job: dict[str, str]) -> Seen:
         """Ask the vendor after a job; one that it no longer knows is over."""
@@ -66,8 +72,12 @@ class AttemptingJob:
     def begin(self, context: Any) -> str:
         """Skip the task when there is nothing to submit; return the token of the attempt that is made, or reached."""
         skip_without_work(self.warehouse, self.request, context)
-        self.attempt = self._next_attempt(context)
+        self.attempt, self.under_way = self._next_attempt(context)
         return self._attempts(context).token(self.attempt)
+
+    def claim(self, context: Any) -> bool:
+        """Claim to be the one who submits the attempt; False where another try did so before, and may have submitted it."""
+        return self._attempts(context).claim(self.attempt)
 
     def note_start(self, context: Any, job: dict[str, str]) -> None:
         """Record the job that the token reached, before it is waited for."""
@@ -81,47 +91,62 @@ class AttemptingJob:
         job: dict[str, str] = found["job"]
         return job
 
-    def bad_end(self, context: Any, job: dict[str, str]) -> JobError:
-        """Return what to raise for a job that did not end well, or that could not be followed: the next try reaches that one."""
+    def bad_end(self, context: Any, job: dict[str, str], why: object) -> JobError:
+        """Return what to raise for a job that did not end well, or that could not be followed: the next try reaches that one.
+
+        Args:
+            context: the task's.
+            job: the job.
+            why: what the provider says of it. Only a job that took too long is cancelled: one that the vendor does not tell
+                about for a while is still paid for, and may end well.
+        """
         seen = self._settled(job)
-        if not seen.is_over and self.cancels:
+        if not seen.is_over and _OUT_OF_TIME in str(why):
             self.cancel(job)
             # A cancelled job runs on for a moment: an end that is told too early would start a second one beside it.
-            while not seen.is_over:
-                time.sleep(POLL_SECONDS / 15)
-                seen = self.see(job)
+            seen = self._settled(job, is_ending=True)
         name = " of ".join(reversed(job.values()))
         if not seen.is_over:
-            return JobError(f"{self.vendor} {name} is {seen.state}, and could not be followed: the next try reaches it")
+            return JobError(f"{self.vendor} {name} is {seen.state}, and cannot be followed: {why}: the next try reaches it")
         self._attempts(context).note_end(self.attempt, seen.state, seen.reason)
-        lines = self.last_lines(job)
+        try:
+            lines = self.last_lines(job)
+        except Exception as error:  # why the job ended is worth more than why its log cannot be read
+            log.warning("the job's log cannot be read: %s", error)
+            lines = []
         for line in lines:
             log.error("job: %s", line)
-        last = next((line for line in reversed(lines) if line.strip()), "its log is not there")
+        last = next((line for line in reversed(lines) if line.strip()), "its log is not there (yet)")
         return JobError(f"{self.vendor} {name} is {seen.state}: {seen.reason or 'no reason given'}: {last}")
 
     def _attempts(self, context: Any) -> Attempts:
         return Attempts(Warehouse.at(self.warehouse), planned_work(self.request, context))
 
-    def _next_attempt(self, context: Any) -> int:
-        """Return the attempt to make or to reach, after recording the end of a job that ended unseen."""
+    def _next_attempt(self, context: Any) -> tuple[int, dict[str, str] | None]:
+        """Return the attempt to make or to reach, and its job where that is known, after recording an end that nobody saw."""
         attempts = self._attempts(context)
         attempt = attempts.current
         job = attempts.started(attempt)
         if job is None:
-            return attempt
+            return attempt, None
         seen = self._settled(job)
         if not seen.is_over:
             log.info("reaching %s of attempt %s, which is %s", job, attempt, seen.state)
-            return attempt
+            return attempt, job
         skip_without_work(self.warehouse, self.request, context)  # it may have finished just now
         attempts.note_end(attempt, seen.state, seen.reason)
-        return attempt + 1
+        return attempt + 1, None
 
-    def _settled(self, job: dict[str, str]) -> Seen:
-        """Return a job, waiting while it is being ended: beside it a new one would be a second."""
-        while (seen := self.see(job)).is_ending:
-            time.sleep(POLL_SECONDS / 3)
+    def _settled(self, job: dict[str, str], is_ending: bool = False) -> Seen:
+        """Return a job, waiting while it is being ended: beside it a new one would be a second.
+
+        JobError when the vendor does not end it: the next try waits for it again.
+        """
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while (seen := self.see(job)).is_ending or (is_ending and not seen.is_over):
+            if time.monotonic() > deadline:
+                raise JobError(f"{self.vendor} {job} is {seen.state}, and does not end: end it by hand, then clear the task")
+            time.sleep(_ENDING_POLL_SECONDS)
         return seen
 
 
@@ -134,6 +159,6 @@ def stored_lines(aws_conn_id: str | None, folder: str, streams: tuple[str, ...])
         try:
             packed = S3Hook(aws_conn_id).get_key(key, bucket).get()["Body"].read()
             lines += gzip.decompress(packed).decode(errors="replace").splitlines()[-LAST_LINES:]
-        except (ClientError, OSError, EOFError) as error:
+        except (ClientError, BotoCoreError, OSError, EOFError, zlib.error) as error:
             log.warning("the job's log s3://%s/%s cannot be read: %s", bucket, key, error)
     return lines

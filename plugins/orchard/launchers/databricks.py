@@ -88,10 +88,33 @@ class DatabricksLauncher:
         has_network = isinstance(cluster, dict) and (_CLUSTER | cluster)["data_security_mode"] in _WITH_NETWORK
         return "fetch" if has_network else "spark"
 
+    def _check(self, given: dict[str, Any]) -> None:
+        """Raise ConfigurationError unless a cluster can be made of some fields."""
+        if not given:
+            return
+        from databricks.sdk.service.compute import ClusterSpec  # takes a second
+
+        try:
+            known = ClusterSpec.from_dict(given).as_dict()
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise self.settings.wrong("databricks_cluster", f"not the fields of a cluster: {error}") from error
+        if known != given:
+            odd = sorted(name for name in given if known.get(name) != given[name])
+            raise self.settings.wrong("databricks_cluster", f"{', '.join(odd)}: not as the fields of a cluster are")
+        types = {"spark_version": str, "node_type_id": str, "num_workers": int, "custom_tags": dict}
+        for name, kind in types.items():
+            if not isinstance(given.get(name, kind()), kind):
+                raise self.settings.wrong("databricks_cluster", f"{name} is {given[name]!r}")
+        if {"num_workers", "autoscale"} <= given.keys():
+            raise self.settings.wrong("databricks_cluster", "either num_workers or autoscale")
+
     def _new_cluster(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a new cluster: those that are given, and defaults for the others."""
         size = {} if "num_workers" in given else {"autoscale": {"min_workers": 1, "max_workers": self.settings.executors}}
+        self._check(given)
         own: dict[str, Any] = _CLUSTER | size | {"custom_tags": self.settings.job_tags | {"orchard": "jobs"}}
+        if "instance_pool_id" in given:  # a pool has its own
+            own = {name: value for name, value in own.items() if name not in ("node_type_id", "aws_attributes")}
         parts = {name: own[name] | value for name, value in given.items() if isinstance(value, dict) and name in own}
         return own | given | parts
 
@@ -116,8 +139,6 @@ class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
     """
 
     vendor = "Databricks run"
-    # A run has a time limit of its own.
-    cancels = False
 
     def __init__(self, *, request: JobRequest, warehouse: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -127,20 +148,21 @@ class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
     def execute(self, context: Any) -> None:
         """Submit the run of the current attempt, or reach it where it runs."""
         self.idempotency_token = self.begin(context)
+        self._hook.under_way = self.under_way and int(self.under_way["run_id"])
         self._hook.on_submitted = lambda run_id: self.note_start(context, {"run_id": str(run_id)})
         try:
             super().execute(context)
         except AirflowException as error:
             if self.run_id is None:
                 raise
-            raise self.bad_end(context, {"run_id": str(self.run_id)}) from error
+            raise self.bad_end(context, {"run_id": str(self.run_id)}, error) from error
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
         """End well, or record the bad end and raise JobError with its reason."""
         try:
             super().execute_complete(context, event)
         except AirflowException as error:
-            raise self.bad_end(context, self.noted(context)) from error
+            raise self.bad_end(context, self.noted(context), error) from error
 
     def see(self, job: dict[str, str]) -> Seen:
         """See AttemptingJob."""
@@ -180,11 +202,12 @@ class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
 
 
 class _Hook(DatabricksHook):
-    """The stock hook, which also tells of a run as soon as it is submitted."""
+    """The stock hook, which submits nothing beside a run that is under way, and tells of a run as soon as it is submitted."""
 
+    under_way: int | None = None
     on_submitted: Any = None
 
     def submit_run(self, json: dict[str, Any]) -> int:
-        run_id = int(super().submit_run(json))
+        run_id = self.under_way or int(super().submit_run(json))
         self.on_submitted(run_id)
         return run_id

@@ -1,30 +1,35 @@
 """Target `emr`: steps on an EMR cluster that is there, or on one that is made for the step and ends with it."""
 
+import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NoReturn
 
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.operators.emr import EmrAddStepsOperator
 from airflow.providers.amazon.aws.triggers.emr import EmrAddStepsTrigger
 from airflow.providers.amazon.aws.utils.waiter_with_logging import wait
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
-from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.session import get_session
+from botocore.validate import ParamValidator
 from orchard_jobs.contract.backbones import Backbone
 
 from orchard.deploy import EMR_RELEASE
 from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
+from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.settings import Settings
 
-# A cluster that is made for the job has to start first.
-_START_MINUTES = 30
-_RUNNING = ("PENDING", "RUNNING")
-_ENDING = ("CANCEL_PENDING",)
+log = logging.getLogger(__name__)
+# A cluster that is made for the job has to start first; on one that is there, steps wait for their turn.
+_START_MINUTES, _QUEUE_MINUTES = 30, 60
+_OVER = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
+# Unpacks the environment for the driver and runs the words after it there; Spark itself unpacks it for the executors alone.
+_UNPACK = (
+    'set -euo pipefail; folder=$(mktemp -d); trap \'rm -rf "$folder"\' EXIT; cd "$folder"; mkdir environment; '
+    'aws s3 cp "$0" - | tar -xz -C environment; "$@"'
+)
 # YARN gives 12 GB of one half as large, which an executor of 12 GB with its overhead exceeds.
 _INSTANCE = "m6i.2xlarge"
 _CLUSTER = {
@@ -47,7 +52,7 @@ class EmrLauncher:
         settings = self.settings
         cluster = settings.emr_cluster
         given = cluster if isinstance(cluster, str) else None
-        minutes = settings.job_minutes + (0 if given else _START_MINUTES)
+        minutes = settings.job_minutes + (_QUEUE_MINUTES if given else _START_MINUTES)
         return AddEmrStep(
             request=request,
             warehouse=settings.warehouse,
@@ -76,15 +81,34 @@ class EmrLauncher:
         check_deployed(self.settings, backbone)
 
     def _spark_submit(self, request: JobRequest) -> list[str]:
+        """Return the step's words. The driver is the step's own process: in cluster mode it would be a container of YARN, which
+        a cancelled step leaves running, and whose words are not in the step's log.
+        """
         settings = self.settings
-        conf = emr_conf(settings, "spark.yarn.appMasterEnv.")
+        conf = emr_conf(settings)
+        if settings.jobs_environment:
+            conf["spark.pyspark.python"] = "./environment/bin/python"
         options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-        script = f"{settings.jobs_uri}/run_job.py"
-        return ["spark-submit", "--deploy-mode", "cluster", *options, script, *job_argv(request, settings)]
+        words = ["spark-submit", "--deploy-mode", "client", *options, f"{settings.jobs_uri}/run_job.py"]
+        unpack = ["bash", "-c", _UNPACK, settings.jobs_environment] if settings.jobs_environment else []
+        return [*unpack, *words, *job_argv(request, settings)]
+
+    def _check(self, given: dict[str, Any]) -> None:
+        """Raise ConfigurationError unless a cluster can be made of some fields, and holds what the jobs import."""
+        fields: Any = get_session().get_service_model("emr").operation_model("RunJobFlow").input_shape
+        report = ParamValidator().validate({"Name": "", "Instances": {}, **given}, fields)
+        reserved = given.keys() & {"Name", "Steps"}
+        if report.has_errors() or reserved:
+            why = report.generate_report() or f"{', '.join(sorted(reserved))}: the launcher gives it"
+            raise self.settings.wrong("emr_cluster", why)
+        if not (self.settings.jobs_environment or given.keys() & {"CustomAmiId", "BootstrapActions"}):
+            where = "CustomAmiId or BootstrapActions in ORCHARD_EMR_CLUSTER"
+            raise self.settings.wrong("jobs_environment", f"EMR's own image lacks what the jobs import: give it, or {where}")
 
     def _new_cluster(self, request: JobRequest, given: Any) -> dict[str, Any]:
         """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
         settings = self.settings
+        self._check(given)
         fleet = {
             "KeepJobFlowAliveWhenNoSteps": False,
             "TerminationProtected": False,
@@ -115,41 +139,6 @@ class EmrLauncher:
             own | given | {"Instances": instances | {"KeepJobFlowAliveWhenNoSteps": False, "TerminationProtected": False}}
         )
         return made
-
-
-class _Hook(EmrHook):
-    """The stock hook, which finds what a former try has made by its name, and tells of a step as soon as it is there."""
-
-    on_added: Any = None
-
-    def add_job_flow_steps(self, job_flow_id: str, steps: Any = None, *rest: Any, **named: Any) -> list[str]:
-        """Return the id of the step with the name, added unless it is there."""
-        there = self._pages("list_steps", "Steps", ClusterId=job_flow_id)
-        found = [step["Id"] for step in there if step["Name"] == steps[0]["Name"]]
-        if not found:
-            found = self._once.add_job_flow_steps(JobFlowId=job_flow_id, Steps=steps)["StepIds"]
-        self.on_added(job_flow_id, found[0])
-        return found[:1]
-
-    def cluster_named(self, name: str) -> str | None:
-        """Return the id of the cluster with a name, also of one that has ended; None when there is none."""
-        return next((found["Id"] for found in self._pages("list_clusters", "Clusters") if found["Name"] == name), None)
-
-    def make_cluster(self, fields: dict[str, Any], name: str, steps: list[dict[str, Any]]) -> str:
-        """Make a cluster that runs some steps and ends; return its id."""
-        made: str = self._once.run_job_flow(**fields, Name=name, Steps=steps)["JobFlowId"]
-        return made
-
-    @cached_property
-    def _once(self) -> Any:
-        """A client that asks once: asked again after its answer was lost, EMR would start a second job."""
-        config = Config(retries={"total_max_attempts": 1})
-        return EmrHook(aws_conn_id=self.aws_conn_id, region_name=self.region_name, config=config).conn
-
-    def _pages(self, operation: str, key: str, **given: Any) -> Iterator[dict[str, Any]]:
-        client: Any = self.conn
-        for page in client.get_paginator(operation).paginate(**given):
-            yield from page[key]
 
 
 class EmrStepTrigger(EmrAddStepsTrigger):
@@ -185,10 +174,8 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
     - Of a failed step it tells neither EMR's details nor the driver's words: here both stand in the task's log and in its error.
     """
 
-    aws_hook_class = _Hook
+    aws_hook_class = NamingEmrHook
     vendor = "EMR step"
-    # EMR gives a step no time limit.
-    cancels = True
 
     def __init__(
         self, *, request: JobRequest, warehouse: str, new_cluster: dict[str, Any] | None, logs_uri: str, **arguments: Any
@@ -207,8 +194,11 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
         self.steps = [{**step, "Name": name}]
         hook: Any = self.hook
         hook.on_added = lambda cluster_id, step_id: self._note(context, cluster_id, step_id)
-        if self.new_cluster is not None:
-            self.job_flow_id = hook.cluster_named(name) or hook.make_cluster(self.new_cluster, name, self.steps)
+        hook.claim = lambda: self.claim(context)
+        if self.under_way is not None:
+            self.job_flow_id, hook.step_id = self.under_way["cluster_id"], self.under_way["step_id"]
+        elif self.new_cluster is not None:
+            self.job_flow_id = hook.cluster_of(name, self.new_cluster, self.steps)
         try:
             added = super().execute(context)
             self._wait(added[0])
@@ -216,7 +206,7 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
         except AirflowException as error:
             if self._job is None:
                 raise
-            raise self.bad_end(context, self._job) from error
+            raise self.bad_end(context, self._job, error) from error
 
     def defer(self, *, trigger: Any, **arguments: Any) -> NoReturn:
         """Wait with a trigger that cancels what it waits for when it is killed."""
@@ -228,7 +218,7 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
         try:
             return str(super().execute_complete(context, event))
         except AirflowException as error:
-            raise self.bad_end(context, self.noted(context)) from error
+            raise self.bad_end(context, self.noted(context), (event or {}).get("message", error)) from error
 
     def on_kill(self) -> None:
         """Cancel the step, and end its own cluster."""
@@ -244,13 +234,22 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
                 raise
             return Seen("GONE", f"EMR no longer knows it: {error}", is_over=True)
         details, state = status.get("FailureDetails", {}), status["State"]
-        reason = details.get("Reason") or details.get("Message") or status.get("StateChangeReason", {}).get("Message", "")
-        return Seen(state, reason, state not in (*_RUNNING, *_ENDING), state in _ENDING)
+        told = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
+        is_over = state in _OVER
+        if is_over and state != "COMPLETED" and self.new_cluster is not None:
+            # Of a cluster that could not start, only the cluster tells why.
+            cluster = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
+            told.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
+        reason = "; ".join(dict.fromkeys(text for text in told if text))
+        return Seen(state, reason, is_over, is_ending=state == "CANCEL_PENDING")
 
     def cancel(self, job: dict[str, str]) -> None:
         """See AttemptingJob."""
         operation, given = _cancellation(job["cluster_id"], [job["step_id"]], self.new_cluster is not None)
-        getattr(self._client, operation)(**given)
+        answer = getattr(self._client, operation)(**given)
+        for told in answer.get("CancelStepsInfoList", []):
+            if told["Status"] == "FAILED":
+                log.warning("EMR does not cancel step %s: %s", told["StepId"], told.get("Reason"))
 
     def last_lines(self, job: dict[str, str]) -> list[str]:
         """Return the last lines of the step's log: spark-submit's own, then the driver's."""

@@ -1,10 +1,11 @@
 """Target `emr_serverless`: job runs of an EMR Serverless application."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
@@ -17,6 +18,10 @@ from orchard.settings import Settings
 
 # A job may wait for capacity before its own time begins to count.
 _QUEUE_MINUTES = 60
+# GB of memory that a worker of so many cores may have, overhead included.
+_LARGEST_MEMORY = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
+# Any other word is of a job that runs, or may yet: QUEUED is one that the provider does not know.
+_OVER = ("SUCCESS", "FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class EmrServerlessLauncher:
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
         settings = self.settings
+        largest = _LARGEST_MEMORY.get(settings.executor_cores)
+        if largest is None:
+            raise settings.wrong("executor_cores", f"a worker of EMR Serverless has {', '.join(map(str, _LARGEST_MEMORY))} cores")
+        if int(settings.executor_memory.removesuffix("g")) * 1.1 > largest:
+            worker = f"a worker of {settings.executor_cores} cores"
+            raise settings.wrong("executor_memory", f"with its overhead of a tenth above the {largest} GB of {worker}")
         minutes = settings.job_minutes + _QUEUE_MINUTES
         return StartEmrServerlessJob(
             request=request,
@@ -62,7 +73,10 @@ class EmrServerlessLauncher:
         check_deployed(self.settings, backbone)
 
     def _spark_parameters(self) -> str:
-        conf = emr_conf(self.settings, "spark.emr-serverless.driverEnv.")
+        conf = emr_conf(self.settings)
+        if self.settings.jobs_environment:
+            places = ("spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON", "spark.emr-serverless.driverEnv.PYSPARK_PYTHON")
+            conf |= dict.fromkeys((*places, "spark.executorEnv.PYSPARK_PYTHON"), "./environment/bin/python")
         return " ".join(f"--conf {name}={value}" for name, value in conf.items())
 
 
@@ -75,7 +89,6 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
     """
 
     vendor = "EMR Serverless job"
-    cancels = True
 
     def __init__(self, *, request: JobRequest, warehouse: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -85,12 +98,16 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
     def execute(self, context: Any, event: dict[str, Any] | None = None) -> str | None:
         """Start the job of the current attempt, or reach it where it runs."""
         self.client_request_token = self.begin(context)
+        # The name, too, says which attempt it is: by its token alone nobody finds a job.
+        self.name = f"orchard-{self.request.stage}-{self.client_request_token}"
+        client = self._client
+        client.start_job_run = partial(self._start_or_reach, client.start_job_run)
         try:
             return super().execute(context, event)
         except AirflowException as error:
             if self.job_id is None:
                 raise
-            raise self.bad_end(context, self._job) from error
+            raise self.bad_end(context, self._job, error) from error
 
     def persist_links(self, context: Any) -> None:
         """Record the job that was reached, which the stock operator's `execute` calls for before it waits."""
@@ -101,7 +118,7 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
         """End well, or record the bad end and raise JobError with its reason."""
         if event is not None and event["status"] == "success":
             return super().execute_complete(context, event)
-        raise self.bad_end(context, self.noted(context))
+        raise self.bad_end(context, self.noted(context), (event or {}).get("message"))
 
     def see(self, job: dict[str, str]) -> Seen:
         """See AttemptingJob."""
@@ -111,9 +128,8 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
             return Seen("GONE", f"EMR Serverless no longer knows it: {error}", is_over=True)
-        state, is_ending = run["state"], run["state"] == "CANCELLING"
-        is_over = not is_ending and state not in EmrServerlessHook.JOB_INTERMEDIATE_STATES
-        return Seen(state, run.get("stateDetails", ""), is_over, is_ending)
+        state = run["state"]
+        return Seen(state, run.get("stateDetails", ""), is_over=state in _OVER, is_ending=state == "CANCELLING")
 
     def cancel(self, job: dict[str, str]) -> None:
         """See AttemptingJob."""
@@ -126,6 +142,24 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
         folder = f"{uri}applications/{job['application_id']}/jobs/{job['job_id']}/SPARK_DRIVER"
         return stored_lines(self.aws_conn_id, folder, ("stderr", "stdout"))
 
+    def _start_or_reach(self, start: Callable[..., dict[str, Any]], **request: Any) -> dict[str, Any]:
+        """Answer as StartJobRun does; reach the attempt's job also where the settings have changed since it was started."""
+        if self.under_way is not None:
+            return _answer(self.under_way["job_id"])
+        try:
+            return start(**request)
+        except ClientError as error:
+            # The token goes with another request: that of a try that died before it could record its job.
+            found = self._named(request["name"]) if error.response["Error"]["Code"] == "ConflictException" else None
+            if found is None:
+                raise
+            return _answer(found)
+
+    def _named(self, name: str) -> str | None:
+        """Return the id of the job run with a name; None when there is none."""
+        pages = self._client.get_paginator("list_job_runs").paginate(applicationId=self.application_id)
+        return next((run["id"] for page in pages for run in page["jobRuns"] if run.get("name") == name), None)
+
     @property
     def _job(self) -> dict[str, str]:
         return {"application_id": self.application_id, "job_id": str(self.job_id)}
@@ -133,3 +167,7 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
     @property
     def _client(self) -> Any:
         return self.hook.conn
+
+
+def _answer(job_id: str) -> dict[str, Any]:
+    return {"ResponseMetadata": {"HTTPStatusCode": 200}, "jobRunId": job_id}

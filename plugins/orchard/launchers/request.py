@@ -77,13 +77,8 @@ def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") 
     return JobArguments(request.stage, settings.warehouse, digest, settings.source or source, credential).to_argv()
 
 
-def emr_conf(settings: Settings, driver_environment: str) -> dict[str, str]:
-    """Return Spark's properties of a job on EMR: its code, its sizes, and its Python where the environment is an archive.
-
-    Args:
-        settings: the settings.
-        driver_environment: what begins the properties that set a variable of the driver.
-    """
+def emr_conf(settings: Settings) -> dict[str, str]:
+    """Return Spark's properties of a job on EMR: its code, its sizes, and its environment where that is an archive."""
     conf = {
         "spark.submit.pyFiles": f"{settings.jobs_uri}/orchard_jobs.zip",
         "spark.executor.cores": str(settings.executor_cores),
@@ -93,13 +88,7 @@ def emr_conf(settings: Settings, driver_environment: str) -> dict[str, str]:
         "spark.dynamicAllocation.maxExecutors": str(settings.executors),
     }
     if settings.jobs_environment:
-        python = "./environment/bin/python"
-        conf |= {
-            "spark.archives": f"{settings.jobs_environment}#environment",
-            f"{driver_environment}PYSPARK_DRIVER_PYTHON": python,
-            f"{driver_environment}PYSPARK_PYTHON": python,
-            "spark.executorEnv.PYSPARK_PYTHON": python,
-        }
+        conf["spark.archives"] = f"{settings.jobs_environment}#environment"
     return conf
 
 

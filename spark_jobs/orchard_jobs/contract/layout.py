@@ -105,7 +105,7 @@ def attempts_folder(work: str) -> str:
 
 
 def attempt_path(work: str, attempt: int, event: str) -> str:
-    """File of an attempt's event, `started` or `ended`; created once."""
+    """File of an attempt's event, `claimed`, `started` or `ended`; created once."""
     return f"{attempts_folder(work)}/{attempt:06d}/{event}.json"
 
 
