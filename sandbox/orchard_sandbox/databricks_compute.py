@@ -131,8 +131,13 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         python=python,
         command=[str(python), str(script), json.dumps(told)],
         environment=own,
-        is_isolated=is_serverless or cluster.get("data_security_mode") in _ISOLATED,
+        is_isolated=is_isolated(task),
     )
+
+
+def is_isolated(task: Mapping[str, Any]) -> bool:
+    """Tell whether the Python workers of a task's compute have no network."""
+    return "environment_key" in task or task.get("new_cluster", {}).get("data_security_mode") in _ISOLATED
 
 
 def _libraries(request: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[list[str], list[str]]:

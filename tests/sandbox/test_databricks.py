@@ -25,6 +25,7 @@ from databricks_stand_in import (
     serving,
 )
 from emr_stand_in import wait_until
+from orchard_sandbox.databricks_compute import is_isolated
 from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
 
 CLUSTER = {"spark_version": "17.3.x-scala2.13", "node_type_id": "m6i.xlarge", "num_workers": 1}
@@ -91,6 +92,19 @@ def test_serverless_compute_has_no_log_in_but_a_service_credential(server: Serve
     refused = Task(server, "other_credential")
     assert refused.result() == "FAILED"
     assert "UC_CREDENTIAL_NOT_FOUND: Service credential 'other' does not exist" in refused.output()["error"]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"environment_key": "jobs"}, True),
+        ({"new_cluster": {"data_security_mode": "USER_ISOLATION"}}, True),
+        ({"new_cluster": {"data_security_mode": "SINGLE_USER"}}, False),
+        ({"existing_cluster_id": "0923-164208-meows279"}, False),
+    ],
+)
+def test_workers_have_a_network_on_dedicated_clusters_alone(task: dict[str, Any], expected: bool) -> None:
+    assert is_isolated(task) is expected
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,12 @@ SLEEPER = """
 """
 
 
+IN_CLUSTER_MODE = {
+    "Name": "x",
+    "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["spark-submit", "--deploy-mode", "cluster", "s3://jobs/a.py"]},
+}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("emr")) as server:
@@ -158,6 +164,36 @@ def test_a_failed_step_ends_its_cluster_when_it_says_so(server: Server, emr: Any
     assert [step["Status"]["State"] for step in emr.list_steps(ClusterId=name)["Steps"]] == ["CANCELLED", "FAILED"]
 
 
+def test_a_failed_step_cancels_those_behind_it_when_it_says_so(server: Server, emr: Any, cluster: str) -> None:
+    steps = [step_of(server, "1 / 0", ActionOnFailure="CANCEL_AND_WAIT"), step_of(server, "")]
+    names = emr.add_job_flow_steps(JobFlowId=cluster, Steps=steps)["StepIds"]
+    assert wait_for(emr, cluster, names[1])["Status"]["State"] == "CANCELLED"
+    assert state(emr, cluster, names[0]) == "FAILED"
+    (next_one,) = emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step_of(server, "")])["StepIds"]
+    assert wait_for(emr, cluster, next_one)["Status"]["State"] == "COMPLETED"
+
+
+def test_clusters_are_listed_by_state_and_date_and_a_protected_one_is_not_terminated(
+    server: Server, emr: Any, cluster: str
+) -> None:
+    instances = {"KeepJobFlowAliveWhenNoSteps": True, "TerminationProtected": True}
+    protected = emr.run_job_flow(Name="protected", Instances=instances, **FIELDS)["JobFlowId"]
+    with pytest.raises(ClientError, match="termination-protected"):
+        emr.terminate_job_flows(JobFlowIds=[protected])
+
+    def listed(**given: Any) -> set[str]:
+        return {found["Id"] for page in emr.get_paginator("list_clusters").paginate(**given) for found in page["Clusters"]}
+
+    wait_until(lambda: protected in listed(ClusterStates=["WAITING"]), 20)
+    created = emr.describe_cluster(ClusterId=protected)["Cluster"]["Status"]["Timeline"]["CreationDateTime"]
+    assert protected not in listed(ClusterStates=["TERMINATED", "STARTING"])
+    assert {cluster, protected} <= listed()
+    later = listed(CreatedAfter=created)
+    assert protected in later
+    assert cluster not in later
+    assert protected not in listed(CreatedBefore=created)
+
+
 def test_a_terminated_cluster_ends_its_steps(server: Server, emr: Any) -> None:
     name = emr.run_job_flow(Name="own", Instances={}, Steps=[step_of(server, SLEEPER)], **FIELDS)["JobFlowId"]
     (step,) = emr.list_steps(ClusterId=name)["Steps"]
@@ -187,6 +223,7 @@ def test_faults_end_a_step_or_keep_it_from_running(server: Server, emr: Any, clu
         ({"Instances": {}, "ReleaseLabel": "emr-1"}, "release label"),
         ({"Instances": {}, "JobFlowRole": ""}, "JobFlowRole"),
         ({"Instances": {}, "StepConcurrencyLevel": 2}, "StepConcurrencyLevel"),
+        ({"Instances": {}, "Steps": [IN_CLUSTER_MODE]}, "--deploy-mode client"),
         ({"Instances": {}, "Steps": [{"Name": "x", "HadoopJarStep": {"Jar": "s3://a/b.jar"}}]}, "none that this stand-in runs"),
     ],
 )
