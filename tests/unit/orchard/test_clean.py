@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -75,9 +76,19 @@ def stored(tables: Tables) -> set[str]:
     return {str(path.relative_to(root_of(tables))) for path in root_of(tables).rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that uses `used` puts it, for the others to copy."""
+    return tmp_path_factory.mktemp("used") / "warehouse"
+
+
 @pytest.fixture
-def used(tables: Tables, settings: Settings) -> Tables:
+def used(tables: Tables, settings: Settings, kept: Path) -> Tables:
     """Two published batches, the first in its fourth version, which kept rows; two models; a version that its audit refused."""
+    here = Path(settings.warehouse.removeprefix("file://"))
+    if kept.exists():
+        shutil.copytree(kept, here, dirs_exist_ok=True)
+        return tables
     for day in DAYS:
         run_batch(tables, settings, day, bucket_of(day))
     run_model(tables, settings)
@@ -87,6 +98,7 @@ def used(tables: Tables, settings: Settings) -> Tables:
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], "new") | late)
     run_model(tables, replace(settings, components=2), "second")
     stage_refused(tables, settings)
+    shutil.copytree(here, kept)
     return tables
 
 
