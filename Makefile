@@ -38,8 +38,10 @@ clean: ## stop, and remove .orchard; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
+package: PACKAGE ?= .orchard/package
 package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
-	@$(AIRFLOW_BIN)/python -m orchard.package "$(or $(PACKAGE),.orchard/package)"
+	@$(AIRFLOW_BIN)/python -m orchard.package "$(PACKAGE)"
+	@.venv/jobs/bin/orchard-jobs prepare --warehouse "$(PACKAGE)" && find "$(PACKAGE)" -name '*.onnx'
 
 # Eight suites, three at a time, the longest first; each tells all it has to say when it is over.
 SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-jobs suite-connect suite-spark35 suite-launchers

@@ -72,3 +72,19 @@ def test_a_name_with_a_line_break_is_a_key(tmp_path: Path) -> None:
     (tmp_path / "apple").mkdir()
     (tmp_path / "apple" / "a\nb.jpg").write_bytes(b"x")
     assert list(read_batch(tmp_path, "2026-01-01").files) == ["apple/a\nb.jpg"]
+
+
+def test_make_package_builds_what_a_cluster_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "a package"
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "--no-print-directory", "package", f"PACKAGE={folder}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    package, network = map(Path, done.stdout.splitlines()[-2:])
+    wheel, archive = package / "orchard_jobs-0.1.0-py3-none-any.whl", package / "orchard_jobs.zip"
+    assert {path.name for path in package.iterdir()} == {wheel.name, archive.name, "run_job.py", "manifest.json"}
+    assert wheel.read_bytes() == archive.read_bytes()
+    assert network.parent == folder / "_work" / "networks"
+    assert network.stat().st_size > 10_000_000
