@@ -184,7 +184,9 @@ def test_a_step_that_takes_too_long_is_cancelled_and_one_that_emr_does_not_tell_
     assert processes_of(step)
     assert attempts.current == 1
     event = {"status": "error", "message": "Waiter error: max attempts reached"}
-    with pytest.raises(JobError, match="is CANCELLED: Terminated by user request"):
+    with pytest.raises(
+        JobError, match="is CANCELLED: it took longer than ORCHARD_JOB_MINUTES allows; Terminated by user request"
+    ):
         operator_of(settings, server, SLEEPER).execute_complete(context, event)
     assert not processes_of(step)
     assert attempts.current == 2

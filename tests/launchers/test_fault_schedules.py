@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import databricks_stand_in as databricks
 import emr_stand_in as emr
 import pytest
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
-from emr_stand_in import ROLE, wait_until
+from emr_stand_in import LOGS, ROLE, wait_until
 from orchard.attempts import Attempts
 from orchard.launchers import JobRequest
 from orchard.launchers.databricks import SubmitDatabricksRun
@@ -20,6 +19,7 @@ from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
 from orchard.launchers.request import Planned
 from orchard_jobs.contract.layout import report_path
+from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 from task_context import TaskContext
 
@@ -41,6 +41,11 @@ report = pathlib.Path(sys.argv[1])
 report.parent.mkdir(parents=True, exist_ok=True)
 report.write_text("{{}}")
 """
+JOBS = {
+    "report": JOB,
+    "fail": "raise ValueError('no such fruit')",
+    "sleep": "import time; print('asleep', flush=True); time.sleep(300)",
+}
 REQUEST = JobRequest("featurize", plan_task="plan_batch")
 
 
@@ -65,8 +70,8 @@ class Target(Protocol):
     def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let Airflow's hooks reach the stand-in."""
 
-    def operator(self, warehouse: Path, report: str, seed: int) -> BaseOperator:
-        """Return the operator for a job of a second that writes the report."""
+    def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
+        """Return the operator for a job: of a second that writes the report, or one of those that `JOBS` names."""
 
     def ran(self, report: str) -> list[Ran]:
         """Return the jobs that were to write the report."""
@@ -85,11 +90,16 @@ class EmrServerless:
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws"}')
 
-    def operator(self, warehouse: Path, report: str, seed: int) -> BaseOperator:
-        spark = {"entryPoint": self.server.put("scripts/job.py", JOB), "entryPointArguments": [report]}
+    def script(self, job: str) -> str:
+        """Return the URI of a job's script; that of `nowhere` is not there."""
+        return self.server.put(f"scripts/{job}.py", JOBS[job]) if job in JOBS else f"s3://jobs/scripts/{job}.py"
+
+    def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
+        spark = {"entryPoint": self.script(job), "entryPointArguments": [report]}
         return StartEmrServerlessJob(
             request=REQUEST, warehouse=str(warehouse), task_id="featurize", application_id=self.application,
-            execution_role_arn=ROLE, name="orchard-featurize", job_driver={"sparkSubmit": spark},
+            execution_role_arn=ROLE, name="orchard-featurize", job_driver={"sparkSubmit": spark}, configuration_overrides=LOGS,
+            config={"executionTimeoutMinutes": 5 if job == "sleep" else 120},
             waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
         )  # fmt: skip
 
@@ -111,17 +121,18 @@ class EmrSteps(EmrServerless):
     def __init__(self, server: emr.Server) -> None:
         self.server = server
         instances = {"KeepJobFlowAliveWhenNoSteps": True}
-        self.cluster = server.client("emr").run_job_flow(Name="kept", Instances=instances, **self.given)["JobFlowId"]
+        kept = self.given | {"Name": "kept", "Instances": instances, "LogUri": "s3://jobs/logs"}
+        self.cluster = server.client("emr").run_job_flow(**kept)["JobFlowId"]
 
-    def operator(self, warehouse: Path, report: str, seed: int) -> BaseOperator:
-        words = ["spark-submit", "--deploy-mode", "client", self.server.put("scripts/job.py", JOB), report]
+    def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
+        words = ["spark-submit", "--deploy-mode", "client", self.script(job), report]
         jar = {"Jar": "command-runner.jar", "Args": words}
-        own = self.given | {"Instances": {"KeepJobFlowAliveWhenNoSteps": False}}
+        own = self.given | {"Instances": {"KeepJobFlowAliveWhenNoSteps": False}, "LogUri": "s3://jobs/logs"}
         where, on_failure = ((own, ""), "TERMINATE_CLUSTER") if seed % 2 else ((None, self.cluster), "CONTINUE")
         return AddEmrStep(
             request=REQUEST, warehouse=str(warehouse), task_id="featurize", new_cluster=where[0], job_flow_id=where[1],
             logs_uri="s3://jobs/logs", steps=[{"Name": "x", "ActionOnFailure": on_failure, "HadoopJarStep": jar}],
-            waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
+            waiter_delay=1, waiter_max_attempts=5 if job == "sleep" else 60, deferrable=False, region_name="us-east-1",
         )  # fmt: skip
 
     def ran(self, report: str) -> list[Ran]:
@@ -151,12 +162,12 @@ class Databricks:
         }  # fmt: skip
         monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
 
-    def operator(self, warehouse: Path, report: str, seed: int) -> BaseOperator:
-        request = databricks.request_of("report_of_spark" if ON_SPARK else "report", report)
+    def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
+        request = databricks.request_of("report_of_spark" if ON_SPARK else job, report)
         return SubmitDatabricksRun(
             request=REQUEST, warehouse=str(warehouse), task_id="featurize", tasks=request["tasks"],
             environments=request["environments"], polling_period_seconds=1, databricks_retry_delay=1, deferrable=False,
-            durable=False,
+            durable=False, timeout_seconds=120 if job == "sleep" else None,
         )  # fmt: skip
 
     def ran(self, report: str) -> list[Ran]:
@@ -207,7 +218,7 @@ def test_whatever_fails_there_are_never_two_jobs(
 
             monkeypatch.setattr(Attempts, "note_start", die)
             try:
-                target.operator(tmp_path, report, seed).execute(TaskContext(planned))  # type: ignore[arg-type]
+                target.operator(tmp_path, report, seed).execute(TaskContext(planned))
             except AirflowSkipException:
                 break
             except (Died, Exception) as error:
@@ -225,3 +236,37 @@ def test_whatever_fails_there_are_never_two_jobs(
     assert sorted({run.state for run in runs} | {"FAILED"}) == ["FAILED", "SUCCESS"], (told, runs)
     assert [run.state for run in runs].count("SUCCESS") == 1, told
     assert Attempts(Warehouse.at(str(tmp_path)), work).current >= len(runs)
+
+
+@pytest.mark.parametrize(
+    ("job", "fault", "words"),
+    [
+        ("fail", None, r": ValueError: no such fruit$"),
+        ("nowhere", None, r"(cannot fetch 's3://jobs/scripts/nowhere\.py'.*|has no entry point nowhere)$"),
+        ("sleep", "out_of_memory", r"(OutOfMemoryError|exit code 137|out of memory)"),
+        ("sleep", None, r"(CANCELLED|TIMEDOUT): .*(executionTimeoutMinutes=5|ORCHARD_JOB_MINUTES|after 120 seconds)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["emr_serverless", "emr", "databricks"])
+def test_a_job_that_fails_ends_its_task_with_its_own_last_error(
+    name: str,
+    job: str,
+    fault: str | None,
+    words: str,
+    targets: dict[str, Target],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By an exception, a missing entry point, want of memory, and its time limit."""
+    target = targets[name]
+    target.connect(monkeypatch)
+    planned = Planned("file:///x/head.json", f"{name}{job}{fault}", "backbone-1", ("featurize",))
+    if fault:
+        target.server.fault(fault, seconds=1)
+    try:
+        with pytest.raises(JobError, match=words) as raised:
+            target.operator(tmp_path, str(tmp_path / "report"), 0, job).execute(TaskContext(planned))
+        print(raised.value)
+    finally:
+        target.server.no_faults()
+    assert Attempts(Warehouse.at(str(tmp_path)), planned.work("featurize")).current == 2

@@ -4,7 +4,7 @@ import gzip
 import logging
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -105,6 +105,7 @@ class AttemptingJob:
             self.cancel(job)
             # A cancelled job runs on for a moment: an end that is told too early would start a second one beside it.
             seen = self._settled(job, is_ending=True)
+            seen = replace(seen, reason="; ".join(filter(None, ("it took longer than ORCHARD_JOB_MINUTES allows", seen.reason))))
         name = " of ".join(reversed(job.values()))
         if not seen.is_over:
             return JobError(f"{self.vendor} {name} is {seen.state}, and cannot be followed: {why}: the next try reaches it")
