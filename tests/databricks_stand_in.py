@@ -59,6 +59,10 @@ MODULE = """
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
+    def slow_report():
+        time.sleep(5)
+        report()
+
     def report_of_spark():
         from pyspark.sql import SparkSession
         assert SparkSession.getActiveSession().range(1000).repartition(2).count() == 1000

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -43,6 +45,7 @@ report.write_text("{{}}")
 """
 JOBS = {
     "report": JOB,
+    "slow_report": JOB.replace("time.sleep(1)", "time.sleep(6)"),
     "fail": "raise ValueError('no such fruit')",
     "sleep": "import time; print('asleep', flush=True); time.sleep(300)",
 }
@@ -236,6 +239,41 @@ def test_whatever_fails_there_are_never_two_jobs(
     assert sorted({run.state for run in runs} | {"FAILED"}) == ["FAILED", "SUCCESS"], (told, runs)
     assert [run.state for run in runs].count("SUCCESS") == 1, told
     assert Attempts(Warehouse.at(str(tmp_path)), work).current >= len(runs)
+
+
+@pytest.mark.parametrize("name", ["emr_serverless", "emr", "databricks"])
+def test_after_kill_9_of_the_worker_the_retry_reaches_the_job_that_runs(
+    name: str, targets: dict[str, Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the job is there, which is recorded by then, or is not."""
+    target = targets[name]
+    target.connect(monkeypatch)
+    planned = Planned("file:///x/head.json", f"{name} killed", "backbone-1", ("featurize",))
+    report = str(tmp_path / report_path(planned.work("featurize")))
+    operator = target.operator(tmp_path, report, 0, "slow_report")
+    command = "import sys, test_fault_schedules as me; me.execute_as_worker(*sys.argv[1:])"
+    where = target.cluster if isinstance(target, EmrSteps) else getattr(target, "application", "")
+    arguments = [name, where, str(tmp_path), report, planned.input_digest]
+    places = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    worker = subprocess.Popen([sys.executable, "-c", command, *arguments], env=places)
+    wait_until(lambda: target.ran(report), 60)
+    worker.kill()
+    worker.wait()
+    (job,) = target.ran(report)
+    assert not job.ended
+    operator.execute(TaskContext(planned))
+    (job,) = target.ran(report)
+    assert job.state == "SUCCESS"
+    assert Attempts(Warehouse.at(str(tmp_path)), planned.work("featurize")).current == 1
+
+
+def execute_as_worker(name: str, where: str, warehouse: str, report: str, digest: str) -> None:
+    """Execute the operator in this process, as a worker does; `where` is the cluster or the application."""
+    target = object.__new__({"emr_serverless": EmrServerless, "emr": EmrSteps, "databricks": Databricks}[name])
+    target.cluster = target.application = where
+    target.script = lambda job: f"s3://jobs/scripts/{job}.py"
+    planned = Planned("file:///x/head.json", digest, "backbone-1", ("featurize",))
+    target.operator(Path(warehouse), report, 0, "slow_report").execute(TaskContext(planned))
 
 
 @pytest.mark.parametrize(
