@@ -19,12 +19,13 @@ from orchard.models import read_model
 from orchard.tables import Tables
 from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
-from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally, project
 
 BROKEN = b"broken"
@@ -75,7 +76,11 @@ class FakeJobs:
             return JobReport.from_json(finished)
         good, bad = self._rows(head)
         partition = (head.backbone.id, head.batch_id)
-        staged = (self._stage(FEATURES, partition, work, good), self._stage(QUARANTINE, partition, work, bad))
+        staged = (
+            self._stage(FEATURES, partition, work, good),
+            self._stage(QUARANTINE, partition, work, bad),
+            *self._moments(head, partition, work, good),
+        )
         runs = len({row["content_sha256"] for row in good if row["computed_in"] == head.digest})
         missing_good = head.missing - head.missing_quarantined
         counts = {
@@ -135,6 +140,16 @@ class FakeJobs:
                 if good and good[-1]["image_uri"] == entry.image_uri:
                     computed[good[-1]["content_sha256"]] = good[-1]
         return good, bad
+
+    def _moments(
+        self, head: ManifestHead, partition: tuple[str, ...], work: str, good: list[dict[str, Any]]
+    ) -> tuple[StagedPartition, ...]:
+        """Stage the version's moments where they are no larger than its features, as the job does."""
+        if len(good) < head.backbone.dimension / 2:
+            return ()
+        moments = Moments.of(np.array([row["features"] for row in sorted(good, key=lambda row: row["image_uri"])], np.float32))
+        row = {"manifest_digest": head.digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.packed()}
+        return (self._stage(MOMENTS, partition, work, [row]),)
 
     def _known(self, head: ManifestHead) -> frozenset[str]:
         if head.known is None:
@@ -197,7 +212,7 @@ class FakeJobs:
     def _stage(self, table: Table, partition: tuple[str, ...], work: str, rows: list[dict[str, Any]]) -> StagedPartition:
         if not rows:
             return StagedPartition(table.name, partition, ())
-        rows = sorted(rows, key=lambda row: row["image_uri"])
+        rows = sorted(rows, key=lambda row: row.get("image_uri", ""))
         packed = io.BytesIO()
         columns = [{name: row[name] for name in table.column_names} for row in rows]
         pq.write_table(pa.Table.from_pylist(columns, arrow_schema(table)), packed)

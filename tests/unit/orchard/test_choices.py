@@ -272,3 +272,31 @@ def test_a_model_of_a_share_is_refitted_when_the_share_changes(tables: Tables, s
     assert ratios[:-1].sum() < 0.9 <= ratios.sum()
     assert decided.distance == pytest.approx(0.0, abs=1e-12)  # the smaller space lies in the larger
     assert pending_work(tables, wanted) is None
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_a_release_brings_back_the_model_that_keeps_more(
+    is_pinned: bool, tables: Tables, always: Settings, models: tuple[str, str]
+) -> None:
+    """Though it lacks nothing, so that there is nothing to project, and though it is pinned."""
+    old, newest = models
+    if is_pinned:
+        pin(tables, always, newest)
+    promote(tables, always, old)
+    run_model(tables, always, "held")
+    release(tables, always)
+    run_model(tables, always, "released")
+    assert current_model(tables, always) == newest
+    assert pending_work(tables, always) is None
+
+
+def test_after_a_release_a_refit_is_judged_anew(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
+    """With the batches that came while the model was held: that they were looked at then counts for nothing."""
+    promote(tables, always, models[0])
+    publish_days(tables, always, DAYS[2])
+    run_model(tables, always, "held")
+    assert current_model(tables, always) == models[0]
+    release(tables, always)
+    run_model(tables, always, "released")
+    assert current_model(tables, always) not in models
+    assert pending_work(tables, always) is None

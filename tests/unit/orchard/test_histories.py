@@ -66,8 +66,13 @@ def test_real_delta_tables_behave_alike(two_backbones: Settings, tmp_path: Path)
     def fresh() -> Storage:
         return on_disk(tmp_path / str(next(folders)))
 
-    class OnDisk(CleanedHistory):
+    class OnDisk(History):
         base_settings = two_backbones
         make_storage = staticmethod(fresh)
 
-    run_histories(OnDisk, ON_DISK)
+    class CleanedOnDisk(CleanedHistory):
+        base_settings = two_backbones
+        make_storage = staticmethod(fresh)
+
+    for machine in (OnDisk, CleanedOnDisk):
+        run_histories(machine, ON_DISK // 2)

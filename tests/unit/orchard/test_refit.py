@@ -9,14 +9,17 @@ import pytest
 from fake_jobs import BROKEN, FakeJobs, vector_of
 from flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
 from orchard import models, refit
+from orchard.merging import merged_moments
 from orchard.models import Model, captured_shares, current_promotion, read_model
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import pending_work, plan_model, publish_model
 from orchard.settings import Settings
 from orchard.tables import Tables
-from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, PCA_FEATURES, PROMOTIONS
+from orchard.versions import PublishedVersions
+from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, PROMOTIONS
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
+from orchard_jobs.pca.moments import Moments
 from orchard_jobs.storage import Warehouse
 from test_publish import killed_after
 
@@ -249,12 +252,30 @@ def test_a_publish_that_was_cut_off_leaves_nothing_out_in_a_new_run(
         assert {row["batch_id"] for row in tables.rows(table)} == set(DAYS[:2]), table.name
 
 
-def test_cached_moments_and_features_give_one_model(tables: Tables, settings: Settings) -> None:
+def check_merged_moments(tables: Tables, settings: Settings) -> None:
+    backbone = settings.backbone.id
+    found = merged_moments(tables, backbone, PublishedVersions.load(tables, backbone).readable(), None)
+    expected = Moments.of(np.array([row["features"] for row in tables.rows(FEATURES)], dtype=np.float32))
+    assert found.n == expected.n
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    error = np.linalg.norm(found.second_moment - expected.second_moment) / np.linalg.norm(expected.second_moment)
+    assert error < 1e-12
+
+
+def test_cached_moments_are_those_of_the_features_and_a_stale_one_is_not_taken(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_days(tables, settings, *DAYS[:2])
-    first, second = plan_model(tables, settings), plan_model(tables, settings)
-    assert first == second
-    assert first.projection is not None
-    assert Warehouse(tables.warehouse.uri).size(first.projection.projections[0].model.path)
+    cached = {file.partition["batch_id"] for file in tables.load(MOMENTS).files(backbone=settings.backbone.id)}
+    assert cached == set(DAYS[:2])
+    with monkeypatch.context() as patched:
+        patched.delattr("orchard.merging._feature_chunks")
+        check_merged_moments(tables, settings)
+    with monkeypatch.context() as patched:  # a new version whose moments never came: those of the old one stay
+        patched.setattr(FakeJobs, "_moments", lambda *_: ())
+        run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], 13))
+    assert len(tables.load(MOMENTS).files(backbone=settings.backbone.id)) == 2
+    check_merged_moments(tables, settings)
 
 
 def test_an_old_run_that_is_published_again_promotes_nothing(tables: Tables, settings: Settings) -> None:
