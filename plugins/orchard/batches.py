@@ -53,6 +53,14 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
     return checked_batch_id(partition_key)
 
 
+def is_batch_key(text: str, key_format: str) -> bool:
+    """Tell whether a run can be started with a partition key; not so for batches of an earlier format."""
+    try:
+        return checked_partition_key(text, key_format) == text
+    except ConfigurationError:
+        return False
+
+
 def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchard_jobs.errors import JobError
 
+from orchard.batches import is_batch_key
 from orchard.clients import aws_client
 from orchard.console import format_table
 from orchard.landing import with_quick_times
@@ -58,8 +59,13 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
     for batch in found.in_state("refused"):
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
     pending = found.in_state(*_PENDING)
-    if pending:
-        yield from _starts(pending, settings)
+    startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, settings.batch_key_format))
+    for batch in pending:
+        if batch not in startable:
+            told = f"ORCHARD_BATCH_KEY_FORMAT={settings.batch_key_format}"
+            yield Step(f"batch {batch.batch_id} is no key of {told}: set the format back to complete it")
+    if startable:
+        yield from _starts(startable, settings)
     elif found.model_work is not None:
         yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:

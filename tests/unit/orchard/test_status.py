@@ -118,6 +118,9 @@ def test_a_half_way_version(
         stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAY)))
     for seen in (bucket_of(DAY), None):
         assert look(tables, settings, seen) == {DAY: "half-way"}
+    found = look_over(tables, settings, None)
+    (step,) = [step for step in next_steps(found, replace(settings, batch_key_format="%Y%m%d")) if DAY in step.words]
+    assert "is no key of ORCHARD_BATCH_KEY_FORMAT=%Y%m%d: set the format back" in step.words
 
 
 def test_a_staged_version_of_a_retired_backbone_is_nothing_to_go_on_with(

@@ -1,9 +1,11 @@
 """The tasks' own order of steps, with Airflow and S3 replaced by what they are asked for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 from fake_jobs import FakeJobs, listing
 from flow import plan, run_batch, stage_and_publish
 from orchard import tasks
@@ -72,7 +74,7 @@ def test_a_run_takes_back_its_promise_before_it_lists(monkeypatch: pytest.Monkey
 
 
 def test_reconciling_finds_what_differs_and_what_was_left_half_way(
-    monkeypatch: pytest.MonkeyPatch, tables: Tables, settings: Settings, bucket: Bucket
+    monkeypatch: pytest.MonkeyPatch, tables: Tables, settings: Settings, bucket: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = {f"images/{NEXT}/kiwi/gone.jpg": b"gone"}
     head = plan(tables, settings, NEXT, gone)
@@ -84,6 +86,10 @@ def test_reconciling_finds_what_differs_and_what_was_left_half_way(
     tasks.find_differences.function(outlet_events=events)
     assert events.added[UPLOADS] == [DAY, NEXT]
     assert events.added[FEATURES] == []
+    monkeypatch.setattr(tasks, "settings", lambda: replace(settings, batch_key_format="%Y%m%d"))
+    with pytest.raises(AirflowSkipException):
+        tasks.find_differences.function(outlet_events=Events())
+    assert f"batch {NEXT} was left half-way, and is no key" in caplog.text
 
 
 def test_reconciling_starts_the_model_where_it_lacks_a_batch(tables: Tables, settings: Settings, bucket: Bucket) -> None:
