@@ -46,6 +46,15 @@ class Attempts:
         text = self.warehouse.read_if_there(attempt_path(self.work, attempt, "started"))
         return None if text is None else json.loads(text)
 
+    @property
+    def last_end(self) -> str | None:
+        """The bad end of the attempt before, in the vendor's words; None when there is none."""
+        last = self.current - 1
+        if not last:
+            return None
+        end = json.loads(self.warehouse.read(attempt_path(self.work, last, "ended")))
+        return f"attempt {last} ended as {end['state']}: {end['reason'] or 'no reason given'}"
+
     def note_end(self, attempt: int, state: str, reason: str) -> None:
         """Record an attempt's bad end: the vendor's state and words. Whoever sees it first records it."""
         end = {"state": state, "reason": reason}

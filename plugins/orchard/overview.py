@@ -14,6 +14,7 @@ from orchard_jobs.contract.layout import MANIFESTS
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 
+from orchard.attempts import Attempts
 from orchard.comparison import PublishedView
 from orchard.manifests import read_head
 from orchard.models import captured_shares, current_promotion
@@ -185,13 +186,15 @@ class _States:
 
     def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
         warehouse = self.tables.warehouse
-        featurized = finished_report(warehouse, work_digest(head.digest, head.backbone.id, "featurize"))
+        works = [work_digest(head.digest, head.backbone.id, stage) for stage in ("featurize", "reduce")]
+        featurized, reduced = (finished_report(warehouse, work) for work in works)
+        ends = [f"; its {end}" if (end := Attempts(warehouse, work).last_end) else "" for work in works]
         computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
         if featurized is None:
-            return "planned", f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
-        reduced = finished_report(warehouse, work_digest(head.digest, head.backbone.id, "reduce"))
+            told = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
+            return "planned", told + ends[0]
         if head.model is not None and reduced is None:
-            return "planned", f"version {head.number} is featurized, and has no finished reduce job"
+            return "planned", f"version {head.number} is featurized, and has no finished reduce job" + ends[1]
         policy = AuditPolicy(self.settings.max_quarantined_share)
         verdict = audit_batch(warehouse, head, featurized, reduced, policy)
         if verdict.has_passed:

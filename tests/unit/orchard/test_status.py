@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_jobs import BROKEN, FakeJobs, listing
 from flow import plan, run_batch, run_model, stage_and_publish
+from orchard.attempts import Attempts
 from orchard.backbones import retire_backbone
 from orchard.cli import main
 from orchard.commands import status
@@ -17,6 +18,7 @@ from orchard.reconcile import ListPrefix
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.digests import work_digest
 from test_publish import killed_after
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
@@ -84,6 +86,10 @@ def test_a_planned_and_a_staged_version(tables: Tables, settings: Settings) -> N
     assert head is not None
     for seen in (bucket, None):
         assert look(tables, settings, seen) == {DAY: "planned"}
+    work = work_digest(head.digest, settings.backbone.id, "featurize")
+    Attempts(tables.warehouse, work).note_end(1, "FAILED", "ValueError: no memory")
+    (batch,) = look_over(tables, settings, None).batches
+    assert batch.why.endswith("has no finished featurize job; its attempt 1 ended as FAILED: ValueError: no memory")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}
     stage_and_publish(tables, head, FakeJobs(tables, bucket))
