@@ -84,7 +84,7 @@ def test_a_model_is_its_mean_and_its_components(published: Tables, settings: Set
     np.testing.assert_array_equal(found.explained_variance[1:], basis.explained_variance)
 
 
-@pytest.mark.parametrize("commits", [1, 2, 3])
+@pytest.mark.parametrize("commits", [1, 2, 3, 4])
 def test_a_version_that_is_half_published_does_not_show(
     published: Tables, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
 ) -> None:

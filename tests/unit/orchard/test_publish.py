@@ -11,6 +11,7 @@ import pytest
 from deltalake import DeltaTable
 from fake_jobs import BROKEN, FakeJobs
 from flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
+from orchard.models import current_promotion
 from orchard.publish import RunFacts, publish_batch
 from orchard.settings import Settings
 from orchard.tables import Change, Committed, Standing, Tables
@@ -72,6 +73,12 @@ def test_a_published_version_published_again_changes_nothing(tables: Tables, set
         stage_and_publish(tables, head, FakeJobs(tables, bucket))
         found = [rows(tables, table) for table in (FEATURES, QUARANTINE, PCA_FEATURES, RUNS, CAPTURED)]
         assert [len(part) for part in found] == [7, 1, 7, 2, 2]
+        promotion = current_promotion(tables, settings.backbone.id)
+        assert promotion is not None
+        by_version = {row["version"]: row for row in tables.rows(RUNS)}
+        assert [by_version[number]["model_id"] for number in (1, 2)] == [None, promotion.model_id]
+        (file,) = tables.load(PCA_FEATURES, by_version[2]["pca_version"]).files(model_id=promotion.model_id, batch_id=DAY)
+        assert {row["manifest_digest"] for row in tables.rows_of([file])} == {head.digest}
 
 
 class Killed(BaseException):
