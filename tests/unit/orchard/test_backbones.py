@@ -58,7 +58,7 @@ def two(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pyt
 
 
 def test_both_lines_stand_beside_each_other(tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]) -> None:
-    expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24}
+    expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2}
     assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, settings.backbone.id)))
     assert two[0] != two[1]
     assert pending_work(tables, settings) is None
