@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from orchard_jobs.errors import ConfigurationError
-
-from orchard.batches import checked_partition_key
+from orchard.batches import is_batch_key
 from orchard.settings import Settings
 
 # What came of one record: an `upload` is under a batch; every other kind is only counted.
@@ -73,10 +71,7 @@ def batch_of(key: str, settings: Settings) -> str | None:
     batch_id, mark, rest = key.removeprefix(settings.prefix).partition("/")
     if not mark or not rest:
         return None
-    try:
-        return checked_partition_key(batch_id, settings.batch_key_format)
-    except ConfigurationError:
-        return None
+    return batch_id if is_batch_key(batch_id, settings.batch_key_format) else None
 
 
 def _records(body: str, settings: Settings) -> Iterator[_Record]:

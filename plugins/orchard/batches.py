@@ -56,9 +56,10 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
 def is_batch_key(text: str, key_format: str) -> bool:
     """Tell whether a run can be started with a partition key; not so for batches of an earlier format."""
     try:
-        return checked_partition_key(text, key_format) == text
+        checked_partition_key(text, key_format)
     except ConfigurationError:
         return False
+    return True
 
 
 def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:
@@ -184,15 +185,16 @@ class _Plan:
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
     """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
-    return all(is_sound(warehouse, work) for work in _works_of(head))
+    return all(is_sound(warehouse, work) for work in works_of(head))
 
 
 def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
-    for work in _works_of(head):
+    for work in works_of(head):
         mark_as_begun(warehouse, work)
 
 
-def _works_of(head: ManifestHead) -> tuple[str, ...]:
+def works_of(head: ManifestHead) -> tuple[str, ...]:
+    """Return the digests of a manifest's work: of its featurize job, and of its reduce job."""
     stages: tuple[Stage, ...] = ("featurize", "reduce")
     return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
 

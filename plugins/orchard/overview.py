@@ -9,12 +9,13 @@ from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.columns import RUNS
-from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import MANIFESTS
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
+from orchard_jobs.storage import Warehouse
 
 from orchard.attempts import Attempts
+from orchard.batches import works_of
 from orchard.comparison import PublishedView
 from orchard.manifests import read_head
 from orchard.models import captured_shares, current_promotion
@@ -186,20 +187,26 @@ class _States:
 
     def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
         warehouse = self.tables.warehouse
-        works = [work_digest(head.digest, head.backbone.id, stage) for stage in ("featurize", "reduce")]
-        featurized, reduced = (finished_report(warehouse, work) for work in works)
-        ends = [f"; its {end}" if (end := Attempts(warehouse, work).last_end) else "" for work in works]
+        featurize, reduce = works_of(head)
+        featurized = finished_report(warehouse, featurize)
         computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
         if featurized is None:
             told = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
-            return "planned", told + ends[0]
+            return "planned", told + _last_end(warehouse, featurize)
+        reduced = finished_report(warehouse, reduce)
         if head.model is not None and reduced is None:
-            return "planned", f"version {head.number} is featurized, and has no finished reduce job" + ends[1]
+            told = f"version {head.number} is featurized, and has no finished reduce job"
+            return "planned", told + _last_end(warehouse, reduce)
         policy = AuditPolicy(self.settings.max_quarantined_share)
         verdict = audit_batch(warehouse, head, featurized, reduced, policy)
         if verdict.has_passed:
             return "staged", f"version {head.number} passes its audit and is not published"
         return "refused", "; ".join(failure.to_text().splitlines()[0] for failure in verdict.failures)
+
+
+def _last_end(warehouse: Warehouse, work: str) -> str:
+    end = Attempts(warehouse, work).last_end
+    return f"; its {end}" if end else ""
 
 
 def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:

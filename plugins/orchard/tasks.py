@@ -107,10 +107,11 @@ def find_differences(outlet_events: Any = None) -> None:
         view = PublishedView.load(tables(), settings())
         found = reconcile.find_differences(listed, settings(), view.differs)
     # A version may have been left half-way by a run whose objects are gone by now.
-    half_way = {one for one in view.versions.half_way if batches.is_batch_key(one, settings().batch_key_format)}
-    batch_ids = sorted({*found.batch_ids, *half_way})
+    half_way = set(view.versions.half_way)
+    startable = {batch_id for batch_id in half_way if batches.is_batch_key(batch_id, settings().batch_key_format)}
+    batch_ids = sorted({*found.batch_ids, *startable})
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
-    for left in sorted(set(view.versions.half_way) - half_way):
+    for left in sorted(half_way - startable):
         log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
     if found.strays:
         log.warning("objects under no batch key: %s, for example %s", found.strays, list(found.examples))

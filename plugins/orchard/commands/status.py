@@ -59,11 +59,10 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
     for batch in found.in_state("refused"):
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
     pending = found.in_state(*_PENDING)
-    startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, settings.batch_key_format))
-    for batch in pending:
-        if batch not in startable:
-            told = f"ORCHARD_BATCH_KEY_FORMAT={settings.batch_key_format}"
-            yield Step(f"batch {batch.batch_id} is no key of {told}: set the format back to complete it")
+    key_format = settings.batch_key_format
+    startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, key_format))
+    for batch_id in sorted({batch.batch_id for batch in pending} - {batch.batch_id for batch in startable}):
+        yield Step(f"batch {batch_id} is no key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it")
     if startable:
         yield from _starts(startable, settings)
     elif found.model_work is not None:

@@ -1,8 +1,7 @@
 """The moments of a batch version: partial ones where the features are written, merged by one task."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -11,10 +10,10 @@ import pyarrow as pa
 
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MOMENTS
-from orchard_jobs.contract.jobs import StagedFile, StagedPartition
+from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import StagedWriter, Staging, lists, vectors
+from orchard_jobs.stages.staging import StagedWriter, Staging, files_told, lists, tell_files, vectors
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -61,8 +60,7 @@ def stage_moments(
     partition = (head.backbone.id, head.batch_id)
     paths = tuple(file.path for file in features.files)
     merging = partial(_merge, digest=head.digest, partials=partials, paths=paths, writer=staging.writer(MOMENTS, partition))
-    (told,) = workers.run(1, merging)
-    return StagedPartition(MOMENTS.name, partition, (StagedFile(**json.loads(told)),))
+    return StagedPartition(MOMENTS.name, partition, files_told(workers.run(1, merging)))
 
 
 def _merge(_: int, digest: str, partials: PartialMoments, paths: tuple[str, ...], writer: StagedWriter) -> str:
@@ -70,4 +68,4 @@ def _merge(_: int, digest: str, partials: PartialMoments, paths: tuple[str, ...]
     merged = merge_all(partials.read(writer.warehouse, path) for path in paths)
     columns = [[digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
     rows = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
-    return json.dumps(asdict(writer.write(rows)))
+    return tell_files((writer.write(rows),))

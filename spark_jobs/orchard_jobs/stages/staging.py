@@ -6,10 +6,11 @@ float, and a worker that has the rows at hand can sum them up on the way.
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,16 @@ class Staging:
         """Return the report of what was staged for a manifest or a plan, without what the stage counts; not yet written."""
         backbone = planned.backbone if isinstance(planned, ProjectionPlan) else planned.backbone.id
         return JobReport(self.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
+
+
+def tell_files(files: tuple[StagedFile, ...]) -> str:
+    """Return files that a task has written as the text that it tells."""
+    return json.dumps([asdict(file) for file in files])
+
+
+def files_told(told: list[str]) -> tuple[StagedFile, ...]:
+    """Return the files that tasks have told, in the tasks' order."""
+    return tuple(StagedFile(**file) for text in told for file in json.loads(text))
 
 
 def finish(warehouse: Warehouse, report: JobReport) -> JobReport:

@@ -85,7 +85,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def used(tables: Tables, settings: Settings, kept: Path) -> Tables:
     """Two published batches, the first in its fourth version, which kept rows; two models; a version that its audit refused."""
-    here = Path(settings.warehouse.removeprefix("file://"))
+    here = root_of(tables)
     if kept.exists():
         shutil.copytree(kept, here, dirs_exist_ok=True)
         return tables
