@@ -1,4 +1,4 @@
-"""Files named by their content, put once at a place that a cluster reads: an S3 prefix or a Databricks volume."""
+"""Files named by their content, put once where a cluster reads them: an S3 prefix, or a folder of Databricks."""
 
 import hashlib
 import re
@@ -14,6 +14,7 @@ from orchard.package import MANIFEST, Package
 
 if TYPE_CHECKING:
     from databricks.sdk.mixins.files import FilesExt
+    from databricks.sdk.mixins.workspace import WorkspaceExt
 
 # The release of EMR for what is made here: an application, or a job's own cluster.
 EMR_RELEASE = "emr-7.11.0"
@@ -57,10 +58,10 @@ class Place(Protocol):
 
 
 def place_of(text: str, connection: str | None) -> Place:
-    """Return the place of `s3://bucket/prefix` or `/Volumes/catalog/schema/volume/folder`; reaches nothing yet.
+    """Return the place of an S3 prefix, or of a folder on a volume or among a workspace's files; reaches nothing yet.
 
     Raises:
-        ConfigurationError: the text is neither, or there is no log-in.
+        ConfigurationError: the text is none of them, or there is no log-in.
     """
     uri = text.rstrip("/")
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -69,9 +70,11 @@ def place_of(text: str, connection: str | None) -> Place:
             return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", aws_client("s3", connection))
         if uri.startswith("/Volumes/") and uri.count("/") >= 4:
             return Volume(uri, databricks_client(connection).files)
+        if uri.startswith("/Workspace/"):
+            return WorkspaceFolder(uri, databricks_client(connection).workspace)
     raise ConfigurationError(
-        f"{text!r} is neither s3://BUCKET/PREFIX nor /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER (without spaces, # ? % or \\): "
-        "name the folder that the cluster reads"
+        f"{text!r} is none of s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER and /Workspace/FOLDER (without spaces, "
+        "# ? % or \\): name the folder that the cluster reads"
     )
 
 
@@ -140,6 +143,41 @@ class Volume:
     def _told(self, verb: str) -> AbstractContextManager[None]:
         needs = "the volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
         return databricks_faults(f"{verb} {self.uri}", needs)
+
+
+@dataclass(frozen=True)
+class WorkspaceFolder:
+    """A folder of a workspace's files, for a workspace without volumes. It keeps no digest, so a file is read again."""
+
+    uri: str
+    files: "WorkspaceExt"
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from databricks.sdk.errors import NotFound
+        from databricks.sdk.service.workspace import ExportFormat
+
+        path = f"{self.uri}/{file.path}"
+        with self._told("read"):
+            try:
+                if self.files.get_status(path).size != file.size_bytes:
+                    return False
+                with self.files.download(path, format=ExportFormat.RAW) as contents:
+                    return hashlib.sha256(contents.read()).hexdigest() == file.sha256
+            except NotFound:
+                return False
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        from databricks.sdk.service.workspace import ImportFormat
+
+        path = f"{self.uri}/{file.path}"
+        with self._told("write"), file.source.open("rb") as contents:
+            self.files.mkdirs(path.rpartition("/")[0])
+            self.files.upload(path, contents, format=ImportFormat.RAW, overwrite=True)
+
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        return databricks_faults(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")
 
 
 def package_files(package: Package, folder: Path) -> list[LocalFile]:

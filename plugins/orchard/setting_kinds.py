@@ -94,7 +94,7 @@ def s3_uri(text: str) -> str | None:
 
 
 def jobs_uri(text: str) -> str | None:
-    """The folder of the jobs' package, in S3 or on a Databricks volume; None for an empty one."""
+    """The folder of the jobs' package, in S3, on a Databricks volume or among its workspace files; None for an empty one."""
     if text.startswith(("/Volumes/", "/Workspace/")) and not re.search(r"[\s#?%\\\"',]", text):
         return text
     return s3_uri(text)

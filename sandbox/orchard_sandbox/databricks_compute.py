@@ -10,6 +10,7 @@ from typing import Any
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
 
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
+from orchard_sandbox.databricks_workspace import WorkspaceFiles
 from orchard_sandbox.faults import Faults
 from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.submitted_job import DRIVER_MEMORY, Machine, job_environment
@@ -31,6 +32,7 @@ class Workspace:
         folder: keeps the runs.
         machine: what runs them, and the S3 that their drivers reach.
         volumes: holds wheels.
+        files: may hold wheels, too.
         environments: makes the task's Python.
         mounts: S3 as Spark reads it.
         pace: their clock; a second of a time-out lasts a sixtieth of its minute.
@@ -42,12 +44,20 @@ class Workspace:
     folder: Path
     machine: Machine
     volumes: Volumes
+    files: WorkspaceFiles
     environments: Environments
     mounts: Mounts
     pace: Pace
     faults: Faults
     address: str
     has_spark: bool = True
+
+    def library(self, path: str) -> Path:
+        """Return where a wheel lies; MissingError when it is not there."""
+        found = (self.files if path.startswith("/Workspace/") else self.volumes).path(path)
+        if not found.is_file():
+            raise MissingError(f"Library installation failed: {path} does not exist.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,7 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
     """
     (task,) = request["tasks"]
     wheels, packages = _libraries(request, task)
-    paths = [workspace.volumes.path(wheel) for wheel in wheels]
-    for wheel, path in zip(wheels, paths, strict=True):
-        if not path.is_file():
-            raise MissingError(f"Library installation failed: {wheel} does not exist.")
-    python = workspace.environments.of(paths, packages)
+    python = workspace.environments.of([workspace.library(wheel) for wheel in wheels], packages)
     wheel_task = task["python_wheel_task"]
     told = {
         "package": wheel_task["package_name"],
@@ -141,7 +147,7 @@ def is_isolated(task: Mapping[str, Any]) -> bool:
 
 
 def _libraries(request: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the wheels on volumes, and the packages of an index, that a task asks for."""
+    """Return the wheels on volumes or among workspace files, and the packages of an index, that a task asks for."""
     if "environment_key" in task:
         (spec,) = [one["spec"] for one in request["environments"] if one["environment_key"] == task["environment_key"]]
         asked = spec.get("dependencies", [])

@@ -1,4 +1,4 @@
-"""The Databricks stand-in: a workspace's Jobs and Files API on loopback, whose runs are truly executed.
+"""The Databricks stand-in: a workspace's Jobs, Files and Workspace API on loopback, whose runs are truly executed.
 
 A process of its own. What it does not know it refuses with the API's error, and it never tells of success without work.
 """
@@ -26,6 +26,7 @@ from orchard_sandbox.databricks_jobs import Jobs
 from orchard_sandbox.databricks_log_in import LogIns
 from orchard_sandbox.databricks_requests import ApiError, check_request, invalid, is_true
 from orchard_sandbox.databricks_runs import Record, Run, now
+from orchard_sandbox.databricks_workspace import PREFIX, WorkspaceFiles
 from orchard_sandbox.faults import Faults
 from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.s3_stand_in import listen, write_address
@@ -72,6 +73,8 @@ class Databricks:
         self._log_ins.check(request)
         if path.startswith("/api/2.0/fs/"):
             return self._files(request)
+        if path.startswith(PREFIX):
+            return self._workspace.files.answer(request)
         name = path.removeprefix(_JOBS)
         calls: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("POST", "runs/submit"): self.submit,
@@ -235,7 +238,7 @@ def refusal(status: int) -> dict[str, str]:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--folder", type=Path, required=True, help="keeps runs, volumes and environments")
+    parser.add_argument("--folder", type=Path, required=True, help="keeps runs, volumes, workspace files and environments")
     parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
     parser.add_argument("--port", type=int, default=0, help="tried first")
     parser.add_argument("--s3", required=True, help="address of the S3 that drivers reach")
@@ -255,6 +258,7 @@ def main() -> None:
         folder=folder / "runs",
         machine=Machine(python.with_name("spark-submit"), python, given.s3),
         volumes=Volumes(folder / "volumes"),
+        files=WorkspaceFiles(folder / "workspace"),
         environments=Environments(folder / "environments", python),
         mounts=Mounts(folder / "s3", given.objects.absolute()),
         pace=Pace(given.state_seconds, given.minute_seconds),

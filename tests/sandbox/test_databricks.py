@@ -1,5 +1,6 @@
 """The Databricks stand-in, on the wire and through databricks-sdk: what it says of a run is what became of its processes."""
 
+import base64
 import io
 import json
 import os
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 import requests
-from databricks.sdk.errors import InvalidParameterValue, NotFound, OperationFailed
+from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, OperationFailed
 from databricks.sdk.service import jobs
+from databricks.sdk.service.workspace import ExportFormat, ImportFormat, Language, ObjectInfo, ObjectType
 from databricks_stand_in import (
     TOKEN,
     VOLUME,
@@ -21,6 +23,7 @@ from databricks_stand_in import (
     Server,
     Task,
     check_known,
+    make_wheel,
     request_of,
     serving,
 )
@@ -262,6 +265,58 @@ def test_the_files_of_a_volume(server: Server) -> None:
         files.get_metadata(f"{VOLUME}/none")
     with pytest.raises(NotFound, match="Volume of /Volumes/main/other/x/y does not exist"):
         files.upload("/Volumes/main/other/x/y", io.BytesIO(b"text"))
+
+
+def test_the_files_of_a_workspace_hold_a_runs_wheel(server: Server) -> None:
+    files, folder = server.client.workspace, "/Workspace/Shared/a b"
+    wheel = f"{folder}/fruit-1.0-py3-none-any.whl"
+    with pytest.raises(NotFound, match="The parent folder"):
+        files.upload(wheel, make_wheel(), format=ImportFormat.RAW)
+    files.mkdirs(folder)
+    files.upload(wheel, make_wheel(), format=ImportFormat.RAW)
+    with pytest.raises(BadRequest, match="already exists"):
+        files.upload(wheel, b"other", format=ImportFormat.AUTO)
+    files.import_(wheel, content=base64.b64encode(make_wheel()).decode(), format=ImportFormat.RAW, overwrite=True)
+    assert files.download(wheel, format=ExportFormat.RAW).read() == make_wheel()
+    exported = files.export(wheel, format=ExportFormat.AUTO)
+    assert (base64.b64decode(exported.content or ""), exported.file_type) == (make_wheel(), "whl")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    # The same object without the first element of its path.
+    for path in (wheel, wheel.removeprefix("/Workspace")):
+        query = {"path": path}
+        told = requests.get(f"{server.address}/api/2.0/workspace/get-status", query, headers=headers, timeout=10).json()
+        check_known(ObjectInfo, told)
+        assert (told["object_type"], told["path"], told["size"]) == ("FILE", wheel, len(make_wheel()))
+    assert [(one.path, one.object_type) for one in files.list("/Shared")] == [(folder, ObjectType.DIRECTORY)]
+    environments = request_of("told")["environments"]
+    environments[0]["spec"]["dependencies"] = [wheel]
+    task = Task(server, "told", environments=environments)
+    assert task.result() == "SUCCESS", task.output()
+    with pytest.raises(BadRequest, match="is not empty"):
+        files.delete(folder)
+    files.delete(wheel)
+    files.delete(folder)
+    with pytest.raises(NotFound):
+        files.get_status(wheel)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"path": "/Shared/x.py", "format": ImportFormat.SOURCE, "language": Language.PYTHON}, "plain files alone"),
+        (
+            {"path": "/Shared/x.py", "content": "IyBEYXRhYnJpY2tzIG5vdGVib29rIHNvdXJjZQo=", "format": ImportFormat.AUTO},
+            "no notebook",
+        ),
+        ({"path": "/Shared/x", "content": "?", "format": ImportFormat.RAW}, "no base64"),
+        ({"path": "/../x", "content": "", "format": ImportFormat.RAW}, "leads out of the workspace"),
+        ({"path": "/Shared/x", "content": "AAAA" * 3_500_000, "format": ImportFormat.RAW}, "the limit is"),
+    ],
+)
+def test_what_is_no_plain_file_of_a_workspace_is_refused(server: Server, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        server.client.workspace.import_(**given)
+    assert list(server.client.workspace.list("/Shared")) == []
 
 
 def test_a_job_is_kept_and_run_one_run_at_a_time(server: Server) -> None:

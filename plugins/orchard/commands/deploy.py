@@ -17,7 +17,7 @@ from orchard.deploy import (
     EMR_RELEASE,
     LocalFile,
     Place,
-    Volume,
+    S3Prefix,
     application_named,
     create_application,
     environment_file,
@@ -30,13 +30,13 @@ from orchard.settings import Settings
 from orchard.tables import Tables
 
 NAME = "deploy"
-HELP = "upload the jobs' package to an S3 prefix or a Databricks volume, and print the settings that name it"
+HELP = "upload the jobs' package to an S3 prefix, or a volume or workspace folder of Databricks, and print its settings"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where to, and what else."""
     parser.description = f"{HELP}. What is there with equal content is left alone, so it can be run again at any time."
-    parser.add_argument("to", metavar="TO", help="s3://BUCKET/PREFIX or /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER")
+    parser.add_argument("to", metavar="TO", help="s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER or /Workspace/FOLDER")
     parser.add_argument(
         "--environment",
         type=Path,
@@ -56,13 +56,13 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     """Upload what is not there; 0 when all is."""
     environment = environment_file(arguments.environment) if arguments.environment else None
     place = place_of(arguments.to, arguments.connection)
-    if environment and isinstance(place, Volume):
+    if environment and not isinstance(place, S3Prefix):
         raise ConfigurationError(
             f"--environment is for EMR: jobs that lie in {place.uri} get their Python packages by Databricks's own "
             "environments or libraries"
         )
-    if arguments.application and isinstance(place, Volume):
-        raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a Databricks volume: leave it out")
+    if arguments.application and not isinstance(place, S3Prefix):
+        raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a folder of Databricks: leave it out")
     package = build_package()
     named = {"ORCHARD_JOBS_URI": f"{place.uri}/{package.name}"}
     if environment:

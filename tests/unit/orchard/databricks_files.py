@@ -1,4 +1,4 @@
-"""A Unity Catalog volume of the Databricks stand-in, in the test's own process, where it is seen what was asked of it."""
+"""The files of the Databricks stand-in, on a volume and in the workspace, in the test's own process, which sees what is asked."""
 
 import json
 import threading
@@ -11,6 +11,7 @@ from typing import Any
 from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, Mounts, Volumes
 from orchard_sandbox.databricks_stand_in import Databricks
+from orchard_sandbox.databricks_workspace import WorkspaceFiles
 from orchard_sandbox.faults import Faults
 from orchard_sandbox.job_runs import Pace
 from orchard_sandbox.submitted_job import Machine
@@ -25,21 +26,23 @@ _FILES = "/api/2.0/fs/files"
 
 @dataclass
 class VolumeServer:
-    """The volume, and the paths that were written, in order.
+    """The volume and the workspace's files, and the paths that were written, in order.
 
     `failures` are answered first: (status, error code), one a request.
     """
 
     volumes: Volumes
+    workspace: WorkspaceFiles
     address: str = ""
     written: list[str] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Return what the volume holds, by path."""
-        top = self.volumes.path(VOLUME)
-        return {f"{VOLUME}/{path.relative_to(top)}": path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        """Return what the volume and the workspace hold, by path."""
+        tops = {VOLUME: self.volumes.path(VOLUME), "/Workspace": self.workspace.folder}
+        found = [(name, top, path) for name, top in tops.items() for path in top.rglob("*") if path.is_file()]
+        return {f"{name}/{path.relative_to(top)}": path.read_bytes() for name, top, path in found}
 
     def uploads(self) -> list[str]:
         """Return the files that were written, in order, and forget them."""
@@ -52,7 +55,7 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
     """Serve an empty volume on loopback; the folder keeps it."""
     python, volumes = folder / "python", Volumes(folder / "volumes")
     volumes.make(VOLUME)
-    volume = VolumeServer(volumes)
+    volume = VolumeServer(volumes, WorkspaceFiles(folder / "workspace"))
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
@@ -63,6 +66,8 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
         answer = service.answer(request)
         if (request.method, answer.status_code) == ("PUT", 204) and request.path.startswith(_FILES):
             volume.written.append(request.path.removeprefix(_FILES))
+        if (request.path, answer.status_code) == ("/api/2.0/workspace/import", 200):
+            volume.written.append(request.form["path"])
         return answer(environ, start_response)
 
     server = make_server("127.0.0.1", 0, application, threaded=True)
@@ -71,6 +76,7 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
         folder=folder / "runs",
         machine=Machine(python, python, "http://127.0.0.1:9"),
         volumes=volumes,
+        files=volume.workspace,
         environments=Environments(folder / "environments", python),
         mounts=Mounts(folder / "s3", folder / "objects"),
         pace=Pace(),

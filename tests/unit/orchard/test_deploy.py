@@ -179,9 +179,9 @@ def test_a_network_that_needs_no_export_is_not_made(
     assert set(states(capsys).values()) == {"uploaded"}
 
 
-def test_a_volume_gets_the_package_once(volume: VolumeServer, capsys: Out) -> None:
+@pytest.mark.parametrize("folder", [f"{VOLUME}/orchard", "/Workspace/Shared/orchard"])
+def test_databricks_gets_the_package_once(folder: str, volume: VolumeServer, capsys: Out) -> None:
     built = build_package()
-    folder = f"{VOLUME}/orchard"
     assert main(["deploy", folder]) == 0
     assert volume.files == {f"{folder}/{built.name}/{name}": content for name, content in built.files.items()}
     assert f"ORCHARD_JOBS_URI={folder}/{built.name}" in capsys.readouterr().out.splitlines()
@@ -190,7 +190,8 @@ def test_a_volume_gets_the_package_once(volume: VolumeServer, capsys: Out) -> No
     assert set(states(capsys).values()) == {"there"}
     assert volume.uploads() == []
     damaged = f"{folder}/{built.name}/orchard_jobs.zip"
-    volume.volumes.path(damaged).write_bytes(volume.files[damaged][::-1])
+    place = volume.volumes if folder.startswith(VOLUME) else volume.workspace
+    place.path(damaged).write_bytes(volume.files[damaged][::-1])
     assert main(["deploy", folder]) == 0
     assert volume.uploads() == [damaged]
     assert volume.files[damaged] == built.files["orchard_jobs.zip"]
@@ -243,12 +244,12 @@ def test_an_unknown_connection_is_refused() -> None:
 @pytest.mark.parametrize(
     "to",
     ["", "jobs", "s3://", "s3:///x", "s3://cluster//x", "s3://clu ster", "s3://cluster/a b", "s3://cluster/a#b", "https://x/y",
-     "/Volumes/main/ml", "/Volumes//ml/jobs", "dbfs:/Volumes/main/ml/jobs", "/tmp/x"],
+     "/Volumes/main/ml", "/Volumes//ml/jobs", "/Workspace", "/Workspace/a b", "dbfs:/Volumes/main/ml/jobs", "/tmp/x"],
 )  # fmt: skip
 def test_another_place_is_refused(to: str, capsys: Out) -> None:
     assert main(["deploy", to]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"orchard: {to!r} is neither s3://BUCKET/PREFIX nor /Volumes/")
+    assert err.startswith(f"orchard: {to!r} is none of s3://BUCKET/PREFIX, /Volumes/")
     assert err.count("\n") == 1
 
 
