@@ -44,14 +44,27 @@ def last_words(stderr: IO[str]) -> str:
     return (stderr.read().strip().splitlines() or ["no output"])[-1]
 
 
-def prepare_backbone(settings: Settings, environment: Mapping[str, str]) -> None:
+def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_run_here: bool = False) -> None:
     """Check the weights of the settings' backbone, and export its network into the warehouse once.
 
+    Args:
+        settings: name the backbone, the warehouse and the jobs' Python.
+        environment: of its process.
+        is_run_here: whether the jobs run on this machine, so that it must be able to.
+
     Raises:
-        ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
+        ConfigurationError: the weights cannot be had, the machine has not what the engine needs, or the jobs' environment is
+            not there.
     """
     backbone = settings.backbone
-    arguments = ["prepare", "--warehouse", settings.warehouse, "--backbone", json.dumps(asdict(backbone))]
+    arguments = [
+        "prepare",
+        "--warehouse",
+        settings.warehouse,
+        "--backbone",
+        json.dumps(asdict(backbone)),
+        *(["--load"] if is_run_here else []),
+    ]
     with tempfile.TemporaryFile("w+") as stderr:
         process = start_jobs_python(settings, arguments, environment, stderr)
         process.communicate()

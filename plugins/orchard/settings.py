@@ -117,7 +117,7 @@ class Settings:
         "MAX_EXECUTOR_HOURS", "100", "a batch whose images are estimated to take more is refused by plan_batch", kinds.seconds
     )
     backbone_name: str = _variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
-    engine: str = _variable("ENGINE", "onnx", "`onnx` (CPU) or `tensorflow` (reference)")
+    engine: str = _variable("ENGINE", "onnx", "`onnx` (CPU), `cuda` (NVIDIA GPU) or `tensorflow` (reference)")
     weights_file: str | None = _variable(
         "WEIGHTS_FILE", "", "Keras weights file for `resnet50`; empty: Keras fetches them", kinds.optional
     )

@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _archive_classes(Path(arguments.file))
     warehouse = Warehouse.at(arguments.warehouse)
     if arguments.command == "prepare":
-        return _prepare(warehouse, arguments.backbone)
+        return _prepare(warehouse, arguments.backbone, arguments.load)
     if arguments.command == "embed":
         return _embed(warehouse, arguments)
     if arguments.credential:
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")
+    prepare.add_argument("--load", action="store_true", help="also see that this machine can run it")
     embed = commands.add_parser("embed", help="print the features and pca_features of image files as JSON lines")
     embed.add_argument("--warehouse", required=True, help="URI of the warehouse")
     embed.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
@@ -110,11 +111,13 @@ def _archive_classes(file: Path) -> int:
     return subprocess.run(command, env=os.environ | python, check=False).returncode
 
 
-def _prepare(warehouse: Warehouse, definition: str | None) -> int:
-    from orchard_jobs.images.backbones import prepare_network
+def _prepare(warehouse: Warehouse, definition: str | None, must_load: bool) -> int:
+    from orchard_jobs.images.backbones import load_network, prepare_network
 
     backbone = Backbone(**json.loads(definition)) if definition else backbone_named("efficientnet_lite0")
     prepare_network(backbone, warehouse)
+    if must_load and backbone.is_exported:  # of the others the preparation is the loading
+        load_network(backbone, warehouse)
     return 0
 
 

@@ -118,6 +118,7 @@ CLUSTER = '{"policy_id": "p-1", "aws_attributes": {"instance_profile_arn": "arn:
     [
         ("serverless", {}),
         ("new_cluster", {"ORCHARD_DATABRICKS_CLUSTER": CLUSTER, "ORCHARD_JOB_TAGS": '{"team": "fruit"}', **OWN_LOG_IN}),
+        ("gpu_cluster", {"ORCHARD_DATABRICKS_CLUSTER": "{}", "ORCHARD_ENGINE": "cuda", **OWN_LOG_IN}),
         ("existing_cluster", {"ORCHARD_DATABRICKS_CLUSTER": "0923-164208-meows279", "ORCHARD_SOURCE": "fetch", **OWN_LOG_IN}),
     ],
 )
@@ -281,6 +282,7 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
         ("ORCHARD_DATABRICKS_CLUSTER", '{"aws_attributes": "x"}', "ORCHARD_DATABRICKS_CLUSTER=.*not the fields of a cluster"),
         ("ORCHARD_DATABRICKS_CLUSTER", '{"num_workers": 2, "autoscale": {"max_workers": 3}}', "either num_workers or autoscale"),
         ("ORCHARD_JOBS_URI", "s3://code/jobs", "ORCHARD_JOBS_URI='s3://code/jobs': ORCHARD_TARGET=databricks reads none"),
+        ("ORCHARD_ENGINE", "cuda", "ORCHARD_ENGINE='cuda': serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER"),
         ("ORCHARD_SOURCE", "http", "none of fetch, spark"),
         ("ORCHARD_WAREHOUSE", "s3://lake/warehouse", "ORCHARD_DATABRICKS_CREDENTIAL is empty"),
     ],

@@ -296,6 +296,7 @@ def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
+        ("ORCHARD_ENGINE", "cuda", "ORCHARD_ENGINE='cuda': EMR Serverless has no GPU"),
         ("ORCHARD_EMR_ROLE", "jobs", "ORCHARD_EMR_ROLE='jobs': no ARN of a role"),
         ("ORCHARD_EMR_APPLICATION", " ", "ORCHARD_EMR_APPLICATION=' ': no id of an application"),
         ("ORCHARD_EXECUTOR_CORES", "3", "ORCHARD_EXECUTOR_CORES=3: a worker of EMR Serverless has 1, 2, 4, 8, 16 cores"),

@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk.exceptions import AirflowSkipException
+from emr_stand_in import JOBS
 from orchard.launchers import JobRequest, launcher_for
 from orchard.launchers.request import Planned, skip_without_work
 from orchard.settings import Settings
@@ -71,6 +72,14 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
     wrong = replace(settings, **weights, jobs_python=os.environ.get("ORCHARD_TEST_JOBS_PYTHON", sys.executable))
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         launcher_for(wrong).prepare(wrong.backbone)
+
+
+def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
+    cuda = replace(settings, engine="cuda", jobs_python=str(JOBS / "python"))
+    (exported,) = (JOBS.parent / "share" / "orchard" / "networks").glob("efficientnet_lite0-*.onnx")
+    Warehouse.at(cuda.warehouse).create(network_path(cuda.backbone.id), exported.read_bytes())
+    with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
+        launcher_for(cuda).prepare(cuda.backbone)
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:

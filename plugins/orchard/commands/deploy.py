@@ -110,7 +110,7 @@ def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:
 def _network(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:
     """Export the backbone's network into the warehouse unless it is there; None for an engine that needs no export."""
     backbone, warehouse = settings.backbone, tables.warehouse
-    if backbone.engine != "onnx":
+    if not backbone.is_exported:
         return None
     path = network_path(backbone.id)
     size_bytes = warehouse.size(path)

@@ -29,6 +29,12 @@ _CLUSTER = {
     "data_security_mode": "SINGLE_USER",
     "aws_attributes": {"availability": "SPOT_WITH_FALLBACK", "first_on_demand": 1, "zone_id": "auto"},
 }
+# With engine `cuda`: a GPU needs the runtime that has its driver; four tasks feed it.
+_GPU_CLUSTER = {
+    "spark_version": "17.3.x-gpu-ml-scala2.13",
+    "node_type_id": "g5.xlarge",
+    "spark_conf": {"spark.task.resource.gpu.amount": "0.25"},
+}
 _WITH_NETWORK = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED", "LEGACY_SINGLE_USER", "NONE")
 
 
@@ -54,6 +60,8 @@ class DatabricksLauncher:
         wheel, others = f"{settings.jobs_uri}/{WHEEL}", _requirements("hosted", settings.engine)
         cluster = settings.databricks_cluster
         environments = None
+        if cluster == "serverless" and settings.engine == "cuda":
+            raise settings.wrong("engine", "serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER")
         if cluster == "serverless":
             task |= {"environment_key": "jobs", "disable_auto_optimization": True}
             spec = {"environment_version": _ENVIRONMENT_VERSION, "dependencies": [wheel, *others]}
@@ -112,7 +120,8 @@ class DatabricksLauncher:
         """Return the fields of a new cluster: those that are given, and defaults for the others."""
         size = {} if "num_workers" in given else {"autoscale": {"min_workers": 1, "max_workers": self.settings.executors}}
         self._check(given)
-        own: dict[str, Any] = _CLUSTER | size | {"custom_tags": self.settings.job_tags | {"orchard": "jobs"}}
+        gpu = _GPU_CLUSTER if self.settings.engine == "cuda" else {}
+        own: dict[str, Any] = _CLUSTER | gpu | size | {"custom_tags": self.settings.job_tags | {"orchard": "jobs"}}
         if "instance_pool_id" in given:  # a pool has its own
             own = {name: value for name, value in own.items() if name not in ("node_type_id", "aws_attributes")}
         parts = {name: own[name] | value for name, value in given.items() if isinstance(value, dict) and name in own}
@@ -120,13 +129,13 @@ class DatabricksLauncher:
 
 
 def _requirements(*extras: str) -> list[str]:
-    """Return what the jobs' extras add to a platform that has a Spark of its own."""
-    found = map(Requirement, importlib.metadata.requires("orchard-jobs") or [])
-    return [
-        f"{one.name}{one.specifier}"
-        for one in found
-        if one.marker and any(one.marker.evaluate({"extra": extra}) for extra in extras)
-    ]
+    """Return what the jobs' extras add to a platform that has a Spark of its own, on Linux."""
+    found = [Requirement(text) for text in importlib.metadata.requires("orchard-jobs") or []]
+    there = {"sys_platform": "linux", "platform_machine": "x86_64"}
+    asked = [one for one in found if one.marker and any(one.marker.evaluate(there | {"extra": extra}) for extra in extras)]
+    for one in asked:
+        one.marker = None
+    return [str(one) for one in asked]
 
 
 class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):

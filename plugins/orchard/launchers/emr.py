@@ -109,6 +109,10 @@ class EmrLauncher:
         """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
         settings = self.settings
         self._check(given)
+        if settings.engine == "cuda" and "Instances" not in given:
+            raise settings.wrong(
+                "emr_cluster", "ORCHARD_ENGINE=cuda needs Instances with GPUs and a CustomAmiId with their driver"
+            )
         fleet = {
             "KeepJobFlowAliveWhenNoSteps": False,
             "TerminationProtected": False,

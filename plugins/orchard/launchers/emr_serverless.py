@@ -33,6 +33,8 @@ class EmrServerlessLauncher:
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
         settings = self.settings
+        if settings.engine == "cuda":
+            raise settings.wrong("engine", "EMR Serverless has no GPU")
         largest = _LARGEST_MEMORY.get(settings.executor_cores)
         if largest is None:
             raise settings.wrong("executor_cores", f"a worker of EMR Serverless has {', '.join(map(str, _LARGEST_MEMORY))} cores")

@@ -82,7 +82,7 @@ class LocalLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """Check the weights, and export the network once, with the jobs' own Python.
+        """Check the weights, export the network once, and see that it runs here, with the jobs' own Python.
 
         Raises:
             ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
@@ -94,7 +94,7 @@ class LocalLauncher:
         # Two batches that start together would both export, each at half the speed.
         with _one_at_a_time(backbone.id):
             if backbone.engine != "onnx" or warehouse.size(network_path(backbone.id)) is None:
-                prepare_backbone(self.settings, os.environ | self._job_environment())
+                prepare_backbone(self.settings, os.environ | self._job_environment(), is_run_here=True)
 
     def _java_options(self) -> str:
         archive = self.settings.class_archive

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.errors import ConfigurationError
 
-ENGINES = ("onnx", "tensorflow")
+ENGINES = ("onnx", "cuda", "tensorflow")
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
 
@@ -22,7 +22,7 @@ class Backbone:
         weights: what the weights are, `sha256:<hex>` or `md5:<hex>` of their file.
         dimension: length of a feature vector.
         preprocessing: how uint8 RGB becomes the network's input.
-        engine: `onnx` (CPU) or `tensorflow` (reference).
+        engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference).
         weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
     """
 
@@ -45,6 +45,11 @@ class Backbone:
         return digest_of(identity)
 
     @property
+    def is_exported(self) -> bool:
+        """Whether its engine runs an exported network, which lies in the warehouse; else it runs Keras's own."""
+        return self.engine != "tensorflow"
+
+    @property
     def id(self) -> str:
         """The name that tables, folders and events use: `<name>-<first 12 digits of the digest>`."""
         return f"{self.name}-{self.digest[:12]}"
@@ -57,7 +62,7 @@ def backbone_named(
 
     Args:
         name: `efficientnet_lite0` or `resnet50`.
-        engine: `onnx` or `tensorflow`.
+        engine: one of ENGINES.
         weights_file: a Keras `.h5` file for `resnet50`; None lets Keras fetch the ImageNet weights.
         weights_sha256: the SHA-256 of `weights_file`; the two come together.
 
@@ -68,7 +73,10 @@ def backbone_named(
         raise ConfigurationError(f"unknown engine {engine!r}: set ORCHARD_ENGINE to one of {', '.join(ENGINES)}")
     if (weights_file is None) != (weights_sha256 is None):
         raise ConfigurationError("ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256 come together: set both or neither")
-    options = {"opset": "17", "graph_optimization": "all"} if engine == "onnx" else {}
+    options = {} if engine == "tensorflow" else {"opset": "17", "graph_optimization": "all"}
+    if engine == "cuda":
+        # Its 10 bits of fraction would put a feature beyond the engines' tolerance.
+        options["tf32"] = "off"
     if name == "efficientnet_lite0":
         if weights_file is not None:
             raise ConfigurationError(

@@ -1,12 +1,13 @@
 """Load a backbone as a `Network`: uint8 squares in, features out, preprocessing included.
 
-A backbone is defined in Keras. The `tensorflow` engine runs that definition; the `onnx` engine runs an export of it that
-`prepare_network` writes into the warehouse once, so that workers need neither TensorFlow nor the weights.
+A backbone is defined in Keras. The `tensorflow` engine runs that definition; `onnx` and, on an NVIDIA GPU, `cuda` run an
+export of it that `prepare_network` writes into the warehouse once, so that workers need neither TensorFlow nor the weights.
 """
 
 import hashlib
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/r
 _HASH_CHUNK = 1024 * 1024
 # Where the jobs' environment, or an image without TensorFlow, keeps networks that were exported when it was built.
 _BUNDLED = Path(sys.prefix) / "share" / "orchard" / "networks"
+_CUDA = "CUDAExecutionProvider"
 _OPTIMIZATION = {"all": "ORT_ENABLE_ALL"}
 
 
@@ -35,7 +37,7 @@ class Network(Protocol):
     """A loaded backbone, on one thread.
 
     Attributes:
-        engine: `onnx` or `tensorflow`.
+        engine: the backbone's.
         input_pixels: side of the square input.
         dimension: length of a feature vector.
     """
@@ -61,13 +63,13 @@ class _LoadedNetwork:
 
 
 def prepare_network(backbone: Backbone, warehouse: Warehouse) -> None:
-    """Make sure that workers can load the backbone: check its weights, and for `onnx` export it unless that is done.
+    """Make sure that workers can load the backbone: check its weights, or export it, once, for an engine that runs an export.
 
     Raises:
         ConfigurationError: a package or the weights are missing, or are other ones than the backbone names.
     """
     path = network_path(backbone.id)
-    if backbone.engine == "onnx":
+    if backbone.is_exported:
         if warehouse.size(path) is None:
             exported = _BUNDLED / path.rpartition("/")[2]
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
@@ -80,9 +82,9 @@ def load_network(backbone: Backbone, warehouse: Warehouse) -> Network:
 
     Raises:
         ConfigurationError: the export is not in the warehouse or is not this backbone's, or (`tensorflow`) the weights
-            cannot be had on this machine.
+            cannot be had on this machine, or (`cuda`) it has no GPU that works.
     """
-    if backbone.engine == "onnx":
+    if backbone.is_exported:
         return _LoadedNetwork(backbone, _onnx_runner(backbone, warehouse))
     return _LoadedNetwork(backbone, _tensorflow_runner(backbone))
 
@@ -116,7 +118,7 @@ def _export(backbone: Backbone) -> bytes:
 
 
 def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    _need(backbone, "onnxruntime", "orchard-jobs[onnx]")
+    _need(backbone, "onnxruntime", f"orchard-jobs[{backbone.engine}]")
     import onnxruntime
 
     path = network_path(backbone.id)
@@ -132,10 +134,15 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
     level = _OPTIMIZATION[backbone.engine_options["graph_optimization"]]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=_providers(backbone))
         dimension = session.get_outputs()[0].shape[-1]
     except Exception as error:
         raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: remove the file") from error
+    if backbone.engine == "cuda" and session.get_providers()[0] != _CUDA:
+        raise ConfigurationError(
+            f"engine cuda: onnxruntime {onnxruntime.__version__} started on {socket.gethostname()} without a GPU: it takes one "
+            "of NVIDIA, its driver, and orchard-jobs[cuda] without orchard-jobs[onnx]; or set ORCHARD_ENGINE=onnx"
+        )
     if dimension != backbone.dimension:
         raise ConfigurationError(
             f"{warehouse.uri_of(path)} gives {dimension} features, {backbone.id} has {backbone.dimension}: remove the file"
@@ -146,6 +153,18 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
         return features
 
     return run
+
+
+def _providers(backbone: Backbone) -> list[Any]:
+    """Return what ONNX Runtime is to run a network on; of the GPU's provider it falls back to the CPU without an error."""
+    if backbone.engine != "cuda":
+        return ["CPUExecutionProvider"]
+    import onnxruntime
+
+    # The CUDA libraries of NVIDIA's wheels, where these are installed, before those of the machine.
+    onnxruntime.preload_dlls()
+    # Other batch sizes would each make it search anew.
+    return [(_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
 
 
 def _tensorflow_runner(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

@@ -116,7 +116,7 @@ def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
 def _brought(task: OutcomeTask) -> CarriedWarehouse:
     """Return a warehouse with what a worker reads of it: the exported network and the known contents."""
     head = task.head
-    paths = [network_path(head.backbone.id)] if head.backbone.engine == "onnx" else []
+    paths = [network_path(head.backbone.id)] if head.backbone.is_exported else []
     paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}
     return CarriedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})

@@ -64,6 +64,45 @@ def test_engines_agree(lite0_onnx: Network, lite0_tensorflow: Network) -> None:
     np.testing.assert_allclose(lite0_onnx(pixels), reference, rtol=0, atol=close_to(reference))
 
 
+@pytest.fixture
+def cuda(warehouse: Warehouse, lite0_onnx: Network) -> Backbone:
+    """A backbone of engine `cuda`, whose export is that of `onnx`, in the warehouse."""
+    backbone = backbone_named("efficientnet_lite0", "cuda")
+    assert backbone.id != LITE0.id
+    if warehouse.size(network_path(backbone.id)) is None:
+        warehouse.create(network_path(backbone.id), warehouse.read(network_path(LITE0.id)))
+    return backbone
+
+
+def test_without_a_gpu_the_cpu_does_not_stand_in_for_it(warehouse: Warehouse, cuda: Backbone) -> None:
+    with pytest.raises(ConfigurationError, match="engine cuda: onnxruntime .* started on .* without a GPU"):
+        load_network(cuda, warehouse)
+
+
+def test_a_gpu_is_asked_for_full_precision(
+    warehouse: Warehouse, cuda: Backbone, lite0_onnx: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a session that claims a GPU, and runs on the CPU."""
+    import onnxruntime
+
+    asked = list[Any]()
+
+    class Claiming(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, content: bytes, options: Any, providers: Any) -> None:
+            asked.extend(providers)
+            super().__init__(content, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Claiming)
+    network = load_network(cuda, warehouse)
+    ((name, options),) = asked
+    assert (name, options["use_tf32"], network.engine) == ("CUDAExecutionProvider", "0", "cuda")
+    pixels = np.stack(list(drawn_pixels().values()))
+    np.testing.assert_array_equal(network(pixels), lite0_onnx(pixels))
+
+
 def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: Network) -> None:
     pixels = np.stack(list(drawn_pixels().values()) * 2)
     together = lite0_onnx(pixels)
