@@ -3,13 +3,14 @@
 Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.columns import RUNS
-from orchard_jobs.contract.layout import MANIFESTS
+from orchard_jobs.contract.layout import MANIFESTS, fault_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -21,7 +22,7 @@ from orchard.manifests import read_head
 from orchard.models import captured_shares, current_promotion
 from orchard.reconcile import Differences, ListPrefix, find_differences
 from orchard.refit import pending_work
-from orchard.reports import finished_report
+from orchard.reports import finished_report, parsed
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard.versions import PublishedVersions
@@ -205,8 +206,10 @@ class _States:
 
 
 def _last_end(warehouse: Warehouse, work: str) -> str:
-    end = Attempts(warehouse, work).last_end
-    return f"; its {end}" if end else ""
+    """Return how the last job at a piece of work ended: in its vendor's words, and in its own."""
+    end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(fault_path(work))
+    fault = parsed(warehouse, fault_path(work), text, json.loads) if text else None
+    return (f"; its {end}" if end else "") + (f"; it failed at {fault['at']}: {fault['error']}" if fault else "")
 
 
 def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:

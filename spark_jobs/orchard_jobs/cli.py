@@ -8,9 +8,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -18,7 +22,7 @@ from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobReport, ProjectionPlan, Source
-from orchard_jobs.contract.layout import manifest_path, plan_path, report_path
+from orchard_jobs.contract.layout import fault_path, manifest_path, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.storage import SERVICE_CREDENTIAL, Warehouse
@@ -174,7 +178,7 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
     from orchard_jobs.stages.tasks import Workers
 
     end_with_owner()
-    with session(f"orchard {stage} {work[:12]}") as spark:
+    with _fault_told(warehouse, work), session(f"orchard {stage} {work[:12]}") as spark:
         workers = Workers(spark, given.source)
         if stage == "project":
             report = project(workers, warehouse, plan, work)
@@ -186,6 +190,28 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
         finished = staging.finish(warehouse, report)
         print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} network={finished.network}")
     return 0
+
+
+@contextmanager
+def _fault_told(warehouse: Warehouse, work: str) -> Iterator[None]:
+    """Write what a job fails on beside its work, for `orchard status`."""
+    try:
+        yield
+    except Exception as error:
+        told = {"error": _last_error(error), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        try:
+            warehouse.rewrite(fault_path(work), json.dumps(told).encode())
+        except Exception as second:  # the store itself may be what failed
+            print(f"{fault_path(work)} cannot be written: {second}", file=sys.stderr)
+        raise
+
+
+def _last_error(error: Exception) -> str:
+    """Return one line: of an error that came from a worker its own, which ends the trace that Spark quotes."""
+    lines = [line for line in str(error).splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception): ", line)]
+    if lines:
+        return lines[-1]
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 if __name__ == "__main__":

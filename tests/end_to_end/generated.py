@@ -197,11 +197,11 @@ class GeneratedHistory:
             time.sleep(1)
 
 
-def start_backfill(api: AirflowApi, first: str, last: str) -> None:
-    """Start a backfill of image_batches over the days from the first to the last."""
+def start_backfill(api: AirflowApi, first: str, last: str, reprocess: str = "completed", path: str = "") -> Any:
+    """Start a backfill of image_batches over the days from the first to the last; with `/dry_run` only tell of its runs."""
     body = {"dag_id": "image_batches", "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
-    options = {"reprocess_behavior": "completed", "max_active_runs": 2, "run_backwards": False, "dag_run_conf": {}}
-    api._call("POST", "backfills", body | options)
+    options = {"reprocess_behavior": reprocess, "max_active_runs": 2, "run_backwards": False, "dag_run_conf": {}}
+    return api._call("POST", f"backfills{path}", body | options)
 
 
 def _is_spark(pid: int) -> bool:

@@ -207,6 +207,25 @@ def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Sta
     assert stack.reports() == reports
 
 
+def test_a_backfill_is_cancelled_and_what_it_left_is_taken_up(stack: Stack) -> None:
+    api, reports, days = stack.api, stack.reports(), ("2026-02-28", SECOND)
+    while api._call("GET", "backfills?dag_id=image_batches&active=true")[
+        "backfills"
+    ]:  # the former one ends a while after its runs
+        time.sleep(1)
+    api._call("PATCH", "dags/image_batches", {"is_paused": True})
+    backfill = start_backfill(api, *days)["id"]
+    api._call("PUT", f"backfills/{backfill}/cancel")
+    taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
+    assert taken == {"none": 0, "failed": 3, "completed": 3}
+    api._call("PATCH", "dags/image_batches", {"is_paused": False})
+    start_backfill(api, *days, "failed")
+    wait_for_silence(api, "image_batches")
+    taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
+    assert taken == {"none": 0, "failed": 0, "completed": 3}
+    assert stack.reports() == reports
+
+
 def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) -> None:
     names = ("features", "quarantine", "pca_features", "runs", "captured", "promotions")
     before = {name: sorted_rows(stack.table(name)) for name in names}

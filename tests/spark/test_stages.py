@@ -1,6 +1,8 @@
 """The stages on a real Spark with the real network: every image once, every row accounted for, every file in the report."""
 
 import json
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
-from orchard_jobs.contract.layout import plan_path, progress_folder, report_path
+from orchard_jobs.contract.layout import fault_path, plan_path, progress_folder, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.images.backbones import load_network
@@ -359,6 +361,20 @@ def test_the_command_line_reuses_a_finished_report(
     assert main(["featurize", "--warehouse", warehouse.uri, "--input-digest", first[0].digest]) == 0
     assert "its report is reused" in capsys.readouterr().out
     assert warehouse.read(report_path(first[1].work)) == before
+
+
+def test_a_job_leaves_word_of_what_its_worker_failed_on(
+    workers: Workers, backbone: Backbone, batch: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchard_jobs.session.session", lambda name: nullcontext(workers.spark))
+    monkeypatch.setattr("orchard_jobs.session.end_with_owner", lambda: None)
+    without_network = Warehouse.at(str(tmp_path))
+    head = freeze(without_network, backbone, [entry_of(batch[0])])
+    with pytest.raises(Exception, match="the exported network"):
+        main(["featurize", "--warehouse", without_network.uri, "--input-digest", head.digest])
+    told = json.loads(without_network.read(fault_path(work_digest(head.digest, backbone.id, "featurize"))))
+    assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported network .* is not there", told["error"])
+    assert datetime.fromisoformat(told["at"]).tzinfo is not None
 
 
 def test_the_command_line_says_what_is_missing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,11 @@ def scratch_folder(work: str, element: str) -> str:
     return f"{WORK}/{work}/scratch/{element}"
 
 
+def fault_path(work: str) -> str:
+    """File of what a job at a piece of work last failed on, rewritten by the next that fails."""
+    return f"{WORK}/{work}/scratch/fault.json"
+
+
 def staged_folder(table: Table, partition_values: tuple[str, ...], work: str, element: str) -> str:
     """Folder, fresh for one process, of the Parquet files that a job stages for one table partition."""
     hive = "/".join(f"{name}={value}" for name, value in zip(table.partition_by, partition_values, strict=True))

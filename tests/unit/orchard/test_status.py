@@ -19,6 +19,7 @@ from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.layout import fault_path
 from test_publish import killed_after
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
@@ -90,6 +91,10 @@ def test_a_planned_and_a_staged_version(tables: Tables, settings: Settings) -> N
     Attempts(tables.warehouse, work).note_end(1, "FAILED", "ValueError: no memory")
     (batch,) = look_over(tables, settings, None).batches
     assert batch.why.endswith("has no finished featurize job; its attempt 1 ended as FAILED: ValueError: no memory")
+    told = {"error": "MemoryError: of the job", "at": "2026-01-01T00:00:00+00:00"}
+    tables.warehouse.rewrite(fault_path(work), json.dumps(told).encode())
+    (batch,) = look_over(tables, settings, None).batches
+    assert batch.why.endswith(": no memory; it failed at 2026-01-01T00:00:00+00:00: MemoryError: of the job")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}
     stage_and_publish(tables, head, FakeJobs(tables, bucket))
