@@ -1,9 +1,10 @@
 """The DAGs' steps as plain calls over a bucket in memory: plan, jobs, audit, publish. What a run does, without Airflow."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from fake_jobs import FakeJobs, listing
+from fake_jobs import ENCRYPTED, FakeJobs, listing
 from orchard.batches import plan_batch
 from orchard.publish import RunFacts, publish_batch
 from orchard.refit import ModelPlan, plan_model, publish_model, record_model_run
@@ -13,6 +14,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.layout import split_image_uri
 from orchard_jobs.contract.manifest import ManifestHead
 
 POLICY = AuditPolicy(max_quarantined_share=1.0)
@@ -21,7 +23,12 @@ POLICY = AuditPolicy(max_quarantined_share=1.0)
 def plan(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping[str, bytes]) -> ManifestHead | None:
     prefix = settings.batch_prefix(batch_id)
     own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
-    return plan_batch(tables, settings, batch_id, listing(own))
+    return plan_batch(tables, settings, batch_id, listing(own), partial(is_encrypted, bucket))
+
+
+def is_encrypted(bucket: Mapping[str, bytes], image_uri: str) -> bool:
+    """Tell of an image, as a HEAD request does, whether its ETag is no MD5 though it looks like one."""
+    return bucket[split_image_uri(image_uri)[1]].startswith(ENCRYPTED)
 
 
 def stage_and_publish(tables: Tables, head: ManifestHead, jobs: FakeJobs, run_id: str = "run") -> None:

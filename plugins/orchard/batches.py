@@ -3,7 +3,7 @@
 What differs is decided by key, ETag and content, never by time stamps, so late and repeated uploads are found in any order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.layout import checked_batch_id
-from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
+from orchard_jobs.contract.manifest import MD5, Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
@@ -62,7 +62,13 @@ def is_batch_key(text: str, key_format: str) -> bool:
     return True
 
 
-def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterable[ListedObject]) -> ManifestHead | None:
+def plan_batch(
+    tables: Tables,
+    settings: Settings,
+    batch_id: str,
+    listed: Iterable[ListedObject],
+    has_false_md5: Callable[[str], bool] = lambda image_uri: False,
+) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
     A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
@@ -74,6 +80,8 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
         settings: backbone, pixel limit, landing zone, and what becomes of missing images.
         batch_id: the batch.
         listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
+        has_false_md5: tells of an image whose ETag looks like an MD5 that it is none. Asked of the newest that is to be
+            computed, and taken for all of them: a bucket encrypts them all alike.
 
     Returns:
         The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
@@ -88,7 +96,7 @@ def plan_batch(tables: Tables, settings: Settings, batch_id: str, listed: Iterab
     if begun is not None:
         _mark(tables.warehouse, begun)
         return begun
-    plan = _Plan.of(tables.warehouse, versions, compared)
+    plan = _Plan.of(tables.warehouse, versions, compared, has_false_md5)
     parts = list(write_parts(plan.entries()))
     head = _head(settings, versions, batch_id, plan)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
@@ -125,17 +133,31 @@ def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike."""
+    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike.
+
+    Attributes:
+        compared: the comparison.
+        pairs: ETag and size of each image to compute.
+        opaque_sizes: the sizes of those whose ETag does not tell what they hold.
+        contents: what they may be equal to.
+    """
 
     compared: Comparison
     pairs: tuple[tuple[str, int], ...]
+    opaque_sizes: frozenset[int]
     contents: Contents
 
     @classmethod
-    def of(cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison) -> "_Plan":
+    def of(
+        cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
+    ) -> "_Plan":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
         pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
-        return cls(compared, pairs, find_contents(warehouse, versions.features, versions.backbone, pairs))
+        looks_like_md5 = computed.filter(pc.match_substring_regex(computed["etag"], f"^{MD5}$")).sort_by("uploaded_at")
+        is_false = looks_like_md5.num_rows > 0 and has_false_md5(looks_like_md5["image_uri"][-1].as_py())
+        opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
+        contents = find_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
+        return cls(compared, pairs, opaque, contents)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the manifest's entries, made in chunks."""
@@ -171,11 +193,6 @@ class _Plan:
     def known(self) -> tuple[Part, bytes] | None:
         """The file of the contents that only an image's bytes can tell, or None."""
         return write_known(self._known_by_bytes) if self._known_by_bytes else None
-
-    @cached_property
-    def opaque_sizes(self) -> frozenset[int]:
-        """The sizes of images whose ETag does not tell what they hold."""
-        return frozenset(size for etag, size in self.pairs if not is_md5(etag))
 
     @cached_property
     def _known_by_bytes(self) -> Mapping[str, str]:

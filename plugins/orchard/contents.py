@@ -37,7 +37,9 @@ class Contents:
     by_size: dict[int, dict[str, str]] = field(default_factory=dict)
 
 
-def find_contents(warehouse: Warehouse, features: Snapshot, backbone: str, wanted: Iterable[tuple[str, int]]) -> Contents:
+def find_contents(
+    warehouse: Warehouse, features: Snapshot, backbone: str, wanted: Iterable[tuple[str, int]], opaque_sizes: frozenset[int]
+) -> Contents:
     """Return the known contents that images of some (ETag, size) may have.
 
     Args:
@@ -45,8 +47,9 @@ def find_contents(warehouse: Warehouse, features: Snapshot, backbone: str, wante
         features: the features table; its files come first, for they stay the longest.
         backbone: the backbone's id.
         wanted: ETag and size of each image.
+        opaque_sizes: the sizes of those whose ETag does not tell what they hold.
     """
-    sought = _Sought.of(wanted)
+    sought = _Sought.of(wanted, opaque_sizes)
     found = Contents()
     if not (sought.md5s or sought.sizes):
         return found
@@ -67,10 +70,9 @@ class _Sought:
     opaque_sizes: frozenset[int]
 
     @classmethod
-    def of(cls, wanted: Iterable[tuple[str, int]]) -> "_Sought":
+    def of(cls, wanted: Iterable[tuple[str, int]], opaque_sizes: frozenset[int]) -> "_Sought":
         pairs = set(wanted)
-        opaque = frozenset(size for etag, size in pairs if not is_md5(etag))
-        return cls(frozenset(etag for etag, _ in pairs if is_md5(etag)), frozenset(size for _, size in pairs), opaque)
+        return cls(frozenset(etag for etag, _ in pairs if is_md5(etag)), frozenset(size for _, size in pairs), opaque_sizes)
 
     def among(self, rows: pa.Table) -> pa.Table:
         """Return the rows that some wanted image may be equal to."""

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from orchard_jobs.contract.layout import image_uri, label_of
+from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 
 _OBJECTS_PER_CHUNK = 10_000
@@ -55,6 +55,21 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
                     "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
                 )
             yield ListedObject(item["Key"], etag, item["Size"], item["LastModified"].astimezone(UTC))
+
+
+def has_false_md5(client: Any, uri: str) -> bool:
+    """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
+
+    False also where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
+    """
+    from botocore.exceptions import ClientError
+
+    store, key = split_image_uri(uri)
+    try:
+        found = client.head_object(Bucket=store.removeprefix("s3://"), Key=key)
+    except ClientError:
+        return False
+    return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 
 
 def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -> pa.Table:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -25,7 +25,7 @@ from orchard.comparison import PublishedView
 from orchard.landing import with_quick_times
 from orchard.launchers import launcher_for
 from orchard.launchers.request import Planned
-from orchard.listing import ListedObject, list_batch
+from orchard.listing import ListedObject, has_false_md5, list_batch
 from orchard.manifests import read_head
 from orchard.models import Promotion, read_model
 from orchard.notify import failure_notifier
@@ -143,7 +143,7 @@ def plan_batch() -> dict[str, Any]:
         client = with_quick_times(S3Hook(settings().aws_conn_id).get_conn())
         turns.begin_listing()
         listed = list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
-        head = batches.plan_batch(tables(), settings(), batch_id, listed)
+        head = batches.plan_batch(tables(), settings(), batch_id, listed, partial(has_false_md5, client))
     if head is None:
         raise AirflowSkipException(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
     with airflow_outcomes():

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from fake_jobs import BROKEN, ENCRYPTED, OPAQUE, FakeJobs, etag_of, listing, vector_of
 from flow import plan, rows, run_batch, stage_and_publish
 from orchard.batches import checked_partition_key, plan_batch
 from orchard.comparison import PublishedView
-from orchard.listing import list_batch
+from orchard.listing import has_false_md5, list_batch
 from orchard.manifests import read_entries
 from orchard.settings import Settings
 from orchard.table_log import Snapshot
@@ -231,11 +232,17 @@ def test_only_the_bytes_tell_that_an_opaque_object_is_known(tables: Tables, sett
     assert runs_row_of(tables, "2026-01-03")["reused"] == 1
 
 
-def test_an_etag_that_only_looks_like_an_md5_costs_a_run_and_no_row(tables: Tables, settings: Settings) -> None:
+@pytest.mark.parametrize("can_be_asked", [True, False])
+def test_an_etag_that_only_looks_like_an_md5_costs_no_row_and_no_run_where_the_store_tells(
+    tables: Tables, settings: Settings, can_be_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_be_asked:
+        monkeypatch.setattr("flow.is_encrypted", lambda bucket, image_uri: False)
     run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
     bucket = {key(f"{n}.jpg", NEXT_DAY): ENCRYPTED + b"%d same" % n for n in range(2)}
     assert {item.size_bytes for item in listing(bucket)} == {4}
-    assert run_batch(tables, settings, NEXT_DAY, bucket).network_runs == [hashlib.sha256(b"same").hexdigest()]
+    runs = [] if can_be_asked else [hashlib.sha256(b"same").hexdigest()]
+    assert run_batch(tables, settings, NEXT_DAY, bucket).network_runs == runs
     rows = list(tables.rows(FEATURES))
     assert len(rows) == len({row["etag"] for row in rows}) == 3
     assert len({(row["content_sha256"], tuple(row["features"])) for row in rows}) == 1
@@ -376,6 +383,27 @@ def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
     found = list(list_batch(Pages(), "landing", "images/2026-01-01/"))
     assert [item.key.removeprefix("images/2026-01-01/") for item in found] == ["a/x 1.jpg", "a/ü%20#?.jpg", "loose.jpg"]
     assert {(item.etag, item.uploaded_at) for item in found} == {("e-2", datetime(2026, 1, 1, 12, tzinfo=UTC))}
+
+
+@pytest.mark.parametrize(
+    ("told", "is_false"),
+    [
+        ({"ServerSideEncryption": "aws:kms"}, True),
+        ({"ServerSideEncryption": "aws:kms:dsse"}, True),
+        ({"ServerSideEncryption": "AES256"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_the_store_tells_of_what_a_key_of_kms_encrypts(told: dict[str, str] | None, is_false: bool) -> None:
+    class Client:
+        def head_object(self, Bucket: str, Key: str) -> dict[str, str]:
+            assert (Bucket, Key) == ("landing", "images/2026-01-01/a b%20#.jpg")
+            if told is None:
+                raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+            return told
+
+    assert has_false_md5(Client(), "s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
 
 
 def test_keys_stay_raw_in_the_manifest(tables: Tables, settings: Settings) -> None:
