@@ -45,9 +45,9 @@ class WorkspaceFiles:
         given = request.args.to_dict() | request.form.to_dict()
         if request.mimetype == "application/json" and request.get_data():
             given |= json.loads(request.get_data())
-        content = request.files.get("content")
-        if content is not None:
-            given["content"] = content.read()
+        if "content" in request.files:
+            with request.files["content"].stream as content:
+                given["content"] = content.read()
         calls: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any] | bytes]] = {
             ("POST", "mkdirs"): self._make,
             ("POST", "import"): self._import,

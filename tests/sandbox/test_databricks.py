@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, OperationFailed
+from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, OperationFailed, ResourceAlreadyExists
 from databricks.sdk.service import jobs
 from databricks.sdk.service.workspace import ExportFormat, ImportFormat, Language, ObjectInfo, ObjectType
 from databricks_stand_in import (
@@ -274,7 +274,7 @@ def test_the_files_of_a_workspace_hold_a_runs_wheel(server: Server) -> None:
         files.upload(wheel, make_wheel(), format=ImportFormat.RAW)
     files.mkdirs(folder)
     files.upload(wheel, make_wheel(), format=ImportFormat.RAW)
-    with pytest.raises(BadRequest, match="already exists"):
+    with pytest.raises(ResourceAlreadyExists, match="already exists"):
         files.upload(wheel, b"other", format=ImportFormat.AUTO)
     files.import_(wheel, content=base64.b64encode(make_wheel()).decode(), format=ImportFormat.RAW, overwrite=True)
     assert files.download(wheel, format=ExportFormat.RAW).read() == make_wheel()

@@ -86,7 +86,7 @@ def test_a_second_run_is_refused_and_a_stop_ends_the_first(layout: Layout) -> No
         assert json.loads(layout.lock_file.read_text())["pid"] == os.getpid()
 
 
-def test_an_interrupt_while_a_process_is_started_comes_afterwards() -> None:
+def test_an_interrupt_while_a_process_is_started_comes_afterwards(request: pytest.FixtureRequest) -> None:
     done = []
 
     def start_while_interrupted() -> None:
@@ -95,6 +95,9 @@ def test_an_interrupt_while_a_process_is_started_comes_afterwards() -> None:
             time.sleep(0.05)
             done.append(True)
 
+    # Where the tests run in the background of a shell, an interrupt is ignored.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
     with pytest.raises(KeyboardInterrupt):
         start_while_interrupted()
     assert done

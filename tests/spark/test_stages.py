@@ -18,7 +18,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.cli import main
-from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
@@ -364,15 +364,15 @@ def test_the_command_line_reuses_a_finished_report(
 
 
 def test_a_job_leaves_word_of_what_its_worker_failed_on(
-    workers: Workers, backbone: Backbone, batch: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: Workers, warehouse: Warehouse, batch: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchard_jobs.session.session", lambda name: nullcontext(workers.spark))
     monkeypatch.setattr("orchard_jobs.session.end_with_owner", lambda: None)
-    without_network = Warehouse.at(str(tmp_path))
-    head = freeze(without_network, backbone, [entry_of(batch[0])])
+    never_exported = backbone_named("efficientnet_lite0", "cuda")
+    head = freeze(warehouse, never_exported, [entry_of(batch[0])])
     with pytest.raises(Exception, match="the exported network"):
-        main(["featurize", "--warehouse", without_network.uri, "--input-digest", head.digest])
-    told = json.loads(without_network.read(fault_path(work_digest(head.digest, backbone.id, "featurize"))))
+        main(["featurize", "--warehouse", warehouse.uri, "--input-digest", head.digest])
+    told = json.loads(warehouse.read(fault_path(work_digest(head.digest, never_exported.id, "featurize"))))
     assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported network .* is not there", told["error"])
     assert datetime.fromisoformat(told["at"]).tzinfo is not None
 

@@ -23,7 +23,7 @@ def test_the_defaults_are_whole() -> None:
         ("WAREHOUSE", "ftp://x/y", "neither an absolute path nor"),
         ("LANDING", "/folder", "not of the form s3://bucket/prefix"),
         ("BACKBONE", "vgg", "efficientnet_lite0 or resnet50"),
-        ("ENGINE", "torch", "onnx, tensorflow"),
+        ("ENGINE", "torch", "onnx, cuda, tensorflow"),
         ("WEIGHTS_FILE", "/x.h5", "come together"),
         ("PIXEL_LIMIT", "0", "not above 0"),
         *(
