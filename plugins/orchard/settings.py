@@ -155,7 +155,12 @@ class Settings:
     quiet_seconds: float = _variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", kinds.seconds)
     grace_seconds: float = _variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", kinds.seconds)
     wait_seconds: float = _variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", kinds.seconds)
-    poll_seconds: float = _variable("POLL_SECONDS", "60", "time between two looks at a batch, and at the queue", kinds.seconds)
+    poll_seconds: float = _variable(
+        "POLL_SECONDS",
+        "60",
+        "time between two looks at a batch, at the queue, and (15 at most) at a cluster's job",
+        kinds.seconds,
+    )
     retention_days: float = _variable(
         "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", kinds.days
     )
@@ -223,6 +228,11 @@ class Settings:
     def logs_uri(self) -> str:
         """Folder of the jobs' logs, without a trailing slash."""
         return (self.jobs_logs or f"{str(self.jobs_uri).rpartition('/')[0]}/logs").rstrip("/")
+
+    @property
+    def job_poll_seconds(self) -> int:
+        """Seconds between two looks at a job whose vendor tells of it."""
+        return min(15, max(1, round(self.poll_seconds)))
 
     def batch_prefix(self, batch_id: str) -> str:
         """Key prefix of one batch."""

@@ -16,7 +16,6 @@ from orchard.attempts import Attempts
 from orchard.launchers.request import JobRequest, planned_work, skip_without_work
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 15
 LAST_LINES = 30
 _FOUND = "job"
 # How the providers' waiters say that a job took too long.

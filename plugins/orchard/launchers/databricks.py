@@ -14,7 +14,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
 from packaging.requirements import Requirement
 
-from orchard.launchers.attempting import LAST_LINES, POLL_SECONDS, AttemptingJob, Seen
+from orchard.launchers.attempting import LAST_LINES, AttemptingJob, Seen
 from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.package import WHEEL
 from orchard.settings import Settings
@@ -80,7 +80,7 @@ class DatabricksLauncher:
             tasks=[task],
             environments=environments,
             timeout_seconds=settings.job_minutes * 60,
-            polling_period_seconds=POLL_SECONDS,
+            polling_period_seconds=settings.job_poll_seconds,
             deferrable=True,
             # The token does it, and does it also when the worker died before it could write down what it had started.
             durable=False,

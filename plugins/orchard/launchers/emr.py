@@ -16,7 +16,7 @@ from botocore.validate import ParamValidator
 from orchard_jobs.contract.backbones import Backbone
 
 from orchard.deploy import EMR_RELEASE
-from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
+from orchard.launchers.attempting import AttemptingJob, Seen, stored_lines
 from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.settings import Settings
@@ -72,8 +72,8 @@ class EmrLauncher:
                 }
             ],
             deferrable=True,
-            waiter_delay=POLL_SECONDS,
-            waiter_max_attempts=math.ceil(minutes * 60 / POLL_SECONDS),
+            waiter_delay=settings.job_poll_seconds,
+            waiter_max_attempts=math.ceil(minutes * 60 / settings.job_poll_seconds),
         )
 
     def prepare(self, backbone: Backbone) -> None:

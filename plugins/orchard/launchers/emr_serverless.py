@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
-from orchard.launchers.attempting import POLL_SECONDS, AttemptingJob, Seen, stored_lines
+from orchard.launchers.attempting import AttemptingJob, Seen, stored_lines
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.settings import Settings
 
@@ -64,9 +64,9 @@ class EmrServerlessLauncher:
             },
             config={"executionTimeoutMinutes": settings.job_minutes, "tags": settings.job_tags | {"orchard": request.stage}},
             deferrable=True,
-            waiter_delay=POLL_SECONDS,
+            waiter_delay=settings.job_poll_seconds,
             # Longer than the job's own limit: then EMR ends it, and says so.
-            waiter_max_attempts=math.ceil(minutes * 60 / POLL_SECONDS),
+            waiter_max_attempts=math.ceil(minutes * 60 / settings.job_poll_seconds),
             enable_application_ui_links=True,
         )
 
