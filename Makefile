@@ -44,7 +44,7 @@ package: setup ## what a cluster needs to run the jobs, into .orchard/package or
 	@.venv/jobs/bin/orchard-jobs prepare --warehouse "$(PACKAGE)" && find "$(PACKAGE)" -name '*.onnx'
 
 # Eight suites, three at a time, the longest first; each tells all it has to say when it is over.
-SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-jobs suite-launchers suite-spark35 suite-connect
+SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-launchers suite-jobs suite-spark35 suite-connect
 .PHONY: $(SUITES)
 suite-stack: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py
 suite-clusters: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_cluster_runs.py
