@@ -44,7 +44,7 @@ package: setup ## what a cluster needs to run the jobs, into .orchard/package or
 	@.venv/jobs/bin/orchard-jobs prepare --warehouse "$(PACKAGE)" && find "$(PACKAGE)" -name '*.onnx'
 
 # Eight suites, three at a time, the longest first; each tells all it has to say when it is over.
-SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-launchers suite-jobs suite-spark35 suite-connect
+SUITES := suite-stack suite-clusters suite-sandbox suite-orchard suite-spark35 suite-launchers suite-jobs suite-connect
 .PHONY: $(SUITES)
 suite-stack: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_make_run.py
 suite-clusters: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/end_to_end/test_cluster_runs.py
@@ -52,15 +52,14 @@ suite-sandbox: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/sandbox
 suite-orchard: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/unit/orchard tests/dags tests/architecture
 suite-jobs: SUITE = .venv/jobs/bin/python -m pytest tests/unit/jobs tests/spark
 suite-connect: SUITE = SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest tests/spark
-suite-spark35: SUITE = .venv/jobs35/bin/python -m pytest tests/spark
+suite-spark35: SUITE = $(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35 && .venv/jobs35/bin/python -m pytest tests/spark
 suite-launchers: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/launchers
 
 test: setup ## all tests: of the jobs on each Spark, of the DAGs, of processes, and two stacks from end to end
-	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35
 	@$(MAKE) --no-print-directory -k -j3 $(SUITES)
 
 $(SUITES):
-	@log=$$(mktemp); begin=$$(date +%s); $(SUITE) >$$log 2>&1; status=$$?; \
+	@log=$$(mktemp); begin=$$(date +%s); { $(SUITE); } >$$log 2>&1; status=$$?; \
 	echo "== $@, $$(($$(date +%s) - begin)) s: $(SUITE)"; cat $$log; rm $$log; exit $$status
 
 soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
