@@ -12,7 +12,7 @@ SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BI
 
 help: ## this list
 	@echo "Orchard: image batches in S3 to tables of CNN features and PCA features."
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-23s %s\n", $$1, $$2 }'
 
 setup: ## build the environments (.venv) from the pinned files
 	$(NEEDS_PYTHON)

@@ -73,6 +73,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def interval(text: str) -> float:
+    """A number of seconds between two looks: from 0.1 on, for without a pause they would take a core."""
+    value = float(text)
+    if not 0.1 <= value < 1e9:
+        raise ValueError("not between 0.1 and 1e9")
+    return value
+
+
 def count(text: str) -> int:
     """A whole number from 0 on."""
     value = int(text)

@@ -6,6 +6,7 @@ Reads no Airflow connection and no Variable, so a DAG file may load it at import
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
@@ -49,7 +50,7 @@ class Settings:
         kinds.remote,
     )
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
-    driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)")
+    driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)", kinds.memory)
     class_archive: str | None = _variable(
         "CLASS_ARCHIVE",
         "",
@@ -159,7 +160,7 @@ class Settings:
         "POLL_SECONDS",
         "60",
         "time between two looks at a batch, at the queue, and (15 at most) at a cluster's job",
-        kinds.seconds,
+        kinds.interval,
     )
     retention_days: float = _variable(
         "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", kinds.days
@@ -181,6 +182,7 @@ class Settings:
             ConfigurationError: a value is missing or wrong; it names the variable, the value and what is wanted.
         """
         source = os.environ if environment is None else environment
+        _refuse_misspelt(source)
         values = {setting.name: _value(setting.metadata, source) for setting in fields(cls)}
         settings = cls(**values)
         _ = settings.backbone
@@ -237,6 +239,16 @@ class Settings:
     def batch_prefix(self, batch_id: str) -> str:
         """Key prefix of one batch."""
         return f"{self.prefix}{batch_id}/"
+
+
+def _refuse_misspelt(source: Mapping[str, str]) -> None:
+    """Raise ConfigurationError for a variable that is no setting, and nearly the name of one: it would do nothing."""
+    names = [setting.metadata["name"] for setting in fields(Settings)]
+    for name in sorted(name for name in source if name.startswith("ORCHARD_") and name not in names):
+        for meant in get_close_matches(name, names, 1, cutoff=0.9):
+            raise ConfigurationError(
+                f"{name}={source[name]!r}: there is no such setting: {meant} is meant? Rename it, or unset it"
+            )
 
 
 def _value(metadata: Mapping[str, Any], source: Mapping[str, str]) -> Any:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -71,7 +72,10 @@ def _run(layout: Layout) -> int:
         uploaded = _upload_batches(batches, state.s3_address)
         follower.start([batch.name for batch in batches])
         failed_model = follower.settle(has_uploaded=uploaded > 0)
-        print("\n" + format_table(follower.results()))
+        results = follower.results()
+        print("\n" + format_table(results))
+        for batch in (result.batch for result in results if result.published and result.published.has_no_good_image):
+            print(f"warning: batch {batch} has no good image: the table `quarantine` says why")
         _print_addresses(layout, supervisor.environment["ORCHARD_WAREHOUSE"], state.api_address)
         return _report_failures(follower, follower.failed_runs() + ([(PCA_MODEL, failed_model)] if failed_model else []))
 
@@ -89,6 +93,19 @@ def _check_settings(layout: Layout) -> None:
         failure_notifier(settings)
     except ConfigurationError as error:
         raise SandboxError(str(error)) from error
+    if settings.warehouse.startswith("file://"):
+        _check_folder(Path(settings.warehouse.removeprefix("file://")))
+
+
+def _check_folder(warehouse: Path) -> None:
+    try:
+        warehouse.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=warehouse):
+            pass
+    except OSError as error:
+        raise SandboxError(
+            f"WAREHOUSE={warehouse} cannot be written: {error}: choose another folder, or mend its rights"
+        ) from error
 
 
 def _upload(layout: Layout) -> int:

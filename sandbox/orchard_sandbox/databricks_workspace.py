@@ -42,7 +42,7 @@ class WorkspaceFiles:
 
     def answer(self, request: Request) -> Response:
         """Answer a request; what it does not know it refuses by ApiError."""
-        given = request.args.to_dict() | request.form.to_dict()
+        given: dict[str, Any] = request.args.to_dict() | request.form.to_dict()
         if request.mimetype == "application/json" and request.get_data():
             given |= json.loads(request.get_data())
         if "content" in request.files:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,7 +147,9 @@ class Follower:
         active = [run for run in runs if run["state"] in ACTIVE_STATES]
         if active:
             told = max(active, key=lambda run: _nearness(views[run["dag_run_id"]]))
-            return told, views[told["dag_run_id"]]
+            view = views[told["dag_run_id"]]
+            is_published = any(views[run["dag_run_id"]].task == "published" for run in runs if run not in active)
+            return told, replace(view, task=f"again: {view.task}") if is_published and view.task else view
         for outcomes in _TOLD:
             ended = [run for run in runs if views[run["dag_run_id"]].task in outcomes]
             if ended:

@@ -32,6 +32,11 @@ class PublishedBatch:
     quarantined: int
     captured: float | None
 
+    @property
+    def has_no_good_image(self) -> bool:
+        """Whether every listed image was set aside."""
+        return 0 < self.listed == self.quarantined
+
 
 def running_count(environment: Mapping[str, str], plan: Mapping[str, Any], stage: str) -> Count | None:
     """Return the count of the job that works on a plan; None when there is none, or the warehouse is not on this disk.

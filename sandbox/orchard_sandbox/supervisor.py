@@ -218,7 +218,7 @@ class Supervisor:
 
     def _failure(self, name: str, what: str) -> SandboxError:
         log = self._layout.logs / f"{name}.log"
-        return SandboxError(f"{name} {what}: see {log}, which ends with\n{self._log_end(name)}")
+        return SandboxError(f"{name} {what}: `make run` starts it again; {log} ends with\n{self._log_end(name)}")
 
     def _log_end(self, name: str) -> str:
         log = self._layout.logs / f"{name}.log"

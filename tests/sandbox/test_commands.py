@@ -22,6 +22,7 @@ from orchard_sandbox.state import StackState, read_state, take_lock, write_state
         ("ORCHARD_NOTIFIER", "no.Where", "ORCHARD_NOTIFIER='no.Where'"),
         ("WAREHOUSE", "http://x/y", "neither an absolute path nor"),
         ("WAREHOUSE", "/data/or#chard", "choose another folder"),
+        ("WAREHOUSE", "/proc/orchard", "WAREHOUSE=/proc/orchard cannot be written: "),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_started(tmp_path: Path, variable: str, value: str, words: str) -> None:

@@ -223,6 +223,18 @@ def test_a_batch_that_an_event_started_is_followed_and_not_started_again(environ
     assert one.failed_runs() == [("image_batches_on_arrival", "arrived-3")]
 
 
+def test_a_published_batch_that_is_looked_at_again_says_so(environment: dict[str, str]) -> None:
+    airflow = MadeUpAirflow("success")
+    airflow.arrive("2026-01-05", "running", "2026-01-01T00:00:01Z", plan_batch="running")
+    one = follower(airflow, environment)
+    one.start(["2026-01-05"])
+    runs = one._runs_by_batch()["2026-01-05"]
+    assert one._told("2026-01-05", runs)[1].task == "plan_batch"
+    airflow.arrive("2026-01-05", "success", "2026-01-01T00:00:02Z", plan_batch="success", publish="success")
+    runs = one._runs_by_batch()["2026-01-05"]
+    assert one._told("2026-01-05", runs)[1].task == "again: plan_batch"
+
+
 def test_runs_that_events_start_late_are_waited_for(environment: dict[str, str]) -> None:
     airflow, unread = MadeUpAirflow("success"), [3, 2, 1]
     one = follower(airflow, environment)

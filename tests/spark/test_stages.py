@@ -27,7 +27,7 @@ from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.decode import Decoded, decode
-from orchard_jobs.pca.fit import fit
+from orchard_jobs.pca.fit import Spectrum
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.project import project
@@ -65,7 +65,7 @@ def first(workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: lis
 def model(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> ModelReference:
     vectors = np.array([row["features"] for row in rows_of(warehouse, first[1], "features")], dtype=np.float32)
     moments = Moments.of(vectors)
-    basis = fit(moments, 5)
+    basis = Spectrum.of(moments).fit(5)
     assert basis is not None
     row = {
         "model_id": "pca-test",

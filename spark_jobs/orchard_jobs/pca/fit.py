@@ -116,21 +116,6 @@ class Spectrum:
         return self.best_share(wanted) - kept_share(self.moments, components)
 
 
-def fit(moments: Moments, wanted: Components) -> Basis | None:
-    """Return the basis of the wanted components, at most the numerical rank, or None when that is 0 (`Spectrum.fit`)."""
-    return Spectrum.of(moments).fit(wanted)
-
-
-def best_share(moments: Moments, wanted: Components) -> float:
-    """Return the largest share of the variance that so many components can keep; 1.0 where there is no variance."""
-    return Spectrum.of(moments).best_share(wanted)
-
-
-def gain(moments: Moments, components: Floats, wanted: Components) -> float:
-    """Return `best_share(moments, wanted) - kept_share(moments, components)`; 0.0 where there is no variance."""
-    return Spectrum.of(moments).gain(components, wanted)
-
-
 def subspace_distance(one: Floats, other: Floats) -> float:
     """Return the sine of the largest principal angle between the spaces of orthonormal rows [k, d] and [k', d].
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,46 @@ def killed_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         except Killed:
             return
     pytest.fail(f"nothing was killed after {commits} commits")
+
+
+@pytest.mark.parametrize("commits", range(5))
+def test_the_runs_row_comes_last_and_the_rows_set_aside_first(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """A kill leaves no image without a row: it stands among those set aside before it stands no more among the good."""
+    run_batch(tables, settings, DAY, bucket_of())
+    run_model(tables, settings)
+    head = plan(tables, settings, DAY, bucket_of(salt="new"))
+    assert head is not None
+    with killed_after(commits, monkeypatch):
+        stage_and_publish(tables, head, FakeJobs(tables, bucket_of(salt="new")))
+    order = (QUARANTINE, FEATURES, CAPTURED, PCA_FEATURES, RUNS)
+    written = [any(row["manifest_digest"] == head.digest for row in tables.rows(table)) for table in order]
+    assert written == [position < commits for position in range(5)]
+
+
+def test_a_runs_row_tells_of_both_jobs(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, bucket_of())
+    run_model(tables, settings)
+    bucket = bucket_of(salt="new")
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    jobs = FakeJobs(tables, bucket)
+    featurized = jobs.featurize(head)
+    reduced = jobs.reduce(head, featurized)
+    assert reduced is not None
+    featurized = replace(featurized, job_id="job-1", seconds={"network": 1.5, "write": 2.0})
+    publish_batch(tables, head, featurized, replace(reduced, job_id="job-2", seconds={"project": 0.25}), FACTS)
+    (row,) = [row for row in tables.rows(RUNS) if row["version"] == 2]
+    told = {name: row[name] for name in ("run_id", "target", "audit_verdict", "job_ids", "featurize_seconds", "reduce_seconds")}
+    assert told == {
+        "run_id": "run",
+        "target": "local",
+        "audit_verdict": "passed",
+        "job_ids": ["job-1", "job-2"],
+        "featurize_seconds": 3.5,
+        "reduce_seconds": 0.25,
+    }
 
 
 @pytest.mark.parametrize("commits", range(3))

@@ -37,6 +37,8 @@ def test_the_defaults_are_whole() -> None:
         ("WAREHOUSE", "/data/or#chard", "holds #"),
         ("WAREHOUSE", "s3://", "neither an absolute path nor"),
         ("QUIET_SECONDS", "-1", "not between 0"),
+        ("POLL_SECONDS", "0", "not between 0.1"),
+        ("DRIVER_MEMORY", "lots", "not a number of gigabytes such as `12g`"),
         ("WAIT_SECONDS", "inf", "not between 0"),
         ("GRACE_SECONDS", "nan", "not between 0"),
         ("RETRIES", "-3", "below 0"),
@@ -52,6 +54,23 @@ def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         Settings.from_environment({**MINIMAL, f"ORCHARD_{variable}": value})
     assert f"ORCHARD_{variable}" in str(caught.value)
+
+
+def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
+    with pytest.raises(ConfigurationError, match="ORCHARD_COMPONETS='3': there is no such setting: ORCHARD_COMPONENTS is meant"):
+        Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "3"})
+    others = (
+        "HOME",
+        "PYTHON",
+        "SHARED_DATA",
+        "OWNER_PID",
+        "STACK_ID",
+        "SANDBOX_PYTHON",
+        "TEST_JOBS_PYTHON",
+        "VERSION",
+        "SOURCE_URL",
+    )
+    Settings.from_environment({**MINIMAL, **{f"ORCHARD_{name}": "x" for name in others}, "COMPONETS": "3"})
 
 
 def test_resnet50_takes_a_file_with_its_digest() -> None:

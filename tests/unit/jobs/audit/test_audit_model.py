@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 from orchard_jobs.audit.model import MODEL_CHECKS, audit_model
-from orchard_jobs.pca.fit import fit
+from orchard_jobs.pca.fit import Spectrum
 from orchard_jobs.pca.moments import Moments
 
 
 def model_of(n: int = 40, k: int = 3) -> dict[str, Any]:
     rows = np.random.default_rng(0).normal(size=(n, 6)) * [5, 3, 2, 1, 0.5, 0.1]
-    basis = fit(Moments.of(rows), k)
+    basis = Spectrum.of(Moments.of(rows)).fit(k)
     assert basis is not None
     return {
         "mean": basis.mean,

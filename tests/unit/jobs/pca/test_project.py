@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orchard_jobs.pca.fit import Basis, fit
+from orchard_jobs.pca.fit import Basis, Spectrum
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally, project
 from sklearn.decomposition import PCA
@@ -17,7 +17,7 @@ def rows_of(n: int, seed: int = 0, mean: float = 2.0) -> np.ndarray:
 
 
 def basis_of(rows: np.ndarray, k: int = 4) -> Basis:
-    basis = fit(Moments.of(rows), k)
+    basis = Spectrum.of(Moments.of(rows)).fit(k)
     assert basis is not None
     return basis
 
