@@ -127,7 +127,7 @@ class Settings:
     max_quarantined_share: float = _variable(
         "MAX_QUARANTINED_SHARE",
         "0.2",
-        "a batch fails above this share of quarantined images (where more than 10 are)",
+        "a batch fails above this share of quarantined images (where more than 10 are, and at least one is good)",
         kinds.share,
     )
     missing: str = _variable(
