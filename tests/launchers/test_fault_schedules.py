@@ -166,7 +166,7 @@ class Databricks:
         monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
 
     def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
-        request = databricks.request_of("report_of_spark" if ON_SPARK else job, report)
+        request = databricks.request_of("report_of_spark" if ON_SPARK and job == "report" else job, report)
         return SubmitDatabricksRun(
             request=REQUEST, warehouse=str(warehouse), task_id="featurize", tasks=request["tasks"],
             environments=request["environments"], polling_period_seconds=1, databricks_retry_delay=1, deferrable=False,
