@@ -3,6 +3,7 @@
 What differs is decided by key, ETag and content, never by time stamps, so late and repeated uploads are found in any order.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from orchard.tables import Tables
 from orchard.versions import PublishedVersions
 
 _ENTRIES_AT_ONCE = 10_000
+# Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
+_MOST_ALIKE = 1_000
 
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
@@ -173,7 +176,8 @@ class _Plan:
         if content:
             return replace(entry, action="reuse", content_sha256=content[0])
         # Images that may have equal content share a group: by ETag, or by size where an ETag does not tell.
-        return replace(entry, group=str(entry.size_bytes) if entry.size_bytes in self.opaque_sizes else entry.etag)
+        is_opaque = entry.size_bytes in self.opaque_sizes and self._of_size[entry.size_bytes] <= _MOST_ALIKE
+        return replace(entry, group=str(entry.size_bytes) if is_opaque else entry.etag)
 
     @property
     def actions(self) -> dict[str, int]:
@@ -193,6 +197,11 @@ class _Plan:
     def known(self) -> tuple[Part, bytes] | None:
         """The file of the contents that only an image's bytes can tell, or None."""
         return write_known(self._known_by_bytes) if self._known_by_bytes else None
+
+    @cached_property
+    def _of_size(self) -> Counter[int]:
+        """The number of images to compute of each size."""
+        return Counter(size for _, size in self.pairs)
 
     @cached_property
     def _known_by_bytes(self) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 """Files named by their content, put once where a cluster reads them: an S3 prefix, or a folder of Databricks."""
 
+import base64
 import hashlib
 import re
 from contextlib import AbstractContextManager
@@ -172,9 +173,11 @@ class WorkspaceFolder:
         from databricks.sdk.service.workspace import ImportFormat
 
         path = f"{self.uri}/{file.path}"
-        with self._told("write"), file.source.open("rb") as contents:
+        content = base64.b64encode(file.source.read_bytes()).decode()
+        with self._told("write"):
             self.files.mkdirs(path.rpartition("/")[0])
-            self.files.upload(path, contents, format=ImportFormat.RAW, overwrite=True)
+            # Not `upload`: the SDK never repeats one that the workspace is too busy for.
+            self.files.import_(path, content=content, format=ImportFormat.RAW, overwrite=True)
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
         return databricks_faults(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")

@@ -1,5 +1,6 @@
 """What the landing zone lists: objects page by page, and as columns for a comparison. Knows nothing of what is published."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ import pyarrow as pa
 from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 
+log = logging.getLogger(__name__)
 _OBJECTS_PER_CHUNK = 10_000
 LISTED = pa.schema(
     [
@@ -60,14 +62,17 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
 def has_false_md5(client: Any, uri: str) -> bool:
     """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
 
-    False also where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
+    False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
     """
     from botocore.exceptions import ClientError
 
     store, key = split_image_uri(uri)
     try:
         found = client.head_object(Bucket=store.removeprefix("s3://"), Key=key)
-    except ClientError:
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("403", "404"):
+            raise
+        log.warning("whether %s is under SSE-KMS cannot be asked, so its ETag is taken for an MD5: %s", uri, error)
         return False
     return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 

@@ -22,7 +22,7 @@ from orchard.manifests import read_head
 from orchard.models import captured_shares, current_promotion
 from orchard.reconcile import Differences, ListPrefix, find_differences
 from orchard.refit import pending_work
-from orchard.reports import finished_report, parsed
+from orchard.reports import finished_report
 from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard.versions import PublishedVersions
@@ -208,8 +208,15 @@ class _States:
 def _last_end(warehouse: Warehouse, work: str) -> str:
     """Return how the last job at a piece of work ended: in its vendor's words, and in its own."""
     end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(fault_path(work))
-    fault = parsed(warehouse, fault_path(work), text, json.loads) if text else None
-    return (f"; its {end}" if end else "") + (f"; it failed at {fault['at']}: {fault['error']}" if fault else "")
+    return (f"; its {end}" if end else "") + (_told_fault(text) if text else "")
+
+
+def _told_fault(text: bytes) -> str:
+    try:
+        fault = json.loads(text)
+        return f"; it failed at {fault['at']}: {fault['error']}"
+    except (ValueError, TypeError, KeyError):
+        return "; it failed, and what it wrote of that is damaged"
 
 
 def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:

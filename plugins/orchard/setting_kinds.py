@@ -176,6 +176,13 @@ def memory(text: str) -> str:
     return text
 
 
+def jvm_memory(text: str) -> str:
+    """A JVM's memory such as `2g` or `1536m`."""
+    if not re.fullmatch(r"[1-9][0-9]*[mgtMGT]", text):
+        raise ValueError("not a size such as `2g` or `1536m`")
+    return text
+
+
 def minutes(text: str) -> int:
     """Whole minutes from 5 to a week."""
     value = int(text)

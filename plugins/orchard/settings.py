@@ -50,7 +50,7 @@ class Settings:
         kinds.remote,
     )
     jobs_python: str = _variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
-    driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)", kinds.memory)
+    driver_memory: str = _variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)", kinds.jvm_memory)
     class_archive: str | None = _variable(
         "CLASS_ARCHIVE",
         "",
@@ -242,13 +242,15 @@ class Settings:
 
 
 def _refuse_misspelt(source: Mapping[str, str]) -> None:
-    """Raise ConfigurationError for a variable that is no setting, and nearly the name of one: it would do nothing."""
-    names = [setting.metadata["name"] for setting in fields(Settings)]
-    for name in sorted(name for name in source if name.startswith("ORCHARD_") and name not in names):
-        for meant in get_close_matches(name, names, 1, cutoff=0.9):
-            raise ConfigurationError(
-                f"{name}={source[name]!r}: there is no such setting: {meant} is meant? Rename it, or unset it"
-            )
+    """Raise ConfigurationError for a variable that is no setting, and a slip away from the name of one: it would do nothing.
+
+    A name that goes on after a setting's is somebody else's, such as ORCHARD_UPLOADS_QUEUE_ARN. The value may be a secret.
+    """
+    names = tuple(setting.metadata["name"] for setting in fields(Settings))
+    given = sorted(name for name, value in source.items() if value and name.startswith("ORCHARD_"))
+    for name in (name for name in given if not name.startswith(names)):
+        for meant in get_close_matches(name, names, 1, cutoff=0.95):
+            raise ConfigurationError(f"{name} is no setting: if {meant} is meant, rename it, else unset it")
 
 
 def _value(metadata: Mapping[str, Any], source: Mapping[str, str]) -> Any:

@@ -38,7 +38,7 @@ class WorkspaceFiles:
         """Return where an object lies, be it there or not; ApiError for what is no path."""
         if not path.startswith("/") or ".." in path.split("/"):
             raise invalid(f"Path ({path}) doesn't start with '/', or leads out of the workspace")
-        return self.folder / path.removeprefix(_TOP).strip("/")
+        return self.folder / f"{path}/".removeprefix(f"{_TOP}/").strip("/")
 
     def answer(self, request: Request) -> Response:
         """Answer a request; what it does not know it refuses by ApiError."""
@@ -53,7 +53,7 @@ class WorkspaceFiles:
             ("POST", "import"): self._import,
             ("POST", "delete"): self._delete,
             ("GET", "get-status"): lambda given: self._told(self._there(given)),
-            ("GET", "list"): lambda given: {"objects": [self._told(path) for path in sorted(self._there(given).iterdir())]},
+            ("GET", "list"): self._list,
             ("GET", "export"): self._export,
         }
         name = request.path.removeprefix(PREFIX)
@@ -71,6 +71,10 @@ class WorkspaceFiles:
         except (FileExistsError, NotADirectoryError) as error:
             raise ApiError(400, "RESOURCE_ALREADY_EXISTS", f"{given['path']}: a file is in the way") from error
         return {}
+
+    def _list(self, given: dict[str, Any]) -> dict[str, Any]:
+        path = self._there(given)
+        return {"objects": [self._told(one) for one in (sorted(path.iterdir()) if path.is_dir() else [path])]}
 
     def _import(self, given: dict[str, Any]) -> dict[str, Any]:
         path, content = self._named(given), given.get("content", b"")

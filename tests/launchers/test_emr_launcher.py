@@ -292,7 +292,7 @@ def test_a_failed_step_tells_its_reason_and_its_last_line(
         ("ORCHARD_EMR_CLUSTER", '{"Foo": 1}', 'ORCHARD_EMR_CLUSTER=.*Unknown parameter in input: "Foo"'),
         ("ORCHARD_EMR_CLUSTER", '{"Name": "mine"}', "ORCHARD_EMR_CLUSTER=.*Name: the launcher gives it"),
         ("ORCHARD_EMR_CLUSTER", "{}", "ORCHARD_JOBS_ENVIRONMENT is empty: EMR's own image lacks what the jobs import"),
-        ("ORCHARD_ENGINE", "cuda", "ORCHARD_EMR_CLUSTER=.*: ORCHARD_ENGINE=cuda needs Instances with GPUs"),
+        ("ORCHARD_ENGINE", "cuda", "ORCHARD_EMR_CLUSTER=.*: ORCHARD_ENGINE=cuda needs nodes with GPUs in Instances"),
         ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty"),
         (
             "ORCHARD_JOBS_URI",

@@ -32,6 +32,8 @@ _UNPACK = (
 )
 # YARN gives 12 GB of one half as large, which an executor of 12 GB with its overhead exceeds.
 _INSTANCE = "m6i.2xlarge"
+# The fields of `Instances` that name the nodes.
+_INSTANCES = {"InstanceFleets", "InstanceGroups", "SlaveInstanceType"}
 _CLUSTER = {
     "ReleaseLabel": EMR_RELEASE,
     "Applications": [{"Name": "Spark"}],
@@ -109,9 +111,9 @@ class EmrLauncher:
         """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
         settings = self.settings
         self._check(given)
-        if settings.engine == "cuda" and "Instances" not in given:
+        if settings.engine == "cuda" and not given.get("Instances", {}).keys() & _INSTANCES:
             raise settings.wrong(
-                "emr_cluster", "ORCHARD_ENGINE=cuda needs Instances with GPUs and a CustomAmiId with their driver"
+                "emr_cluster", "ORCHARD_ENGINE=cuda needs nodes with GPUs in Instances, and a CustomAmiId with their driver"
             )
         fleet = {
             "KeepJobFlowAliveWhenNoSteps": False,

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,11 +133,13 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     level = _OPTIMIZATION[backbone.engine_options["graph_optimization"]]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    providers = _providers(backbone)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=_providers(backbone))
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
         dimension = session.get_outputs()[0].shape[-1]
     except Exception as error:
-        raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: remove the file") from error
+        mend = "see that the GPU works and has memory left" if backbone.engine == "cuda" else "remove the file"
+        raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: {mend}") from error
     if backbone.engine == "cuda" and session.get_providers()[0] != _CUDA:
         raise ConfigurationError(
             f"engine cuda: onnxruntime {onnxruntime.__version__} started on {socket.gethostname()} without a GPU: it takes one "
@@ -162,9 +164,11 @@ def _providers(backbone: Backbone) -> list[Any]:
     import onnxruntime
 
     # The CUDA libraries of NVIDIA's wheels, where these are installed, before those of the machine.
-    onnxruntime.preload_dlls()
+    with redirect_stdout(sys.stderr):  # it prints what it lacks
+        onnxruntime.preload_dlls()
     # Other batch sizes would each make it search anew.
-    return [(_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
+    use_tf32 = {"on": "1", "off": "0"}[backbone.engine_options["tf32"]]
+    return [(_CUDA, {"use_tf32": use_tf32, "cudnn_conv_algo_search": "HEURISTIC"})]
 
 
 def _tensorflow_runner(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

@@ -28,14 +28,14 @@ _FILES = "/api/2.0/fs/files"
 class VolumeServer:
     """The volume and the workspace's files, and the paths that were written, in order.
 
-    `failures` are answered first: (status, error code), one a request.
+    `failures` are answered first: (status, error code), one a request; None lets a request through.
     """
 
     volumes: Volumes
     workspace: WorkspaceFiles
     address: str = ""
     written: list[str] = field(default_factory=list)
-    failures: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[tuple[int, str] | None] = field(default_factory=list)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -59,15 +59,16 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
-        if volume.failures and request.path.startswith("/api/"):
-            status, code = volume.failures.pop(0)
+        failure = volume.failures.pop(0) if volume.failures and request.path.startswith("/api/") else None
+        if failure is not None:
+            status, code = failure
             told = json.dumps({"error_code": code, "message": "as the test wants"})
             return Response(told, status, mimetype="application/json")(environ, start_response)
         answer = service.answer(request)
         if (request.method, answer.status_code) == ("PUT", 204) and request.path.startswith(_FILES):
             volume.written.append(request.path.removeprefix(_FILES))
         if (request.path, answer.status_code) == ("/api/2.0/workspace/import", 200):
-            volume.written.append(request.form["path"])
+            volume.written.append(json.loads(request.get_data())["path"])
         return answer(environ, start_response)
 
     server = make_server("127.0.0.1", 0, application, threaded=True)

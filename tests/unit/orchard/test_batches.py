@@ -1,7 +1,7 @@
 """plan_batch: what differs is found by key, ETag and content, whatever the clock says."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import chain, repeat
 from pathlib import Path
@@ -13,7 +13,7 @@ from fake_jobs import BROKEN, ENCRYPTED, OPAQUE, FakeJobs, etag_of, listing, vec
 from flow import plan, rows, run_batch, stage_and_publish
 from orchard.batches import checked_partition_key, plan_batch
 from orchard.comparison import PublishedView
-from orchard.listing import has_false_md5, list_batch
+from orchard.listing import ListedObject, has_false_md5, list_batch
 from orchard.manifests import read_entries
 from orchard.settings import Settings
 from orchard.table_log import Snapshot
@@ -249,6 +249,29 @@ def test_an_etag_that_only_looks_like_an_md5_costs_no_row_and_no_run_where_the_s
     assert plan(tables, settings, NEXT_DAY, bucket) is None
 
 
+def test_the_newest_image_whose_etag_looks_like_an_md5_is_asked_about(tables: Tables, settings: Settings) -> None:
+    etags = {"old": "a" * 32, "new": "b" * 32, "multipart": "c" * 32 + "-2"}
+    moments = {name: datetime(2026, 1, day, tzinfo=UTC) for day, name in enumerate(etags, 1)}
+    listed = [ListedObject(key(f"{name}.jpg"), etag, 4, moments[name]) for name, etag in etags.items()]
+    asked = list[str]()
+    plan_batch(tables, settings, DAY, listed, lambda image_uri: bool(asked.append(image_uri)))
+    assert asked == [f"s3://landing/{key('new.jpg')}"]
+    plan_batch(tables, settings, NEXT_DAY, [], lambda image_uri: bool(asked.append(image_uri)))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("most", [3, 2])
+def test_very_many_images_of_one_size_are_not_one_workers_task(
+    tables: Tables, settings: Settings, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchard.batches._MOST_ALIKE", most)
+    bucket = {key(f"{n}.jpg"): ENCRYPTED + b"%d four" % n for n in range(3)}
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    groups = {entry.group for entry in read_entries(tables.warehouse, head)}
+    assert groups == ({"4"} if most == 3 else {item.etag for item in listing(bucket)})
+
+
 def test_what_no_size_can_equal_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:
     run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
     head = plan(tables, settings, NEXT_DAY, {key("x.jpg", NEXT_DAY): OPAQUE + b"longer", key("y.jpg", NEXT_DAY): b"four"})
@@ -392,18 +415,33 @@ def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
         ({"ServerSideEncryption": "aws:kms:dsse"}, True),
         ({"ServerSideEncryption": "AES256"}, False),
         ({}, False),
-        (None, False),
+        ("403", False),
+        ("404", False),
     ],
 )
-def test_the_store_tells_of_what_a_key_of_kms_encrypts(told: dict[str, str] | None, is_false: bool) -> None:
-    class Client:
-        def head_object(self, Bucket: str, Key: str) -> dict[str, str]:
-            assert (Bucket, Key) == ("landing", "images/2026-01-01/a b%20#.jpg")
-            if told is None:
-                raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
-            return told
+def test_the_store_tells_of_what_a_key_of_kms_encrypts(
+    told: dict[str, str] | str, is_false: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert has_false_md5(Head(told), "s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
+    assert ("cannot be asked" in caplog.text) == isinstance(told, str)
 
-    assert has_false_md5(Client(), "s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
+
+def test_a_store_that_is_busy_is_asked_again_by_the_next_try() -> None:
+    with pytest.raises(ClientError):
+        has_false_md5(Head("503"), "s3://landing/images/2026-01-01/a b%20#.jpg")
+
+
+@dataclass(frozen=True)
+class Head:
+    """An S3 client that answers, or refuses with a code."""
+
+    told: dict[str, str] | str
+
+    def head_object(self, Bucket: str, Key: str) -> dict[str, str]:
+        assert (Bucket, Key) == ("landing", "images/2026-01-01/a b%20#.jpg")
+        if isinstance(self.told, str):
+            raise ClientError({"Error": {"Code": self.told, "Message": "refused"}}, "HeadObject")
+        return self.told
 
 
 def test_keys_stay_raw_in_the_manifest(tables: Tables, settings: Settings) -> None:

@@ -170,6 +170,15 @@ def test_a_warehouse_in_s3_gets_the_network(s3: Any, settings: Settings, monkeyp
     assert objects(s3)[f"warehouse/{network_path(settings.backbone.id)}"] == b"a network"
 
 
+def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
+    s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    of_cuda = replace(settings.backbone, engine="cuda")
+    monkeypatch.setattr(Settings, "backbone", property(lambda self: of_cuda))
+    assert main(["deploy", "s3://cluster", "--json"]) == 0
+    assert states(capsys)[f"{of_cuda.id}.onnx"] == "exported"
+
+
 def test_a_network_that_needs_no_export_is_not_made(
     s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
@@ -197,9 +206,12 @@ def test_databricks_gets_the_package_once(folder: str, volume: VolumeServer, cap
     assert volume.files[damaged] == built.files["orchard_jobs.zip"]
 
 
-def test_a_busy_workspace_is_asked_again(volume: VolumeServer, capsys: Out) -> None:
-    volume.failures += [(429, "RESOURCE_EXHAUSTED")]
-    assert main(["deploy", VOLUME]) == 0
+@pytest.mark.parametrize("folder", [VOLUME, "/Workspace/Shared/orchard"])
+@pytest.mark.parametrize("calls", range(3))
+def test_a_busy_workspace_is_asked_again(folder: str, calls: int, volume: VolumeServer, capsys: Out) -> None:
+    """Whether the file is there, for its folder, and for its upload."""
+    volume.failures += [*[None] * calls, (429, "RESOURCE_EXHAUSTED")]
+    assert main(["deploy", folder]) == 0
     assert len(volume.uploads()) == 4
 
 

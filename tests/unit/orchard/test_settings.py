@@ -38,7 +38,7 @@ def test_the_defaults_are_whole() -> None:
         ("WAREHOUSE", "s3://", "neither an absolute path nor"),
         ("QUIET_SECONDS", "-1", "not between 0"),
         ("POLL_SECONDS", "0", "not between 0.1"),
-        ("DRIVER_MEMORY", "lots", "not a number of gigabytes such as `12g`"),
+        ("DRIVER_MEMORY", "lots", "not a size such as `2g` or `1536m`"),
         ("WAIT_SECONDS", "inf", "not between 0"),
         ("GRACE_SECONDS", "nan", "not between 0"),
         ("RETRIES", "-3", "below 0"),
@@ -57,20 +57,17 @@ def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
 
 
 def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
-    with pytest.raises(ConfigurationError, match="ORCHARD_COMPONETS='3': there is no such setting: ORCHARD_COMPONENTS is meant"):
-        Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "3"})
-    others = (
-        "HOME",
-        "PYTHON",
-        "SHARED_DATA",
-        "OWNER_PID",
-        "STACK_ID",
-        "SANDBOX_PYTHON",
-        "TEST_JOBS_PYTHON",
-        "VERSION",
-        "SOURCE_URL",
-    )
-    Settings.from_environment({**MINIMAL, **{f"ORCHARD_{name}": "x" for name in others}, "COMPONETS": "3"})
+    with pytest.raises(ConfigurationError, match="^ORCHARD_COMPONETS is no setting: if ORCHARD_COMPONENTS is meant, rename it"):
+        Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "secret"})
+    own = ("HOME", "PYTHON", "SHARED_DATA", "OWNER_PID", "STACK_ID", "SANDBOX_PYTHON", "TEST_JOBS_PYTHON", "SERVICE_CREDENTIAL")
+    others = ("VERSION", "SOURCE_URL", "UPLOADS_QUEUE_ARN", "EMR_CLUSTER_ID", "JOBS_PYTHONPATH", "AWS_CONN_URI", "ENGINE_HOME")
+    given = {f"ORCHARD_{name}": "x" for name in (*own, *others)}
+    Settings.from_environment({**MINIMAL, **given, "COMPONETS": "3", "ORCHARD_COMPONETS": ""})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0.2", 1), ("2", 2), ("15", 15), ("60", 15)])
+def test_a_clusters_job_is_looked_at_as_often_as_a_batch_up_to_each_15_seconds(text: str, seconds: int) -> None:
+    assert Settings.from_environment({**MINIMAL, "ORCHARD_POLL_SECONDS": text}).job_poll_seconds == seconds
 
 
 def test_resnet50_takes_a_file_with_its_digest() -> None:

@@ -95,6 +95,9 @@ def test_a_planned_and_a_staged_version(tables: Tables, settings: Settings) -> N
     tables.warehouse.rewrite(fault_path(work), json.dumps(told).encode())
     (batch,) = look_over(tables, settings, None).batches
     assert batch.why.endswith(": no memory; it failed at 2026-01-01T00:00:00+00:00: MemoryError: of the job")
+    for damaged in (b"[1]", b"{}", b"{"):
+        tables.warehouse.rewrite(fault_path(work), damaged)
+        assert look_over(tables, settings, None).batches[0].why.endswith("; it failed, and what it wrote of that is damaged")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}
     stage_and_publish(tables, head, FakeJobs(tables, bucket))
