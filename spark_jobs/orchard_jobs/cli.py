@@ -28,7 +28,7 @@ from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.storage import SERVICE_CREDENTIAL, Warehouse
 
 # A trace of Python, of which the error at its end is taken, with all its lines.
-_TRACE = r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*(?:\n(?!JVM stacktrace|Traceback|\n).+)*)"
+_TRACE = r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*(?:\n(?!JVM stacktrace|Traceback| SQLSTATE|\n).+)*)"
 
 if TYPE_CHECKING:
     from orchard_jobs.embedding import Embedder
@@ -212,7 +212,7 @@ def _fault_told(warehouse: Warehouse, work: str) -> Iterator[None]:
 def _last_error(error: Exception) -> str:
     """Return one line of at most 1,000 characters: what a worker raised, where Spark quotes its trace, else the error itself."""
     text = str(error)
-    traces = re.findall(_TRACE, text, re.MULTILINE)
+    traces = re.findall(_TRACE, text)
     in_java = re.search(r"^: (\S+: .*)$", text, re.MULTILINE)
     told = traces[-1] if traces else in_java[1] if in_java else f"{type(error).__name__}: {text}"
     return re.sub(r"[\x00-\x20\x7f]+", " ", told).strip()[:1000]

@@ -22,6 +22,13 @@ JVM stacktrace:
 org.apache.spark.api.python.PythonException
 \tat org.apache.spark.Foo(Foo.scala:1)
 """
+CONNECT = """
+  An exception was thrown from the Python worker. Please see the stack trace below.
+[PYTHON_EXCEPTION] An exception was thrown from the Python worker: Traceback (most recent call last):
+  File "worker.py", line 2, in main
+JobError: no such
+  fruit
+ SQLSTATE: 38000"""
 JAVA = """An error occurred while calling o75.collectToPython.
 : org.apache.spark.SparkException: Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited)
 \tat org.apache.spark.Foo(Foo.scala:1)
@@ -38,6 +45,7 @@ Caused by: java.lang.OutOfMemoryError: Java heap space
             WORKER.format(error="orchard_jobs.errors.JobError: gone\nrun it again"),
             "orchard_jobs.errors.JobError: gone run it again",
         ),
+        (CONNECT, "JobError: no such fruit"),
         (JAVA, "org.apache.spark.SparkException: Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited)"),
         ("3 files\nare \x1b[31mgone", "JobError: 3 files are [31mgone"),
         ("x" * 5000, "JobError: " + "x" * 990),
