@@ -156,8 +156,10 @@ class _Plan:
     ) -> "_Plan":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
         pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
-        looks_like_md5 = computed.filter(pc.match_substring_regex(computed["etag"], f"^{MD5}$")).sort_by("uploaded_at")
-        is_false = looks_like_md5.num_rows > 0 and has_false_md5(looks_like_md5["image_uri"][-1].as_py())
+        looks_like_md5 = pc.match_substring_regex(computed["etag"], f"^{MD5}$")
+        asked = computed.select(["image_uri", "uploaded_at"]).filter(looks_like_md5)
+        newest = pc.select_k_unstable(asked, 1, [("uploaded_at", "descending")]).to_pylist()
+        is_false = any(has_false_md5(asked["image_uri"][position].as_py()) for position in newest)
         opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
         contents = find_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
         return cls(compared, pairs, opaque, contents)

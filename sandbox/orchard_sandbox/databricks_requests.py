@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from databricks.sdk.service import jobs as api
+from werkzeug.wrappers import Request
 
 _TASK_FIELDS = {
     "task_key", "python_wheel_task", "environment_key", "new_cluster", "existing_cluster_id", "libraries", "timeout_seconds",
@@ -25,6 +26,18 @@ class ApiError(Exception):
 
 def invalid(message: str) -> ApiError:
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
+
+
+def given_of(request: Request) -> dict[str, Any]:
+    """Return a call's parameters: of a GET they may stand in the query or, as Airflow's triggers send them, in a JSON body."""
+    body = request.get_data()
+    try:
+        found = json.loads(body) if body else {}
+    except ValueError as error:
+        raise ApiError(400, "MALFORMED_REQUEST", f"The body is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ApiError(400, "MALFORMED_REQUEST", "The body is no JSON object")
+    return {**request.args.to_dict(), **found}
 
 
 def is_true(given: dict[str, Any], name: str) -> bool:

@@ -24,7 +24,7 @@ from orchard_sandbox.databricks_compute import Workspace
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
 from orchard_sandbox.databricks_jobs import Jobs
 from orchard_sandbox.databricks_log_in import LogIns
-from orchard_sandbox.databricks_requests import ApiError, check_request, invalid, is_true
+from orchard_sandbox.databricks_requests import ApiError, check_request, given_of, invalid, is_true
 from orchard_sandbox.databricks_runs import Record, Run, now
 from orchard_sandbox.databricks_workspace import PREFIX, WorkspaceFiles
 from orchard_sandbox.faults import Faults
@@ -74,7 +74,8 @@ class Databricks:
         if path.startswith("/api/2.0/fs/"):
             return self._files(request)
         if path.startswith(PREFIX):
-            return self._workspace.files.answer(request)
+            found = self._workspace.files.answer(request)
+            return Response(found, mimetype="application/octet-stream") if isinstance(found, bytes) else _json(found)
         name = path.removeprefix(_JOBS)
         calls: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("POST", "runs/submit"): self.submit,
@@ -90,7 +91,7 @@ class Databricks:
         }
         if not path.startswith(_JOBS) or (request.method, name) not in calls:
             raise ApiError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {path}'")
-        return _json(calls[request.method, name](_given(request)))
+        return _json(calls[request.method, name](given_of(request)))
 
     def submit(self, given: dict[str, Any]) -> dict[str, Any]:
         """Start a run, or return the one that the token started, however it ended."""
@@ -191,18 +192,6 @@ class Databricks:
         head = f"<h1>Run {run.record.run_id}: {state.get('result_state', state['life_cycle_state'])}</h1>"
         logs = "".join(f"<h2>{name}</h2><pre>{escape(run.log_text(name))}</pre>" for name in ("stderr", "stdout"))
         return Response(f"{head}<p>{escape(state['state_message'])}</p>{logs}", mimetype="text/html")
-
-
-def _given(request: Request) -> dict[str, Any]:
-    """Return a call's parameters: of a GET they may stand in the query or, as Airflow's triggers send them, in a JSON body."""
-    body = request.get_data()
-    try:
-        found = json.loads(body) if body else {}
-    except ValueError as error:
-        raise ApiError(400, "MALFORMED_REQUEST", f"The body is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ApiError(400, "MALFORMED_REQUEST", "The body is no JSON object")
-    return {**request.args.to_dict(), **found}
 
 
 def _json(found: dict[str, Any], status: int = 200) -> Response:

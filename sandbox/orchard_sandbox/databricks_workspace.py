@@ -6,16 +6,15 @@ Its answers are those of `/api/2.0/workspace/`.
 import base64
 import binascii
 import hashlib
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Request
 
-from orchard_sandbox.databricks_requests import ApiError, invalid, is_true
+from orchard_sandbox.databricks_requests import ApiError, given_of, invalid, is_true
 
 PREFIX = "/api/2.0/workspace/"
 _TOP = "/Workspace"
@@ -40,14 +39,13 @@ class WorkspaceFiles:
             raise invalid(f"Path ({path}) doesn't start with '/', or leads out of the workspace")
         return self.folder / f"{path}/".removeprefix(f"{_TOP}/").strip("/")
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> dict[str, Any] | bytes:
         """Answer a request; what it does not know it refuses by ApiError."""
-        given: dict[str, Any] = request.args.to_dict() | request.form.to_dict()
-        if request.mimetype == "application/json" and request.get_data():
-            given |= json.loads(request.get_data())
-        if "content" in request.files:
+        if "content" in request.files:  # an upload comes as a form
             with request.files["content"].stream as content:
-                given["content"] = content.read()
+                given = {**request.form.to_dict(), "content": content.read()}
+        else:
+            given = given_of(request)
         calls: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any] | bytes]] = {
             ("POST", "mkdirs"): self._make,
             ("POST", "import"): self._import,
@@ -59,10 +57,7 @@ class WorkspaceFiles:
         name = request.path.removeprefix(PREFIX)
         if (request.method, name) not in calls:
             raise ApiError(404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.path}'")
-        found = calls[request.method, name](given)
-        if isinstance(found, bytes):
-            return Response(found, mimetype="application/octet-stream")
-        return Response(json.dumps(found), mimetype="application/json")
+        return calls[request.method, name](given)
 
     def _make(self, given: dict[str, Any]) -> dict[str, Any]:
         path = self._named(given)

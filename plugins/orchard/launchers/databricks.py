@@ -60,9 +60,9 @@ class DatabricksLauncher:
         wheel, others = f"{settings.jobs_uri}/{WHEEL}", _requirements("hosted", settings.engine)
         cluster = settings.databricks_cluster
         environments = None
-        if cluster == "serverless" and settings.engine == "cuda":
-            raise settings.wrong("engine", "serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER")
         if cluster == "serverless":
+            if settings.engine == "cuda":
+                raise settings.wrong("engine", "serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER")
             task |= {"environment_key": "jobs", "disable_auto_optimization": True}
             spec = {"environment_version": _ENVIRONMENT_VERSION, "dependencies": [wheel, *others]}
             environments = [{"environment_key": "jobs", "spec": spec}]

@@ -20,6 +20,7 @@ from orchard.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
+from test_backbones import switch
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
@@ -174,7 +175,7 @@ def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
     s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     of_cuda = replace(settings.backbone, engine="cuda")
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: of_cuda))
+    switch(monkeypatch, of_cuda)
     assert main(["deploy", "s3://cluster", "--json"]) == 0
     assert states(capsys)[f"{of_cuda.id}.onnx"] == "exported"
 
@@ -182,8 +183,7 @@ def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
 def test_a_network_that_needs_no_export_is_not_made(
     s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
-    of_tensorflow = replace(settings.backbone, engine="tensorflow")
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: of_tensorflow))
+    switch(monkeypatch, replace(settings.backbone, engine="tensorflow"))
     assert main(["deploy", "s3://cluster", "--json"]) == 0
     assert set(states(capsys).values()) == {"uploaded"}
 
