@@ -14,6 +14,7 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, LOCAL_PYTHON_DAEMON
 from orchard_jobs.session import session
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
@@ -23,7 +24,8 @@ CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.extraJavaOptions": "'-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'",
+    "spark.driver.extraJavaOptions": f"'{LOCAL_JAVA_OPTIONS}'",
+    "spark.python.daemon.module": LOCAL_PYTHON_DAEMON,
 }
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pyspark
 from orchard_jobs.stages.tasks import Work, Workers
 
 
@@ -25,6 +26,15 @@ def test_answers_come_in_the_order_of_their_numbers_though_a_worker_dies(workers
     expected = [f"{number} squared is {number**2}" for number in range(9)]
     assert workers.run(9, marking(tmp_path)) == expected
     assert len(list(tmp_path.iterdir())) == 9
+
+
+def test_workers_import_the_installed_pyspark_and_not_its_zip(workers: Workers) -> None:
+    def path_of_pyspark(_: int) -> str:
+        import pyspark
+
+        return str(pyspark.__file__)
+
+    assert workers.run(1, path_of_pyspark) == [pyspark.__file__]
 
 
 def test_a_few_tasks_take_many_numbers(workers: Workers, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
+from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, LOCAL_PYTHON_DAEMON
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 
@@ -32,6 +32,7 @@ _SPARK_CONF = {
     "spark.log.level": "WARN",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
+    "spark.python.daemon.module": LOCAL_PYTHON_DAEMON,
 }
 
 

@@ -14,6 +14,7 @@ PROGRESS_SECONDS = 2.0
 # Start-up is most of a small local job: one compiler tier and the serial collector halve the JVM's share of it. A class
 # archive serves only a JVM with the options that it was made with.
 LOCAL_JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+LOCAL_PYTHON_DAEMON = "orchard_jobs.entry.python_daemon"
 
 
 @dataclass(frozen=True)
