@@ -184,7 +184,7 @@ def features_of(rows: Any, digest: str) -> pa.Table:
 def moments_of(moments: Moments, digest: str) -> pa.Table:
     """Return the one row of the table moments."""
     schema = arrow_schema(MOMENTS)
-    values = {"manifest_digest": [digest], "n": [moments.n], "mean": [moments.mean], "second_moment": [moments.packed()]}
+    values = {"manifest_digest": [digest], "n": [moments.n], "mean": [moments.mean], "second_moment": [moments.upper_triangle]}
     return pa.table({name: pa.array(value, schema.field(name).type) for name, value in values.items()}, schema)
 
 

@@ -148,7 +148,7 @@ class FakeJobs:
         if len(good) < head.backbone.dimension / 2:
             return ()
         moments = Moments.of(np.array([row["features"] for row in sorted(good, key=lambda row: row["image_uri"])], np.float32))
-        row = {"manifest_digest": head.digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.packed()}
+        row = {"manifest_digest": head.digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
         return (self._stage(MOMENTS, partition, work, [row]),)
 
     def _known(self, head: ManifestHead) -> frozenset[str]:

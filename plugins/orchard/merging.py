@@ -44,7 +44,7 @@ def _of(warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequen
             if opened.read(["manifest_digest"]).column(0)[0].as_py() == version.manifest_digest:
                 row = opened.read()
                 mean, triangle = (row.column(name).combine_chunks().flatten() for name in ("mean", "second_moment"))
-                return Moments.unpacked(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
+                return Moments(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
     return Moments.of_chunks(_feature_chunks(warehouse, version))
 
 

@@ -132,7 +132,7 @@ def create_model(warehouse: Warehouse, model: Model) -> Model:
         "explained_variance": model.basis.explained_variance,
         "explained_variance_ratio": model.basis.explained_variance_ratio,
         "merged_from": [{"batch_id": batch_id, "manifest_digest": digest} for batch_id, digest in model.sources],
-        "second_moment": model.moments.packed(),
+        "second_moment": model.moments.upper_triangle,
         "created_at": datetime.now(UTC),
     }
     packed = io.BytesIO()
@@ -156,7 +156,7 @@ def read_model(warehouse: Warehouse, model_id: str) -> Model:
     components = array("components").reshape(value("k"), mean.size)
     basis = Basis(mean, components, array("explained_variance"), array("explained_variance_ratio"))
     sources = tuple((source["batch_id"], source["manifest_digest"]) for source in value("merged_from"))
-    return Model(value("model_id"), value("backbone"), basis, Moments.unpacked(value("n"), mean, array("second_moment")), sources)
+    return Model(value("model_id"), value("backbone"), basis, Moments(value("n"), mean, array("second_moment")), sources)
 
 
 def model_file(warehouse: Warehouse, model_id: str) -> StagedFile:

@@ -77,7 +77,7 @@ def model(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> ModelR
         "explained_variance": basis.explained_variance,
         "explained_variance_ratio": basis.explained_variance_ratio,
         "merged_from": [],
-        "second_moment": moments.packed(),
+        "second_moment": moments.upper_triangle,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(MODELS)])
@@ -268,7 +268,7 @@ def test_moments_are_those_of_every_row_computed_or_kept(
     (row,) = pq.ParquetFile(warehouse.open(staged.files[0].path)).read().to_pylist()
     expected = Moments.of(np.array([row["features"] for row in rows_of(warehouse, report, "features")], dtype=np.float32))
     assert expected.n == len(published)
-    found = Moments.unpacked(row["n"], np.array(row["mean"]), np.array(row["second_moment"]))
+    found = Moments(row["n"], np.array(row["mean"]), np.array(row["second_moment"]))
     assert found.n == expected.n
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
     error = np.linalg.norm(found.second_moment - expected.second_moment) / np.linalg.norm(expected.second_moment)

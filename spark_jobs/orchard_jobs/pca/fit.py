@@ -55,7 +55,7 @@ class Spectrum:
         Raises:
             ValueError: a value of the second moment is NaN or infinite.
         """
-        if not np.isfinite(moments.second_moment).all():
+        if not np.isfinite(moments.upper_triangle).all():
             raise ValueError(f"the second moment of {moments.n} rows holds NaN or infinity: audit the rows it was made of")
         eigenvalues, eigenvectors = np.linalg.eigh(moments.second_moment)
         return cls(moments, np.maximum(eigenvalues[::-1], 0.0), eigenvectors.T[::-1])

@@ -1,8 +1,7 @@
 """Moments: what a fit needs of any set of rows, mergeable in any grouping. Knows no batch, no file and no Spark."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import sqrt
 from typing import Any
 
@@ -22,17 +21,26 @@ class Moments:
     Attributes:
         n: number of rows.
         mean: float64 [d].
-        second_moment: float64 [d, d], the sum over the rows of the outer products of (row - mean).
+        upper_triangle: float64 [d (d + 1) / 2], of `second_moment`, row by row. A file holds this, and a merge needs no more.
+
+    Raises:
+        ValueError: the triangle is not that of a mean of this length.
     """
 
     n: int
     mean: Floats
-    second_moment: Floats
+    upper_triangle: Floats
+
+    def __post_init__(self) -> None:
+        if self.upper_triangle.shape != (_triangle_size(self.dimension),):
+            raise ValueError(
+                f"a triangle of shape {self.upper_triangle.shape} does not go with a mean of {self.dimension} values"
+            )
 
     @classmethod
     def empty(cls, dimension: int = 0) -> "Moments":
         """Return the moments of no rows: the neutral element of `merge`, whatever its dimension."""
-        return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+        return cls(0, np.zeros(dimension), np.zeros(_triangle_size(dimension)))
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> "Moments":
@@ -54,7 +62,10 @@ class Moments:
         centred -= centre
         correction = centred.mean(axis=0)
         centred -= correction
-        return cls(n, centre + correction, centred.T @ centred)
+        second_moment, upper_triangle = centred.T @ centred, np.empty(_triangle_size(dimension))
+        for index, row in enumerate(_rows(upper_triangle, dimension)):
+            row[:] = second_moment[index, index:]
+        return cls(n, centre + correction, upper_triangle)
 
     @classmethod
     def of_chunks(cls, chunks: Iterable[NDArray[Any]]) -> "Moments":
@@ -67,42 +78,34 @@ class Moments:
         return int(self.mean.size)
 
     @property
+    def second_moment(self) -> Floats:
+        """The sum over the rows of the outer products of (row - mean): float64 [d, d], made anew at each call."""
+        second_moment = np.empty((self.dimension, self.dimension))
+        for index, row in enumerate(_rows(self.upper_triangle, self.dimension)):
+            second_moment[index, index:] = second_moment[index:, index] = row
+        return second_moment
+
+    @property
     def total(self) -> float:
         """The sum of squares about the mean: the trace of the second moment."""
-        return float(np.trace(self.second_moment))
+        return float(sum(row[0] for row in _rows(self.upper_triangle, self.dimension)))
 
     @property
     def has_variance(self) -> bool:
         """Tell whether the rows differ by more than the rounding of their mean."""
         return self.total > noise_floor(self.n, self.mean)
 
-    def packed(self) -> Floats:
-        """Return the upper triangle of the second moment, row by row: float64 [d (d + 1) / 2]."""
-        return self.second_moment[_upper_triangle(self.dimension)]
 
-    @classmethod
-    def unpacked(cls, n: int, mean: NDArray[Any], upper_triangle: NDArray[Any]) -> "Moments":
-        """Return the moments whose `packed()` is `upper_triangle`.
-
-        Raises:
-            ValueError: the triangle is not that of a mean of this length.
-        """
-        dimension = mean.size
-        if upper_triangle.shape != (dimension * (dimension + 1) // 2,):
-            raise ValueError(f"a triangle of shape {upper_triangle.shape} does not go with a mean of {dimension} values")
-        second_moment = np.zeros((dimension, dimension))
-        second_moment[_upper_triangle(dimension)] = upper_triangle
-        diagonal = second_moment.diagonal().copy()
-        second_moment += second_moment.T
-        np.fill_diagonal(second_moment, diagonal)
-        return cls(n, np.asarray(mean, dtype=np.float64), second_moment)
+def _triangle_size(dimension: int) -> int:
+    return dimension * (dimension + 1) // 2
 
 
-@cache
-def _upper_triangle(dimension: int) -> NDArray[np.bool_]:
-    mask = np.triu(np.ones((dimension, dimension), dtype=np.bool_))
-    mask.flags.writeable = False
-    return mask
+def _rows(upper_triangle: Floats, dimension: int) -> Iterator[Floats]:
+    """Yield a view of each row of a triangle, from its diagonal on."""
+    first = 0
+    for length in range(dimension, 0, -1):
+        yield upper_triangle[first : first + length]
+        first += length
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -119,10 +122,12 @@ def merge(a: Moments, b: Moments) -> Moments:
         raise ValueError(f"rows of {a.dimension} and of {b.dimension} values have no moments together")
     n = a.n + b.n
     step = (b.mean - a.mean) * sqrt(a.n * b.n / n)
-    second_moment = np.outer(step, step)
+    upper_triangle = np.empty_like(a.upper_triangle)
+    for index, row in enumerate(_rows(upper_triangle, step.size)):
+        np.multiply(step[index:], step[index], out=row)
     # a + b first: addition commutes, three terms in another order would not.
-    second_moment += a.second_moment + b.second_moment
-    return Moments(n, (a.n * a.mean + b.n * b.mean) / n, second_moment)
+    upper_triangle += a.upper_triangle + b.upper_triangle
+    return Moments(n, (a.n * a.mean + b.n * b.mean) / n, upper_triangle)
 
 
 def merge_all(parts: Iterable[Moments]) -> Moments:

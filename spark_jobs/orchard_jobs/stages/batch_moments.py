@@ -39,7 +39,7 @@ class PartialMoments:
         column = rows.column("features")
         chunks = (column.slice(first, _ROWS_AT_ONCE) for first in range(0, len(column), _ROWS_AT_ONCE))
         moments = Moments.of_chunks(vectors(chunk) for chunk in chunks)
-        packed = np.concatenate([[float(moments.n)], moments.mean, moments.packed()])
+        packed = np.concatenate([[float(moments.n)], moments.mean, moments.upper_triangle])
         warehouse.create(self._path(features_path), packed.tobytes())
 
     def read(self, warehouse: Warehouse, features_path: str) -> Moments:
@@ -47,7 +47,7 @@ class PartialMoments:
         numbers = np.frombuffer(warehouse.read(self._path(features_path)))
         # 1 + d + d (d + 1) / 2 numbers
         dimension = (math.isqrt(1 + 8 * numbers.size) - 3) // 2
-        return Moments.unpacked(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
+        return Moments(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
 
     def _path(self, features_path: str) -> str:
         return f"{self.folder}/{PurePosixPath(features_path).stem}"
@@ -66,6 +66,6 @@ def stage_moments(
 def _merge(_: int, digest: str, partials: PartialMoments, paths: tuple[str, ...], writer: StagedWriter) -> str:
     """Write the merge of some features files' moments, of which few are held at a time; tell the file."""
     merged = merge_all(partials.read(writer.warehouse, path) for path in paths)
-    columns = [[digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.packed()[np.newaxis])]
+    columns = [[digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.upper_triangle[np.newaxis])]
     rows = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
     return tell_files((writer.write(rows),))

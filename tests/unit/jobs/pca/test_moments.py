@@ -155,19 +155,15 @@ def test_moments_of_different_dimensions_have_no_merge() -> None:
         merge(Moments.of(rows_of(5, 3)), Moments.of(rows_of(5, 4)))
 
 
-def test_packing_keeps_every_bit_of_the_upper_triangle() -> None:
-    moments = Moments.of(rows_of(20, 6))
-    packed = moments.packed()
-    assert packed.shape == (21,)
-    assert packed[1] == moments.second_moment[0, 1]
-    again = Moments.unpacked(20, moments.mean, packed)
-    np.testing.assert_array_equal(again.second_moment, moments.second_moment)
-    np.testing.assert_array_equal(again.mean, moments.mean)
+def test_the_second_moment_is_the_upper_triangle_row_by_row_and_its_mirror() -> None:
+    moments = Moments(5, np.zeros(3), np.arange(6.0))
+    np.testing.assert_array_equal(moments.second_moment, [[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+    assert moments.total == 0 + 3 + 5
 
 
 def test_a_triangle_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="mean of 3 values"):
-        Moments.unpacked(5, np.zeros(3), np.zeros(7))
+        Moments(5, np.zeros(3), np.zeros(7))
 
 
 def test_rows_without_two_dimensions_are_refused() -> None:
