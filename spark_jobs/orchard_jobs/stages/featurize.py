@@ -26,7 +26,7 @@ from orchard_jobs.storage import Warehouse
 
 # A task's good images are one features file, and a task is what a lost worker loses: enough tasks for a cluster first, then
 # larger ones. Tasks are alike in size, so two or four cores end together when each has as many.
-_SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 512, 64, 4
+_SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 1024, 64, 4
 # Of images that Spark hands to a worker, which may hold a whole shard of them.
 _CARRIED_BYTES = 256 * 1024 * 1024
 
