@@ -4,6 +4,7 @@ Only the identity lives here, so that the Airflow side can plan without a networ
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.errors import ConfigurationError
@@ -37,7 +38,7 @@ class Backbone:
     resize: str = "pillow bicubic, whole image, no crop"
     engine_options: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all that decides a vector, library versions and the CPU apart."""
         identity = asdict(self)

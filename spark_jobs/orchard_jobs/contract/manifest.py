@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from orchard_jobs.contract.backbones import Backbone
@@ -106,7 +107,7 @@ class ManifestHead:
     vector_files: tuple[str, ...] = ()
     known: Part | None = None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The manifest's name."""
         return digest_of(asdict(self))
