@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, LOCAL_PYTHON_DAEMON, JobReport
+from orchard_jobs.contract.jobs import JobReport, local_spark_conf
 from orchard_jobs.contract.layout import manifest_path, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_network
@@ -122,10 +122,7 @@ def run_stage(backbone: Backbone, warehouse: Warehouse, paths: list[Path], numbe
 def job_command(warehouse: Warehouse, input_digest: str) -> list[str]:
     """Return the command line of a featurize job, as the local launcher submits it."""
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", f"local[{CORES}]", "--driver-memory", "2g"]
-    options = f'{LOCAL_JAVA_OPTIONS} -XX:SharedArchiveFile="{ARCHIVE}"' if ARCHIVE.exists() else LOCAL_JAVA_OPTIONS
-    conf = {"driver.extraJavaOptions": options, "ui.enabled": "false", "driver.host": "127.0.0.1"}
-    conf["python.daemon.module"] = LOCAL_PYTHON_DAEMON
-    command += [word for key, value in conf.items() for word in ("--conf", f"spark.{key}={value}")]
+    command += [word for key, value in local_spark_conf(str(ARCHIVE)).items() for word in ("--conf", f"{key}={value}")]
     entry = ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"
     return [*command, str(entry), "featurize", "--warehouse", warehouse.uri, "--input-digest", input_digest]
 

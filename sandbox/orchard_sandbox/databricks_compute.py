@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
-
 from orchard_sandbox.databricks_files import Environments, MissingError, Mounts, Volumes
 from orchard_sandbox.databricks_workspace import WorkspaceFiles
 from orchard_sandbox.faults import Faults
@@ -115,7 +113,7 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         "spark.driver.memory": DRIVER_MEMORY,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.defaultJavaOptions": LOCAL_JAVA_OPTIONS,
+        "spark.driver.defaultJavaOptions": workspace.machine.java_options,
         "spark.local.dir": str(folder / "tmp"),
     }
     options = [f"--conf '{name}={value}'" for name, value in conf.items()]

@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS
+from orchard_jobs.contract.jobs import local_java_options
 
 from orchard_sandbox.landing import REGION
 from orchard_sandbox.processes import MARKER
@@ -49,10 +49,10 @@ class Machine:
     python: Path
     address: str
 
-    def archive_options(self) -> str:
-        """Return Java's options for the class archive that `make setup` puts into the environment; it shortens a start."""
-        archive = self.python.parents[1] / "spark.jsa"
-        return f' -XX:SharedArchiveFile="{archive}" -Xlog:cds=off -Xlog:cds+dynamic=off' if archive.exists() else ""
+    @property
+    def java_options(self) -> str:
+        """Java's options, with the class archive that `make setup` puts into the environment."""
+        return local_java_options(str(self.spark_submit.parents[1] / "spark.jsa"))
 
     def s3(self) -> Any:
         """Return a client of the S3."""
@@ -176,7 +176,7 @@ class SubmittedJob(GuardedJob):
             "spark.ui.enabled": "false",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.host": "127.0.0.1",
-            "spark.driver.defaultJavaOptions": LOCAL_JAVA_OPTIONS + self._machine.archive_options(),
+            "spark.driver.defaultJavaOptions": self._machine.java_options,
             "spark.local.dir": str(self._folder / "tmp"),
         }
         for name, value in {**self._submission.conf, **ours}.items():

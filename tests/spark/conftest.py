@@ -5,6 +5,7 @@ With SPARK_REMOTE=local[2,4] in the environment the session is one of Spark Conn
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,19 +15,11 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, LOCAL_PYTHON_DAEMON
+from orchard_jobs.contract.jobs import local_spark_conf
 from orchard_jobs.session import session
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 from pyspark.sql import SparkSession
-
-CONF = {
-    "spark.ui.enabled": "false",
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.extraJavaOptions": f"'{LOCAL_JAVA_OPTIONS}'",
-    "spark.python.daemon.module": LOCAL_PYTHON_DAEMON,
-}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     # A session of Spark Connect could not set these, and names no master.
-    options = [f"--conf {key}={value}" for key, value in CONF.items()]
+    conf = local_spark_conf(str(Path(sys.prefix) / "spark.jsa"))
+    options = [f"--conf {shlex.quote(f'{key}={value}')}" for key, value in conf.items()]
     options += [] if "SPARK_REMOTE" in os.environ else ["--master local[2,4]"]
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
     with session("orchard tests") as made:

@@ -17,7 +17,7 @@ from orchard_jobs import entry
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.jobs import JobReport, local_spark_conf
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import Warehouse
@@ -48,7 +48,8 @@ def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPat
 
 def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
-    command += ["--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
+    conf = local_spark_conf(str(Path(sys.prefix) / "spark.jsa"))
+    command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
     command += [str(Path(entry.__path__[0]) / "run_job.py"), "featurize"]
     command += ["--warehouse", warehouse.uri, "--input-digest", head.digest]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}

@@ -18,7 +18,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, LOCAL_PYTHON_DAEMON
+from orchard_jobs.contract.jobs import local_spark_conf
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.storage import Warehouse
 
@@ -27,13 +27,6 @@ from orchard.launchers.request import JobRequest, check_deployed, job_argv, skip
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
-_SPARK_CONF = {
-    "spark.ui.enabled": "false",
-    "spark.log.level": "WARN",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
-    "spark.python.daemon.module": LOCAL_PYTHON_DAEMON,
-}
 
 
 @contextmanager
@@ -77,7 +70,7 @@ class LocalLauncher:
             conn_id=self.settings.spark_conn_id,
             spark_binary=str(Path(self.settings.jobs_python).with_name("spark-submit")),
             driver_memory=self.settings.driver_memory,
-            conf=_SPARK_CONF | {"spark.driver.extraJavaOptions": self._java_options()},
+            conf=local_spark_conf(self.settings.class_archive),
             name=f"orchard-{request.stage}",
             pre_execute=before,
         )
@@ -96,15 +89,6 @@ class LocalLauncher:
         with _one_at_a_time(backbone.id):
             if backbone.engine != "onnx" or warehouse.size(network_path(backbone.id)) is None:
                 prepare_backbone(self.settings, os.environ | self._job_environment(), is_run_here=True)
-
-    def _java_options(self) -> str:
-        archive = self.settings.class_archive
-        # Java goes on without a word when the archive is missing or another Java's.
-        return (
-            f'{LOCAL_JAVA_OPTIONS} -XX:SharedArchiveFile="{archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
-            if archive
-            else LOCAL_JAVA_OPTIONS
-        )
 
     def _job_environment(self) -> dict[str, str]:
         """Return what the job's processes need of this one: their Python, the S3 endpoint and credentials, their owner.

@@ -1,7 +1,6 @@
 import sys
 
-from orchard_jobs.cli import main
-from orchard_jobs.entry import take_installed_pyspark
+from orchard_jobs import cli, entry
 
-take_installed_pyspark()
-sys.exit(main())
+entry.take_installed_pyspark()
+sys.exit(cli.main())
