@@ -82,15 +82,19 @@ def _run(layout: Layout) -> int:
 
 def _check_settings(layout: Layout) -> None:
     """Refuse a wrong setting before anything is started or stopped, in the words that a DAG file would use."""
-    from orchard.notify import failure_notifier
     from orchard.settings import Settings
     from orchard_jobs.errors import ConfigurationError
 
     from orchard_sandbox.environment import settings_environment
 
     try:
-        settings = Settings.from_environment(settings_environment(layout, os.environ))
-        failure_notifier(settings)
+        environment = settings_environment(layout, os.environ)
+        settings = Settings.from_environment(environment)
+        if "ORCHARD_NOTIFIER" in environment:
+            # With it comes Airflow, which takes more than a second.
+            from orchard.notify import failure_notifier
+
+            failure_notifier(settings)
     except ConfigurationError as error:
         raise SandboxError(str(error)) from error
     if settings.warehouse.startswith("file://"):

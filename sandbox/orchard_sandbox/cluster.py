@@ -8,7 +8,6 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from orchard_sandbox.databricks_compute import CREDENTIAL
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.landing import ACCOUNT, REGION
 from orchard_sandbox.layout import Layout
@@ -57,6 +56,9 @@ def _s3(environment: Mapping[str, str]) -> Any:
 
 
 def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    # With it comes Databricks's SDK, which takes most of a second.
+    from orchard_sandbox.databricks_compute import CREDENTIAL
+
     address, token = layout.databricks_file.read_text(), layout.secret("databricks")
     log_in = {"DATABRICKS_HOST": address, "DATABRICKS_TOKEN": token}
     host, _, port = address.rpartition(":")
