@@ -1,10 +1,13 @@
 """A zip is taken off the path where it holds what is installed, compiled, and nowhere else."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pyspark
 import pytest
+from orchard_jobs import entry
 from orchard_jobs.entry import take_installed_pyspark
 
 OWN = str(Path(pyspark.__file__).parent / "python" / "lib")
@@ -30,3 +33,13 @@ def test_the_zips_of_another_pyspark_stay(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_pyspark_that_is_only_zipped_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert path_after(monkeypatch, f"{OWN}/pyspark.zip", without_installed=True) == [f"{OWN}/pyspark.zip"]
+
+
+def test_a_driver_takes_the_installed_one() -> None:
+    script = Path(entry.__path__[0]) / "run_job.py"
+    path = os.pathsep.join([f"{OWN}/pyspark.zip", os.environ.get("PYTHONPATH", "")])
+    python = [sys.executable, "-v", str(script), "rehearse"]
+    no_java = {"PYTHONPATH": path, "JAVA_HOME": "/nowhere", "PATH": ""}
+    told = subprocess.run(python, env=no_java, capture_output=True, text=True, check=False, timeout=120).stderr
+    assert f"{Path(pyspark.__file__).parent}/sql/session.py" in told
+    assert "pyspark.zip/pyspark" not in told
