@@ -145,11 +145,11 @@ def _read_file(entry: Entry, key: str) -> bytes | Vanished:
     try:
         with open(f"/{key}", "rb") as file:
             return file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return _gone()
     except PermissionError as error:
         raise _denied(entry, error) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _failed(entry, error) from error
 
 
