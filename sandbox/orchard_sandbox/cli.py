@@ -90,7 +90,7 @@ def _check_settings(layout: Layout) -> None:
     try:
         environment = settings_environment(layout, os.environ)
         settings = Settings.from_environment(environment)
-        if "ORCHARD_NOTIFIER" in environment:
+        if environment.get("ORCHARD_NOTIFIER") or environment.get("ORCHARD_NOTIFIER_ARGUMENTS"):
             # With it comes Airflow, which takes more than a second.
             from orchard.notify import failure_notifier
 
