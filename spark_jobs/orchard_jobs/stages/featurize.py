@@ -24,8 +24,9 @@ from orchard_jobs.stages.staging import Staging, VersionWriter
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
-# A task's good images are one features file, and a task is what a lost worker loses: enough tasks for a cluster first, then
-# larger ones. Tasks are alike in size, so two or four cores end together when each has as many.
+# A task's good images are one features file, and a task is what a lost worker loses. From 65,536 images on there are about 64
+# tasks, enough for a cluster, and they grow. Below, they are of up to 1,024: smaller ones cost a machine with two cores a
+# turn-around each, larger ones would leave cores of a cluster idle. Tasks are alike in size, so two or four cores end together.
 _SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 1024, 64, 4
 # Of images that Spark hands to a worker, which may hold a whole shard of them.
 _CARRIED_BYTES = 256 * 1024 * 1024
