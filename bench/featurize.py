@@ -1,8 +1,8 @@
 """How fast is the featurize stage, measured against the bare network in the same run?
 
 The bare network is two processes of one thread each over decoded images in memory: the most that two cores can do. The stage
-is the whole Spark job on the local disk, without Spark's start. The two take turns, so that a machine whose speed drifts
-drifts for both. Run: .venv/jobs/bin/python bench/featurize.py [images] [rounds]
+is the whole Spark job over image files on the local disk, without Spark's start. The two take turns, so that a machine whose
+speed drifts drifts for both. Run: .venv/jobs/bin/python bench/featurize.py [images] [rounds]
 """
 
 import hashlib
@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport, local_spark_conf
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import manifest_path, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.compute import BATCH
 from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
 ROOT = Path(__file__).resolve().parents[1]

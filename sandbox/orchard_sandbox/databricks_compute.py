@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def prepare(workspace: Workspace, request: Mapping[str, Any], marker: str, folde
         "spark.driver.defaultJavaOptions": workspace.machine.java_options,
         "spark.local.dir": str(folder / "tmp"),
     }
-    options = [f"--conf '{name}={value}'" for name, value in conf.items()]
+    options = [f"--conf {shlex.quote(f'{name}={value}')}" for name, value in conf.items()]
     spark = {
         **cluster.get("spark_env_vars", {}),
         "PYSPARK_PYTHON": str(folder / "run" / "worker-python"),

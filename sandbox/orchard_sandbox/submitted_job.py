@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from orchard_jobs.contract.jobs import local_java_options
+from orchard_jobs.local_spark import local_java_options
 
 from orchard_sandbox.landing import REGION
 from orchard_sandbox.processes import MARKER

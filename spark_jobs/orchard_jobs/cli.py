@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, get_args
 from orchard_jobs import __version__, entry
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import LOCAL_JAVA_OPTIONS, JobArguments, JobReport, ProjectionPlan, Source
+from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source
 from orchard_jobs.contract.layout import fault_path, manifest_path, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
+from orchard_jobs.local_spark import JAVA_OPTIONS, local_spark_conf
 from orchard_jobs.storage import SERVICE_CREDENTIAL, Warehouse
 
 # A trace of Python, of which the error at its end is taken, with all its lines.
@@ -109,10 +110,10 @@ def _rehearse() -> int:
 
 def _archive_classes(file: Path) -> int:
     file.unlink(missing_ok=True)
-    options = f'{LOCAL_JAVA_OPTIONS} -XX:ArchiveClassesAtExit="{file.absolute()}"'
+    own = {"spark.driver.extraJavaOptions": f'{JAVA_OPTIONS} -XX:ArchiveClassesAtExit="{file.absolute()}"'}
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
-    command += ["--conf", f"spark.driver.extraJavaOptions={options}", "--conf", "spark.ui.enabled=false"]
-    command += ["--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"]
+    conf = local_spark_conf(None) | own
+    command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
     command += [str(Path(entry.__path__[0]) / "run_job.py"), "rehearse"]
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     return subprocess.run(command, env=os.environ | python, check=False).returncode

@@ -24,8 +24,8 @@ from orchard.settings import Settings
 from orchard.tables import Tables
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import local_spark_conf
 from orchard_jobs.contract.layout import network_path
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.landing import REGION, queue_url

@@ -95,7 +95,7 @@ def check_what_is_printed(stack: Stack, printed: str, unchanged: set[str]) -> No
     for batch, row in newest.items():
         counts = [int(value) for value in lines[batch][1:5]]
         assert counts == [row[name] for name in ("listed", "featurized", "reused", "quarantined")]
-        assert (lines[batch][-1] == "unchanged") == (batch in unchanged)
+        assert lines[batch][-1] == ("unchanged" if batch in unchanged else "published")
     snippet = next(line for line in printed.splitlines() if line.startswith("read:")).partition("read:")[2]
     shown = subprocess.run(snippet, shell=True, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "image_uri" in shown

@@ -16,6 +16,7 @@ from orchard.launchers.request import Planned, skip_without_work
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from task_context import TaskContext
 
@@ -36,6 +37,7 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
         "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}",
     ]  # fmt: skip
     assert Path(operator.application).read_text().count("\n") <= 6
+    assert operator.conf == local_spark_conf(settings.class_archive)
 
 
 def test_no_secret_is_in_a_templated_field(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

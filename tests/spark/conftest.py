@@ -15,7 +15,7 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.jobs import local_spark_conf
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.session import session
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse

@@ -17,9 +17,10 @@ from orchard_jobs import entry
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport, local_spark_conf
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from PIL import Image
 

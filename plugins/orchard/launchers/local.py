@@ -18,8 +18,8 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import local_spark_conf
 from orchard_jobs.contract.layout import network_path
+from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
 from orchard.jobs_python import prepare_backbone

@@ -25,6 +25,7 @@ class Backbone:
         preprocessing: how uint8 RGB becomes the network's input.
         engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference).
         weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
+        engine_options: not to be changed after the digest was asked for.
     """
 
     name: str

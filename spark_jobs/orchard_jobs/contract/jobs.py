@@ -11,27 +11,6 @@ Stage = Literal["featurize", "reduce", "project"]
 # Who reads the images: the Python workers themselves, or Spark, for platforms whose workers have no network.
 Source = Literal["fetch", "spark"]
 PROGRESS_SECONDS = 2.0
-# Start-up is most of a small local job: one compiler tier and the serial collector halve the JVM's share of it. A class
-# archive serves only a JVM with the options that it was made with.
-LOCAL_JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-
-
-def local_java_options(class_archive: str | None) -> str:
-    """Return a driver's options on this machine. Java goes on without a word when the archive is missing or another Java's."""
-    archive = f' -XX:SharedArchiveFile="{class_archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
-    return LOCAL_JAVA_OPTIONS + (archive if class_archive else "")
-
-
-def local_spark_conf(class_archive: str | None) -> dict[str, str]:
-    """Return the settings of a Spark that is started on this machine for one job, reached by nobody else and soon there."""
-    return {
-        "spark.ui.enabled": "false",
-        "spark.log.level": "WARN",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": local_java_options(class_archive),
-        "spark.python.daemon.module": "orchard_jobs.entry.python_daemon",
-    }
 
 
 @dataclass(frozen=True)

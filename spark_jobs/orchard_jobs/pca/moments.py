@@ -122,7 +122,7 @@ def merge(a: Moments, b: Moments) -> Moments:
         raise ValueError(f"rows of {a.dimension} and of {b.dimension} values have no moments together")
     n = a.n + b.n
     step = (b.mean - a.mean) * sqrt(a.n * b.n / n)
-    upper_triangle = np.empty_like(a.upper_triangle)
+    upper_triangle = np.empty(a.upper_triangle.size)
     for index, row in enumerate(_rows(upper_triangle, step.size)):
         np.multiply(step[index:], step[index], out=row)
     # a + b first: addition commutes, three terms in another order would not.

@@ -1,0 +1,27 @@
+"""A Spark that is started on this machine for one job, and is reached by nobody else.
+
+Its start is most of a small job.
+"""
+
+# One compiler tier and the serial collector halve the JVM's share of a start. A class archive serves only a JVM with the
+# options that it was made with.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+def local_java_options(class_archive: str | None) -> str:
+    """Return a driver's options on this machine. Java goes on without a word when the archive is missing or another Java's."""
+    archive = f' -XX:SharedArchiveFile="{class_archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
+    return JAVA_OPTIONS + (archive if class_archive else "")
+
+
+def local_spark_conf(class_archive: str | None) -> dict[str, str]:
+    """Return the settings of a Spark on this machine, with a class archive's path or without."""
+    return {
+        "spark.ui.enabled": "false",
+        "spark.log.level": "WARN",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": local_java_options(class_archive),
+        # PySpark's own daemon would import PySpark from a zip: see `entry.take_installed_pyspark`.
+        "spark.python.daemon.module": "orchard_jobs.entry.python_daemon",
+    }
