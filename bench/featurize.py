@@ -30,13 +30,13 @@ from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_network
 from orchard_jobs.images.compute import BATCH
 from orchard_jobs.images.decode import Decoded, decode
-from orchard_jobs.local_spark import local_spark_conf
+from orchard_jobs.local_spark import class_archive_of, submit_command
 from orchard_jobs.storage import Warehouse
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ORCHARD_SHARED_DATA", ROOT.parent / "shared" / "data")) / "fruits360"
 # What `make setup` makes and the launcher uses: the classes that a job's JVM loads.
-ARCHIVE = Path(sys.prefix) / "spark.jsa"
+ARCHIVE = class_archive_of(Path(sys.prefix))
 CORES = 2
 IN_MEMORY = 256
 
@@ -122,8 +122,7 @@ def run_stage(backbone: Backbone, warehouse: Warehouse, paths: list[Path], numbe
 
 def job_command(warehouse: Warehouse, input_digest: str) -> list[str]:
     """Return the command line of a featurize job, as the local launcher submits it."""
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", f"local[{CORES}]", "--driver-memory", "2g"]
-    command += [word for key, value in local_spark_conf(str(ARCHIVE)).items() for word in ("--conf", f"{key}={value}")]
+    command = [*submit_command(Path(sys.prefix), CORES), "--driver-memory", "2g"]
     entry = ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"
     return [*command, str(entry), "featurize", "--warehouse", warehouse.uri, "--input-digest", input_digest]
 

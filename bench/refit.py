@@ -37,7 +37,7 @@ from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURE
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import random_element
-from orchard_jobs.local_spark import local_spark_conf
+from orchard_jobs.local_spark import submit_command
 from orchard_jobs.pca.moments import Moments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,9 +86,7 @@ def measure_refit(tables: Tables, settings: Settings) -> None:
 
 def run_project(tables: Tables, digest: str) -> None:
     """Run the job as the local launcher submits it."""
-    conf = local_spark_conf(str(JOBS_BIN.parent / "spark.jsa"))
-    command = [str(JOBS_BIN / "spark-submit"), "--master", "local[2]", "--driver-memory", "2g"]
-    command += [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    command = [*submit_command(JOBS_BIN.parent), "--driver-memory", "2g"]
     command += [str(ROOT / "spark_jobs/orchard_jobs/entry/run_job.py"), "project", "--warehouse", tables.warehouse.uri]
     python = {"PYSPARK_PYTHON": str(JOBS_BIN / "python"), "PYSPARK_DRIVER_PYTHON": str(JOBS_BIN / "python")}
     subprocess.run([*command, "--input-digest", digest], check=True, capture_output=True, env=os.environ | python)

@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from orchard_jobs.local_spark import local_java_options
+from orchard_jobs.local_spark import class_archive_of, local_java_options
 
 from orchard_sandbox.landing import REGION
 from orchard_sandbox.processes import MARKER
@@ -52,7 +52,7 @@ class Machine:
     @property
     def java_options(self) -> str:
         """Java's options, with the class archive that `make setup` puts into the environment."""
-        return local_java_options(str(self.spark_submit.parents[1] / "spark.jsa"))
+        return local_java_options(str(class_archive_of(self.spark_submit.parents[1])))
 
     def s3(self) -> Any:
         """Return a client of the S3."""

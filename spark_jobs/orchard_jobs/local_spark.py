@@ -3,6 +3,8 @@
 Its start is most of a small job.
 """
 
+from pathlib import Path
+
 # One compiler tier and the serial collector halve the JVM's share of a start. A class archive serves only a JVM with the
 # options that it was made with.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -25,3 +27,15 @@ def local_spark_conf(class_archive: str | None) -> dict[str, str]:
         # PySpark's own daemon would import PySpark from a zip: see `entry.take_installed_pyspark`.
         "spark.python.daemon.module": "orchard_jobs.entry.python_daemon",
     }
+
+
+def class_archive_of(environment: Path) -> Path:
+    """Return where `make setup` puts the class archive of an environment with a Spark."""
+    return environment / "spark.jsa"
+
+
+def submit_command(environment: Path, cores: int = 2) -> list[str]:
+    """Return the first words of a job's command line, by an environment's Spark, as the local launcher submits it."""
+    conf = local_spark_conf(str(class_archive_of(environment)))
+    options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+    return [str(environment / "bin" / "spark-submit"), "--master", f"local[{cores}]", *options]

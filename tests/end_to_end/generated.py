@@ -25,7 +25,7 @@ from orchard.tables import Tables
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import network_path
-from orchard_jobs.local_spark import local_spark_conf
+from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.airflow_api import AirflowApi
 from orchard_sandbox.landing import REGION, queue_url
@@ -247,9 +247,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
             continue
         head = plan_batch(tables, settings, day, listed)
         assert head is not None
-        command = [str(ROOT / ".venv" / "jobs" / "bin" / "spark-submit"), "--master", "local[2]"]
-        conf = local_spark_conf(str(ROOT / ".venv" / "jobs" / "spark.jsa"))
-        command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+        command = submit_command(ROOT / ".venv" / "jobs")
         command += [str(ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"), "featurize"]
         python = str(ROOT / ".venv" / "jobs" / "bin" / "python")
         environment = os.environ | {

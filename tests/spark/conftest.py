@@ -15,7 +15,7 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.local_spark import local_spark_conf
+from orchard_jobs.local_spark import class_archive_of, local_spark_conf
 from orchard_jobs.session import session
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     # A session of Spark Connect could not set these, and names no master.
-    conf = local_spark_conf(str(Path(sys.prefix) / "spark.jsa"))
+    conf = local_spark_conf(str(class_archive_of(Path(sys.prefix))))
     options = [f"--conf {shlex.quote(f'{key}={value}')}" for key, value in conf.items()]
     options += [] if "SPARK_REMOTE" in os.environ else ["--master local[2,4]"]
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])

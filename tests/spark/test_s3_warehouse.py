@@ -20,7 +20,7 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.local_spark import local_spark_conf
+from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from PIL import Image
 
@@ -48,9 +48,7 @@ def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPat
 
 
 def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
-    command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
-    conf = local_spark_conf(str(Path(sys.prefix) / "spark.jsa"))
-    command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+    command = submit_command(Path(sys.prefix))
     command += [str(Path(entry.__path__[0]) / "run_job.py"), "featurize"]
     command += ["--warehouse", warehouse.uri, "--input-digest", head.digest]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
