@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from interpreters import Refusal, check_java, find_python
+
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ("3.13", "3.12", "3.11")
-JAVAS = (17, 21)
 UV = "uv==0.13.9"
 # Name of the environment -> its pinned files and the packages of this tree that it holds.
 ENVIRONMENTS = {
@@ -45,10 +49,6 @@ UV_OF_PIP = {
 }
 
 
-class Refusal(Exception):
-    """One line for the user: what was found, what is needed, how to get it."""
-
-
 def main(names: list[str]) -> int:
     """Check the machine, build what is missing; print one line and return 1 when something is missing or wrong."""
     try:
@@ -65,73 +65,6 @@ def main(names: list[str]) -> int:
     return 0
 
 
-def find_python() -> tuple[str, str]:
-    """Return (path, version) of a Python that fits: ORCHARD_PYTHON, this one, or the newest on PATH."""
-    chosen = os.environ.get("ORCHARD_PYTHON")
-    if chosen:
-        version = version_of_python(chosen)
-        if fits(version):
-            return shutil.which(chosen) or chosen, version
-        found = f"ORCHARD_PYTHON={chosen} is Python {version}" if version else f"ORCHARD_PYTHON={chosen} does not start"
-        raise Refusal(f"{found}, but Orchard needs Python 3.11, 3.12 or 3.13: name one of these, or unset ORCHARD_PYTHON")
-    own = "{}.{}.{}".format(*sys.version_info[:3])
-    if fits(own):
-        return sys.executable, own
-    for minor in PYTHONS:
-        path = shutil.which(f"python{minor}")
-        version = version_of_python(path) if path else ""
-        if path and fits(version):
-            return path, version
-    raise Refusal(
-        f"found Python {own} ({sys.executable}), but Orchard needs Python 3.11, 3.12 or 3.13: install one "
-        "(apt install python3.11, brew install python@3.12), or set ORCHARD_PYTHON to one"
-    )
-
-
-def fits(version: str) -> bool:
-    """Say whether a Python version is one of those that the pinned files are for."""
-    return version.rpartition(".")[0] in PYTHONS
-
-
-def version_of_python(command: str) -> str:
-    """Return a Python's version, or nothing when it does not start (a pyenv shim of an unchosen version)."""
-    ask = [command, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
-    try:
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-def check_java() -> None:
-    """Raise Refusal unless the Java that Spark will take (JAVA_HOME first, then PATH) is 17 or 21."""
-    home = os.environ.get("JAVA_HOME")
-    command = os.path.join(home, "bin", "java") if home else shutil.which("java")
-    get = "install one (apt install openjdk-17-jre-headless, brew install openjdk@17) and set JAVA_HOME or PATH to it"
-    if not command or not os.path.exists(command):
-        where = f"no bin/java in JAVA_HOME={home}" if home else "no java on PATH and no JAVA_HOME"
-        raise Refusal(f"found {where}, but Spark needs Java 17 or 21: {get}")
-    version = version_of_java(command)
-    match = re.match(r"(?:1\.)?(\d+)", version)
-    if not match or int(match.group(1)) not in JAVAS:
-        raise Refusal(f"found Java {version or 'that does not start'} ({command}), but Spark needs Java 17 or 21: {get}")
-
-
-def version_of_java(command: str) -> str:
-    """Return a Java's version: from the `release` file beside it, which costs no start, or by asking it."""
-    release = Path(command).resolve().parent.parent / "release"
-    with contextlib.suppress(OSError):
-        match = re.search(r'^JAVA_VERSION="([^"]+)"', release.read_text(errors="replace"), re.MULTILINE)
-        if match:
-            return match.group(1)
-    try:
-        answer = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    match = re.search(r'version "([^"]+)"', answer.stderr + answer.stdout)
-    return match.group(1) if match and answer.returncode == 0 else ""
-
-
 def build_environments(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> None:
     """Make every wanted environment agree with its inputs; return at once when all do."""
     if not outdated(python, version, wanted):
@@ -143,8 +76,8 @@ def build_environments(python: str, version: str, wanted: tuple[str, ...] = USUA
         names = outdated(python, version, wanted)
         if names:
             uv = find_uv(python)
-            for name in names:
-                build_environment(name, python, version, uv)
+            print(f"setup: {', '.join(f'environment {name}' for name in names)} ...", flush=True)
+            side_by_side(*(functools.partial(build_environment, name, python, version, uv) for name in names))
 
 
 def outdated(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> list[str]:
@@ -202,14 +135,13 @@ def build_environment(name: str, python: str, version: str, uv: str) -> None:
         else:
             shutil.rmtree(environment, ignore_errors=True)
             call([uv, "venv", "--quiet", "--python", python, str(environment)], settings, hint)
-        pins = [str(ROOT / "requirements" / file) for file in files]
+        pins = [word for file in files for word in ("-r", str(ROOT / "requirements" / file))]
         # Compiled once here, not by each of Airflow's processes and Spark's workers where Python may not write beside its code.
-        call_with_tls([uv, "pip", "sync", "--quiet", "--compile-bytecode", *target, *pins], settings, hint)
+        install([uv, "pip", "install", "--exact", "--quiet", "--compile-bytecode", *target, *pins], settings, hint)
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
-        call_with_tls([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings, hint)
+        install([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings, hint)
     if name == "jobs":
-        archive_classes(environment)
-        export_network(environment)
+        side_by_side(functools.partial(archive_classes, environment), functools.partial(export_network, environment))
     (environment / "stamp").write_text(digest_of(name, python, version))
 
 
@@ -236,7 +168,46 @@ def speed_up(environment: Path, *arguments: str) -> None:
         own = dict(os.environ, SPARK_LOCAL_IP="127.0.0.1")
         subprocess.run(command, env=own, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"failed ({error}), so jobs start slower ...", end=" ", file=sys.stderr)
+        print(f"setup: `orchard-jobs {arguments[0]}` failed ({error}), so jobs start slower", file=sys.stderr)
+
+
+def side_by_side(*works: Callable[[], None]) -> None:
+    """Run works at once, each in a process of its own: Ctrl-C then stops each as it would stop one.
+
+    Raises:
+        Refusal: of the first in their order that raised one, once all have ended.
+    """
+    fork = multiprocessing.get_context("fork")
+    children = []
+    try:
+        for work in works:
+            answer = fork.SimpleQueue()
+            child = fork.Process(target=do, args=(work, answer))
+            child.start()
+            children.append((child, answer))
+        for child, _ in children:
+            child.join()
+    except KeyboardInterrupt:
+        for child, _ in children:
+            if child.pid and child.is_alive():
+                os.kill(child.pid, signal.SIGINT)
+            child.join()
+        raise
+    for child, answer in children:
+        if child.exitcode:
+            ended = f"a process of the set-up ended with {child.exitcode}; `make setup` takes it up again"
+            raise Refusal(ended if answer.empty() else answer.get())
+
+
+def do(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
+    """Do a work of `side_by_side` in its process; answer with the line of what stopped it."""
+    try:
+        work()
+    except (Refusal, OSError) as error:
+        answer.put(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def uv_settings(python: str) -> dict[str, str]:
@@ -250,8 +221,11 @@ def uv_settings(python: str) -> dict[str, str]:
     return settings
 
 
-def call_with_tls(command: list[str], settings: dict[str, str], hint: str) -> None:
-    """Run uv; once more with the system's certificates when a certificate was not trusted."""
+def install(command: list[str], settings: dict[str, str], hint: str) -> None:
+    """Run uv on what its cache holds; where that is not all, with the index, whose certificate may need the system's store."""
+    offline = dict(settings, UV_OFFLINE="true")
+    if subprocess.run(command, env=offline, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        return
     finished = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if finished.returncode and re.search("certificate|UnknownIssuer", finished.stdout):
         # A company's own CA is in the system's store, where pip looks and uv by default does not.
@@ -276,11 +250,10 @@ def refuse(command: list[str], output: str, hint: str) -> None:
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Print a line of progress, then its seconds."""
-    print(f"setup: {what} ...", end=" ", flush=True)
+    """Print what was done, with its seconds: one line at its end, since others are done at once."""
     begin = time.monotonic()
     yield
-    print(f"{time.monotonic() - begin:.1f} s", flush=True)
+    print(f"setup: {what}, {time.monotonic() - begin:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

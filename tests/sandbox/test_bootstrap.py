@@ -1,11 +1,14 @@
 """The bootstrap: one line for what is missing or wrong, a stamp that makes the second call free, a redo of broken builds."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bootstrap
+import interpreters
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +58,7 @@ def test_java_home_comes_before_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program(tmp_path / "bin", "java", "exit 1")
     (tmp_path / "release").write_text('IMPLEMENTOR="x"\nJAVA_VERSION="21.0.4"\n')
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    bootstrap.check_java()
+    interpreters.check_java()
 
 
 def test_a_chosen_python_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
@@ -71,12 +74,12 @@ def test_a_chosen_python_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
 def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ORCHARD_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 9, 18))
-    with pytest.raises(bootstrap.Refusal, match=r"found Python 3\.9\.18 .* install one"):
-        bootstrap.find_python()
+    monkeypatch.setattr(interpreters.sys, "version_info", (3, 9, 18))
+    with pytest.raises(interpreters.Refusal, match=r"found Python 3\.9\.18 .* install one"):
+        interpreters.find_python()
     program(tmp_path, "python3.13", "exit 127")  # a pyenv shim of a version that is not chosen
     twelve = program(tmp_path, "python3.12", "echo 3.12.4")
-    assert bootstrap.find_python() == (str(twelve), "3.12.4")
+    assert interpreters.find_python() == (str(twelve), "3.12.4")
 
 
 @pytest.fixture
@@ -91,7 +94,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program(
         tmp_path / "bin",
         "uv",
-        f'echo "$@" >> {tmp_path}/calls',
+        f'echo "$@" "offline=$UV_OFFLINE" >> {tmp_path}/calls',
+        f"[ -e {tmp_path}/new ] && [ $1 = pip ] && [ $UV_OFFLINE ] && exit 1",
         f"[ -e {tmp_path}/broken ] && [ $1 = pip ] && cat {tmp_path}/broken && [ -z $UV_SYSTEM_CERTS ] && exit 1",
         f"if [ $1 = venv ]; then for last; do :; done; mkdir -p $last/bin; ln -sf {sys.executable} $last/bin/python; fi",
         "exit 0",
@@ -102,20 +106,33 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls(tree: Path) -> list[str]:
+    """Return how uv was called, sorted: two environments are built at once."""
     found = (tree / "calls").read_text().splitlines() if (tree / "calls").exists() else []
     (tree / "calls").unlink(missing_ok=True)
-    return [" ".join(call.split()[:2]) for call in found]
+    return sorted(" ".join(call.split()[:2]) for call in found)
 
 
 def test_a_finished_environment_is_left_alone_and_a_changed_one_is_brought_up_to_date(tree: Path) -> None:
     bootstrap.build_environments(sys.executable, OWN)
-    assert calls(tree) == ["venv --quiet", "pip sync", "pip install"] * 2
+    assert calls(tree) == ["pip install"] * 4 + ["venv --quiet"] * 2
     bootstrap.build_environments(sys.executable, OWN)
     assert calls(tree) == []
     (tree / "requirements" / "jobs.txt").write_text("another pin")
     assert bootstrap.outdated(sys.executable, OWN) == ["jobs"]
     bootstrap.build_environments(sys.executable, OWN)
-    assert calls(tree)[-2:] == ["pip sync", "pip install"]
+    assert calls(tree) == ["pip install"] * 2
+
+
+def test_the_index_is_asked_only_for_what_the_cache_lacks(tree: Path) -> None:
+    bootstrap.build_environments(sys.executable, OWN)
+    assert "pip install" in (tree / "calls").read_text()
+    assert not [call for call in (tree / "calls").read_text().splitlines() if "pip" in call and "offline=true" not in call]
+    (tree / "new").touch()
+    (tree / "requirements" / "jobs.txt").write_text("another pin")
+    calls(tree)
+    bootstrap.build_environments(sys.executable, OWN)
+    told = (tree / "calls").read_text().splitlines()
+    assert [call.rpartition("offline=")[2] for call in told] == ["true", ""] * 2
 
 
 def test_an_environment_for_the_tests_is_built_only_when_it_is_named(tree: Path) -> None:
@@ -123,14 +140,14 @@ def test_an_environment_for_the_tests_is_built_only_when_it_is_named(tree: Path)
     assert not (tree / ".venv" / "jobs35").exists()
     calls(tree)
     bootstrap.build_environments(sys.executable, OWN, ("jobs35",))
-    assert calls(tree) == ["venv --quiet", "pip sync", "pip install"]
+    assert calls(tree) == ["pip install", "pip install", "venv --quiet"]
     bootstrap.build_environments(sys.executable, OWN, ("jobs35",))
     assert calls(tree) == []
 
 
 def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tree / "broken").write_text("no such package")
-    with pytest.raises(bootstrap.Refusal, match="uv pip sync"):
+    with pytest.raises(bootstrap.Refusal, match="uv pip install"):
         bootstrap.build_environments(sys.executable, OWN)
     assert "no such package" in capfd.readouterr().err
     left = tree / ".venv" / "airflow" / "left over"
@@ -139,6 +156,26 @@ def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFix
     bootstrap.build_environments(sys.executable, OWN)
     assert not left.exists()
     assert bootstrap.outdated(sys.executable, OWN) == []
+
+
+def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path) -> None:
+    """Sent to the one process alone, as `kill -INT` does; Ctrl-C reaches them all."""
+    program(tree / "bin", "uv", f"echo $$ >> {tree}/begun", "exec sleep 60")
+    program(tree / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
+    code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main([]))"
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
+    variables.pop("JAVA_HOME", None)
+    begun = tree / "begun"
+    with subprocess.Popen([sys.executable, "-c", code], env=variables, stderr=subprocess.PIPE, text=True) as process:
+        while not begun.exists() or len(begun.read_text().splitlines()) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, "\norchard: stopped; `make setup` takes it up again\n")
+    for number in map(int, begun.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
 
 
 def test_an_untrusted_certificate_is_tried_again_with_the_systems(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
