@@ -453,7 +453,7 @@ def test_the_wire_is_motos_and_one_version_is_pinned() -> None:
 
     pinned = (ROOT / "requirements" / "dev.in").read_text()
     assert moto.__version__ == MOTO_VERSION
-    assert f"moto[server]=={MOTO_VERSION}" in pinned
+    assert f"moto[glue,s3]=={MOTO_VERSION}" in pinned
     assert set(urls.url_paths) == _PATHS
     assert {handler.__self__ for handler in urls.url_paths.values()} == {EMRServerlessResponse}
 
