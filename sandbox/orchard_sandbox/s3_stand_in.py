@@ -10,6 +10,7 @@ A process of its own because delta-rs and moto in one process deadlock: delta-rs
 """
 
 import argparse
+import functools
 import inspect
 import logging
 import os
@@ -28,7 +29,7 @@ from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.sqs.models import Queue, sqs_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from orchard_sandbox import emr_api, emr_serverless_api
+from orchard_sandbox import emr_serverless_api
 from orchard_sandbox.emr import Emr
 from orchard_sandbox.emr_serverless import EmrServerless
 from orchard_sandbox.faults import Faults, aws_operation, aws_refusal
@@ -168,18 +169,30 @@ def start_server(folder: Path, port: int, jobs: Jobs | None = None) -> BaseWSGIS
     make_queue(backend)  # after the load, which is no upload
     listener = listen(port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
-    if jobs is not None:
+    if jobs is None:
+        application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
+    else:
         faults = Faults()
         service = EmrServerless(jobs.folder, Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults)
         emr_serverless_api.install(service)
-        emr_api.install(Emr(jobs.folder / "clusters", Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults))
+        emr = Emr(jobs.folder / "clusters", Machine(jobs.spark_submit, jobs.python, address), jobs.pace, faults)
+        application = persistence.wrap(DomainDispatcherApplication(functools.partial(create_with_emr, emr)))
         application = faults.wrap(add_pages(application, service.find_run), aws_operation, aws_refusal)
     with listener:  # the server takes a copy of the descriptor
         number = listener.getsockname()[1]
         return make_server(
             "127.0.0.1", number, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
         )
+
+
+def create_with_emr(emr: Emr, service: Any) -> Any:
+    """Return the application of a service, as moto makes it at the service's first request."""
+    if service == "emr":
+        # With moto's model of EC2, whose import is half of the stand-in's start.
+        from orchard_sandbox import emr_api
+
+        emr_api.install(emr)
+    return create_backend_app(service)
 
 
 def listen(port: int) -> socket.socket:
