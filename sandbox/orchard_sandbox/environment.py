@@ -137,22 +137,24 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
     return {**named, "AIRFLOW_HOME": str(layout.airflow), "SCARF_ANALYTICS": "false", "DO_NOT_TRACK": "1"}
 
 
-def settings_digest(layout: Layout, environment: Mapping[str, str]) -> str:
-    """Return the digest of all that long-running processes have read at their start: a change means starting them anew."""
-    digest = hashlib.sha256(server_digest(layout, environment).encode())
-    digest.update(_read(environment, ("ORCHARD_", "AIRFLOW_CONN_", "JAVA_HOME")))
-    for file in [*_sources(layout.dags), *_sources(layout.plugins), *_sources(ROOT / "spark_jobs")]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return, for each of Airflow's processes, the digest of all that it reads at its start: a change means starting it anew.
 
-
-def server_digest(layout: Layout, environment: Mapping[str, str]) -> str:
-    """Return the digest of what the api-server has read at its start: it runs no code of a DAG, so it knows no setting of one."""
-    digest = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW__", "AIRFLOW_HOME")))
+    The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which are told the
+    settings that concern them.
+    """
+    server = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW__", "AIRFLOW_HOME")))
     for name in ("airflow", "jobs"):
         stamp = layout.environments / name / "stamp"
-        digest.update(stamp.read_bytes() if stamp.exists() else b"")
-    return digest.hexdigest()
+        server.update(stamp.read_bytes() if stamp.exists() else b"")
+    triggerer = server.copy()
+    triggerer.update(_read(environment, ("AIRFLOW_CONN_",)))
+    for file in [*_sources(layout.dags), *_sources(layout.plugins), *_sources(ROOT / "spark_jobs")]:
+        triggerer.update(file.read_bytes())
+    others = triggerer.copy()
+    others.update(_read(environment, ("ORCHARD_", "JAVA_HOME")))
+    digests = {"api-server": server, "triggerer": triggerer, "scheduler": others, "dag-processor": others}
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _read(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> bytes:

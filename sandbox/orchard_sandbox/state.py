@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,15 +24,13 @@ class StackState:
         processes: every started process by name; an ended one stays until it is replaced or the stack is stopped.
         s3_port: the S3 stand-in's port; 0 before its first start.
         api_port: the port of Airflow's API and UI; 0 before its first start.
-        settings_digest: digest of the environment and code that Airflow's processes were started with.
-        server_digest: digest of the part of them that concerns the api-server.
+        digests: of each of Airflow's processes, the digest of the settings and code that it was started with.
     """
 
     processes: dict[str, ProcessRecord] = field(default_factory=dict)
     s3_port: int = 0
     api_port: int = 0
-    settings_digest: str = ""
-    server_digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def s3_address(self) -> str:
@@ -48,9 +46,10 @@ class StackState:
 def read_state(layout: Layout) -> StackState:
     """Return the recorded state; an empty one when there is none or it cannot be read (the marker still finds processes)."""
     try:
-        fields: dict[str, Any] = json.loads(layout.state_file.read_text())
-        processes = {name: ProcessRecord(**record) for name, record in fields.pop("processes").items()}
-        return StackState(processes, **fields)
+        told: dict[str, Any] = json.loads(layout.state_file.read_text())
+        processes = {name: ProcessRecord(**record) for name, record in told.pop("processes").items()}
+        known = {one.name for one in fields(StackState)}  # another release's record may hold others
+        return StackState(processes, **{name: value for name, value in told.items() if name in known})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return StackState()
 

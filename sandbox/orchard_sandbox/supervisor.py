@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from orchard_sandbox.airflow_api import USER, AirflowApi
 from orchard_sandbox.cluster import target_settings
-from orchard_sandbox.environment import airflow_environment, server_digest, settings_digest
+from orchard_sandbox.environment import airflow_environment, digests_at_start
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout, write_private
 from orchard_sandbox.processes import ProcessRecord, end_processes, is_running, start_process, wait_for_end
@@ -121,11 +121,12 @@ class Supervisor:
         if self._environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
                 self._environment |= target_settings(self._layout, self._environment)
-        settings, server = (digest(self._layout, self._environment) for digest in (settings_digest, server_digest))
-        if settings != self._state.settings_digest and any(self._is_up(name) for name in AIRFLOW):
+        digests = digests_at_start(self._layout, self._environment)
+        same = tuple(name for name in AIRFLOW if digests[name] == self._state.digests.get(name))
+        if same != AIRFLOW and any(self._is_up(name) for name in AIRFLOW):
             self._say("start: settings or code differ from what Airflow was started with, so it starts anew")
-            self._end_airflow(spared=(*STAND_INS, API_SERVER) if server == self._state.server_digest else STAND_INS)
-        self._state.settings_digest, self._state.server_digest = settings, server
+            self._end_airflow(spared=(*STAND_INS, *same))
+        self._state.digests = digests
         self._migrate()
         api = AirflowApi(self._state.api_address, self._layout.password_file)
         if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():

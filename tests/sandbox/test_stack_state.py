@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.environment import airflow_environment, server_digest, settings_digest, warehouse
+from orchard_sandbox.environment import airflow_environment, digests_at_start, warehouse
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import Layout
 from orchard_sandbox.processes import ProcessRecord
 from orchard_sandbox.state import StackState, hold_lock, read_state, take_lock, write_state
 from orchard_sandbox.stop import remove_home, stop_stack
-from orchard_sandbox.supervisor import interrupts_held
+from orchard_sandbox.supervisor import AIRFLOW, interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
@@ -122,10 +122,15 @@ def test_the_environment_is_the_stacks_and_nothing_of_other_installations_leaks_
     assert made["PATH"].split(":")[-1] == "/bin"
     assert made["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
     assert made["ORCHARD_WAREHOUSE"] == f"file://{layout.home}/warehouse"
-    for change in ({"ORCHARD_ENGINE": "onnx"}, {"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, {"AIRFLOW__CORE__PARALLELISM": "9"}):
-        assert settings_digest(layout, made) != settings_digest(layout, made | change)
-        concerns_the_server = "AIRFLOW__CORE__PARALLELISM" in change
-        assert (server_digest(layout, made) != server_digest(layout, made | change)) == concerns_the_server
+    before = digests_at_start(layout, made)
+    for change, same in (
+        ({"ORCHARD_ENGINE": "onnx"}, {"api-server", "triggerer"}),
+        ({"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, {"api-server"}),
+        ({"AIRFLOW__CORE__PARALLELISM": "9"}, set()),
+        ({"TERM": "dumb"}, set(AIRFLOW)),
+    ):
+        after = digests_at_start(layout, made | change)
+        assert {name for name in AIRFLOW if after[name] == before[name]} == same
 
 
 def test_a_warehouse_may_be_a_relative_path_or_a_uri(layout: Layout) -> None:
