@@ -1,6 +1,7 @@
 """Airflow reads its environment at the first import, so what the tests need of it is set here, before any."""
 
 import os
+import shutil
 import tempfile
 
 for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "ORCHARD_"))]:
@@ -9,3 +10,8 @@ for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "ORCHAR
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="orchard-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
+
+
+def pytest_unconfigure() -> None:
+    """Remove Airflow's folder."""
+    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
