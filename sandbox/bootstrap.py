@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import TextIO
 
 from interpreters import Refusal, check_java, find_python
 
@@ -51,13 +52,14 @@ UV_OF_PIP = {
 
 def main(names: list[str]) -> int:
     """Check the machine, build what is missing; print one line and return 1 when something is missing or wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is built at once, as Ctrl-C does
     try:
         python, version = find_python()
         if names != ["airflow"]:  # which alone is enough to upload
             check_java()
         build_environments(python, version, tuple(names) or USUAL)
-    except Refusal as refusal:
-        print(f"orchard: {refusal}", file=sys.stderr)
+    except (Refusal, OSError) as error:
+        print(f"orchard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\norchard: stopped; `make setup` takes it up again", file=sys.stderr)
@@ -72,12 +74,25 @@ def build_environments(python: str, version: str, wanted: tuple[str, ...] = USUA
     folder = ROOT / ".venv"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds everything done
+        take(lock)
         names = outdated(python, version, wanted)
         if names:
             uv = find_uv(python)
             print(f"setup: {', '.join(f'environment {name}' for name in names)} ...", flush=True)
             side_by_side(*(functools.partial(build_environment, name, python, version, uv) for name in names))
+
+
+def take(lock: TextIO) -> None:
+    """Wait until no other `make` builds: the second of two finds everything done.
+
+    All that is started meanwhile holds the lock, too. So what a killed set-up left behind ends before the next one begins.
+    """
+    os.set_inheritable(lock.fileno(), True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("setup: waiting for another `make`, or for what a killed one left behind ...", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def outdated(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> list[str]:
@@ -110,15 +125,16 @@ def find_uv(python: str) -> str:
         return found
     environment = ROOT / ".venv" / "uv"
     uv = environment / "bin" / "uv"
-    if uv.exists() and (environment / "stamp").exists():
+    stamp = environment / "stamp"
+    if uv.exists() and stamp.exists() and stamp.read_text() == UV:
         return str(uv)
     with step("uv, which is not on PATH"):
         shutil.rmtree(environment, ignore_errors=True)
         hint = "see the lines above; on Debian and Ubuntu `apt install python3-venv` may be missing"
-        call([python, "-m", "venv", str(environment)], dict(os.environ), hint)
+        check(run([python, "-m", "venv", str(environment)], dict(os.environ)), hint)
         pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV]
-        call(pip, dict(os.environ), "see pip's lines above; a network or a package index that pip is set up for is needed")
-        (environment / "stamp").write_text(UV)
+        check(run(pip, dict(os.environ)), "see pip's lines above; a network or a package index that pip is set up for is needed")
+        stamp.write_text(UV)
     return str(uv)
 
 
@@ -127,19 +143,22 @@ def build_environment(name: str, python: str, version: str, uv: str) -> None:
     environment = ROOT / ".venv" / name
     files, packages = ENVIRONMENTS[name]
     settings = uv_settings(python)
-    hint = "see uv's lines above; a network or a package index that pip or uv is set up for is needed"
+    hint = (
+        f"environment {name} is not built, for the reason in uv's lines above; where they tell of the network, it or a package "
+        "index that pip or uv is set up for is needed"
+    )
     target = ["--python", str(environment / "bin" / "python")]
     with step(f"environment {name}"):
         if stamp_of(name):
             (environment / "stamp").unlink()
         else:
             shutil.rmtree(environment, ignore_errors=True)
-            call([uv, "venv", "--quiet", "--python", python, str(environment)], settings, hint)
+            check(run([uv, "venv", "--quiet", "--python", python, str(environment)], settings), hint)
         pins = [word for file in files for word in ("-r", str(ROOT / "requirements" / file))]
         # Compiled once here, not by each of Airflow's processes and Spark's workers where Python may not write beside its code.
-        install([uv, "pip", "install", "--exact", "--quiet", "--compile-bytecode", *target, *pins], settings, hint)
+        check(run_uv([uv, "pip", "install", "--exact", "--quiet", "--compile-bytecode", *target, *pins], settings), hint)
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
-        install([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings, hint)
+        check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
     if name == "jobs":
         side_by_side(functools.partial(archive_classes, environment), functools.partial(export_network, environment))
     (environment / "stamp").write_text(digest_of(name, python, version))
@@ -148,27 +167,38 @@ def build_environment(name: str, python: str, version: str, uv: str) -> None:
 def archive_classes(environment: Path) -> None:
     """Archive the classes that a job's JVM loads, which takes seconds off every start of Spark."""
     with step("Spark's class archive"):
-        speed_up(environment, "archive-classes", str(environment / "spark.jsa"))
+        run_ahead(environment, "archive-classes", str(environment / "spark.jsa"))
 
 
 def export_network(environment: Path) -> None:
     """Export the usual backbone's network, which the first batch of each warehouse would wait for."""
     with step("the network, exported"), tempfile.TemporaryDirectory() as warehouse:
-        speed_up(environment, "prepare", "--warehouse", warehouse)
+        run_ahead(environment, "prepare", "--warehouse", warehouse)
         kept = environment / "share" / "orchard" / "networks"
         kept.mkdir(parents=True, exist_ok=True)
         for path in Path(warehouse, "_work", "networks").glob("*.onnx"):
             shutil.copyfile(path, kept / path.name)
 
 
-def speed_up(environment: Path, *arguments: str) -> None:
+def run_ahead(environment: Path, *arguments: str) -> None:
     """Run the jobs' command for something that is quicker to have beforehand; go on without it when that fails."""
     command = [str(environment / "bin" / "orchard-jobs"), *arguments]
+    own = dict(os.environ, SPARK_LOCAL_IP="127.0.0.1")
+    process = None
     try:
-        own = dict(os.environ, SPARK_LOCAL_IP="127.0.0.1")
-        subprocess.run(command, env=own, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"setup: `orchard-jobs {arguments[0]}` failed ({error}), so jobs start slower", file=sys.stderr)
+        process = subprocess.Popen(
+            command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, start_new_session=True
+        )
+        status = process.wait()
+        failure = f"exit status {status}" if status else ""
+    except OSError as error:
+        failure = str(error)
+    except KeyboardInterrupt:
+        if process:
+            os.killpg(process.pid, signal.SIGKILL)  # Spark's JVM ignores Ctrl-C
+        raise
+    if failure:
+        print(f"setup: `orchard-jobs {arguments[0]}` failed ({failure}), so jobs start slower", file=sys.stderr)
 
 
 def side_by_side(*works: Callable[[], None]) -> None:
@@ -182,7 +212,7 @@ def side_by_side(*works: Callable[[], None]) -> None:
     try:
         for work in works:
             answer = fork.SimpleQueue()
-            child = fork.Process(target=do, args=(work, answer))
+            child = fork.Process(target=run_and_answer, args=(work, answer))
             child.start()
             children.append((child, answer))
         for child, _ in children:
@@ -199,11 +229,11 @@ def side_by_side(*works: Callable[[], None]) -> None:
             raise Refusal(ended if answer.empty() else answer.get())
 
 
-def do(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
-    """Do a work of `side_by_side` in its process; answer with the line of what stopped it."""
+def run_and_answer(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
+    """Run a work of `side_by_side` in its process; answer with the line of what stopped it."""
     try:
         work()
-    except (Refusal, OSError) as error:
+    except (Refusal, OSError, subprocess.SubprocessError) as error:
         answer.put(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
@@ -221,31 +251,28 @@ def uv_settings(python: str) -> dict[str, str]:
     return settings
 
 
-def install(command: list[str], settings: dict[str, str], hint: str) -> None:
+def run_uv(command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run uv on what its cache holds; where that is not all, with the index, whose certificate may need the system's store."""
-    offline = dict(settings, UV_OFFLINE="true")
-    if subprocess.run(command, env=offline, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-        return
-    finished = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finished = run(command, dict(settings, UV_OFFLINE="true"))
+    if finished.returncode:
+        finished = run(command, settings)
     if finished.returncode and re.search("certificate|UnknownIssuer", finished.stdout):
         # A company's own CA is in the system's store, where pip looks and uv by default does not.
         own = {name: value for name, value in settings.items() if name != "SSL_CERT_FILE"}
-        call(command, dict(own, UV_SYSTEM_CERTS="true", UV_NATIVE_TLS="true"), hint)
-    elif finished.returncode:
-        refuse(command, finished.stdout, hint)
+        finished = run(command, dict(own, UV_SYSTEM_CERTS="true", UV_NATIVE_TLS="true"))
+    return finished
 
 
-def call(command: list[str], environment: dict[str, str], hint: str) -> None:
-    """Run a command; show what it printed and raise Refusal when it fails."""
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command and return its status and all that it printed."""
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, close_fds=False)
+
+
+def check(finished: subprocess.CompletedProcess[str], hint: str) -> None:
+    """Show what a command printed and raise Refusal when it failed."""
     if finished.returncode:
-        refuse(command, finished.stdout, hint)
-
-
-def refuse(command: list[str], output: str, hint: str) -> None:
-    """Show what a command printed and raise Refusal."""
-    print("\n" + "\n".join(output.splitlines()[-30:]), file=sys.stderr)
-    raise Refusal(f"`{' '.join(command[:4])} ...` failed: {hint}")
+        print("\n" + "\n".join(finished.stdout.splitlines()[-30:]), file=sys.stderr)
+        raise Refusal(f"`{' '.join(finished.args[:4])} ...` failed: {hint}")
 
 
 @contextlib.contextmanager

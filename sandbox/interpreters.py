@@ -1,6 +1,6 @@
 """The Python and the Java that `make` takes on this machine, or one line that says which one is needed.
 
-Standard library only, and in the syntax of Python 3.8, so that a Python or Java that does not fit gives one clear line.
+Written under the rules of bootstrap.py.
 """
 
 from __future__ import annotations

@@ -76,25 +76,20 @@ class Environments:
     def _make(self, environment: Path, wheels: Sequence[Path], packages: Sequence[str]) -> None:
         uv = bootstrap.find_uv(sys.executable)
         settings = bootstrap.uv_settings(sys.executable)
-        _call([uv, "venv", "--quiet", "--python", str(self.python), str(environment)], settings)
+        _check(bootstrap.run([uv, "venv", "--quiet", "--python", str(self.python), str(environment)], settings))
         pins = environment / "pins.txt"
         pins.write_text(self._pins())
         install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), "-c", str(pins)]
-        install += [*PLATFORM, *packages, *map(str, wheels)]
-        try:
-            _call([*install, "--offline"], settings)  # what uv has installed before needs no index
-        except MissingError:
-            _call(install, settings)
+        _check(bootstrap.run_uv([*install, *PLATFORM, *packages, *map(str, wheels)], settings))
 
     @staticmethod
     def _pins() -> str:
         return "".join((ROOT / "requirements" / name).read_text() for name in ("jobs.txt", "dev.txt"))
 
 
-def _call(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MissingError(f"Library installation failed: {done.stderr.strip()[-2000:]}")
+def _check(finished: subprocess.CompletedProcess[str]) -> None:
+    if finished.returncode:
+        raise MissingError(f"Library installation failed: {finished.stdout.strip()[-2000:]}")
 
 
 @dataclass

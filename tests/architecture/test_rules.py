@@ -1,5 +1,6 @@
 """The rules that hold the design together; to change one, write a decision note."""
 
+import ast
 import os
 import re
 import subprocess
@@ -75,6 +76,14 @@ def test_environments_share_one_version_of_each_package() -> None:
     several = {name for name, versions in pins.items() if len(versions) > 1} - {"pyspark", "numpy", "pandas", "pyarrow", "tzdata"}
     # Some have one version for each Python, which the markers tell apart.
     assert several <= {name for name in several if all(" ; " in version for version in pins[name])}
+
+
+@pytest.mark.parametrize("name", ["bootstrap.py", "interpreters.py"])
+def test_an_old_python_gets_as_far_as_the_line_that_refuses_it(name: str) -> None:
+    tree = ast.parse((ROOT / "sandbox" / name).read_text(), feature_version=(3, 8))
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {module.partition(".")[0] for module in named} <= {"interpreters", *sys.stdlib_module_names}
 
 
 def test_what_several_languages_must_say_is_said_alike() -> None:

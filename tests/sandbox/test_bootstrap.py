@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_the_index_is_asked_only_for_what_the_cache_lacks(tree: Path) -> None:
     calls(tree)
     bootstrap.build_environments(sys.executable, OWN)
     told = (tree / "calls").read_text().splitlines()
+    assert ["--exact" in call for call in told] == [True, True, False, False]  # what is no longer pinned goes
     assert [call.rpartition("offline=")[2] for call in told] == ["true", ""] * 2
 
 
@@ -158,8 +160,9 @@ def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFix
     assert bootstrap.outdated(sys.executable, OWN) == []
 
 
-def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path) -> None:
-    """Sent to the one process alone, as `kill -INT` does; Ctrl-C reaches them all."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path, number: signal.Signals) -> None:
+    """Sent to the one process alone, as `kill` does; Ctrl-C reaches them all."""
     program(tree / "bin", "uv", f"echo $$ >> {tree}/begun", "exec sleep 60")
     program(tree / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
     code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main([]))"
@@ -170,12 +173,64 @@ def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path) -> None:
         while not begun.exists() or len(begun.read_text().splitlines()) < 2:
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, told = process.communicate(timeout=30)
     assert (process.returncode, told) == (130, "\norchard: stopped; `make setup` takes it up again\n")
-    for number in map(int, begun.read_text().split()):
+    for pid in map(int, begun.read_text().split()):
         with pytest.raises(ProcessLookupError):
-            os.kill(number, 0)
+            os.kill(pid, 0)
+
+
+def test_an_interrupt_ends_a_jvm_that_ignores_it(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    program(tmp_path / "bin", "orchard-jobs", "trap '' INT", f"sleep 60 & echo $! >{started}", "wait")
+    code = f"import bootstrap, pathlib; bootstrap.run_ahead(pathlib.Path({str(tmp_path)!r}), 'archive-classes')"
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
+    with subprocess.Popen([sys.executable, "-c", code], env=variables, stderr=subprocess.DEVNULL) as process:
+        while not started.exists() or not started.read_text():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    pid = int(started.read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_build_that_is_killed_is_told(tree: Path) -> None:
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(bootstrap.Refusal, match="ended with -9; `make setup` takes it up again"):
+        bootstrap.side_by_side(lambda: None, killed)
+
+
+def test_what_a_killed_set_up_left_behind_is_waited_for(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """uv holds the lock as long as it lives, though its `make setup` is gone."""
+    program(tree / "bin", "slow", f"echo $$ >{tree}/begun", f"until [ -e {tree}/go ]; do sleep 0.05; done")
+    (tree / ".venv").mkdir()
+    with (tree / ".venv" / "lock").open("w") as lock:
+        bootstrap.take(lock)
+        left = threading.Thread(target=bootstrap.run, args=([str(tree / "bin" / "slow")], dict(os.environ)))
+        left.start()
+        while not (tree / "begun").exists():
+            time.sleep(0.05)
+    threading.Timer(0.5, (tree / "go").touch).start()
+    bootstrap.build_environments(sys.executable, OWN)
+    assert (tree / "go").exists()
+    assert "waiting for another `make`" in capsys.readouterr().out
+    left.join()
+
+
+def test_a_full_disk_or_the_like_is_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / ".venv").touch()
+    program(tree / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
+    code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main(['airflow']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, f"orchard: [Errno 17] File exists: '{tree}/.venv'\n")
 
 
 def test_an_untrusted_certificate_is_tried_again_with_the_systems(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
