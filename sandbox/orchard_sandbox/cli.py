@@ -76,7 +76,7 @@ def _run(layout: Layout) -> int:
         print("\n" + format_table(results))
         for batch in (result.batch for result in results if result.published and result.published.has_no_good_image):
             print(f"warning: batch {batch} has no good image: the table `quarantine` says why")
-        _print_addresses(layout, supervisor.environment["ORCHARD_WAREHOUSE"], state.api_address)
+        _print_addresses(layout, supervisor.environment, state.api_address)
         return _report_failures(follower, follower.failed_runs() + ([(PCA_MODEL, failed_model)] if failed_model else []))
 
 
@@ -206,12 +206,16 @@ def _report_failures(follower: "Follower", failed: list[tuple[str, str]]) -> int
     return 1 if failed else 0
 
 
-def _print_addresses(layout: Layout, warehouse: str, api_address: str) -> None:
+def _print_addresses(layout: Layout, environment: Mapping[str, str], api_address: str) -> None:
+    warehouse = environment["ORCHARD_WAREHOUSE"]
     print(f"\ntables: {warehouse}")
     python = layout.airflow_python
     python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     table = f'DeltaTable("{warehouse.removeprefix("file://")}/features")'
-    print(f"read:   {python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    stand_in = {name: environment[name] for name in names} | {"AWS_ALLOW_HTTP": "true"}
+    store = "".join(f"{name}={value} " for name, value in stand_in.items()) if warehouse.startswith("s3:") else ""
+    print(f"read:   {store}{python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
     command = layout.command.relative_to(ROOT) if layout.command.is_relative_to(ROOT) else layout.command
     print(f"ask:    {command} status   ({command} --help: embed images, export tables, clean up, ...)")
     _print_login(layout, api_address)

@@ -26,6 +26,13 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
     return makers[environment["ORCHARD_TARGET"]](layout, environment)
 
 
+def make_bucket(environment: Mapping[str, str]) -> None:
+    """Make the bucket of a warehouse in S3 on the stand-in, unless it is there."""
+    scheme, _, place = environment["ORCHARD_WAREHOUSE"].partition("://")
+    if scheme == "s3":
+        _s3(environment).create_bucket(Bucket=place.partition("/")[0])
+
+
 def _emr_serverless(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
     deployed = _deployed_to_s3(layout, environment, "--application", "orchard")
     return deployed | {"ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs"}

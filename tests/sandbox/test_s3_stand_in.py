@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from orchard.arrivals import read_messages
 from orchard.settings import Settings
+from orchard_sandbox.cluster import make_bucket
 from orchard_sandbox.landing import queue_url
 from orchard_sandbox.upload import unread_messages
 
@@ -71,6 +72,17 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
     yield stand_in
     if stand_in.process is not None and stand_in.process.poll() is None:
         stand_in.end(signal.SIGKILL)
+
+
+def test_the_bucket_of_a_warehouse_is_made_and_stays_as_it_is(stand_in: StandIn) -> None:
+    s3 = stand_in.start()
+    told = {"AWS_ENDPOINT_URL": stand_in.address, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing"}
+    make_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake/a/b"})
+    s3.put_object(Bucket="lake", Key="a/b/runs", Body=b"x")
+    make_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake"})
+    make_bucket(told | {"ORCHARD_WAREHOUSE": "file:///a/b"})
+    assert {found["Name"] for found in s3.list_buckets()["Buckets"]} == {"landing", "lake"}
+    assert s3.get_object(Bucket="lake", Key="a/b/runs")["Body"].read() == b"x"
 
 
 def listing(s3: Any) -> list[tuple[Any, ...]]:
