@@ -36,7 +36,7 @@ class AirflowApi:
     def is_healthy(self) -> bool:
         """Say whether the Execution API, which the tasks talk to, answers."""
         try:
-            return self._session.get(f"{self.address}/execution/health", timeout=60).status_code == 200
+            return self._session.get(f"{self.address}/execution/health", timeout=10).status_code == 200
         except requests.RequestException:
             return False
 

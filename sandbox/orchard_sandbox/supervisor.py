@@ -10,12 +10,12 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 
 from orchard_sandbox.airflow_api import USER, AirflowApi
-from orchard_sandbox.cluster import target_settings
+from orchard_sandbox.cluster import make_bucket, target_settings
 from orchard_sandbox.environment import airflow_environment, digests_at_start
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.layout import ROOT, Layout, write_private
@@ -118,14 +118,15 @@ class Supervisor:
         self._environment = airflow_environment(self._layout, self._state, self._variables)
         if self._environment["ORCHARD_TARGET"] == "databricks":
             self._ensure_databricks()
+        make_bucket(self._environment)
         if self._environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
                 self._environment |= target_settings(self._layout, self._environment)
         digests = digests_at_start(self._layout, self._environment)
-        same = tuple(name for name in AIRFLOW if digests[name] == self._state.digests.get(name))
-        if same != AIRFLOW and any(self._is_up(name) for name in AIRFLOW):
-            self._say("start: settings or code differ from what Airflow was started with, so it starts anew")
-            self._end_airflow(spared=(*STAND_INS, *same))
+        outdated = [name for name in AIRFLOW if digests[name] != self._state.digests.get(name)]
+        if outdated and any(self._is_up(name) for name in AIRFLOW):
+            self._say(f"start: settings or code differ from those at the start of {', '.join(outdated)}: started anew")
+            self._end_airflow(spared={*STAND_INS, *AIRFLOW} - {*outdated})
         self._state.digests = digests
         self._migrate()
         api = AirflowApi(self._state.api_address, self._layout.password_file)
@@ -225,7 +226,7 @@ class Supervisor:
         log = self._layout.logs / f"{name}.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
 
-    def _end_airflow(self, spared: tuple[str, ...] = STAND_INS) -> None:
+    def _end_airflow(self, spared: Collection[str] = STAND_INS) -> None:
         records = [record for name, record in self._state.processes.items() if name not in spared]
         kept = {name: record for name, record in self._state.processes.items() if name in spared}
         # Tasks and Spark jobs are found by the marker, which the spared ones carry too.

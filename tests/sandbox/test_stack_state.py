@@ -125,12 +125,33 @@ def test_the_environment_is_the_stacks_and_nothing_of_other_installations_leaks_
     before = digests_at_start(layout, made)
     for change, same in (
         ({"ORCHARD_ENGINE": "onnx"}, {"api-server", "triggerer"}),
+        ({"JAVA_HOME": "/another"}, {"api-server", "triggerer"}),
         ({"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, {"api-server"}),
         ({"AIRFLOW__CORE__PARALLELISM": "9"}, set()),
         ({"TERM": "dumb"}, set(AIRFLOW)),
     ):
         after = digests_at_start(layout, made | change)
         assert {name for name in AIRFLOW if after[name] == before[name]} == same
+
+
+def test_what_differs_decides_which_processes_start_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home", plugins=tmp_path / "plugins", environments=tmp_path / "venv")
+    source, stamp = tmp_path / "plugins" / "orchard" / "sensors.py", tmp_path / "venv" / "jobs" / "stamp"
+    for path, same in ((source, {"api-server"}), (stamp, set())):
+        path.parent.mkdir(parents=True)
+        path.write_text("before")
+        before = digests_at_start(layout, {})
+        path.write_text("after")
+        after = digests_at_start(layout, {})
+        assert {name for name in AIRFLOW if after[name] == before[name]} == same
+
+
+def test_the_record_of_another_release_is_read_as_far_as_it_is_known(layout: Layout) -> None:
+    record = ProcessRecord("scheduler", 1, "boot:1", 1.0)
+    told = {"processes": {"scheduler": vars(record)}, "s3_port": 5, "settings_digest": "x", "server_digest": "y"}
+    layout.state_file.parent.mkdir(parents=True, exist_ok=True)
+    layout.state_file.write_text(json.dumps(told))
+    assert read_state(layout) == StackState({"scheduler": record}, s3_port=5)
 
 
 def test_a_warehouse_may_be_a_relative_path_or_a_uri(layout: Layout) -> None:
