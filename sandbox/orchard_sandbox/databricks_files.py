@@ -80,7 +80,10 @@ class Environments:
         pins = environment / "pins.txt"
         pins.write_text(self._pins())
         install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), "-c", str(pins)]
-        _check(bootstrap.run_uv([*install, *PLATFORM, *packages, *map(str, wheels)], settings))
+        # Apart, so that a package which the cache lacks does not have PySpark looked up at the index, too.
+        for asked in (PLATFORM, [*packages, *map(str, wheels)]):
+            if asked:
+                _check(bootstrap.run_uv([*install, *asked], settings))
 
     @staticmethod
     def _pins() -> str:
