@@ -58,7 +58,7 @@ def main(names: list[str]) -> int:
         if names != ["airflow"]:  # which alone is enough to upload
             check_java()
         build_environments(python, version, tuple(names) or USUAL)
-    except (Refusal, OSError) as error:
+    except (Refusal, OSError, subprocess.SubprocessError) as error:
         print(f"orchard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -77,9 +77,9 @@ def build_environments(python: str, version: str, wanted: tuple[str, ...] = USUA
         take(lock)
         names = outdated(python, version, wanted)
         if names:
-            uv = find_uv(python)
+            uv, settings = find_uv(python), uv_settings(python)
             print(f"setup: {', '.join(f'environment {name}' for name in names)} ...", flush=True)
-            side_by_side(*(functools.partial(build_environment, name, python, version, uv) for name in names))
+            side_by_side(*(functools.partial(build_environment, name, python, version, uv, settings) for name in names))
 
 
 def take(lock: TextIO) -> None:
@@ -138,11 +138,10 @@ def find_uv(python: str) -> str:
     return str(uv)
 
 
-def build_environment(name: str, python: str, version: str, uv: str) -> None:
+def build_environment(name: str, python: str, version: str, uv: str, settings: dict[str, str]) -> None:
     """Build one environment; one without a stamp was interrupted and is made anew, a finished one is brought up to date."""
     environment = ROOT / ".venv" / name
     files, packages = ENVIRONMENTS[name]
-    settings = uv_settings(python)
     hint = (
         f"environment {name} is not built, for the reason in uv's lines above; where they tell of the network, it or a package "
         "index that pip or uv is set up for is needed"
@@ -233,7 +232,7 @@ def run_and_answer(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
     """Run a work of `side_by_side` in its process; answer with the line of what stopped it."""
     try:
         work()
-    except (Refusal, OSError, subprocess.SubprocessError) as error:
+    except (Refusal, OSError) as error:
         answer.put(str(error))
         sys.exit(1)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.local_spark import class_archive_of
 
 from orchard_sandbox.landing import BUCKET, PREFIX, REGION, queue_url
 from orchard_sandbox.layout import ROOT, Layout
@@ -77,7 +78,7 @@ def _orchard(layout: Layout) -> dict[str, str]:
         "ORCHARD_QUIET_SECONDS": "5",
         "ORCHARD_POLL_SECONDS": "2",
         "ORCHARD_JOBS_PYTHON": str(layout.environments / "jobs" / "bin" / "python"),
-        "ORCHARD_CLASS_ARCHIVE": str(layout.environments / "jobs" / "spark.jsa"),
+        "ORCHARD_CLASS_ARCHIVE": str(class_archive_of(layout.environments / "jobs")),
         "ORCHARD_TARGET": "local",
         "ORCHARD_SCHEDULE": "none",
         "ORCHARD_RECONCILE_SCHEDULE": "none",

@@ -60,6 +60,12 @@ class Stack:
         assert find_members([], Layout(self.home).marker) == set()
 
 
+def run_printed_program(printed: str) -> str:
+    """Run the program that `make run` prints for reading the tables, and return what it shows."""
+    program = next(line for line in printed.splitlines() if line.startswith("read:")).partition("read:")[2]
+    return subprocess.run(program, shell=True, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
 def copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

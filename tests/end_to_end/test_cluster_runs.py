@@ -1,7 +1,6 @@
 """The whole DAG with the targets of AWS and Databricks, on stand-ins that run what is submitted."""
 
 import gzip
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,11 +13,11 @@ import pytest
 import requests
 from generated import TOLD, clean_run, published_rows
 from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.layout import Layout
 from orchard_sandbox.samples import image_bytes
 from orchard_sandbox.state import read_state
 from orchard_sandbox.supervisor import AIRFLOW
-from stack import SHARED, Stack, bare_client, wait_for_silence, write
+from stack import SHARED, Stack, bare_client, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 GOOD, CLEARED, KILLED, IDLE = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
@@ -207,7 +206,6 @@ def test_the_other_targets_give_the_same_rows_in_a_warehouse_on_s3(target: str, 
     good = rows_of(stack, "features", GOOD).height
     assert (run["target"], run["network_runs"]) == (target, good)
     assert lake.table("pca_features").height == good
-    snippet = next(line for line in done.stdout.splitlines() if line.startswith("read:")).partition("read:")[2]
-    assert "image_uri" in subprocess.run(snippet, shell=True, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "image_uri" in run_printed_program(done.stdout)
     if target == "emr":
         check_package(stack, "/steps/")

@@ -5,7 +5,6 @@ The tests stand in the order of one story on one stack, since a stack costs half
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +14,11 @@ import numpy as np
 import polars as pl
 import pytest
 from generated import GeneratedHistory, some_contents, start_backfill
-from orchard_sandbox.layout import ROOT, Layout
+from orchard_sandbox.layout import Layout
 from orchard_sandbox.published import pending_work
 from orchard_sandbox.samples import image_bytes
 from orchard_sandbox.state import read_state
-from stack import SHARED, Stack, bare_client, copy, wait_for_silence, write
+from stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 
@@ -96,9 +95,7 @@ def check_what_is_printed(stack: Stack, printed: str, unchanged: set[str]) -> No
         counts = [int(value) for value in lines[batch][1:5]]
         assert counts == [row[name] for name in ("listed", "featurized", "reused", "quarantined")]
         assert lines[batch][-1] == ("unchanged" if batch in unchanged else "published")
-    snippet = next(line for line in printed.splitlines() if line.startswith("read:")).partition("read:")[2]
-    shown = subprocess.run(snippet, shell=True, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert "image_uri" in shown
+    assert "image_uri" in run_printed_program(printed)
 
 
 def test_two_batches_become_tables(stack: Stack, odd: dict[str, str]) -> None:

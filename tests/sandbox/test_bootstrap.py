@@ -160,16 +160,21 @@ def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFix
     assert bootstrap.outdated(sys.executable, OWN) == []
 
 
+def command_in(tree: Path, *names: str) -> list[str]:
+    """Return the set-up's command line with another checkout."""
+    code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main({[*names]}))"
+    return [sys.executable, "-c", code]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path, number: signal.Signals) -> None:
     """Sent to the one process alone, as `kill` does; Ctrl-C reaches them all."""
     program(tree / "bin", "uv", f"echo $$ >> {tree}/begun", "exec sleep 60")
     program(tree / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
-    code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main([]))"
     variables = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
     variables.pop("JAVA_HOME", None)
     begun = tree / "begun"
-    with subprocess.Popen([sys.executable, "-c", code], env=variables, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command_in(tree), env=variables, stderr=subprocess.PIPE, text=True) as process:
         while not begun.exists() or len(begun.read_text().splitlines()) < 2:
             assert process.poll() is None
             time.sleep(0.05)
@@ -223,13 +228,10 @@ def test_what_a_killed_set_up_left_behind_is_waited_for(tree: Path, capsys: pyte
     left.join()
 
 
-def test_a_full_disk_or_the_like_is_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tree: Path) -> None:
     (tree / ".venv").touch()
-    program(tree / "bin", "java", "echo 'openjdk version \"17.0.1\"' >&2")
-    code = f"import sys, bootstrap, pathlib; bootstrap.ROOT = pathlib.Path({str(tree)!r}); sys.exit(bootstrap.main(['airflow']))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}, capture_output=True, text=True
-    )
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
+    done = subprocess.run(command_in(tree, "airflow"), env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"orchard: [Errno 17] File exists: '{tree}/.venv'\n")
 
 
