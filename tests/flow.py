@@ -14,7 +14,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import split_image_uri
+from orchard_jobs.contract.locations import split_image_uri
 from orchard_jobs.contract.manifest import ManifestHead
 
 POLICY = AuditPolicy(max_quarantined_share=1.0)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
+from orchard_jobs.contract.locations import image_uri, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, manifest_path, network_path
+from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, backbone_path, manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile
 
@@ -94,12 +94,17 @@ class WorkFiles:
             yield from self.manifest_files(digest)
         for digest in self.open_inputs & self.heads.keys():
             head = self.heads[digest]
-            yield from (*head.features_files, *head.quarantine_files, *head.vector_files, network_path(head.backbone.id))
+            yield from (
+                *head.features_files,
+                *head.quarantine_files,
+                *head.vector_files,
+                backbone_path(head.backbone.id),
+            )
             if head.model is not None:
                 yield head.model.path
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
-            yield network_path(plan.backbone)
+            yield backbone_path(plan.backbone)
             yield from (one.model.path for one in plan.projections)
             yield from (path for _, batch in plan.pairs for path in batch.files)
         for work in self.used_reports:
@@ -157,7 +162,7 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
             yield from (file.path for file in versions.features_files(batch_id))
             yield from (file.path for file in versions.quarantine_files(batch_id))
     backbones = {settings.backbone.id, *(versions.backbone for versions in seen.published if versions.current)}
-    yield from map(network_path, backbones)
+    yield from map(backbone_path, backbones)
     promotions = (current_promotion(tables, backbone) for backbone in backbones)
     yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
 

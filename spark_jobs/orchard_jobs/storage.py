@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import S3Location, local_path, warehouse_uri
 from orchard_jobs.errors import JobError
 
 if TYPE_CHECKING:
@@ -140,12 +140,12 @@ class Warehouse:
 
     @cached_property
     def _store(self) -> Any:
-        if self.uri.startswith("file://"):
-            root = Path(self.uri.removeprefix("file://"))
-            root.mkdir(parents=True, exist_ok=True)
-            return LocalStore(root)
-        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
-        return s3_store(bucket, prefix or None)
+        folder = local_path(self.uri)
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            return LocalStore(folder)
+        place = S3Location.parse(self.uri)
+        return s3_store(place.bucket, place.key or None)
 
     def uri_of(self, path: str) -> str:
         """Return a relative path as Spark's readers and writers take it."""

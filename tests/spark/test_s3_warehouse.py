@@ -18,7 +18,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
@@ -41,7 +41,7 @@ def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPat
             config = Config(retries={"total_max_attempts": 10, "mode": "standard"})
             boto3.client("s3", config=config).create_bucket(Bucket="lake")
             lake = Warehouse.at("s3://lake/warehouse")
-            lake.create(network_path(backbone.id), warehouse.read(network_path(backbone.id)))
+            lake.create(backbone_path(backbone.id), warehouse.read(backbone_path(backbone.id)))
             yield lake
         finally:
             server.terminate()

@@ -11,14 +11,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.efficientnet_lite0 import Tensors, build_efficientnet_lite0
 from orchard_jobs.images.torch_weights import read_tensors
@@ -68,10 +68,10 @@ def prepare_network(backbone: Backbone, warehouse: Warehouse) -> None:
     Raises:
         ConfigurationError: a package or the weights are missing, or are other ones than the backbone names.
     """
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     if backbone.is_exported:
         if warehouse.size(path) is None:
-            exported = _BUNDLED / path.rpartition("/")[2]
+            exported = _BUNDLED / PurePosixPath(path).name
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
     else:
         _build_keras(backbone)
@@ -121,7 +121,7 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
     _need(backbone, "onnxruntime", f"orchard-jobs[{backbone.engine}]")
     import onnxruntime
 
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     content = warehouse.read_if_there(path)
     if content is None:
         raise ConfigurationError(

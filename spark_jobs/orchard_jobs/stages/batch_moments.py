@@ -13,7 +13,7 @@ from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import StagedWriter, Staging, files_told, lists, tell_files, vectors
+from orchard_jobs.stages.staging import OwnPaths, StagedWriter, Staging, files_told, lists, tell_files, vectors
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -32,7 +32,7 @@ class PartialMoments:
     A scratch file is named by the features file, so that what a task left behind that was run again counts for nothing.
     """
 
-    folder: str
+    paths: OwnPaths
 
     def write(self, warehouse: Warehouse, rows: pa.Table, features_path: str) -> None:
         """Write the moments of the rows of a features file."""
@@ -50,7 +50,7 @@ class PartialMoments:
         return Moments(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
 
     def _path(self, features_path: str) -> str:
-        return f"{self.folder}/{PurePosixPath(features_path).stem}"
+        return self.paths.scratch(f"moments/{PurePosixPath(features_path).stem}")
 
 
 def stage_moments(

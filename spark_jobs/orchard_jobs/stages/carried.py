@@ -18,10 +18,11 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
-from orchard_jobs.contract.layout import manifest_path, network_path
+from orchard_jobs.contract.layout import backbone_path, manifest_path
+from orchard_jobs.contract.locations import common_folder
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.sources import Fetched, common_folder, fetch, listed_as_before
+from orchard_jobs.images.sources import Fetched, fetch, listed_as_before
 from orchard_jobs.stages.outcomes import OutcomeTask, ProgressFile, Told, put_through
 from orchard_jobs.storage import CarriedWarehouse
 
@@ -48,7 +49,7 @@ def compute_carried(spark: SparkSession, task: OutcomeTask, shards: Shards) -> T
     entries = list(chain.from_iterable(shards))
     if not entries:
         return Told()
-    names = _names(spark, common_folder(entries))
+    names = _names(spark, common_folder(entry.image_uri for entry in entries))
     as_listed = listed_as_before(entries)
     readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and _path(entry) in names}
     # A group stays together: its members may be equal, and equal ones are computed once.
@@ -73,7 +74,8 @@ def _compute(spark: SparkSession, task: OutcomeTask, shards: Shards, names: dict
         for number, shard in enumerate(shards)
         for position, entry in enumerate(shard)
     ]
-    images = _files(spark, common_folder(entries))
+    folder = common_folder(entry.image_uri for entry in entries)
+    images = _files(spark, folder)
     if len(entries) < len(names):
         # Spark leaves files out by this column before it reads them.
         images = images.where(sql.col("_metadata.file_path").isin([names[_path(entry)] for entry in entries]))
@@ -90,7 +92,7 @@ def _compute(spark: SparkSession, task: OutcomeTask, shards: Shards, names: dict
             task.warehouse.create(path, bytes(content))
     if told.tally.images != len(entries):
         raise JobError(
-            f"Spark read {told.tally.images} of {len(entries)} images below {common_folder(entries)!r}, all of which it had "
+            f"Spark read {told.tally.images} of {len(entries)} images below {folder!r}, all of which it had "
             "listed: nothing is published; run the task again"
         )
     return told
@@ -116,7 +118,7 @@ def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
 def _brought(task: OutcomeTask) -> CarriedWarehouse:
     """Return a warehouse with what a worker reads of it: the exported network and the known contents."""
     head = task.head
-    paths = [network_path(head.backbone.id)] if head.backbone.is_exported else []
+    paths = [backbone_path(head.backbone.id)] if head.backbone.is_exported else []
     paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}
     return CarriedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})

@@ -13,7 +13,7 @@ from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
-from orchard_jobs.stages.staging import VersionWriter, files_told, tell_files
+from orchard_jobs.stages.staging import OwnPaths, VersionWriter, files_told, tell_files
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -39,7 +39,7 @@ def copy_kept(
 
 
 def copy_vectors(
-    workers: Workers, paths: tuple[str, ...], entries: list[Entry], scratch: str, writer: VersionWriter
+    workers: Workers, paths: tuple[str, ...], entries: list[Entry], own_paths: OwnPaths, writer: VersionWriter
 ) -> tuple[StagedFile, ...]:
     """Write a row for each entry, with the vector of its content from one of some features files.
 
@@ -51,7 +51,7 @@ def copy_vectors(
     shards: list[tuple[tuple[str, ...], str]] = []
     for first in range(0, len(placed), ROWS_PER_FILE):
         some = placed[first : first + ROWS_PER_FILE]
-        shards.append((tuple(dict.fromkeys(path for path, _ in some)), f"{scratch}/{len(shards):05d}.jsonl.gz"))
+        shards.append((tuple(dict.fromkeys(path for path, _ in some)), own_paths.scratch(f"reused/{len(shards):05d}.jsonl.gz")))
         warehouse.create(shards[-1][1], write_entries(entry for _, entry in some))
     return files_told(workers.run(len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
 

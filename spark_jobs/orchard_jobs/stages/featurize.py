@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
-from orchard_jobs.contract.layout import manifest_path, progress_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
 from orchard_jobs.stages.carried import compute_carried
 from orchard_jobs.stages.copies import ROWS_PER_FILE, copy_kept, copy_vectors
 from orchard_jobs.stages.outcomes import OutcomeTask, Told, work_on
-from orchard_jobs.stages.staging import Staging, VersionWriter
+from orchard_jobs.stages.staging import OwnPaths, Staging, VersionWriter
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -47,9 +47,9 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
     Raises:
         JobError: images could not be fetched for another reason than their absence, or the network failed.
     """
-    staging = Staging(warehouse, work)
+    staging = Staging(warehouse, OwnPaths(work))
     partition = (head.backbone.id, head.batch_id)
-    partials = PartialMoments(staging.scratch_path("moments"))
+    partials = PartialMoments(staging.paths)
     # How many images are good is known once they are read: partial moments are written when there may be enough.
     on_file = partials.write if has_moments(head, head.listed + head.missing) else None
     good = VersionWriter(staging.writer(FEATURES, partition), head.digest, on_file)
@@ -61,7 +61,7 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
         kept = copy_kept(workers, head, head.features_files, "keep", good)
         known = [entry for path in told.known for entry in read_part(warehouse.read(path))]
         wanted = [*entries["reuse"], *known]
-        reused = copy_vectors(workers, head.vector_files, wanted, staging.scratch_path("reused"), good) if wanted else ()
+        reused = copy_vectors(workers, head.vector_files, wanted, staging.paths, good) if wanted else ()
         features = StagedPartition(FEATURES.name, partition, told.features + kept + reused)
     with staging.timed("quarantine"):
         kept = copy_kept(workers, head, head.quarantine_files, "keep_quarantined", bad)
@@ -106,8 +106,7 @@ def _compute(
         head=head,
         features=writers[0],
         quarantine=writers[1],
-        known=staging.scratch_path("known"),
-        progress=f"{progress_folder(staging.work)}/{staging.element}",
+        paths=staging.paths,
         total=len(entries),
     )
     if workers.source == "spark":
@@ -135,7 +134,7 @@ def _shards(entries: list[Entry], largest_bytes: float = math.inf) -> list[list[
 
 def _write_shards(staging: Staging, shards: list[list[Entry]]) -> tuple[str, ...]:
     """Write the shards, a file each; return the paths."""
-    paths = tuple(f"{staging.scratch_path('shards')}/{number:05d}.jsonl.gz" for number in range(len(shards)))
+    paths = tuple(staging.paths.scratch(f"shards/{number:05d}.jsonl.gz") for number in range(len(shards)))
     for path, shard in zip(paths, shards, strict=True):
         staging.warehouse.create(path, write_entries(shard))
     return paths

@@ -21,7 +21,7 @@ from orchard_jobs.images.backbones import Network, load_network
 from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
 from orchard_jobs.images.sources import Fetched, fetch
 from orchard_jobs.stages.copies import ROWS_PER_FILE, entry_columns
-from orchard_jobs.stages.staging import VersionWriter, lists
+from orchard_jobs.stages.staging import OwnPaths, VersionWriter, lists
 from orchard_jobs.storage import Warehouse
 
 
@@ -33,16 +33,14 @@ class OutcomeTask:
         head: the manifest's head.
         features: writes features files.
         quarantine: writes quarantine files.
-        known: the folder of scratch files of images whose content has features elsewhere.
-        progress: the folder of the running counts.
+        paths: where scratch files and running counts go.
         total: the images that all tasks compute.
     """
 
     head: ManifestHead
     features: VersionWriter
     quarantine: VersionWriter
-    known: str
-    progress: str
+    paths: OwnPaths
     total: int
 
     @property
@@ -156,7 +154,7 @@ def _bad_rows(bad: list[Bad]) -> pa.Table:
 def _scratch(known: list[Known], task: OutcomeTask) -> tuple[str, ...]:
     if not known:
         return ()
-    path = f"{task.known}/{random_element()}.jsonl.gz"
+    path = task.paths.scratch(f"known/{random_element()}.jsonl.gz")
     entries = [replace(outcome.entry, action="reuse", content_sha256=outcome.content_sha256) for outcome in known]
     task.warehouse.create(path, write_entries(entries))
     return (path,)
@@ -193,7 +191,7 @@ class ProgressFile:
     @classmethod
     def of(cls, task: OutcomeTask) -> "ProgressFile":
         """Return a fresh one."""
-        return cls(task.warehouse, f"{task.progress}/{random_element()}.json", task.total)
+        return cls(task.warehouse, task.paths.new_progress(), task.total)
 
     def __call__(self, done: int) -> None:
         self._done = done

@@ -14,7 +14,7 @@ import pytest
 from golden.efficientnet_lite0 import GOLDEN, drawn_pixels
 from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.backbones import Network, lite0_tensors, load_network, prepare_network
 from orchard_jobs.images.decode import Decoded, decode
@@ -69,8 +69,8 @@ def cuda(warehouse: Warehouse, lite0_onnx: Network) -> Backbone:
     """A backbone of engine `cuda`, whose export is that of `onnx`, in the warehouse."""
     backbone = backbone_named("efficientnet_lite0", "cuda")
     assert backbone.id != LITE0.id
-    if warehouse.size(network_path(backbone.id)) is None:
-        warehouse.create(network_path(backbone.id), warehouse.read(network_path(LITE0.id)))
+    if warehouse.size(backbone_path(backbone.id)) is None:
+        warehouse.create(backbone_path(backbone.id), warehouse.read(backbone_path(LITE0.id)))
     return backbone
 
 
@@ -144,7 +144,7 @@ def test_loading_without_an_export_says_to_prepare(tmp_path: Path) -> None:
 
 def test_a_broken_export_is_refused(tmp_path: Path) -> None:
     place = Warehouse.at(str(tmp_path))
-    place.create(network_path(LITE0.id), b"no network")
+    place.create(backbone_path(LITE0.id), b"no network")
     with pytest.raises(ConfigurationError, match="onnxruntime cannot load"):
         load_network(LITE0, place)
 
@@ -152,7 +152,7 @@ def test_a_broken_export_is_refused(tmp_path: Path) -> None:
 def test_an_export_of_another_dimension_is_refused(lite0_onnx: Network, warehouse: Warehouse, tmp_path: Path) -> None:
     other = replace(LITE0, dimension=7)
     place = Warehouse.at(str(tmp_path))
-    place.create(network_path(other.id), warehouse.read(network_path(LITE0.id)))
+    place.create(backbone_path(other.id), warehouse.read(backbone_path(LITE0.id)))
     with pytest.raises(ConfigurationError, match="gives 1280 features"):
         load_network(other, place)
 

@@ -17,7 +17,7 @@ from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.errors import JobError
 from orchard_jobs.stages import copies
 from orchard_jobs.stages.copies import copy_kept, copy_vectors
-from orchard_jobs.stages.staging import StagedWriter, VersionWriter
+from orchard_jobs.stages.staging import OwnPaths, StagedWriter, VersionWriter
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -27,6 +27,7 @@ AT = "2026-01-01T12:00:00.000001+00:00"
 # It runs the tasks here, and needs no session for that.
 NO_SPARK: Any = None
 WORKERS = Workers(NO_SPARK, "spark")
+PATHS = OwnPaths("a" * 64)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 @pytest.fixture
 def writer(warehouse: Warehouse) -> VersionWriter:
-    return VersionWriter(StagedWriter(warehouse, FEATURES, "features/new"), "f" * 64)
+    return VersionWriter(StagedWriter(warehouse, FEATURES, ("backbone", "b"), PATHS), "f" * 64)
 
 
 def entry(name: str, **changes: Any) -> Entry:
@@ -107,7 +108,7 @@ def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer:
     """From the first file that holds it, in files of bounded size, however many entries or files there are."""
     paths = tuple(published(warehouse, f"{name * 3}.parquet", name, "x") for name in "abc")
     wanted = [entry(f"new {n}", action="reuse", content_sha256=f"content of {'abcx'[n % 4]}") for n in range(10)]
-    files = rows_of(warehouse, copy_vectors(WORKERS, paths, wanted, "scratch", writer))
+    files = rows_of(warehouse, copy_vectors(WORKERS, paths, wanted, PATHS, writer))
     assert [len(rows) for rows in files] == [4, 4, 2]
     rows = {row["image_uri"]: row for of_file in files for row in of_file}
     for one in wanted:
@@ -120,4 +121,4 @@ def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer:
 def test_a_content_that_is_in_no_file_is_told(warehouse: Warehouse, writer: VersionWriter) -> None:
     path = published(warehouse, "now.parquet", "a")
     with pytest.raises(JobError, match="no file of the manifest holds content content of b of 's3://b/new'"):
-        copy_vectors(WORKERS, (path,), [entry("new", action="reuse", content_sha256="content of b")], "scratch", writer)
+        copy_vectors(WORKERS, (path,), [entry("new", action="reuse", content_sha256="content of b")], PATHS, writer)
