@@ -12,7 +12,6 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from manifests import entry_of, files_of, freeze
 from orchard_jobs import entry
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
@@ -23,11 +22,12 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from PIL import Image
+from support.local_manifests import entry_of, files_of, freeze
 
 
 @pytest.fixture
 def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
-    """A warehouse in a moto server of its own, with the exported network in it."""
+    """A warehouse in a moto server of its own, with the exported backbone in it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

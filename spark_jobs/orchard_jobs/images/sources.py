@@ -29,7 +29,7 @@ class Vanished:
 
 
 Fetched = tuple[Entry, bytes | Vanished]
-_Reader = Callable[[Entry, str], bytes | Vanished]
+_ReadObject = Callable[[Entry, str], bytes | Vanished]
 # Of the keys that S3 allows, those that obstore refuses or alters: an element is empty, `.` or `..`, or a character controls.
 _ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 
@@ -103,9 +103,9 @@ class _Readers:
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
-        self._made: dict[tuple[str, bool], _Reader] = {}
+        self._made: dict[tuple[str, bool], _ReadObject] = {}
 
-    def of(self, store: str, key: str) -> _Reader:
+    def of(self, store: str, key: str) -> _ReadObject:
         wanted = (store, is_s3(store) and _ODD_KEY.search(key) is not None)
         if wanted not in self._made:
             try:
@@ -117,7 +117,7 @@ class _Readers:
                 ) from error
         return self._made[wanted]
 
-    def _make(self, store: str, is_odd: bool) -> _Reader:
+    def _make(self, store: str, is_odd: bool) -> _ReadObject:
         if store == "file:///":
             return _read_file
         return _boto_reader(store, self._limits) if is_odd else _obstore_reader(store, self._limits)
@@ -143,7 +143,7 @@ def _read_file(entry: Entry, key: str) -> bytes | Vanished:
         raise _failed(entry, error) from error
 
 
-def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+def _obstore_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
     store = _open_store(store_uri, limits)
 
     def read(entry: Entry, key: str) -> bytes | Vanished:
@@ -163,7 +163,7 @@ def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
     return read
 
 
-def _boto_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+def _boto_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import ClientError

@@ -1,11 +1,11 @@
-"""project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
+"""project: published features x models -> pca_features of each planned model and batch, staged. No image, no backbone."""
 
 from dataclasses import replace
 
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import OwnPaths, Staging
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 

@@ -7,7 +7,7 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.stages.projection import project_batches
 from orchard_jobs.stages.staging import OwnPaths, Staging
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 

@@ -148,14 +148,14 @@ class Staging:
         return JobReport(self.paths.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
 
 
-def tell_files(files: tuple[StagedFile, ...]) -> str:
-    """Return files that a task has written as the text that it tells."""
+def files_to_json(files: tuple[StagedFile, ...]) -> str:
+    """Return the files that a task has written as the text that it returns."""
     return json.dumps([asdict(file) for file in files])
 
 
-def files_told(told: list[str]) -> tuple[StagedFile, ...]:
-    """Return the files that tasks have told, in the tasks' order."""
-    return tuple(StagedFile(**file) for text in told for file in json.loads(text))
+def files_from_json(texts: list[str]) -> tuple[StagedFile, ...]:
+    """Return the files in the texts of `files_to_json`, in order."""
+    return tuple(StagedFile(**file) for text in texts for file in json.loads(text))
 
 
 def finish(warehouse: Warehouse, report: JobReport) -> JobReport:

@@ -16,7 +16,7 @@ from orchard_jobs.contract.jobs import Captured
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import write_known, write_parts
 from orchard_jobs.errors import AuditError
-from staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
+from support.staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
 
 Damage = Callable[[StagedBatch], object]
 POLICY = AuditPolicy()

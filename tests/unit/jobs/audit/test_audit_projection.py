@@ -13,7 +13,7 @@ from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, Projec
 from orchard_jobs.contract.layout import staged_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.storage import Warehouse
-from staged_batch import BACKBONE, MODEL, PROCESS, WORK, Row, features_row, nullable, pca_row, sha256, stage
+from support.staged_batch import BACKBONE, MODEL, PROCESS, WORK, Row, features_row, nullable, pca_row, sha256, stage
 
 BATCHES = {"2026-01-05": range(3), "2026-01-06": range(3, 6)}
 PINNED = ModelReference("model-2", "models/model-2.parquet", k=2)

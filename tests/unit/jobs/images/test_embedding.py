@@ -16,8 +16,8 @@ from orchard_jobs.contract.manifest import Entry, ModelReference
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.embedding import Embedded, Embedder
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.backbones import Network
-from orchard_jobs.images.compute import Good, Intake, Tally, compute
+from orchard_jobs.images.backbones import LoadedBackbone
+from orchard_jobs.images.compute import Good, InputRules, Tally, compute
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.pca.project import project
 from orchard_jobs.storage import Warehouse
@@ -61,11 +61,11 @@ def model(warehouse: Warehouse, backbone: Backbone) -> ModelReference:
 
 
 @pytest.fixture(scope="module")
-def published(lite0_onnx: Network, files: list[Path]) -> list[Good]:
+def published(lite0_onnx: LoadedBackbone, files: list[Path]) -> list[Good]:
     """What a worker task of featurize gives for the files, run in its batches."""
     entries = [Entry(f"file://{path}", "e", 1, "2026-01-01T00:00:00+00:00", None, "compute", "g") for path in files]
     source = [(entry, path.read_bytes()) for entry, path in zip(entries, files, strict=True)]
-    outcomes = list(compute(source, lite0_onnx, Intake(LIMIT), Tally()))
+    outcomes = list(compute(source, lite0_onnx, InputRules(LIMIT), Tally()))
     return [outcome for outcome in outcomes if isinstance(outcome, Good)]
 
 

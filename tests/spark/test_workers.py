@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pyspark
-from orchard_jobs.stages.tasks import Work, Workers
+from orchard_jobs.stages.workers import Work, Workers
 
 
 def marking(folder: Path) -> Work:

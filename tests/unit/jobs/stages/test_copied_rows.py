@@ -15,10 +15,10 @@ from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.errors import JobError
-from orchard_jobs.stages import copies
-from orchard_jobs.stages.copies import copy_kept, copy_vectors
+from orchard_jobs.stages import copied_rows
+from orchard_jobs.stages.copied_rows import copy_kept, copy_vectors
 from orchard_jobs.stages.staging import OwnPaths, StagedWriter, VersionWriter
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 AT = "2026-01-01T12:00:00.000001+00:00"
@@ -32,7 +32,7 @@ PATHS = OwnPaths("a" * 64)
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(copied_rows, "ROWS_PER_FILE", 4)
 
 
 @pytest.fixture
