@@ -18,7 +18,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import backbone_path, report_path
-from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.contract.manifest import Action, ManifestHead
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from PIL import Image
@@ -72,12 +72,16 @@ def test_a_batch_is_computed_and_then_kept(lake: Warehouse, backbone: Backbone, 
 
     late = tmp_path / "late.png"
     Image.new("RGB", (40, 30), (1, 2, 3)).save(late)
-    actions = {path: "keep_quarantined" if path.stem == "broken" else "keep" for path in paths}
+    actions: dict[Path, Action] = {path: "keep_quarantined" if path.stem == "broken" else "keep" for path in paths}
     entries = [replace(entry_of(path, group=""), action=action) for path, action in actions.items()]
     head = freeze(
-        lake, backbone, [*entries, entry_of(late)], number=2,
-        features_files=files_of(first, "features"), quarantine_files=files_of(first, "quarantine"),
-    )  # fmt: skip
+        lake,
+        backbone,
+        [*entries, entry_of(late)],
+        number=2,
+        features_files=files_of(first, "features"),
+        quarantine_files=files_of(first, "quarantine"),
+    )
     second = featurize(lake, head)
     audit_batch(lake, head, second, None, policy).raise_if_failed()
     assert (second.counts["network_runs"], second.counts["reused"], second.counts["quarantined"]) == (1, 6, 1)

@@ -22,7 +22,7 @@ from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.layout import fault_path, plan_path, progress_folder, report_path
-from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
+from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
@@ -141,29 +141,41 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
     entries: list[Entry] = []
     for path in batch:
         entry = entry_of(path, group="")
-        action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
+        action: Action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
         entries.append(replace(entry, action=action))
     gone = next(index for index, entry in enumerate(entries) if entry.action == "keep")
     entries[gone] = replace(entries[gone], is_missing=True)
     source = published[entries[gone].image_uri]
     moved = replace(
-        entries[gone], image_uri="file:///elsewhere/x.jpg", label="moved", action="reuse",
-        content_sha256=source["content_sha256"], is_missing=False,
-    )  # fmt: skip
+        entries[gone],
+        image_uri="file:///elsewhere/x.jpg",
+        label="moved",
+        action="reuse",
+        content_sha256=source["content_sha256"],
+        is_missing=False,
+    )
     new = batch[0].parent / "late.png"
     Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
     head = freeze(
-        warehouse, backbone, [*entries, moved, entry_of(new)], number=2,
-        features_files=files_of(report, "features"), vector_files=files_of(report, "features"),
+        warehouse,
+        backbone,
+        [*entries, moved, entry_of(new)],
+        number=2,
+        features_files=files_of(report, "features"),
+        vector_files=files_of(report, "features"),
         quarantine_files=files_of(report, "quarantine"),
-    )  # fmt: skip
+    )
     second = run_featurize(workers, warehouse, head)
     new.unlink()
     listed = len(batch) - 1 + 2
     expected = {
-        "listed": listed, "featurized": 1, "network_runs": 1, "missing": 1,
-        "reused": listed - 1 - len(quarantined), "quarantined": len(quarantined),
-    }  # fmt: skip
+        "listed": listed,
+        "featurized": 1,
+        "network_runs": 1,
+        "missing": 1,
+        "reused": listed - 1 - len(quarantined),
+        "quarantined": len(quarantined),
+    }
     assert second.counts == expected
     rows = {row["image_uri"]: row for row in rows_of(warehouse, second, "features")}
     assert rows["file:///elsewhere/x.jpg"]["features"] == source["features"]

@@ -108,13 +108,15 @@ class StagedBatch:
         packed = [(part.name, content) for part, content in parts]
         return cls(head, packed, features, quarantine, [pca_row(row) for row in features])
 
-    def add_moments(self) -> None:
+    def with_moments(self) -> "StagedBatch":
+        """Add the row of moments, and return this batch."""
         rows = np.array([row["features"] for row in self.features])
         centred = rows - rows.mean(axis=0)
         triangle = (centred.T @ centred)[np.triu_indices(8)]
         mean = rows.mean(axis=0).tolist()
         digest = self.head.digest
         self.moments = [{"manifest_digest": digest, "n": len(rows), "mean": mean, "second_moment": triangle.tolist()}]
+        return self
 
     def write(self, folder: Path) -> tuple[Warehouse, JobReport, JobReport]:
         """Write the manifest and the files; return the warehouse and both reports."""

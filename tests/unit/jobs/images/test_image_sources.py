@@ -22,13 +22,32 @@ from orchard_jobs.images import sources
 from orchard_jobs.images.sources import FetchLimits, Vanished, fetch, listed_as_before
 
 ODD_KEYS = [
-    "/lead.png", "a//b.png", "//", "a/./b.png", "a/../b.png", "..", "x/.", "trailing/",
-    "control\x01.png", "tab\t.png", "delete\x7f.png",
-]  # fmt: skip
+    "/lead.png",
+    "a//b.png",
+    "//",
+    "a/./b.png",
+    "a/../b.png",
+    "..",
+    "x/.",
+    "trailing/",
+    "control\x01.png",
+    "tab\t.png",
+    "delete\x7f.png",
+]
 PLAIN_KEYS = [
-    "a b.jpg", "é日本😀.png", "a%2Fb.png", "%20", "a+b#c?d&e=f;g:h@i$j,k!.png", "back\\slash.png", "st*r~'\"`^{}[]<>|.png",
-    "...", "a/.../b.png", "c1\x85.png", " lead and trail ", "a/ /b.png",
-]  # fmt: skip
+    "a b.jpg",
+    "é日本😀.png",
+    "a%2Fb.png",
+    "%20",
+    "a+b#c?d&e=f;g:h@i$j,k!.png",
+    "back\\slash.png",
+    "st*r~'\"`^{}[]<>|.png",
+    "...",
+    "a/.../b.png",
+    "c1\x85.png",
+    " lead and trail ",
+    "a/ /b.png",
+]
 QUICK = FetchLimits(retries=2, retry_seconds=20)
 
 

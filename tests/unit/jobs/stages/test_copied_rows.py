@@ -52,13 +52,21 @@ def entry(name: str, **changes: Any) -> Entry:
 def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = None) -> str:
     rows = [
         {
-            "image_uri": f"s3://b/{name}", "etag": etag or f"etag of {name}", "size_bytes": 7,
-            "uploaded_at": datetime.fromisoformat(AT), "label": None,
-            "content_sha256": f"content of {name}", "width": 2, "height": 3, "features": [float(len(path)), float(ord(name[0]))],
-            "manifest_digest": "0" * 64, "computed_in": "1" * 64, "jobs_version": "0",
+            "image_uri": f"s3://b/{name}",
+            "etag": etag or f"etag of {name}",
+            "size_bytes": 7,
+            "uploaded_at": datetime.fromisoformat(AT),
+            "label": None,
+            "content_sha256": f"content of {name}",
+            "width": 2,
+            "height": 3,
+            "features": [float(len(path)), float(ord(name[0]))],
+            "manifest_digest": "0" * 64,
+            "computed_in": "1" * 64,
+            "jobs_version": "0",
         }
         for name in names
-    ]  # fmt: skip
+    ]
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(FEATURES)])
     target = Path(warehouse.uri.removeprefix("file://")) / path
     pq.write_table(pa.Table.from_pylist(rows, schema), target)
@@ -67,10 +75,9 @@ def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = N
 
 def frozen(warehouse: Warehouse, *entries: Entry) -> ManifestHead:
     parts = list(write_parts(sorted(entries, key=lambda one: one.image_uri)))
-    actions = dict(Counter(one.action for one in entries))
-    head = ManifestHead(
-        "b", backbone_named("resnet50"), 2, None, 10, len(entries), 0, actions, (), (), tuple(part for part, _ in parts)
-    )  # fmt: skip
+    actions: dict[str, int] = dict(Counter(one.action for one in entries))
+    named = tuple(part for part, _ in parts)
+    head = ManifestHead("b", backbone_named("resnet50"), 2, None, 10, len(entries), 0, actions, (), (), named)
     for part, packed in parts:
         warehouse.create(manifest_path(head.digest, part.name), packed)
     return head
