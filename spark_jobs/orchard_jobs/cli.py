@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from orchard_jobs import __version__, entry
+from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source
@@ -28,6 +28,7 @@ from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.local_spark import JAVA_OPTIONS, local_spark_conf
 from orchard_jobs.storage import SERVICE_CREDENTIAL, Warehouse
 
+_PACKAGE = Path(__file__).parent
 # A trace of Python, of which the error at its end is taken, with all its lines.
 _TRACE = r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*(?:\n(?!JVM stacktrace|Traceback| SQLSTATE|\n).+)*)"
 
@@ -114,7 +115,7 @@ def _archive_classes(file: Path) -> int:
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
     conf = local_spark_conf(None) | own
     command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-    command += [str(Path(entry.__path__[0]) / "run_job.py"), "rehearse"]
+    command += [str(_PACKAGE / "entry" / "run_job.py"), "rehearse"]
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     return subprocess.run(command, env=os.environ | python, check=False).returncode
 
@@ -162,7 +163,7 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
 
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
-    print(f"orchard-jobs {__version__} from {Path(entry.__path__[0]).parent}, Python {platform.python_version()}", flush=True)
+    print(f"orchard-jobs {__version__} from {_PACKAGE}, Python {platform.python_version()}", flush=True)
     stage, input_digest = given.stage, given.input_digest
     if stage == "project":
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
