@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, staged_path
-from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference, write_parts
+from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference, write_known, write_parts
 from orchard_jobs.storage import Warehouse
 
 BACKBONE = replace(backbone_named("efficientnet_lite0"), dimension=8)
@@ -30,6 +32,34 @@ ACTIONS: tuple[Action, ...] = (
 BAD, MISSING, DUPLICATE = {8, 9, 11}, {10, 11}, 5
 COUNTS = {"listed": 10, "featurized": 5, "reused": 3, "quarantined": 2, "missing": 2, "network_runs": 5}
 Row = dict[str, Any]
+FILE_LEVEL = {"report", "manifest", "files", "schema", "rows"}
+
+
+ROW_LEVEL = {
+    "not_null",
+    "manifest_digest",
+    "provenance",
+    "content_sha256",
+    "vector_length",
+    "finite",
+    "not_zero",
+    "image_size",
+    "reason",
+    "unique_uri",
+    "keys",
+    "listing",
+    "actions",
+    "computed_in",
+    "equal_content",
+    "moments",
+    "pca_rows",
+    "captured",
+    "counts",
+    "quarantined_share",
+}
+
+
+ALL_CHECKS = FILE_LEVEL | ROW_LEVEL
 
 
 def sha256(text: str) -> str:
@@ -152,3 +182,35 @@ def stage(warehouse: Warehouse, path: str, schema: pa.Schema, rows: list[Row]) -
     target.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema), target)
     return StagedFile(path, target.stat().st_size, len(rows), warehouse.sha256(path))
+
+
+def judge(batch: StagedBatch, folder: Path, policy: AuditPolicy | None = None) -> Verdict:
+    warehouse, featurize, reduce = batch.write(folder)
+    return audit_batch(warehouse, batch.head, featurize, reduce, policy or AuditPolicy())
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {failure.check for failure in verdict.failures}
+
+
+Damage = Callable[[StagedBatch], object]
+
+
+def name_known(*indices: int) -> Damage:
+    """Name contents as known after the rows were made, and stamp the rows with the new manifest."""
+
+    def damage(batch: StagedBatch) -> None:
+        part, packed = write_known(content_of(i) for i in indices)
+        before, batch.head = batch.head.digest, replace(batch.head, known=part)
+        batch.parts.append((part.name, packed))
+        for row in [*batch.features, *batch.quarantine, *batch.pca]:
+            row["manifest_digest"] = batch.head.digest
+            if row.get("computed_in") == before:
+                row["computed_in"] = batch.head.digest
+
+    return damage
+
+
+def take_another_jobs_vector(batch: StagedBatch) -> None:
+    batch.features[0]["computed_in"] = sha256("an earlier manifest")
+    batch.counts.update(featurized=4, reused=4)
