@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, get_args
 from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source
+from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source, Stage
 from orchard_jobs.contract.layout import fault_path, manifest_path, plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
@@ -34,6 +34,7 @@ _TRACE = r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*(?:\n(?!JVM 
 
 if TYPE_CHECKING:
     from orchard_jobs.embedding import Embedder
+    from orchard_jobs.stages.workers import Workers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,37 +165,43 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
     print(f"orchard-jobs {__version__} from {_PACKAGE}, Python {platform.python_version()}", flush=True)
-    stage, input_digest = given.stage, given.input_digest
-    if stage == "project":
-        plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
-        work = work_digest(input_digest, plan.backbone, stage)
-    else:
-        head = ManifestHead.from_json(warehouse.read(manifest_path(input_digest)))
-        work = work_digest(input_digest, head.backbone.id, stage)
+    planned = _read_planned(warehouse, given)
+    backbone = planned.backbone if isinstance(planned, ProjectionPlan) else planned.backbone.id
+    work = work_digest(given.input_digest, backbone, given.stage)
     if warehouse.read_if_there(report_path(work)) is not None:
         print(f"work={work} is finished: its report is reused")
         return 0
 
     from orchard_jobs.session import end_with_owner, session
     from orchard_jobs.stages import staging
-    from orchard_jobs.stages.featurize import featurize
-    from orchard_jobs.stages.project import project
-    from orchard_jobs.stages.reduce import reduce
     from orchard_jobs.stages.workers import Workers
 
     end_with_owner()
-    with _recording_fault(warehouse, work), session(f"orchard {stage} {work[:12]}") as spark:
-        workers = Workers(spark, given.source)
-        if stage == "project":
-            report = project(workers, warehouse, plan, work)
-        elif stage == "reduce":
-            featurized = work_digest(input_digest, head.backbone.id, "featurize")
-            report = reduce(workers, warehouse, head, work, JobReport.from_json(warehouse.read(report_path(featurized))))
-        else:
-            report = featurize(workers, warehouse, head, work)
-        finished = staging.finish(warehouse, report)
-        print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} backbone={finished.network}")
+    with _recording_fault(warehouse, work), session(f"orchard {given.stage} {work[:12]}") as spark:
+        finished = staging.finish(warehouse, _stage_rows(Workers(spark, given.source), warehouse, given.stage, planned, work))
+        print(f"stage={given.stage} work={work} counts={finished.counts} seconds={finished.seconds} backbone={finished.network}")
     return 0
+
+
+def _read_planned(warehouse: Warehouse, given: JobArguments) -> ManifestHead | ProjectionPlan:
+    if given.stage == "project":
+        return ProjectionPlan.from_json(warehouse.read(plan_path(given.input_digest)))
+    return ManifestHead.from_json(warehouse.read(manifest_path(given.input_digest)))
+
+
+def _stage_rows(
+    workers: "Workers", warehouse: Warehouse, stage: Stage, planned: ManifestHead | ProjectionPlan, work: str
+) -> JobReport:
+    from orchard_jobs.stages.featurize import featurize
+    from orchard_jobs.stages.project import project
+    from orchard_jobs.stages.reduce import reduce
+
+    if isinstance(planned, ProjectionPlan):
+        return project(workers, warehouse, planned, work)
+    if stage == "featurize":
+        return featurize(workers, warehouse, planned, work)
+    featurized = report_path(work_digest(planned.digest, planned.backbone.id, "featurize"))
+    return reduce(workers, warehouse, planned, work, JobReport.from_json(warehouse.read(featurized)))
 
 
 @contextmanager

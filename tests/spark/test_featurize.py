@@ -12,7 +12,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import progress_folder
-from orchard_jobs.contract.manifest import Action, Entry, ManifestHead
+from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.pca.moments import Moments
@@ -68,60 +68,6 @@ def test_running_counts_end_at_the_total(first: tuple[ManifestHead, JobReport], 
     counts = [json.loads(warehouse.read(path)) for path, _ in warehouse.list(progress_folder(first[1].work))]
     assert sum(count["done"] for count in counts) == first[0].listed
     assert {count["total"] for count in counts} == {first[0].listed}
-
-
-def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
-    workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: list[Path], first: tuple[ManifestHead, JobReport]
-) -> None:
-    _, report = first
-    published = {row["image_uri"]: row for row in rows_of(warehouse, report, "features")}
-    quarantined = {row["image_uri"] for row in rows_of(warehouse, report, "quarantine")}
-    entries: list[Entry] = []
-    for path in batch:
-        entry = entry_of(path, group="")
-        action: Action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
-        entries.append(replace(entry, action=action))
-    gone = next(index for index, entry in enumerate(entries) if entry.action == "keep")
-    entries[gone] = replace(entries[gone], is_missing=True)
-    source = published[entries[gone].image_uri]
-    moved = replace(
-        entries[gone],
-        image_uri="file:///elsewhere/x.jpg",
-        label="moved",
-        action="reuse",
-        content_sha256=source["content_sha256"],
-        is_missing=False,
-    )
-    new = batch[0].parent / "late.png"
-    Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
-    head = freeze(
-        warehouse,
-        backbone,
-        [*entries, moved, entry_of(new)],
-        number=2,
-        features_files=files_of(report, "features"),
-        vector_files=files_of(report, "features"),
-        quarantine_files=files_of(report, "quarantine"),
-    )
-    second = run_featurize(workers, warehouse, head)
-    new.unlink()
-    listed = len(batch) - 1 + 2
-    expected = {
-        "listed": listed,
-        "featurized": 1,
-        "network_runs": 1,
-        "missing": 1,
-        "reused": listed - 1 - len(quarantined),
-        "quarantined": len(quarantined),
-    }
-    assert second.counts == expected
-    rows = {row["image_uri"]: row for row in rows_of(warehouse, second, "features")}
-    assert rows["file:///elsewhere/x.jpg"]["features"] == source["features"]
-    assert rows["file:///elsewhere/x.jpg"]["label"] == "moved"
-    assert {row["manifest_digest"] for row in rows.values()} == {head.digest}
-    assert rows[f"file://{new}"]["computed_in"] == head.digest
-    assert rows[source["image_uri"]]["computed_in"] == first[0].digest
-    audit_batch(warehouse, head, second, None, POLICY).raise_if_failed()
 
 
 def test_a_batch_of_only_broken_files_has_no_features(

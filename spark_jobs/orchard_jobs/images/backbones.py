@@ -128,33 +128,44 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
             f"the exported backbone {warehouse.uri_of(path)} is not there: run `orchard-jobs prepare` for {backbone.id} first, "
             "where orchard-jobs[tensorflow] is installed"
         )
-    options = onnxruntime.SessionOptions()
-    # One task a core: a second thread here would take another task's core.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    level = _OPTIMIZATION[backbone.engine_options["graph_optimization"]]
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     providers = _providers(backbone)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, _session_options(backbone), providers=providers)
         dimension = session.get_outputs()[0].shape[-1]
     except Exception as error:
         mend = "see that the GPU works and has memory left" if backbone.engine == "cuda" else "remove the file"
         raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: {mend}") from error
-    if backbone.engine == "cuda" and session.get_providers()[0] != _CUDA:
-        raise ConfigurationError(
-            f"engine cuda: onnxruntime {onnxruntime.__version__} started on {socket.gethostname()} without a GPU: it takes one "
-            "of NVIDIA, its driver, and orchard-jobs[cuda] without orchard-jobs[onnx]; or set ORCHARD_ENGINE=onnx"
-        )
-    if dimension != backbone.dimension:
-        raise ConfigurationError(
-            f"{warehouse.uri_of(path)} gives {dimension} features, {backbone.id} has {backbone.dimension}: remove the file"
-        )
+    _check_session(backbone, session.get_providers()[0], dimension, warehouse.uri_of(path))
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run(None, {"pixels": pixels})[0]
         return features
 
     return run
+
+
+def _session_options(backbone: Backbone) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One task a core: a second thread here would take another task's core.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    level = _OPTIMIZATION[backbone.engine_options["graph_optimization"]]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    return options
+
+
+def _check_session(backbone: Backbone, provider: str, dimension: int, uri: str) -> None:
+    """Raise ConfigurationError when a session is not on the backbone's hardware, or gives vectors of another length."""
+    import onnxruntime
+
+    if backbone.engine == "cuda" and provider != _CUDA:
+        raise ConfigurationError(
+            f"engine cuda: onnxruntime {onnxruntime.__version__} started on {socket.gethostname()} without a GPU: it takes one "
+            "of NVIDIA, its driver, and orchard-jobs[cuda] without orchard-jobs[onnx]; or set ORCHARD_ENGINE=onnx"
+        )
+    if dimension != backbone.dimension:
+        raise ConfigurationError(f"{uri} gives {dimension} features, {backbone.id} has {backbone.dimension}: remove the file")
 
 
 def _providers(backbone: Backbone) -> list[Any]:
