@@ -166,7 +166,7 @@ class Warehouse:
             return None
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file unless one is there; tell whether this call wrote it. Two writers at once: one wins."""
+        """Write a file unless one is there; return whether this call wrote it. Of two writers at once one wins."""
         try:
             with explaining_full_disk(self.uri_of(path)):
                 obstore.put(self._store, path, content, mode="create")
@@ -175,7 +175,7 @@ class Warehouse:
         return True
 
     def rewrite(self, path: str, content: bytes) -> None:
-        """Write a file in any case. Only for running counts, never for data."""
+        """Write a file whether or not one is there. Only for running counts, never for data."""
         with explaining_full_disk(self.uri_of(path)):
             obstore.put(self._store, path, content)
 

@@ -1,4 +1,4 @@
-"""The audit of a batch's moments: they belong to its features, as far as a second pass over the columns can tell."""
+"""The audit of a batch's moments: they agree with a second pass over the columns of its features."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -57,7 +57,7 @@ class RowMatcher:
         return len(self._computed)
 
     def expect(self, entry: Entry) -> bool:
-        """Take up one entry of the manifest; tell whether its key is new."""
+        """Add one entry of the manifest; return whether its key is new."""
         key = digest_16(entry.image_uri)
         is_new = key not in self._expected
         content = entry.content_sha256 if entry.action == "reuse" else None
@@ -68,11 +68,11 @@ class RowMatcher:
         return is_new
 
     def expect_known(self, contents: Iterable[str]) -> None:
-        """Take up the contents whose vectors the manifest's job was to find, not to make."""
+        """Add the contents whose vectors the job was to find, not to make."""
         self._known.update(digest_16(content) for content in contents)
 
     def see(self, rows: Rows, findings: Findings) -> None:
-        """Hold some rows against the manifest: `unique_uri`, `keys`, `listing`, `actions`, `computed_in`; and count."""
+        """Match some rows with the manifest: `unique_uri`, `keys`, `listing`, `actions`, `computed_in`; and count."""
         names = ("image_uri", "etag", "size_bytes", "label", "content_sha256")
         columns = [rows.column(name).to_pylist() for name in names]
         computed_in = rows.values("computed_in") if rows.table is FEATURES else [None] * rows.batch.num_rows

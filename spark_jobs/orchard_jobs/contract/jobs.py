@@ -104,7 +104,7 @@ class JobReport:
         reasons: quarantined images by reason code.
         captured: one entry a projected batch and model (`reduce`, `project`).
         seconds: wall seconds by step of the job.
-        network: seconds busy and waiting in the worker tasks, and images a second (`featurize`).
+        network: `images.compute.Tally` of the backbone over all worker tasks (`featurize`); reports that are there have this name.
     """
 
     work: str

@@ -1,4 +1,4 @@
-"""The daemon that starts Spark's Python workers: PySpark's own, sooner. `spark.python.daemon.module` names it."""
+"""Start Spark's Python workers with PySpark's own daemon, but faster. The option `spark.python.daemon.module` names this."""
 
 from orchard_jobs.entry import prefer_installed_pyspark
 
