@@ -104,7 +104,7 @@ class JobReport:
         reasons: quarantined images by reason code.
         captured: one entry a projected batch and model (`reduce`, `project`).
         seconds: wall seconds by step of the job.
-        network: `images.compute.Tally` of the backbone over all worker tasks (`featurize`); reports that are there have this name.
+        network: what the worker tasks counted and how long the backbone ran (`featurize`); the name is that of old reports.
     """
 
     work: str
