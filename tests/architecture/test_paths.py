@@ -1,11 +1,10 @@
 """No module takes a path or a URI apart, or puts one together, by hand: the layout, the locations and the storage do."""
 
 import re
-from pathlib import Path
 
 import pytest
+from support.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # The folders of product code that are held to this; `plugins/orchard` joins them by a second entry here.
 CHECKED_FOLDERS = ("spark_jobs/orchard_jobs",)
 OWNERS = {

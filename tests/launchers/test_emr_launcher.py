@@ -9,27 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aws_wire
 import botocore.session
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
-from emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
-from orchard.attempts import Attempts
-from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers import launcher_for
 from orchard.launchers.attempting import Seen
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
 from orchard.launchers.emr_hook import NamingEmrHook
-from orchard.launchers.request import Planned
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support import aws_wire
+from support.emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
+from support.task_context import TaskContext
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = '{"CustomAmiId": "ami-0123456789abcdef0"}'
 VARIABLES = {"ORCHARD_TARGET": "emr", "ORCHARD_JOBS_URI": "s3://jobs/orchard-0.1.0-abc", "ORCHARD_EMR_CLUSTER": IMAGE}
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 SLEEPER = "import time; time.sleep(300)"
 
 

@@ -10,12 +10,11 @@ from string import Formatter
 from typing import Any, ClassVar
 
 from orchard_jobs.contract.columns import MODELS, TABLES, Table
-from orchard_jobs.errors import ConfigurationError
 
-_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
 PLANS = f"{WORK}/plans"
+DECISIONS = f"{WORK}/decisions"
 NETWORKS = f"{WORK}/networks"
 RETIRED = f"{WORK}/retired"
 _PROGRESS = f"{WORK}/{{work}}/progress"
@@ -23,16 +22,6 @@ _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
 # What a field of a form may hold; any other field is one element of the path.
 _FIELDS = {"digest": _SHA256, "work": _SHA256, "process": f"{_PROCESS}|planned", "attempt": "[0-9]{6,}", "name": ".+"}
-
-
-def checked_batch_id(batch_id: str) -> str:
-    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
-    if not _BATCH_ID.fullmatch(batch_id):
-        raise ConfigurationError(
-            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
-            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
-        )
-    return batch_id
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,14 @@ class PlanPath(WarehousePath):
     """A projection plan."""
 
     form = f"{PLANS}/{{digest}}.json"
+    digest: str
+
+
+@dataclass(frozen=True)
+class DecisionPath(WarehousePath):
+    """A model plan: what a run of pca_model decided, and why."""
+
+    form = f"{DECISIONS}/{{digest}}.json"
     digest: str
 
 
@@ -204,7 +201,7 @@ def _staged_pattern_of(table: Table) -> re.Pattern[str]:
 
 
 _KINDS = (
-    *(ManifestPath, PlanPath, BackbonePath, RetiredPath),
+    *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RetiredPath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
 _PATTERNS: dict[type[WarehousePath], re.Pattern[str]] = {kind: _pattern_of(kind.form) for kind in _KINDS}
@@ -219,6 +216,11 @@ def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
 def plan_path(plan_digest: str) -> str:
     """File of one projection plan."""
     return str(PlanPath(plan_digest))
+
+
+def decision_path(digest: str) -> str:
+    """File of one model plan: what a run of pca_model decided, and why."""
+    return str(DecisionPath(digest))
 
 
 def backbone_path(backbone: str) -> str:

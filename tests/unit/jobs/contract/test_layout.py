@@ -7,6 +7,7 @@ from orchard_jobs.contract.columns import FEATURES, PROMOTIONS, RUNS, TABLES, Ta
 from orchard_jobs.contract.layout import (
     AttemptPath,
     BackbonePath,
+    DecisionPath,
     FaultPath,
     ManifestPath,
     ModelPath,
@@ -19,13 +20,13 @@ from orchard_jobs.contract.layout import (
     WarehousePath,
     attempts_folder,
     begun_mark_path,
-    checked_batch_id,
     parse,
     partition_folder,
     progress_folder,
     relative_to_table,
     table_path,
 )
+from orchard_jobs.contract.manifest import checked_batch_id
 
 D, W, P = "d" * 64, "e" * 64, "0123456789abcdef"
 BACKBONE = "efficientnet_lite0-060157e6fedc"
@@ -35,6 +36,7 @@ ON_DISK: dict[str, WarehousePath] = {
     f"_work/manifests/{D}/part-00000.jsonl.gz": ManifestPath(D, "part-00000.jsonl.gz"),
     f"_work/manifests/{D}/known.txt.gz": ManifestPath(D, "known.txt.gz"),
     f"_work/plans/{D}.json": PlanPath(D),
+    f"_work/decisions/{D}.json": DecisionPath(D),
     f"_work/networks/{BACKBONE}.onnx": BackbonePath(BACKBONE),
     f"_work/retired/{D}.json": RetiredPath(D),
     f"_work/{W}/report.json": ReportPath(W),
@@ -95,6 +97,7 @@ def staged(table: Table) -> some.SearchStrategy[StagedPath]:
 paths: some.SearchStrategy[WarehousePath] = some.one_of(
     some.builds(ManifestPath, digests, names),
     some.builds(PlanPath, digests),
+    some.builds(DecisionPath, digests),
     some.builds(BackbonePath, backbones),
     some.builds(RetiredPath, digests),
     some.builds(ReportPath, digests),

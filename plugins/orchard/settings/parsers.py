@@ -1,0 +1,219 @@
+"""What values settings may have: each function turns a variable's text into its value; ValueError says what is wrong with it."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from croniter import croniter
+from orchard_jobs.contract.manifest import checked_batch_id
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.pca.fit import Components
+
+_FEWEST_DAYS, _MOST_DAYS = 0.05, 365
+
+
+def one_of(*choices: str) -> Callable[[str], str | None]:
+    """Return the kind of a text that is one of some; None for an empty one."""
+
+    def kind(text: str) -> str | None:
+        if text and text not in choices:
+            raise ValueError(f"none of {', '.join(choices)}")
+        return text or None
+
+    return kind
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("not between 0 and 1")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise ValueError("not above 0")
+    return value
+
+
+def components(text: str) -> Components:
+    """A number of components, or a share of the variance."""
+    wanted = "neither a whole number above 0 (components) nor a number above 0 and below 1 (share of the variance)"
+    try:
+        value: Components = int(text)
+    except ValueError:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(wanted) from error
+    is_right = value >= 1 if isinstance(value, int) else 0 < value < 1
+    if not is_right:
+        raise ValueError(wanted)
+    return value
+
+
+def days(text: str) -> float:
+    """A retention time in days."""
+    value = float(text)
+    if not _FEWEST_DAYS <= value <= _MOST_DAYS:
+        raise ValueError(f"not between {_FEWEST_DAYS} (a job may be reading what is younger) and {_MOST_DAYS}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A number from 0 on."""
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError("not between 0 and 1e9")
+    return value
+
+
+def interval(text: str) -> float:
+    """A number of seconds between two looks: from 0.1 on, for without a pause they would take a core."""
+    value = float(text)
+    if not 0.1 <= value < 1e9:
+        raise ValueError("not between 0.1 and 1e9")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise ValueError("below 0")
+    return value
+
+
+def optional(text: str) -> str | None:
+    """Any text; None for an empty one."""
+    return text or None
+
+
+def s3_uri(text: str) -> str | None:
+    """The S3 URI of an object or a folder, without what Spark would take for something else; None for an empty one."""
+    if text and not re.fullmatch(r"s3://[a-z0-9.-]+/[^\s#?%\\\"',]+", text):
+        raise ValueError("not of the form s3://bucket/key, or with a character of it that Spark takes for something else")
+    return text or None
+
+
+def jobs_uri(text: str) -> str | None:
+    """The folder of the jobs' package, in S3, on a Databricks volume or among its workspace files; None for an empty one."""
+    if text.startswith(("/Volumes/", "/Workspace/")) and not re.search(r"[\s#?%\\\"',]", text):
+        return text
+    return s3_uri(text)
+
+
+def emr_application(text: str) -> str | None:
+    """The id of an EMR Serverless application; None for an empty one."""
+    if text and not re.fullmatch(r"[0-9a-z]{1,64}", text):
+        raise ValueError("no id of an application, such as `00f1r2e3`")
+    return text or None
+
+
+def role(text: str) -> str | None:
+    """The ARN of an IAM role; None for an empty one."""
+    if text and not re.fullmatch(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+", text):
+        raise ValueError("no ARN of a role, such as `arn:aws:iam::123456789012:role/jobs`")
+    return text or None
+
+
+def landing(text: str) -> str:
+    """The S3 URI of a folder, without a trailing slash."""
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket:
+        raise ValueError("not of the form s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix}".rstrip("/")
+
+
+def schedule(text: str) -> str:
+    """A cron expression, or `none`."""
+    if text != "none" and not croniter.is_valid(text):
+        raise ValueError("no cron expression, and not `none`")
+    return text
+
+
+def remote(text: str) -> str | None:
+    """The address of a Spark Connect server; None for an empty one."""
+    if text and not text.startswith("sc://"):
+        raise ValueError("not of the form sc://host:port")
+    return text or None
+
+
+def queue(text: str) -> str | None:
+    """The URL of a queue; None for an empty one."""
+    if text and not text.startswith(("https://", "http://")):
+        raise ValueError("no URL of an SQS queue")
+    return text or None
+
+
+def emr_cluster(text: str) -> str | dict[str, Any] | None:
+    """The id of an EMR cluster, or the fields of a new one; None for an empty one."""
+    if text.startswith("{"):
+        return json_object(text)
+    if text and not re.fullmatch(r"j-[A-Z0-9]+", text):
+        raise ValueError("neither a cluster's id such as `j-1A2B3C` nor a JSON object")
+    return text or None
+
+
+def cluster(text: str) -> str | dict[str, Any]:
+    """`serverless`, the id of a cluster, or the fields of a new one."""
+    if text.startswith("{"):
+        return json_object(text)
+    if not re.fullmatch(r"[A-Za-z0-9-]+", text):
+        raise ValueError("neither `serverless`, nor a cluster's id, nor a JSON object")
+    return text
+
+
+def memory(text: str) -> str:
+    """Gigabytes such as `12g`."""
+    if not re.fullmatch(r"[1-9][0-9]*g", text):
+        raise ValueError("not a number of gigabytes such as `12g`")
+    return text
+
+
+def jvm_memory(text: str) -> str:
+    """A JVM's memory such as `2g` or `1536m`."""
+    if not re.fullmatch(r"[1-9][0-9]*[mgtMGT]", text):
+        raise ValueError("not a size such as `2g` or `1536m`")
+    return text
+
+
+def minutes(text: str) -> int:
+    """Whole minutes from 5 to a week."""
+    value = int(text)
+    if not 5 <= value <= 7 * 24 * 60:
+        raise ValueError("not between 5 and 10080")
+    return value
+
+
+def key_format(text: str) -> str:
+    """A strftime format whose keys can stand in a path, another for each day."""
+    days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
+    if len(set(days)) < len(days):
+        raise ValueError("two days have one key")
+    try:
+        checked_batch_id(days[0])
+    except ConfigurationError as error:
+        raise ValueError(f"a key of this format cannot stand in a path: {error}") from error
+    return text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def tags(text: str) -> dict[str, Any]:
+    """A JSON object of texts."""
+    value = json_object(text)
+    if not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("not a JSON object of texts")
+    return value

@@ -1,0 +1,106 @@
+"""Lineage: OpenLineage events with facets that say which rows a run made of which images, with what. `dataset` means theirs."""
+
+from typing import Any
+
+import attr
+from airflow.providers.openlineage.api import emit_dataset_lineage
+from openlineage.client.event_v2 import Dataset, InputDataset, OutputDataset
+from openlineage.client.facet_v2 import (
+    RunFacet,
+    base_subset_dataset,
+    dataset_version_dataset,
+    input_statistics_input_dataset,
+    output_statistics_output_dataset,
+    schema_dataset,
+)
+from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
+from orchard_jobs.contract.jobs import StagedPartition
+
+from orchard.batch.run import PublishedBatch
+from orchard.settings import Settings
+
+
+@attr.define
+class BatchVersionRunFacet(RunFacet):
+    """What made a batch version: the manifest, its counts, the backbone, the model and the jobs."""
+
+    batchId: str
+    number: int
+    manifestDigest: str
+    counts: dict[str, int]
+    backbone: str
+    modelId: str | None
+    jobsVersion: str
+    jobIds: list[str]
+    runId: str
+
+
+def emit_batch(settings: Settings, batch: PublishedBatch) -> None:
+    """Emit one event with the images as input and each table as output. Never fails a run: an unreachable backend is logged."""
+    emit_dataset_lineage(
+        inputs=[_images(settings, batch)],
+        outputs=_outputs(settings, batch),
+        additional_run_facets={"orchard_batchVersion": _run_facet(batch)},
+    )
+
+
+def _run_facet(batch: PublishedBatch) -> BatchVersionRunFacet:
+    head = batch.head
+    reports = [report for report in (batch.featurized, batch.reduced) if report is not None]
+    return BatchVersionRunFacet(
+        batchId=head.batch_id,
+        number=head.number,
+        manifestDigest=head.digest,
+        counts=dict(batch.featurized.counts),
+        backbone=head.backbone.id,
+        modelId=head.model.model_id if head.model and batch.reduced else None,
+        jobsVersion=batch.featurized.jobs_version,
+        jobIds=[report.job_id for report in reports],
+        runId=batch.run_id,
+    )
+
+
+def _subset(dimensions: dict[str, Any]) -> base_subset_dataset.PartitionSubsetCondition:
+    return base_subset_dataset.PartitionSubsetCondition(partitions=[base_subset_dataset.Partition(dimensions=dimensions)])
+
+
+def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
+    subset = base_subset_dataset.InputSubsetInputDatasetFacet(inputCondition=_subset({"batch_id": batch.head.batch_id}))
+    statistics = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(fileCount=batch.head.listed)
+    version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=batch.head.digest)
+    return InputDataset(
+        namespace=f"s3://{settings.bucket}",
+        name=settings.prefix.rstrip("/") or "/",
+        facets={"version": version},
+        inputFacets={"subset": subset, "inputStatistics": statistics},
+    )
+
+
+def _outputs(settings: Settings, batch: PublishedBatch) -> list[OutputDataset | Dataset]:
+    staged = [(table, batch.featurized.of_table(table.name)) for table in (FEATURES, QUARANTINE)]
+    if batch.reduced is not None:
+        staged.append((PCA_FEATURES, batch.reduced.of_table(PCA_FEATURES.name)))
+    return [_table(settings, table, partition, batch.versions[table.name]) for table, (partition,) in staged]
+
+
+def _table(settings: Settings, table: Table, staged: StagedPartition, version: int | None) -> OutputDataset:
+    scheme, _, path = settings.warehouse.partition("://")
+    host, _, folder = path.partition("/")
+    dimensions = dict(zip(table.partition_by, staged.partition, strict=True))
+    fields = [schema_dataset.SchemaDatasetFacetFields(name=column.name, type=column.type) for column in table.columns]
+    return OutputDataset(
+        namespace=f"{scheme}://{host}" if host else scheme,
+        name=f"/{folder}/{table.name}" if not host else f"{folder}/{table.name}",
+        facets={
+            "schema": schema_dataset.SchemaDatasetFacet(fields=fields),
+            "version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version)),
+        },
+        outputFacets={
+            "subset": base_subset_dataset.OutputSubsetOutputDatasetFacet(outputCondition=_subset(dimensions)),
+            "outputStatistics": output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+                rowCount=staged.rows,
+                size=sum(file.size_bytes for file in staged.files),
+                fileCount=len(staged.files),
+            ),
+        },
+    )
