@@ -218,10 +218,7 @@ def test_a_failed_run_tells_its_error_and_its_trace(
     context = TaskContext(PLANNED)
     defer(settings, context)
     workspace.end(1, "FAILED")
-    event = {
-        "run_id": 1, "run_page_url": "http://w/run", "errors": [],
-        "run_state": json.dumps(workspace.states[1]),
-    }  # fmt: skip
+    event = {"run_id": 1, "run_page_url": "http://w/run", "errors": [], "run_state": json.dumps(workspace.states[1])}
     with pytest.raises(JobError, match="run 1 is FAILED: message of 1: JobError: no memory in 10"):
         operator_of(settings).execute_complete(context, event)
     for line in ("began", "Traceback", "  in featurize"):

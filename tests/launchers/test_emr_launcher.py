@@ -85,9 +85,12 @@ def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str]
     assert isinstance(operator, AddEmrStep)
     there = [{"Id": "s-1", "Name": f"orchard-reduce-{aws_wire.TOKEN}"}] if name == "new" else []
     answers = {
-        "ListClusters": {"Clusters": []}, "RunJobFlow": {"JobFlowId": "j-1"}, "DescribeCluster": {"Cluster": {"Id": "j-1"}},
-        "ListSteps": {"Steps": there}, "AddJobFlowSteps": {"StepIds": ["s-1"]},
-    }  # fmt: skip
+        "ListClusters": {"Clusters": []},
+        "RunJobFlow": {"JobFlowId": "j-1"},
+        "DescribeCluster": {"Cluster": {"Id": "j-1"}},
+        "ListSteps": {"Steps": there},
+        "AddJobFlowSteps": {"StepIds": ["s-1"]},
+    }
     sent = aws_wire.record(lambda name, body: answers[name.partition(".")[2]], monkeypatch)
     aws_wire.without_attempts(monkeypatch)
     with pytest.raises(TaskDeferred):

@@ -318,12 +318,10 @@ def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(sett
 
 
 def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None:
-    head = ManifestHead(
-        "2026-01-01", backbone_named("efficientnet_lite0"), 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ()
-    )  # fmt: skip
-    with pytest.raises(
-        ConfigurationError, match=r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
-    ):
+    backbone = backbone_named("efficientnet_lite0")
+    head = ManifestHead("2026-01-01", backbone, 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ())
+    words = r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
+    with pytest.raises(ConfigurationError, match=words):
         check_spend(head, settings)
     assert "4166.67 executor-hours" in check_spend(head, replace(settings, target="local"))
     assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)

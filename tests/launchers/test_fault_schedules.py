@@ -99,11 +99,20 @@ class EmrServerless:
     def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
         spark = {"entryPoint": self.script(job), "entryPointArguments": [report]}
         return StartEmrServerlessJob(
-            request=REQUEST, warehouse=str(warehouse), task_id="featurize", application_id=self.application,
-            execution_role_arn=ROLE, name="orchard-featurize", job_driver={"sparkSubmit": spark}, configuration_overrides=LOGS,
+            request=REQUEST,
+            warehouse=str(warehouse),
+            task_id="featurize",
+            application_id=self.application,
+            execution_role_arn=ROLE,
+            name="orchard-featurize",
+            job_driver={"sparkSubmit": spark},
+            configuration_overrides=LOGS,
             config={"executionTimeoutMinutes": 5 if job == "sleep" else 120},
-            waiter_delay=1, waiter_max_attempts=60, deferrable=False, region_name="us-east-1",
-        )  # fmt: skip
+            waiter_delay=1,
+            waiter_max_attempts=60,
+            deferrable=False,
+            region_name="us-east-1",
+        )
 
     def ran(self, report: str) -> list[Ran]:
         client = self.server.emr
@@ -132,10 +141,18 @@ class EmrSteps(EmrServerless):
         own = self.given | {"Instances": {"KeepJobFlowAliveWhenNoSteps": False}, "LogUri": "s3://jobs/logs"}
         where, on_failure = ((own, ""), "TERMINATE_CLUSTER") if seed % 2 else ((None, self.cluster), "CONTINUE")
         return AddEmrStep(
-            request=REQUEST, warehouse=str(warehouse), task_id="featurize", new_cluster=where[0], job_flow_id=where[1],
-            logs_uri="s3://jobs/logs", steps=[{"Name": "x", "ActionOnFailure": on_failure, "HadoopJarStep": jar}],
-            waiter_delay=1, waiter_max_attempts=5 if job == "sleep" else 60, deferrable=False, region_name="us-east-1",
-        )  # fmt: skip
+            request=REQUEST,
+            warehouse=str(warehouse),
+            task_id="featurize",
+            new_cluster=where[0],
+            job_flow_id=where[1],
+            logs_uri="s3://jobs/logs",
+            steps=[{"Name": "x", "ActionOnFailure": on_failure, "HadoopJarStep": jar}],
+            waiter_delay=1,
+            waiter_max_attempts=5 if job == "sleep" else 60,
+            deferrable=False,
+            region_name="us-east-1",
+        )
 
     def ran(self, report: str) -> list[Ran]:
         client = self.server.client("emr")
@@ -159,18 +176,28 @@ class Databricks:
 
     def connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
         connection = {
-            "conn_type": "databricks", "host": "http://127.0.0.1", "schema": "http", "port": int(self.server.port),
+            "conn_type": "databricks",
+            "host": "http://127.0.0.1",
+            "schema": "http",
+            "port": int(self.server.port),
             "password": databricks.TOKEN,
-        }  # fmt: skip
+        }
         monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
 
     def operator(self, warehouse: Path, report: str, seed: int, job: str = "report") -> Any:
         request = databricks.request_of("report_of_spark" if ON_SPARK and job == "report" else job, report)
         return SubmitDatabricksRun(
-            request=REQUEST, warehouse=str(warehouse), task_id="featurize", tasks=request["tasks"],
-            environments=request["environments"], polling_period_seconds=1, databricks_retry_delay=1, deferrable=False,
-            durable=False, timeout_seconds=120 if job == "sleep" else None,
-        )  # fmt: skip
+            request=REQUEST,
+            warehouse=str(warehouse),
+            task_id="featurize",
+            tasks=request["tasks"],
+            environments=request["environments"],
+            polling_period_seconds=1,
+            databricks_retry_delay=1,
+            deferrable=False,
+            durable=False,
+            timeout_seconds=120 if job == "sleep" else None,
+        )
 
     def ran(self, report: str) -> list[Ran]:
         runs = self.server.client.jobs.list_runs(expand_tasks=True)

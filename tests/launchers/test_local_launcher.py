@@ -32,10 +32,9 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
     assert type(operator) is SparkSubmitOperator
     assert (operator.task_id, operator.pool) == ("featurize", "spark")
-    assert operator.application_args == [
-        "featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest",
-        "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}",
-    ]  # fmt: skip
+    digest = "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}"
+    words = ["featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest", digest]
+    assert operator.application_args == words
     assert Path(operator.application).read_text().count("\n") <= 6
     assert operator.conf == local_spark_conf(settings.class_archive)
 

@@ -100,12 +100,9 @@ class FakeJobs:
         (features,) = featurized.of_table("features")
         batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
         staged, captured = self._project(head.model.model_id, batch, work)
-        return self._finish(
-            JobReport(
-                work, "reduce", head.digest, head.backbone.id, __version__, "fake", (staged,), {"projected": staged.rows},
-                captured=(captured,),
-            )
-        )  # fmt: skip
+        counts, backbone = {"projected": staged.rows}, head.backbone.id
+        report = JobReport(work, "reduce", head.digest, backbone, __version__, "fake", (staged,), counts, captured=(captured,))
+        return self._finish(report)
 
     def project(self, plan: ProjectionPlan) -> JobReport:
         work = work_digest(plan.digest, plan.backbone, "project")

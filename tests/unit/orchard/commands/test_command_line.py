@@ -178,7 +178,6 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
 
 
 def test_sizes_and_tables_are_readable() -> None:
-    assert [format_bytes(size) for size in (0, 999, 1000, 1_530_000, 2 * 10**15)] == [
-        "0 bytes", "999 bytes", "1.0 KB", "1.5 MB", "2000.0 TB",
-    ]  # fmt: skip
+    sizes = {0: "0 bytes", 999: "999 bytes", 1000: "1.0 KB", 1_530_000: "1.5 MB", 2 * 10**15: "2000.0 TB"}
+    assert {size: format_bytes(size) for size in sizes} == sizes
     assert format_table(("a", "rows"), [("xyz", "5"), ("y", "-")]) == "a    rows\nxyz     5\ny       -"
