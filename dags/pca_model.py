@@ -21,6 +21,7 @@ from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
 from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest
 from orchard.workflow.assets import FEATURES
+from orchard.workflow.flow import TaskValue
 from orchard.workflow.tasks import dag_arguments, plan_model, publish_model, settings, validate_model
 
 with DAG(
@@ -30,9 +31,9 @@ with DAG(
     doc_md=__doc__,
     **dag_arguments(),
 ):
-    planned = plan_model()
+    planned: TaskValue = plan_model()
     projected = launcher_for(settings()).operator(JobRequest("project", plan_task="plan_model"))
-    validated = validate_model(planned)
+    validated: TaskValue = validate_model(planned)
     published = publish_model(planned, validated)
 
     planned >> projected >> validated >> published

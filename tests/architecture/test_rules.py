@@ -94,8 +94,8 @@ def test_what_several_languages_must_say_is_said_alike() -> None:
         "S3 server": (r"versitygw[:@](v[0-9.]+[0-9])", 3),
         "PostgreSQL": (r"(?:there |IMAGE:?[-=])postgres:([0-9]+)", 3),
     }
-    files = ("pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py")
-    files += ("Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh")
+    files = ["pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py"]
+    files += ["Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh"]
     text = "\n".join((ROOT / file).read_text() for file in files)
     for what, (pattern, times) in said.items():
         found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]

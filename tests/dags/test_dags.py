@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 from orchard.settings import Settings
 from orchard.workflow import tasks
 from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
+from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.timetables import batch_timetable, last_scheduled_day
 from support.repository import ROOT
 
@@ -114,14 +117,21 @@ def test_the_two_reconciling_tasks_do_not_wait_for_each_other(bag: DagBag) -> No
     assert bag.dags["reconcile_uploads"].max_active_runs == 1
 
 
+def is_announced(dag: DAG) -> bool:
+    """Tell whether the DAG's runs are started by uploads."""
+    waiting = dag.get_task("wait_for_uploads")
+    assert isinstance(waiting, WaitForUploads)
+    return waiting.is_announced
+
+
 def test_uploads_start_the_same_flow_as_the_clock(bag: DagBag) -> None:
     clock, arrival = (bag.dags[dag_id] for dag_id in ("image_batches", "image_batches_on_arrival"))
     for task_id in BATCH_FLOW:
         mine, other = clock.get_task(task_id), arrival.get_task(task_id)
         assert (mine.task_type, mine.trigger_rule, mine.pool) == (other.task_type, other.trigger_rule, other.pool)
         assert mine.downstream_task_ids == other.downstream_task_ids
-    assert not clock.get_task("wait_for_uploads").is_announced
-    assert arrival.get_task("wait_for_uploads").is_announced
+    assert not is_announced(clock)
+    assert is_announced(arrival)
     # Whose turn it is stands in the state store of `uploads`, which a task sees only of its inlets and outlets.
     for dag in (clock, arrival):
         assert all(UPLOADS in dag.get_task(task_id).inlets for task_id in ("wait_for_uploads", "plan_batch"))
@@ -164,7 +174,7 @@ def test_the_run_of_a_day_has_the_key_of_the_day_before() -> None:
     timetable = scheduler_timetable(settings())
     info = timetable.next_dagrun_info_v2(
         last_dagrun_info=None,
-        restriction=TimeRestriction(earliest=datetime(2026, 1, 5, tzinfo=UTC), latest=None, catchup=True),
+        restriction=TimeRestriction(earliest=pendulum.datetime(2026, 1, 5), latest=None, catchup=True),
     )
     assert (info.run_after, info.partition_key) == (datetime(2026, 1, 5, tzinfo=UTC), "2026-01-04")
 
@@ -179,7 +189,9 @@ def test_a_range_has_the_keys_of_its_first_and_last_day() -> None:
 def test_without_a_schedule_the_clock_starts_nothing() -> None:
     none = settings(SCHEDULE="none")
     assert last_scheduled_day(settings()) is None
-    latest = last_scheduled_day(none)
+    last_day = last_scheduled_day(none)
+    assert last_day is not None
+    latest = pendulum.instance(last_day)
     info = scheduler_timetable(none).next_dagrun_info_v2(
         last_dagrun_info=None, restriction=TimeRestriction(earliest=latest, latest=latest, catchup=False)
     )

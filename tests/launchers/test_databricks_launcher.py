@@ -1,6 +1,7 @@
 """The launcher `databricks`: what it sends, what a retry reaches, and what a failed run says."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from support.repository import ROOT
 from support.task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 
 class Workspace:
@@ -263,7 +265,8 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
     operator = operator_of(settings)
     with pytest.raises(TaskDeferred):
         operator.execute(TaskContext(PLANNED))
-    operator.on_kill()
+    kill: Callable[[], None] = operator.on_kill
+    kill()
     assert workspace.cancelled == [1]
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
@@ -24,9 +23,10 @@ from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
 from support.emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
+from support.repository import ROOT
 from support.task_context import TaskContext
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 IMAGE = '{"CustomAmiId": "ami-0123456789abcdef0"}'
 VARIABLES = {"ORCHARD_TARGET": "emr", "ORCHARD_JOBS_URI": "s3://jobs/orchard-0.1.0-abc", "ORCHARD_EMR_CLUSTER": IMAGE}
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -84,7 +84,7 @@ def test_what_is_sent_is_the_golden_request(name: str, variables: dict[str, str]
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, AddEmrStep)
     there = [{"Id": "s-1", "Name": f"orchard-reduce-{aws_wire.TOKEN}"}] if name == "new" else []
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "ListClusters": {"Clusters": []},
         "RunJobFlow": {"JobFlowId": "j-1"},
         "DescribeCluster": {"Cluster": {"Id": "j-1"}},
@@ -104,7 +104,9 @@ def test_a_cluster_that_is_made_always_ends_by_itself() -> None:
     fields = f'{{"Instances": {instances}, "BootstrapActions": []}}'
     given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/w", "ORCHARD_EMR_CLUSTER": fields})
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
-    assert operator.new_cluster["Instances"] == {  # type: ignore[attr-defined]
+    assert isinstance(operator, AddEmrStep)
+    assert operator.new_cluster is not None
+    assert operator.new_cluster["Instances"] == {
         "KeepJobFlowAliveWhenNoSteps": False,
         "TerminationProtected": False,
         "InstanceGroups": [],
@@ -247,7 +249,7 @@ def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = botocore.session.get_session().get_service_model("emr").shape_for("StepState").enum
+    states = aws_wire.enum_of("emr", "StepState")
     found = {state: seen(Told(state), "j-1", monkeypatch) for state in (*states, "GONE", "A_NEW_WORD")}
     over = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED", "GONE"}
     assert {state for state, one in found.items() if one.is_over} == over
@@ -262,8 +264,9 @@ def test_of_a_cluster_of_its_own_it_is_told_why_it_ended(monkeypatch: pytest.Mon
 
 
 def test_a_step_is_looked_for_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = {"": {"Steps": [{"Id": "s-1", "Name": "other"}], "Marker": "2"}, "2": {"Steps": [{"Id": "s-2", "Name": "ours"}]}}
-    aws_wire.record(lambda name, body: pages[body.get("Marker", "")], monkeypatch)
+    first: dict[str, Any] = {"Steps": [{"Id": "s-1", "Name": "other"}], "Marker": "2"}
+    second: dict[str, Any] = {"Steps": [{"Id": "s-2", "Name": "ours"}]}
+    aws_wire.record(lambda name, body: second if body.get("Marker") == "2" else first, monkeypatch)
     assert NamingEmrHook(aws_conn_id="aws_default")._step_named("j-1", "ours") == "s-2"
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
@@ -23,6 +22,7 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
+from support.repository import ROOT
 from support.task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -101,7 +101,7 @@ def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pyt
     operator = launcher_for(fixed).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, StartEmrServerlessJob)
     assert (operator.pool, operator.deferrable) == ("spark", True)
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "GET /applications/00f1": {"application": {"state": "STARTED"}},
         "POST /applications/00f1/jobruns": {"jobRunId": "job-1"},
     }
@@ -110,7 +110,7 @@ def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pyt
     context = TaskContext(PLANNED)
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
-    golden = Path(__file__).parents[1] / "golden" / "emr_serverless_start_job_run.json"
+    golden = ROOT / "tests" / "golden" / "emr_serverless_start_job_run.json"
     assert [body for name, body in sent if name.startswith("POST")] == [json.loads(golden.read_text())]
     assert deferred.value.trigger.serialize()[1]["job_id"] == "job-1"
     assert context.pushed["emr_serverless_dashboard"]["job_run_id"] == "job-1"
@@ -124,7 +124,7 @@ def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypat
 def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = botocore.session.get_session().get_service_model("emr-serverless").shape_for("JobRunState").enum
+    states = aws_wire.enum_of("emr-serverless", "JobRunState")
     seen = {}
     for state in states:
         emr = Emr(state)

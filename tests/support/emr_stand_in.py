@@ -43,15 +43,8 @@ class Server:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(self.folder / "landing")]
-        command += [
-            "--address-file",
-            str(address),
-            "--spark-submit",
-            str(JOBS / "spark-submit"),
-            "--python",
-            str(JOBS / "python"),
-        ]
-        command += ["--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        command += ["--address-file", str(address), "--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
         self.process = subprocess.Popen(command, env=environment)
         wait_until(address.exists, 60)
@@ -61,7 +54,8 @@ class Server:
         self.emr.meta.events.register("after-call.emr-serverless", check_answer)
 
     def client(self, service: str, **config: Any) -> Any:
-        return boto3.client(
+        client: Callable[..., Any] = boto3.client  # whose stubs know services by their literal names
+        return client(
             service,
             endpoint_url=self.address,
             aws_access_key_id="any",

@@ -182,14 +182,9 @@ class FakeJobs:
             bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
             return
         self.network_runs.append(sha256)
-        row = {
-            "content_sha256": sha256,
-            "width": 1,
-            "height": 1,
-            "features": vector_of(content, head.backbone.dimension),
-            "computed_in": head.digest,
-        }
-        good.append(_of_entry(entry) | row | stamp)
+        vector = vector_of(content, head.backbone.dimension)
+        computed = {"width": 1, "height": 1, "features": vector, "computed_in": head.digest}
+        good.append(_of_entry(entry) | {"content_sha256": sha256} | computed | stamp)
 
     def _published(self, paths: tuple[str, ...]) -> list[dict[str, Any]]:
         return [row for path in paths for row in pq.ParquetFile(self.tables.warehouse.open(path)).read().to_pylist()]

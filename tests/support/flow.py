@@ -15,6 +15,7 @@ from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import split_image_uri
 from orchard_jobs.contract.manifest import ManifestHead
+
 from support.fake_jobs import ENCRYPTED, FakeJobs, listing
 
 POLICY = AuditPolicy(max_quarantined_share=1.0)

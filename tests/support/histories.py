@@ -20,6 +20,7 @@ from orchard.models.registry import pin, promote, release, unpin
 from orchard.settings import Settings
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.errors import ConfigurationError
+
 from support.clean_run import SECRET, check_against_clean_run, check_network_runs
 from support.fake_jobs import BROKEN, ENCRYPTED, LARGE, OPAQUE
 from support.storage import Killed, Storage, in_memory
@@ -166,7 +167,7 @@ class History(RuleBasedStateMachine):
         if is_settled:
             self._operate(self.world.settle_model)
 
-    @precondition(lambda self: current_promotion(self.world.tables, self.world.settings.backbone.id))
+    @precondition(lambda self: current_promotion(self.world.tables, self.world.settings.backbone.id) is not None)
     @rule()
     def let_the_model_go(self) -> None:
         release(self.world.tables, self.world.settings)

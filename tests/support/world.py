@@ -21,6 +21,7 @@ from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.columns import QUARANTINE, RUNS
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
+
 from support.fake_jobs import FakeJobs, listing
 from support.flow import POLICY
 from support.storage import Storage

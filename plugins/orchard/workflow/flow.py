@@ -19,11 +19,11 @@ def batch_flow(settings: Settings, *, is_announced: bool) -> None:
     launcher = launcher_for(settings)
 
     waited = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=is_announced)
-    planned: Any = plan_batch()
+    planned: TaskValue = plan_batch()
     featurized = launcher.operator(JobRequest("featurize", plan_task="plan_batch"))
     reduced = launcher.operator(JobRequest("reduce", plan_task="plan_batch", trigger_rule=AFTER_SKIPS))
-    validated: Any = validate_batch(planned)
-    published: Any = publish_batch(planned, validated)
+    validated: TaskValue = validate_batch(planned)
+    published: TaskValue = publish_batch(planned, validated)
     recorded = record_lineage(planned, published)
 
     waited >> planned >> featurized >> reduced >> validated >> published >> recorded

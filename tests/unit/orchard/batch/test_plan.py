@@ -255,9 +255,14 @@ def test_the_newest_image_whose_etag_looks_like_an_md5_is_asked_about(tables: Ta
     moments = {name: datetime(2026, 1, day, tzinfo=UTC) for day, name in enumerate(etags, 1)}
     listed = [ListedObject(key(f"{name}.jpg"), etag, 4, moments[name]) for name, etag in etags.items()]
     asked = list[str]()
-    plan_batch(tables, settings, DAY, listed, lambda image_uri: bool(asked.append(image_uri)))
+
+    def is_encrypted(image_uri: str) -> bool:
+        asked.append(image_uri)
+        return False
+
+    plan_batch(tables, settings, DAY, listed, is_encrypted)
     assert asked == [f"s3://landing/{key('new.jpg')}"]
-    plan_batch(tables, settings, NEXT_DAY, [], lambda image_uri: bool(asked.append(image_uri)))
+    plan_batch(tables, settings, NEXT_DAY, [], is_encrypted)
     assert len(asked) == 1
 
 

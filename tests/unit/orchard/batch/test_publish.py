@@ -210,9 +210,10 @@ def test_image_batches_and_pca_model_publish_one_batch_at_once(tables: Tables, s
     bucket = bucket_of(count=9)
     with ThreadPoolExecutor(2) as pool:
         pool.submit(run_batch, tables, settings, DAY, bucket).result()
-        both = [pool.submit(run_model, tables, settings, "a"), pool.submit(run_batch, tables, settings, DAY, bucket_of(count=12))]
-        for done in both:
-            done.result()
+        fitted = pool.submit(run_model, tables, settings, "a")
+        grown = pool.submit(run_batch, tables, settings, DAY, bucket_of(count=12))
+        fitted.result()
+        grown.result()
     run_model(tables, settings, "b")
     assert len(rows(tables, FEATURES)) == 12
     for model in {row["model_id"] for row in tables.rows(PCA_FEATURES)}:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def test_who_stops_reading_ends_the_process(settings: Settings, tmp_path: Path) 
     slow += 'print(\'{"file": "a"}\', flush=True)\nsignal.pause()\n'
     (tmp_path / "python").write_text(slow)
     rows = embed(Settings.from_environment(), ["a", "b"], None)
+    assert isinstance(rows, Generator)
     assert next(rows) == {"file": "a"}
     rows.close()
     assert not Path(f"/proc/{pid.read_text()}").exists()

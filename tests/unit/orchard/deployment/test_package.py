@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from orchard.deployment import package
 from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard_jobs import __version__
 from orchard_jobs.errors import ConfigurationError
@@ -106,6 +105,6 @@ def test_the_entry_script_runs_with_the_zip_on_the_path(tmp_path: Path) -> None:
 
 
 def test_metadata_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package.orchard_jobs, "__version__", "0.0.9")
+    monkeypatch.setattr("orchard_jobs.__version__", "0.0.9")
     with pytest.raises(ConfigurationError, match=rf"installed as {__version__}, its code says 0\.0\.9: install it anew"):
         build_package()

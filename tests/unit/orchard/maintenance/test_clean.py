@@ -138,7 +138,7 @@ class Killed(BaseException):
 @contextmanager
 def killed_at(number: int) -> Iterator[None]:
     """Kill the block at the removal or note of this number."""
-    done = []
+    done: list[tuple[Any, ...]] = []
 
     def counted(real: Any) -> Any:
         def call(self: Warehouse, *arguments: Any) -> None:

@@ -1,6 +1,6 @@
 """The tasks' own order of steps, with Airflow and S3 replaced by what they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_a_run_takes_back_its_promise_before_it_lists(monkeypatch: pytest.Monkey
     """Later, an upload between the listing and the promise's end would be left to a run that has listed already."""
     bucket[f"images/{DAY}/kiwi/a.jpg"] = b"a"
     steps: list[str] = []
-    real = tasks.list_batch
+    real: Callable[..., Iterator[ListedObject]] = vars(tasks)["list_batch"]
 
     def listed(*arguments: Any) -> Iterator[ListedObject]:
         steps.append("listed")
