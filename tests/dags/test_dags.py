@@ -21,6 +21,7 @@ from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.timetables import batch_timetable, last_scheduled_day
 from support.repository import ROOT
 
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 BATCH_FLOW = ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"]
 DAGS = {
     "image_arrivals": ["emit_batches"],
@@ -141,18 +142,23 @@ def test_uploads_start_the_same_flow_as_the_clock(bag: DagBag) -> None:
     assert FEATURES in bag.dags["reconcile_uploads"].get_task("wake_model").outlets
 
 
-def test_without_a_queue_nothing_is_watched_and_with_one_many_messages_make_one_event(bag: DagBag, tmp_path: Path) -> None:
+def test_without_a_queue_nothing_is_watched(bag: DagBag) -> None:
     assert upload_messages(settings()) is None
     assert not bag.dags["image_arrivals"].timetable.can_be_scheduled
-    queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
-    watched = upload_messages(settings(UPLOADS_QUEUE=queue, POLL_SECONDS="0.2"))
+
+
+def test_with_a_queue_its_messages_start_image_arrivals(tmp_path: Path) -> None:
+    assert dags_with(tmp_path, UPLOADS_QUEUE=QUEUE).dags["image_arrivals"].timetable.can_be_scheduled
+
+
+def test_many_messages_of_a_queue_make_one_event() -> None:
+    watched = upload_messages(settings(UPLOADS_QUEUE=QUEUE, POLL_SECONDS="0.2"))
     assert watched is not None
     (watcher,) = watched.watchers
     path, arguments = watcher.trigger.serialize()
     assert path == "airflow.providers.amazon.aws.triggers.sqs.SqsSensorTrigger"
-    assert (arguments["sqs_queue"], arguments["aws_conn_id"]) == (queue, "aws_default")
+    assert (arguments["sqs_queue"], arguments["aws_conn_id"]) == (QUEUE, "aws_default")
     assert (arguments["max_messages"], arguments["num_batches"], arguments["waiter_delay"]) == (10, 10, 1)
-    assert dags_with(tmp_path, UPLOADS_QUEUE=queue).dags["image_arrivals"].timetable.can_be_scheduled
 
 
 def test_reconciling_runs_by_a_setting(bag: DagBag, tmp_path: Path) -> None:

@@ -293,11 +293,14 @@ def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_pat
         launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
 
 
-def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:
+def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Settings) -> None:
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    tensorflow = replace(settings, engine="tensorflow")
-    launcher_for(tensorflow).prepare(tensorflow.backbone)
     Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
+
+
+def test_of_tensorflow_no_backbone_has_to_be_deployed(settings: Settings) -> None:
+    tensorflow = replace(settings, engine="tensorflow")
+    launcher_for(tensorflow).prepare(tensorflow.backbone)

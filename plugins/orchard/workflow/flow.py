@@ -8,6 +8,9 @@ from orchard.settings import Settings
 from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.tasks import AFTER_SKIPS, plan_batch, publish_batch, record_lineage, validate_batch
 
+# What a task is going to return. Airflow hands the value itself to the task that takes it.
+TaskValue = Any
+
 
 def batch_flow(settings: Settings, *, is_announced: bool) -> None:
     """Put the tasks of a batch's run into the DAG that is being defined.

@@ -109,9 +109,7 @@ def test_missing_images_keep_their_rows_and_are_counted(tables: Tables, settings
     assert len(list(tables.rows(QUARANTINE))) == 1
 
 
-def test_images_that_moved_to_another_bucket_replace_the_former_rows_without_a_network_run(
-    tables: Tables, settings: Settings
-) -> None:
+def test_images_that_moved_to_another_bucket_keep_their_vectors(tables: Tables, settings: Settings) -> None:
     bucket = {key("a.jpg"): b"a", key("b.jpg"): b"b", key("bad.jpg"): BROKEN}
     run_batch(tables, settings, DAY, bucket)
     run_batch(tables, replace(settings, landing="s3://company/images", missing="drop"), DAY, bucket)
@@ -160,9 +158,7 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
     assert raised.actions == {"compute": 1}
 
 
-def test_a_row_over_the_limit_that_was_missing_when_it_rose_is_judged_when_it_comes_back(
-    tables: Tables, settings: Settings
-) -> None:
+def test_a_missing_image_over_the_old_limit_is_judged_when_it_comes_back(tables: Tables, settings: Settings) -> None:
     bucket = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a"}
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
@@ -234,7 +230,7 @@ def test_only_the_bytes_tell_that_an_opaque_object_is_known(tables: Tables, sett
 
 
 @pytest.mark.parametrize("can_be_asked", [True, False])
-def test_an_etag_that_only_looks_like_an_md5_costs_no_row_and_no_run_where_the_store_tells(
+def test_an_etag_that_only_looks_like_an_md5_costs_no_row(
     tables: Tables, settings: Settings, can_be_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not can_be_asked:

@@ -73,7 +73,7 @@ def test_the_last_upload_is_always_listed_and_one_run_works_at_a_time(moves: lis
     assert airflow.listed_at_once == 1
 
 
-def test_an_upload_between_a_runs_listing_and_its_end_leads_to_a_later_run_that_sees_it() -> None:
+def test_an_upload_after_a_runs_listing_leads_to_a_run_that_sees_it() -> None:
     airflow = Airflow()
     airflow.upload()
     while airflow.states[0] != "working":

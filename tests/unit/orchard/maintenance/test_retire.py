@@ -114,7 +114,7 @@ def test_a_backbone_that_comes_back_is_computed_anew_and_alike(
     assert pending_work(tables, settings) is None
 
 
-def test_a_backbone_that_goes_and_comes_back_leaves_one_captured_row_a_version(
+def test_a_backbone_that_comes_back_has_one_captured_row_a_version(
     tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = settings.backbone
@@ -147,7 +147,7 @@ def test_what_is_published_beside_a_retirement_holds_up_no_later_run(
     assert pending_work(tables, settings) is None
 
 
-def test_rows_of_a_first_model_that_is_published_beside_a_retirement_are_taken_out(
+def test_rows_of_a_model_published_beside_a_retirement_are_taken_out(
     tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for day in DAYS[:2]:

@@ -99,7 +99,7 @@ def test_a_retired_model_that_is_chosen_again_gets_all_its_rows_back(
     assert pending_work(tables, always) is None
 
 
-def test_rows_that_a_running_job_publishes_after_the_retirement_are_found_again(
+def test_rows_that_are_published_after_the_retirement_are_found_again(
     tables: Tables, always: Settings, models: tuple[str, str]
 ) -> None:
     pin(tables, always, models[0])
@@ -134,7 +134,7 @@ def test_a_model_that_is_promoted_while_its_rows_go_is_projected_anew(
     assert images_of(tables, models[0]) == published_images(tables)
 
 
-def test_a_retirement_and_a_publish_at_once_leave_rows_and_numbers_that_agree(
+def test_a_retirement_and_a_publish_at_once_leave_numbers_that_agree(
     tables: Tables, always: Settings, models: tuple[str, str]
 ) -> None:
     pin(tables, always, models[0])
