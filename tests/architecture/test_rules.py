@@ -13,14 +13,11 @@ import pytest
 from orchard.settings import describe
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.contract.quarantine import Reason
-from support.repository import ROOT
+from support.repository import ROOT, checked_tests, sources_in
 
-SOURCES = [
-    path
-    for folder in ("dags", "plugins", "spark_jobs", "sandbox", "bench")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    if ".venv" not in path.parts
-]
+SOURCES = sources_in("dags", "plugins", "spark_jobs", "sandbox", "bench")
+# Its comments may still leave out a line of the formatting.
+NOT_YET_FORMATTED = ROOT / "sandbox"
 
 
 def test_the_import_rules_hold() -> None:
@@ -32,10 +29,11 @@ def test_the_import_rules_hold() -> None:
 
 def test_no_check_is_switched_off() -> None:
     found = []
-    for path in SOURCES:
+    for path in SOURCES + checked_tests():
+        pattern = r"noqa|type: ignore|pragma|fmt: off" + ("" if path.is_relative_to(NOT_YET_FORMATTED) else "|fmt: skip")
         with path.open("rb") as file:
             for token in tokenize.tokenize(file.readline):
-                if token.type == tokenize.COMMENT and re.search(r"noqa|type: ignore|pragma|fmt: off", token.string):
+                if token.type == tokenize.COMMENT and re.search(pattern, token.string):
                     found.append(f"{path.relative_to(ROOT)}:{token.start[0]} {token.string}")
     assert found == []
 
@@ -47,7 +45,7 @@ def test_files_stay_short() -> None:
 def test_every_module_says_its_duty() -> None:
     bare = [
         path.relative_to(ROOT)
-        for path in SOURCES
+        for path in SOURCES + checked_tests()
         if path.name != "run_job.py" and not path.read_text().startswith('"""') and path.read_text().strip()
     ]
     assert bare == []
