@@ -119,11 +119,11 @@ def test_a_retry_reaches_the_step_and_a_kill_ends_it_with_its_cluster(settings: 
     assert first.serialize() == second.serialize()
     fields = first.serialize()[1]
     cluster, (step,) = fields["job_flow_id"], fields["step_ids"]
-    wait_until(lambda: processes_of(step), 30)
+    wait_until(lambda: processes_of(step))
     asyncio.run(second.on_kill())
-    wait_until(lambda: not processes_of(step), 10)
+    wait_until(lambda: not processes_of(step))
     emr = server.client("emr")
-    wait_until(lambda: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] == "TERMINATED", 20)
+    wait_until(lambda: emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] == "TERMINATED")
     third = defer(operator_of(settings, server, SLEEPER), TaskContext(planned)).serialize()[1]
     assert third["job_flow_id"] != cluster
     emr.terminate_job_flows(JobFlowIds=[third["job_flow_id"]])
@@ -136,9 +136,9 @@ def test_on_a_cluster_that_is_there_a_kill_ends_the_step_alone(settings: Setting
     )["JobFlowId"]
     operator = operator_of(replace(settings, emr_cluster=cluster), server, SLEEPER)
     step = defer(operator, TaskContext(replace(PLANNED, input_digest="b" * 64))).serialize()[1]["step_ids"][0]
-    wait_until(lambda: processes_of(step), 30)
+    wait_until(lambda: processes_of(step))
     operator.on_kill()
-    wait_until(lambda: emr.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]["State"] == "CANCELLED", 20)
+    wait_until(lambda: emr.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]["State"] == "CANCELLED")
     assert emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] in ("RUNNING", "WAITING")
     emr.terminate_job_flows(JobFlowIds=[cluster])
 
@@ -153,7 +153,7 @@ def test_two_tries_at_once_make_one_cluster(settings: Settings, server: Server, 
     def together(hook: NamingEmrHook, name: str) -> str | None:
         found = look(hook, name)
         if not hasattr(first_look, "is_over"):
-            first_look.is_over = looks.wait(20)
+            first_look.is_over = looks.wait(120)
         return found
 
     monkeypatch.setattr(NamingEmrHook, "_cluster_named", together)
@@ -179,7 +179,7 @@ def test_only_a_step_that_takes_too_long_is_cancelled(settings: Settings, server
     planned = replace(PLANNED, input_digest="9" * 64)
     context = TaskContext(planned)
     step = defer(operator_of(settings, server, SLEEPER), context).serialize()[1]["step_ids"][0]
-    wait_until(lambda: processes_of(step), 30)
+    wait_until(lambda: processes_of(step))
     attempts = Attempts(Warehouse.at(settings.warehouse), planned.work("featurize"))
     event = {"status": "error", "message": "An error occurred (InternalServerException)"}
     with pytest.raises(JobError, match=r"is RUNNING, and cannot be followed: .*InternalServerException"):
@@ -212,7 +212,7 @@ print(sys.prefix, spark.range(1).mapInArrow(where, "prefix string").collect()[0]
     fields = defer(operator, context).serialize()[1]
     emr, step = server.client("emr"), fields["step_ids"][0]
     emr.get_waiter("step_complete").wait(
-        ClusterId=fields["job_flow_id"], StepId=step, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        ClusterId=fields["job_flow_id"], StepId=step, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     driver, worker = operator.last_lines({"cluster_id": fields["job_flow_id"], "step_id": step})[-1].split()
     assert driver == worker

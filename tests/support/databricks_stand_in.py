@@ -51,6 +51,9 @@ MODULE = """
         print("started", flush=True)
         time.sleep(300)
 
+    def overrun():
+        sleep()
+
     def deaf():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sleep()
@@ -128,7 +131,7 @@ class Server:
         command += ["--port", self.port, "--minute-seconds", "1", *self.options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked"}
         self.process = subprocess.Popen(command, env=environment)
-        wait_until(address.exists, 60)
+        wait_until(address.exists)
         self.address = address.read_text()
         self.port = self.address.rpartition(":")[2]
         self.client = WorkspaceClient(host=self.address, token=TOKEN)
@@ -159,7 +162,7 @@ def serving(folder: Path, objects: Path, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
 
 
 class Task:

@@ -47,7 +47,7 @@ class Server:
         command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
         self.process = subprocess.Popen(command, env=environment)
-        wait_until(address.exists, 60)
+        wait_until(address.exists)
         self.address = address.read_text()
         self.s3 = self.client("s3")
         self.emr = self.client("emr-serverless")
@@ -90,7 +90,7 @@ def serving(folder: Path) -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(120) == 0
 
 
 class Job:
@@ -150,7 +150,8 @@ def processes_of(name: str) -> list[int]:
     return found
 
 
-def wait_until(is_so: Callable[[], Any], seconds: float) -> None:
+def wait_until(is_so: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait for a state that lasts, however busy the machine is."""
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds} s"

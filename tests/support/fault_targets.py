@@ -40,12 +40,14 @@ import pathlib, sys, time
 while not pathlib.Path(sys.argv[1] + ".released").exists():
     time.sleep(0.1)
 """
-# The wheel of the Databricks stand-in has functions of the same names. Neither has `nowhere`.
+SLEEP = "import time; print('asleep', flush=True); time.sleep(300)"
+# The wheel of the Databricks stand-in has functions of the same names. Neither has `nowhere`. `overrun` gets little time.
 JOBS = {
     "report": JOB,
     "held_report": UNTIL_RELEASED + JOB,
     "fail": "raise ValueError('no such fruit')",
-    "sleep": "import time; print('asleep', flush=True); time.sleep(300)",
+    "sleep": SLEEP,
+    "overrun": SLEEP,
 }
 # A cluster that the step does not share with others.
 CLUSTER = {"ReleaseLabel": "emr-7.11.0", "ServiceRole": "EMR_DefaultRole", "JobFlowRole": "EMR_EC2_DefaultRole"}
@@ -176,7 +178,7 @@ def _emr_serverless_operator(application: str, warehouse: Path, report: str, see
         name="orchard-featurize",
         job_driver={"sparkSubmit": spark},
         configuration_overrides=emr.LOGS,
-        config={"executionTimeoutMinutes": 5 if job == "sleep" else 120},
+        config={"executionTimeoutMinutes": 5 if job == "overrun" else 120},
         waiter_delay=1,
         waiter_max_attempts=60,
         region_name="us-east-1",
@@ -195,7 +197,7 @@ def _emr_operator(cluster: str, warehouse: Path, report: str, seed: int, job: st
         logs_uri="s3://jobs/logs",
         steps=[step | {"HadoopJarStep": {"Jar": "command-runner.jar", "Args": words}}],
         waiter_delay=1,
-        waiter_max_attempts=5 if job == "sleep" else 60,
+        waiter_max_attempts=5 if job == "overrun" else 60,
         region_name="us-east-1",
     )
 
@@ -209,7 +211,7 @@ def _databricks_operator(place: str, warehouse: Path, report: str, seed: int, jo
         polling_period_seconds=1,
         databricks_retry_delay=1,
         durable=False,
-        timeout_seconds=120 if job == "sleep" else None,
+        timeout_seconds=120 if job == "overrun" else None,
     )
 
 

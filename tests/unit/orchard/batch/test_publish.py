@@ -28,8 +28,17 @@ def bucket_of(day: str = DAY, count: int = 6, salt: str = "") -> dict[str, bytes
 
 
 def test_two_runs_of_one_new_batch_make_one_set_of_rows(tables: Tables, settings: Settings) -> None:
+    """One may plan when the other's job has ended already: it plans another manifest then, and one of the two is superseded."""
+
+    def is_published(run: str) -> bool:
+        try:
+            run_batch(tables, settings, DAY, bucket_of(), run)
+        except SupersededError:
+            return False
+        return True
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda run: run_batch(tables, settings, DAY, bucket_of(), run), ["one", "two"]))
+        assert any(list(pool.map(is_published, ["one", "two"])))
     assert len(list(tables.rows(FEATURES))) == 6
     assert len(list(tables.rows(QUARANTINE))) == 1
     assert len(list(tables.rows(RUNS))) == 1
