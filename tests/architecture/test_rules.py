@@ -84,7 +84,7 @@ def test_an_old_python_gets_as_far_as_the_line_that_refuses_it(name: str) -> Non
     assert {module.partition(".")[0] for module in named} <= {"interpreters", *sys.stdlib_module_names}
 
 
-def test_what_several_languages_must_say_is_said_alike() -> None:
+def test_files_of_several_languages_name_the_same_versions() -> None:
     said = {
         "version": (r'^version = "(.*)"$|^__version__ = "(.*)"$|ARG VERSION=(.*)$|ORCHARD_VERSION:-([^}]*)}', 8),
         "uv": (r'^UV = "uv==(.*)"$|^ARG UV=(.*)$', 3),

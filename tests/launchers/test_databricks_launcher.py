@@ -301,6 +301,6 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
     launcher.prepare(settings.backbone)
 
 
-def test_of_tensorflow_no_backbone_has_to_be_deployed(settings: Settings) -> None:
+def test_tensorflow_needs_no_deployed_backbone(settings: Settings) -> None:
     tensorflow = replace(settings, engine="tensorflow")
     launcher_for(tensorflow).prepare(tensorflow.backbone)

@@ -246,7 +246,7 @@ def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
     return operator.see({"cluster_id": "j-1", "step_id": "s-1"})
 
 
-def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_state_that_emr_has_is_known_to_be_an_end_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     states = aws_wire.enum_of("emr", "StepState")
     found = {state: seen(Told(state), "j-1", monkeypatch) for state in (*states, "GONE", "A_NEW_WORD")}
     over = {"COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED", "GONE"}
@@ -254,7 +254,7 @@ def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(monkeypat
     assert {state for state, one in found.items() if one.is_ending} == {"CANCEL_PENDING"}
 
 
-def test_of_a_cluster_of_its_own_it_is_told_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_tells_why_its_own_cluster_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     details = {"Reason": "Unknown Error.", "Message": "exit 1"}
     assert seen(Told("FAILED", details), IMAGE, monkeypatch).reason == "Unknown Error.; exit 1; no capacity"
     assert seen(Told("CANCELLED"), IMAGE, monkeypatch).reason == "no capacity"

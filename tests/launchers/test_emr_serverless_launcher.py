@@ -121,9 +121,7 @@ def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypat
     assert operator.waiter_delay * operator.waiter_max_attempts > operator.config["executionTimeoutMinutes"] * 60
 
 
-def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_state_that_emr_has_is_known_to_be_an_end_or_not(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     states = aws_wire.enum_of("emr-serverless", "JobRunState")
     seen = {}
     for state in states:
@@ -270,7 +268,7 @@ def test_a_job_that_emr_does_not_tell_about_goes_on_and_is_reached_again(
     assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-1"
 
 
-def test_why_a_job_failed_is_told_also_when_its_log_cannot_be_read(
+def test_a_failed_job_tells_its_reason_though_its_log_cannot_be_read(
     settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emr, context = Emr("RUNNING"), TaskContext(PLANNED)

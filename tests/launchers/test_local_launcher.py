@@ -96,9 +96,16 @@ def test_with_a_spark_connect_server_this_python_is_its_client(settings: Setting
     assert isinstance(command, str)
     assert shlex.split(command)[:5] == ["exec", sys.executable, "-m", "orchard_jobs.cli", "featurize"]
     assert command.endswith("--input-digest {{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}")
+
+
+def test_a_spark_connect_server_needs_a_deployed_backbone(settings: Settings) -> None:
+    remote = replace(settings, spark_remote="sc://spark:15002")
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher_for(remote).prepare(remote.backbone)
     Warehouse.at(remote.warehouse).create(network_path(remote.backbone.id), b"network")
     launcher_for(remote).prepare(remote.backbone)
+
+
+def test_a_spark_connect_server_is_named_with_its_scheme() -> None:
     with pytest.raises(ConfigurationError, match="not of the form sc://host:port"):
         Settings.from_environment({"ORCHARD_WAREHOUSE": "/tmp/w", "ORCHARD_SPARK_REMOTE": "spark:15002"})

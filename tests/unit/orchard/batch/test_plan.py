@@ -274,7 +274,7 @@ def test_very_many_images_of_one_size_are_not_one_workers_task(
     assert groups == ({"4"} if most == 3 else {item.etag for item in listing(bucket)})
 
 
-def test_what_no_size_can_equal_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:
+def test_a_new_size_needs_no_list_of_known_contents(tables: Tables, settings: Settings) -> None:
     run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
     head = plan(tables, settings, NEXT_DAY, {key("x.jpg", NEXT_DAY): OPAQUE + b"longer", key("y.jpg", NEXT_DAY): b"four"})
     assert head is not None

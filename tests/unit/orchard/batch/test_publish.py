@@ -44,7 +44,7 @@ def test_two_runs_of_one_new_batch_make_one_set_of_rows(tables: Tables, settings
     assert len(list(tables.rows(RUNS))) == 1
 
 
-def test_eight_batches_with_two_rivals_each(tables: Tables, settings: Settings) -> None:
+def test_each_of_eight_batches_is_published_by_one_of_two_rivals(tables: Tables, settings: Settings) -> None:
     days = [f"2026-01-0{n}" for n in range(1, 9)]
 
     def attempt(job: tuple[str, str]) -> None:

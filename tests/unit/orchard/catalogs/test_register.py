@@ -312,7 +312,7 @@ def test_a_fault_is_one_line(
 
 
 @pytest.mark.parametrize("where", [[], ["--glue", "x", "--unity", "main.ml"]])
-def test_one_catalog_is_named(where: list[str]) -> None:
+def test_exactly_one_catalog_has_to_be_named(where: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["register", *where])
     assert ended.value.code == 2

@@ -77,7 +77,7 @@ def test_the_wheel_holds_what_hatchling_builds(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_it_installs_and_runs_and_an_installed_one_gives_the_same_package(tmp_path: Path) -> None:
+def test_an_installed_wheel_runs_and_gives_the_same_package(tmp_path: Path) -> None:
     """As in a production Airflow: orchard beside an installed wheel of the jobs, with no source tree in sight."""
     built = build_package()
     folder = built.write(tmp_path)

@@ -118,7 +118,7 @@ def test_a_run_does_not_give_way_to_itself_or_wait_for_itself() -> None:
     assert (turns.coming(), turns.at_work()) == (None, None)
 
 
-def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
+def test_nobody_waits_for_a_cleared_run_that_cannot_start_yet() -> None:
     airflow = Airflow()
     airflow.upload()
     while airflow.states[0] != "ended":
@@ -132,7 +132,7 @@ def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
     assert max(airflow.seen.values()) == 2
 
 
-def test_only_ones_own_promise_is_taken_back() -> None:
+def test_a_run_takes_back_no_promise_but_its_own() -> None:
     airflow = Airflow(states={0: "waiting", 1: "waiting", 2: "queued"})
     airflow.turns(0).enlist()
     airflow.turns(1).enlist()

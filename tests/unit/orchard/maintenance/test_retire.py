@@ -40,7 +40,9 @@ def two(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pyt
     return old, publish(tables, settings)
 
 
-def test_both_lines_stand_beside_each_other(tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]) -> None:
+def test_the_rows_of_two_backbones_stand_side_by_side(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+) -> None:
     expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2}
     assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, settings.backbone.id)))
     assert two[0] != two[1]

@@ -117,7 +117,7 @@ def test_an_old_day_with_a_late_upload_is_decided_at_once(monkeypatch: pytest.Mo
     execute(monkeypatch, settings, Run("2020-01-01"), seconds_ago(1))
 
 
-def test_whoever_finished_the_upload_need_not_wait(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+def test_a_run_without_a_quiet_period_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), seconds_ago(0))
     with pytest.raises(AirflowSkipException, match="is empty"):
         execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), NONE)
@@ -247,7 +247,7 @@ def test_the_trigger_ends_with_the_wait(monkeypatch: pytest.MonkeyPatch) -> None
     assert fired(monkeypatch, [1.0, 1.0], NOW.timestamp() - 1) == {"objects": 1, "is_settled": False}
 
 
-def test_an_empty_batch_is_looked_at_again_once_nobody_gives_way_any_more(
+def test_an_empty_batch_is_listed_again_once_nobody_gives_way_any_more(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     """What came between the listing and the skip would be seen by no run: others gave way to this one."""
