@@ -164,7 +164,7 @@ def _ran_run(run: dict[str, Any]) -> Ran:
     return Ran(run["start_time"] / 1000, ended, run["state"].get("result_state", ""))
 
 
-def _common(warehouse: Path) -> dict[str, Any]:
+def _fields(warehouse: Path) -> dict[str, Any]:
     request = JobRequest("featurize", plan_task="plan_batch")
     return {"request": request, "warehouse": str(warehouse), "task_id": "featurize", "deferrable": False}
 
@@ -172,7 +172,7 @@ def _common(warehouse: Path) -> dict[str, Any]:
 def _emr_serverless_operator(application: str, warehouse: Path, report: str, seed: int, job: str) -> Operator:
     spark = {"entryPoint": f"s3://jobs/scripts/{job}.py", "entryPointArguments": [report]}
     return StartEmrServerlessJob(
-        **_common(warehouse),
+        **_fields(warehouse),
         application_id=application,
         execution_role_arn=emr.ROLE,
         name="orchard-featurize",
@@ -191,7 +191,7 @@ def _emr_operator(cluster: str, warehouse: Path, report: str, seed: int, job: st
     is_own = bool(seed % 2)
     step = {"Name": "x", "ActionOnFailure": "TERMINATE_CLUSTER" if is_own else "CONTINUE"}
     return AddEmrStep(
-        **_common(warehouse),
+        **_fields(warehouse),
         new_cluster=own if is_own else None,
         job_flow_id="" if is_own else cluster,
         logs_uri="s3://jobs/logs",
@@ -205,7 +205,7 @@ def _emr_operator(cluster: str, warehouse: Path, report: str, seed: int, job: st
 def _databricks_operator(place: str, warehouse: Path, report: str, seed: int, job: str) -> Operator:
     request = databricks.request_of("report_of_spark" if ON_SPARK and job == "report" else job, report)
     return SubmitDatabricksRun(
-        **_common(warehouse),
+        **_fields(warehouse),
         tasks=request["tasks"],
         environments=request["environments"],
         polling_period_seconds=1,
