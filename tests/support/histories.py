@@ -104,6 +104,12 @@ class History(RuleBasedStateMachine):
         self.world.settings = kept
 
     @rule()
+    def wake_model(self) -> None:
+        """Run pca_model where reconcile_uploads finds work for it."""
+        if self.world.has_model_work:
+            self._operate(lambda: finish(self.world.model_steps()))
+
+    @rule()
     def run_model(self) -> None:
         self._operate(lambda: finish(self.world.model_steps()))
 
