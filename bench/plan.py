@@ -32,7 +32,7 @@ from obstore.store import S3Store
 from orchard.batch.manifests import read_entries
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import RunFacts, publish_batch
-from orchard.landing_zone.listing import ListedObject, list_batch, with_quick_times
+from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick_times
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
@@ -40,7 +40,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import random_element, report_path, staged_folder
+from orchard_jobs.contract.layout import random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 
 BATCH, BUCKET = "2026-01-01", "landing"
@@ -68,7 +68,7 @@ def main() -> int:
         print("step                     seconds  CPU s  objects/s    objects/CPU s  peak MiB")
 
         def listed() -> Iterator[ListedObject]:
-            return list_batch(client, BUCKET, PREFIX)
+            return S3LandingZone(client, BUCKET).list(PREFIX)
 
         timed("listing alone", count, lambda: sum(1 for _ in listed()))
         head = timed("plan, new batch", count, lambda: plan_batch(tables, settings, BATCH, listed()))
@@ -145,17 +145,20 @@ def content_of(number: int) -> bytes:
 def publish(tables: Tables, head: ManifestHead) -> None:
     """Stage what featurize would of a batch of only good images, and publish it."""
     work = work_digest(head.digest, head.backbone.id, "featurize")
-    folder = staged_folder(FEATURES, (head.backbone.id, head.batch_id), work, random_element())
+    partition, process = (head.backbone.id, head.batch_id), random_element()
     files: list[StagedFile] = []
     rows: list[Entry] = []
+
+    def path_of(number: int) -> str:
+        return staged_path(FEATURES, partition, work, process, f"part-{number:05d}.parquet")
+
     for entry in read_entries(tables.warehouse, head):
         rows.append(entry)
         if len(rows) == ROWS_PER_FILE:
-            files.append(_stage(tables, head, f"{folder}/part-{len(files):05d}.parquet", rows))
+            files.append(_stage(tables, head, path_of(len(files)), rows))
             rows = []
     if rows:
-        files.append(_stage(tables, head, f"{folder}/part-{len(files):05d}.parquet", rows))
-    partition = (head.backbone.id, head.batch_id)
+        files.append(_stage(tables, head, path_of(len(files)), rows))
     staged = (StagedPartition("features", partition, tuple(files)), StagedPartition("quarantine", partition, ()))
     counts = {"listed": head.listed, "featurized": head.listed, "reused": 0, "quarantined": 0, "missing": 0}
     counts["network_runs"] = head.listed

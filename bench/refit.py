@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import model_file, read_model
-from orchard.models.refit import ModelPlan, pending_work, plan_model, publish_model, record_model_run
+from orchard.models.model_plan import ModelPlan
+from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
 from orchard.models.registry import Succession, append_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import key_of, readable_versions
@@ -36,7 +37,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, RUNS, Table
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import StagedFile
-from orchard_jobs.contract.layout import random_element
+from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.pca.moments import Moments
 
@@ -191,8 +192,7 @@ def stage(tables: Tables, table: Table, partition: tuple[str, ...], rows: pa.Tab
     """Write one file as a job stages it."""
     packed = io.BytesIO()
     pq.write_table(rows, packed)
-    hive = "/".join(f"{name}={value}" for name, value in zip(table.partition_by, partition, strict=True))
-    path = f"{table.name}/{hive}/{random_element()}/part-00000.parquet"
+    path = staged_path(table, partition, None, random_element(), "part-00000.parquet")
     tables.warehouse.create(path, packed.getvalue())
     return StagedFile(path, packed.tell(), len(rows), tables.warehouse.sha256(path))
 

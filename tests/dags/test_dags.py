@@ -15,7 +15,7 @@ from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 from orchard.settings import Settings
-from orchard.workflow import tasks
+from orchard.workflow import context
 from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
 from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.timetables import batch_timetable, last_scheduled_day
@@ -38,9 +38,9 @@ def dags_with(folder: Path, **variables: str) -> DagBag:
         patch.setenv("ORCHARD_WAREHOUSE", str(folder))
         for name, value in variables.items():
             patch.setenv(f"ORCHARD_{name}", value)
-        tasks.settings.cache_clear()
+        context.settings.cache_clear()
         found = DagBag(ROOT / "dags", bundle_path=ROOT / "dags", bundle_name="dags")
-    tasks.settings.cache_clear()
+    context.settings.cache_clear()
     return found
 
 

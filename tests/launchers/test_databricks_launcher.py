@@ -13,15 +13,16 @@ from orchard.deployment.package import WHEEL, build_package
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
-from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support.repository import ROOT
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
 GOLDEN = ROOT / "tests" / "golden"
@@ -297,7 +298,7 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
 
 

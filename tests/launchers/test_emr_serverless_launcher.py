@@ -10,14 +10,15 @@ import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
+from orchard.batch.spend import check_spend
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import JobRequest, Planned
-from orchard.launchers.spend import check_spend
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
@@ -25,7 +26,7 @@ from support import aws_wire
 from support.repository import ROOT
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {
     "ORCHARD_TARGET": "emr_serverless",
@@ -311,7 +312,7 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
 
 

@@ -10,16 +10,17 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard.launchers import launcher_for
-from orchard.launchers.request import JobRequest, Planned, skip_without_work
+from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from support.emr_stand_in import JOBS
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
 
 
 def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"onnx")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"onnx")
     launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
 
 
@@ -76,7 +77,7 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
 def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
     cuda = replace(settings, engine="cuda", jobs_python=str(JOBS / "python"))
     (exported,) = (JOBS.parent / "share" / "orchard" / "networks").glob("efficientnet_lite0-*.onnx")
-    Warehouse.at(cuda.warehouse).create(network_path(cuda.backbone.id), exported.read_bytes())
+    Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported.read_bytes())
     with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
         launcher_for(cuda).prepare(cuda.backbone)
 
@@ -102,7 +103,7 @@ def test_a_spark_connect_server_needs_a_deployed_backbone(settings: Settings) ->
     remote = replace(settings, spark_remote="sc://spark:15002")
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher_for(remote).prepare(remote.backbone)
-    Warehouse.at(remote.warehouse).create(network_path(remote.backbone.id), b"network")
+    Warehouse.at(remote.warehouse).create(backbone_path(remote.backbone.id), b"network")
     launcher_for(remote).prepare(remote.backbone)
 
 

@@ -15,7 +15,8 @@ import pytest
 from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.request import JobRequest
+from orchard.tables.reports import PlannedJobs
 
 from support import databricks_stand_in as databricks
 from support import emr_stand_in as emr
@@ -224,7 +225,7 @@ OPERATORS: dict[str, Callable[[str, Path, str, int, str], Operator]] = {
 
 def execute_as_worker(name: str, place: str, warehouse: str, report: str, digest: str) -> None:
     """Execute the operator of a job that is held until its report's `.released` is there, in this process."""
-    planned = Planned("file:///x/head.json", digest, "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", digest, "backbone-1", ("featurize",))
     OPERATORS[name](place, Path(warehouse), report, 0, "held_report").execute(TaskContext(planned))
 
 
