@@ -30,7 +30,7 @@ def unreadable_names(tree: ast.AST) -> Iterator[str]:
     """Yield the names of test functions that are long, or too short for a sentence."""
     for node in ast.walk(tree):
         name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ""
-        if name.startswith("test") and (len(name) > LONGEST_NAME or not re.fullmatch(r"test(_[a-z0-9]+){3,}", name)):
+        if name.startswith("test") and (len(name) > LONGEST_NAME or not re.fullmatch(r"test(_[a-z0-9]+){2,}", name)):
             yield name
 
 
