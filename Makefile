@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test test-containers soak lint
+.PHONY: help setup run stop status upload clean package test test-containers soak docs lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -74,10 +74,14 @@ test-containers: setup ## the images and the compose file, with the Docker engin
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
 	{ test $$? = 77 && echo "test-containers: left out, for no engine can be had here"; }
 
-lint: setup ## formatting, lint, types, import rules
+docs: setup ## write the parts of docs/reference/ that the code knows
+	@$(AIRFLOW_BIN)/python docs/generate.py
+
+lint: setup ## formatting, lint, types, import rules, stale reference pages
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench docs
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
+	@$(AIRFLOW_BIN)/python docs/generate.py --check
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
 	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
