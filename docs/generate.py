@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from orchard.cli import find_commands
-from orchard.overview import STATES
+from orchard.reporting.status import STATES
 from orchard.settings import describe
 from orchard_jobs.contract.columns import PARTITION_MEANINGS, TABLES, Column, Table
 from orchard_jobs.contract.quarantine import EXPLANATIONS, Reason

@@ -16,12 +16,12 @@ from urllib.parse import quote_plus
 
 import boto3
 import polars as pl
-from orchard.batches import plan_batch
-from orchard.listing import ListedObject
-from orchard.publish import RunFacts, publish_batch
-from orchard.reports import finished_report
+from orchard.batch.plan import plan_batch
+from orchard.batch.publish import RunFacts, publish_batch
+from orchard.landing_zone.listing import ListedObject
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import finished_report
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import network_path
