@@ -10,7 +10,8 @@ from orchard.models.model import current_promotion, pinned_models, read_model
 from orchard.models.registry import release
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
-from support.fake_jobs import listing
+
+from support.listed_bucket import listing
 from support.storage import in_memory
 from support.world import DAYS, PROVENANCE, Run, World, finish
 
