@@ -29,12 +29,12 @@ def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
 def main() -> None:
     """Compute the features with TensorFlow and rewrite the golden file."""
     from orchard_jobs.contract.backbones import backbone_named
-    from orchard_jobs.images.backbones import load_network
+    from orchard_jobs.images.backbones import load_backbone
     from orchard_jobs.storage import Warehouse
 
     pictures = drawn_pixels()
-    network = load_network(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
-    features = network(np.stack(list(pictures.values())))
+    backbone = load_backbone(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
+    features = backbone(np.stack(list(pictures.values())))
     golden = {
         name: {
             "largest": float(np.abs(vector).max()),

@@ -15,7 +15,7 @@ from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support.task_context import TaskContext
@@ -300,5 +300,5 @@ def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(sett
         launcher.prepare(settings.backbone)
     tensorflow = replace(settings, engine="tensorflow")
     launcher_for(tensorflow).prepare(tensorflow.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)

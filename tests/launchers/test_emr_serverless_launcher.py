@@ -19,7 +19,7 @@ from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
@@ -314,7 +314,7 @@ def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(sett
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
 
 

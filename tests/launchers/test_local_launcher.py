@@ -14,7 +14,7 @@ from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
@@ -61,7 +61,7 @@ def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
 
 
 def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"onnx")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"onnx")
     launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
 
 
@@ -80,7 +80,7 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
 def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
     cuda = replace(settings, engine="cuda", jobs_python=str(JOBS / "python"))
     (exported,) = (JOBS.parent / "share" / "orchard" / "networks").glob("efficientnet_lite0-*.onnx")
-    Warehouse.at(cuda.warehouse).create(network_path(cuda.backbone.id), exported.read_bytes())
+    Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported.read_bytes())
     with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
         launcher_for(cuda).prepare(cuda.backbone)
 
@@ -101,7 +101,7 @@ def test_with_a_spark_connect_server_this_python_is_its_client(settings: Setting
     assert operator.bash_command.endswith("--input-digest {{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}")  # type: ignore[union-attr]
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher_for(remote).prepare(remote.backbone)
-    Warehouse.at(remote.warehouse).create(network_path(remote.backbone.id), b"network")
+    Warehouse.at(remote.warehouse).create(backbone_path(remote.backbone.id), b"network")
     launcher_for(remote).prepare(remote.backbone)
     with pytest.raises(ConfigurationError, match="not of the form sc://host:port"):
         Settings.from_environment({"ORCHARD_WAREHOUSE": "/tmp/w", "ORCHARD_SPARK_REMOTE": "spark:15002"})

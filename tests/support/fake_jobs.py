@@ -21,7 +21,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_folder
+from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.pca.moments import Moments
@@ -197,7 +197,7 @@ class FakeJobs:
         packed = io.BytesIO()
         columns = [{name: row[name] for name in table.column_names} for row in rows]
         pq.write_table(pa.Table.from_pylist(columns, arrow_schema(table)), packed)
-        path = f"{staged_folder(table, partition, work, random_element())}/part-00000.parquet"
+        path = staged_path(table, partition, work, random_element(), "part-00000.parquet")
         self.tables.warehouse.create(path, packed.getvalue())
         file = StagedFile(path, packed.tell(), len(rows), self.tables.warehouse.sha256(path))
         return StagedPartition(table.name, partition, (file,))

@@ -20,7 +20,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import network_path, progress_folder, report_path
+from orchard_jobs.contract.layout import backbone_path, progress_folder, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -326,10 +326,10 @@ def test_checksums_stay_with_their_files(used: Tables, settings: Settings) -> No
 def test_only_networks_without_a_batch_go(used: Tables, settings: Settings) -> None:
     other = backbone_named("resnet50")
     for backbone in (settings.backbone, other):
-        used.warehouse.create(network_path(backbone.id), b"onnx")
+        used.warehouse.create(backbone_path(backbone.id), b"onnx")
     age(used)
-    assert [removal.path for removal in clean(used, settings) if removal.kind == "network"] == [network_path(other.id)]
-    assert used.warehouse.size(network_path(settings.backbone.id)) == 4
+    assert [removal.path for removal in clean(used, settings) if removal.kind == "network"] == [backbone_path(other.id)]
+    assert used.warehouse.size(backbone_path(settings.backbone.id)) == 4
 
 
 def test_two_at_once_do_no_harm(used: Tables, settings: Settings) -> None:
