@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from orchard_jobs import __version__, entry
+from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source
@@ -114,7 +114,7 @@ def _archive_classes(file: Path) -> int:
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
     conf = local_spark_conf(None) | own
     command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-    command += [str(Path(entry.__path__[0]) / "run_job.py"), "rehearse"]
+    command += [str(Path(__file__).parent / "entry" / "run_job.py"), "rehearse"]
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     return subprocess.run(command, env=os.environ | python, check=False).returncode
 
@@ -162,7 +162,7 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
 
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
-    print(f"orchard-jobs {__version__} from {Path(entry.__path__[0]).parent}, Python {platform.python_version()}", flush=True)
+    print(f"orchard-jobs {__version__} from {Path(__file__).parent}, Python {platform.python_version()}", flush=True)
     stage, input_digest = given.stage, given.input_digest
     if stage == "project":
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
