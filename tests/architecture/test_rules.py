@@ -10,12 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from orchard.settings import describe
-from orchard_jobs.contract.columns import TABLES
-from orchard_jobs.contract.quarantine import Reason
 from support.repository import ROOT, checked_tests, sources_in
 
-SOURCES = sources_in("dags", "plugins", "spark_jobs", "sandbox", "bench")
+SOURCES = sources_in("dags", "plugins", "spark_jobs", "sandbox", "bench", "docs")
 # Its comments may still leave out a line of the formatting.
 NOT_YET_FORMATTED = ROOT / "sandbox"
 
@@ -99,33 +96,6 @@ def test_files_of_several_languages_name_the_same_versions() -> None:
         found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]
         assert len(found) >= times, what
         assert len(set(found)) == 1, f"{what}: {found}"
-
-
-@pytest.mark.parametrize("path", ["README.md", "docs/operating.md"])
-def test_the_documented_services_are_those_of_the_compose_file(path: str) -> None:
-    services = set(re.findall(r"^  ([a-z0-9-]+):$", (ROOT / "docker-compose.yaml").read_text(), re.MULTILINE))
-    text = (ROOT / path).read_text()
-    named = re.findall(r"docker compose (?:build --build-arg \S+|exec -T|up --wait|restart) ([a-z][a-z0-9-]*)", text)
-    assert set(named) <= services
-
-
-@pytest.mark.parametrize("path", ["README.md"])
-def test_the_documented_settings_are_the_settings(path: str) -> None:
-    rows = re.findall(r"^\| `(ORCHARD_\w+)` \| (.*?) \| (.*?) \|$", (ROOT / path).read_text(), re.MULTILINE)
-    assert [(name, default.strip("`"), text) for name, default, text in rows] == describe()
-
-
-def test_the_documented_tables_are_the_tables() -> None:
-    text = (ROOT / "README.md").read_text()
-    for table in TABLES:
-        assert f"**{table.name}**" in text
-        for column in table.columns:
-            assert f"`{column.name}`" in text, f"{table.name}.{column.name}"
-
-
-def test_the_documented_reasons_are_the_reasons() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
 
 
 def test_the_jobs_wheel_is_whole_and_needs_nothing_at_base(tmp_path: Path) -> None:
