@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test test-containers soak lint
+.PHONY: help setup run stop status upload clean package test test-containers soak docs lint
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -10,7 +10,7 @@ NEEDS_PYTHON = $(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PAT
 # `stop`, `status` and `clean` must work without the environments, too.
 SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BIN)/python,$(BOOTSTRAP_PYTHON)) -m orchard_sandbox
 
-help: ## this list
+help: ## print this list
 	@echo "Orchard: image batches in S3 to tables of CNN features and PCA features."
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-23s %s\n", $$1, $$2 }'
 
@@ -21,12 +21,12 @@ setup: ## build the environments (.venv) from the pinned files
 run: setup ## set up, start the stack, upload and run: IMAGES=folder BATCHES="a b" BATCH=date WAREHOUSE=uri
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox run
 
-upload: $(if $(TO),,setup) ## upload only what differs to the running stack, or to the server TO=http://...: IMAGES=folder BATCHES="a b" BATCH=date
+upload: $(if $(TO),,setup) ## upload what differs to the running stack, or to the server TO=http://...: IMAGES=folder BATCHES="a b" BATCH=date
 	$(NEEDS_PYTHON)
 	$(if $(TO),@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py airflow)
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/python -m orchard_sandbox upload
 
-status: ## what runs, and where
+status: ## say which processes run, and where the S3 stand-in and the UI are
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) status
 
@@ -34,12 +34,12 @@ stop: ## end every process of the stack; uploads and tables stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) stop
 
-clean: ## stop, and remove .orchard; the environments stay
+clean: ## stop, and remove .orchard with its tables; the environments stay
 	$(NEEDS_PYTHON)
 	@$(SANDBOX) clean
 
 package: PACKAGE ?= .orchard/package
-package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
+package: setup ## build what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
 	@$(AIRFLOW_BIN)/python -m orchard.deployment.package "$(PACKAGE)"
 	@.venv/jobs/bin/orchard-jobs prepare --warehouse "$(PACKAGE)" && find "$(PACKAGE)" -name '*.onnx'
 
@@ -55,29 +55,33 @@ suite-connect: SUITE = SPARK_REMOTE='local[2,4]' .venv/jobs/bin/python -m pytest
 suite-spark35: SUITE = $(BOOTSTRAP_PYTHON) sandbox/bootstrap.py jobs35 && .venv/jobs35/bin/python -m pytest tests/spark
 suite-launchers: SUITE = $(AIRFLOW_BIN)/python -m pytest tests/launchers
 
-test: setup ## all tests: of the jobs on each Spark, of the DAGs, of processes, and two stacks from end to end
+test: setup ## run all tests: unit tests, the jobs on each Spark, the DAGs, and two stacks from end to end
 	@$(MAKE) --no-print-directory -k -j3 $(SUITES)
 
 $(SUITES):
 	@log=$$(mktemp); begin=$$(date +%s); { $(SUITE); } >$$log 2>&1; status=$$?; \
 	echo "== $@, $$(($$(date +%s) - begin)) s: $(SUITE)"; cat $$log; rm $$log; exit $$status
 
-soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
-	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
-	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone & second=$$!; \
+soak: setup ## compare thousands of generated histories with one clean run each: HISTORIES=number
+	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py & first=$$!; \
+	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py -k bucket_alone & second=$$!; \
 	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py; third=$$?; \
 	wait $$first && wait $$second && test $$third = 0 && \
 	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
-test-containers: setup ## the images and the compose file, with the Docker engine that answers or one of its own (minutes)
+test-containers: setup ## test the images and the compose file, with the Docker engine that answers or one of its own
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
 	{ test $$? = 77 && echo "test-containers: left out, for no engine can be had here"; }
 
-lint: setup ## formatting, lint, types, import rules
+docs: setup ## write the tables of docs/reference/ from the code
+	@$(AIRFLOW_BIN)/python docs/generate.py
+
+lint: setup ## check formatting, lint, types, import rules and the reference pages
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench docs dags $(addprefix tests/,conftest.py architecture containers dags launchers support unit/orchard)
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
+	@$(AIRFLOW_BIN)/python docs/generate.py --check
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
 	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml

@@ -125,16 +125,8 @@ def _answers(port: int) -> bool:
 
 def fill(address: str, count: int) -> None:
     """Put so many small objects of different content, over 100 labels."""
-    options: Any = {"client_options": {"allow_http": True}}
-    store = S3Store(
-        BUCKET,
-        endpoint=address,
-        access_key_id=KEY,
-        secret_access_key=KEY,
-        region="us-east-1",
-        virtual_hosted_style_request=False,
-        **options,
-    )
+    options: Any = {"client_options": {"allow_http": True}, "virtual_hosted_style_request": False}
+    store = S3Store(BUCKET, endpoint=address, access_key_id=KEY, secret_access_key=KEY, region="us-east-1", **options)
     from concurrent.futures import ThreadPoolExecutor
 
     def put(number: int) -> None:

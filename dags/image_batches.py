@@ -19,7 +19,7 @@ A run waits while another run of its batch, of this DAG or of `image_batches_on_
 **Rerun**: start or clear it whenever you like. Unchanged batches are skipped in seconds, finished jobs are not run again, and
 a run that was cut off rolls forward. **By hand**: give the batch as the partition key. **Past days**: `airflow backfill create`.
 
-**Settings**: the environment variables `ORCHARD_*` of the README's table.
+**Settings**: the environment variables `ORCHARD_*`; docs/reference/settings.md lists them.
 """
 
 from airflow.sdk import DAG

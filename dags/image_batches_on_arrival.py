@@ -19,7 +19,7 @@ An upload during a run leads to a later run that sees it.
 **Rerun**: start or clear it whenever you like, by hand with the batch as the partition key. It cannot be backfilled:
 `image_batches` can, with the same result.
 
-**Settings**: the environment variables `ORCHARD_*` of the README's table.
+**Settings**: the environment variables `ORCHARD_*`; docs/reference/settings.md lists them.
 """
 
 from airflow.sdk import DAG, PartitionedAssetTimetable

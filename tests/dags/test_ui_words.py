@@ -1,14 +1,15 @@
 """The walk through Airflow's UI names buttons as the installed Airflow does."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import airflow
+import pytest
+from support.documents import find_unknown_labels
+from support.repository import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs" / "operating.md"
 ENGLISH = Path(airflow.__file__).parent / "ui" / "dist" / "i18n" / "locales" / "en"
 
 
@@ -20,9 +21,17 @@ def texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def test_the_walk_of_a_backfill_uses_the_words_of_the_ui() -> None:
-    walk = DOCS.read_text().partition("In the UI (labels of Airflow 3.3):")[2].partition("\n## ")[0]
-    named = re.findall(r"\*\*(.+?)\*\*", walk) + re.findall(r'"(.+?)"', walk)
-    shown = {text for path in ENGLISH.glob("*.json") for text in texts(json.loads(path.read_text()))}
-    assert len(named) > 10
-    assert [name for name in named if name.replace("image_batches", "{{dag_display_name}}") not in shown] == []
+@pytest.fixture(scope="module")
+def shown() -> set[str]:
+    return {text for path in ENGLISH.glob("*.json") for text in texts(json.loads(path.read_text()))}
+
+
+def test_the_walk_of_a_backfill_uses_the_words_of_the_ui(shown: set[str]) -> None:
+    walk = (ROOT / "docs" / "operating.md").read_text().partition("\n### In the UI\n")[2].partition("\n## ")[0]
+    assert walk.count("**") > 20
+    assert list(find_unknown_labels(walk, shown)) == []
+
+
+@pytest.mark.parametrize("walk", ["", "A walk without a label.", "Press **Begin Backfill**.", 'Choose **Backfill** ("Run it")'])
+def test_a_wrong_walk_is_found(shown: set[str], walk: str) -> None:
+    assert len(list(find_unknown_labels(walk, shown))) == 1

@@ -81,12 +81,9 @@ class FakeJobs:
         (features,) = featurized.of_table("features")
         batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
         staged, captured = self._project(head.model.model_id, batch, work)
-        return self._finish(
-            JobReport(
-                work, "reduce", head.digest, head.backbone.id, __version__, "fake", (staged,), {"projected": staged.rows},
-                captured=(captured,),
-            )
-        )  # fmt: skip
+        counts, backbone = {"projected": staged.rows}, head.backbone.id
+        report = JobReport(work, "reduce", head.digest, backbone, __version__, "fake", (staged,), counts, captured=(captured,))
+        return self._finish(report)
 
     def project(self, plan: ProjectionPlan) -> JobReport:
         work = work_digest(plan.digest, plan.backbone, "project")
@@ -166,14 +163,9 @@ class FakeJobs:
             bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
             return
         self.network_runs.append(sha256)
-        row = {
-            "content_sha256": sha256,
-            "width": 1,
-            "height": 1,
-            "features": vector_of(content, head.backbone.dimension),
-            "computed_in": head.digest,
-        }
-        good.append(_of_entry(entry) | row | stamp)
+        vector = vector_of(content, head.backbone.dimension)
+        computed = {"width": 1, "height": 1, "features": vector, "computed_in": head.digest}
+        good.append(_of_entry(entry) | {"content_sha256": sha256} | computed | stamp)
 
     def _published(self, paths: tuple[str, ...]) -> list[dict[str, Any]]:
         return [row for path in paths for row in pq.ParquetFile(self.tables.warehouse.open(path)).read().to_pylist()]

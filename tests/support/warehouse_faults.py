@@ -20,16 +20,21 @@ def overwritten(warehouse: Warehouse, path: str) -> Iterator[None]:
         warehouse.rewrite(path, content)
 
 
-@contextmanager
-def stretched(warehouse: Warehouse, path: str) -> Iterator[None]:
-    """Double the components of a model's file for the length of a block, so that they are no longer of length 1."""
-    content = warehouse.read(path)
-    model = pq.read_table(io.BytesIO(content))
+def stretch(warehouse: Warehouse, path: str) -> None:
+    """Double the components of a model's file, so that they are no longer of length 1."""
+    model = pq.read_table(io.BytesIO(warehouse.read(path)))
     index = model.schema.get_field_index("components")
     twice = pa.array([[2 * value for value in row] for row in model["components"].to_pylist()], model.schema.field(index).type)
     packed = io.BytesIO()
     pq.write_table(model.set_column(index, model.schema.field(index), twice), packed)
     warehouse.rewrite(path, packed.getvalue())
+
+
+@contextmanager
+def stretched(warehouse: Warehouse, path: str) -> Iterator[None]:
+    """Stretch a model's file for the length of a block."""
+    content = warehouse.read(path)
+    stretch(warehouse, path)
     try:
         yield
     finally:

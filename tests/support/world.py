@@ -151,7 +151,7 @@ class World:
             yield
             published = batch_run.publish(self.tables, settings, planned, verdict, run_id)
             if isinstance(published, Done):
-                batch_run.record(self.tables, planned, asdict(published.value), run_id, self.recorded.append)
+                value_of(batch_run.record(self.tables, planned, asdict(published.value), run_id, self.recorded.append))
                 assert self.recorded[-1].head == head
         finally:
             run.ended = self.operation
@@ -227,7 +227,8 @@ class World:
                 assert not isinstance(model_run.validate(self.tables, planned), Done)
             return
         value_of(model_run.validate(self.tables, planned))
-        model_run.publish(self.tables, planned, run_id)
+        published = model_run.publish(self.tables, planned, run_id)
+        assert isinstance(published, Skipped | Done)
 
     def differences(self) -> tuple[str, ...]:
         """Return the batches that reconcile_uploads finds."""
@@ -250,9 +251,13 @@ class World:
             raise AssertionError("reconciling does not come to an end")
         self.settle_model()
 
+    @property
+    def has_model_work(self) -> bool:
+        return not isinstance(model_run.find_pending(self.tables, self.settings), Skipped)
+
     def settle_model(self) -> None:
         for _ in range(4):
-            if isinstance(model_run.find_pending(self.tables, self.settings), Skipped):
+            if not self.has_model_work:
                 return
             self.operation += 1
             finish(self.model_steps())

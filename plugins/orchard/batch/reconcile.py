@@ -96,7 +96,7 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     for left in sorted(half_way - startable):
         log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
     if found.strays:
-        log.warning("objects under no batch key: %s, for example %s", found.strays, list(found.examples))
+        log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
     if not batch_ids:
         return Skipped(f"{found.objects} objects of {found.batches} batches are as published")
     return Done(batch_ids)

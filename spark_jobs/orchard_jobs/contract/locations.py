@@ -1,12 +1,14 @@
-"""The forms of URIs: of the warehouse, of images, and of places on S3. Knows nothing of what lies in the warehouse."""
+"""The forms of batch ids and of URIs: of the warehouse, of images, of places on S3. Knows nothing of what lies there."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchard_jobs.errors import ConfigurationError
 
 _S3 = "s3://"
+_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class S3Location:
 def is_s3(uri: str) -> bool:
     """Tell whether a URI names a place on S3."""
     return uri.startswith(_S3)
+
+
+def checked_batch_id(batch_id: str) -> str:
+    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
+    if not _BATCH_ID.fullmatch(batch_id):
+        raise ConfigurationError(
+            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
+            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
+        )
+    return batch_id
 
 
 def image_uri(bucket: str, key: str) -> str:

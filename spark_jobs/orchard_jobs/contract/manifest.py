@@ -17,22 +17,10 @@ from typing import Any, Literal
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import canonical_json, digest_of
-from orchard_jobs.errors import ConfigurationError
 
 ENTRIES_PER_PART = 10_000
 MD5 = "[0-9a-f]{32}"
-_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 Action = Literal["compute", "keep", "keep_quarantined", "reuse"]
-
-
-def checked_batch_id(batch_id: str) -> str:
-    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
-    if not _BATCH_ID.fullmatch(batch_id):
-        raise ConfigurationError(
-            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
-            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
-        )
-    return batch_id
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,51 @@
-"""Why an image was set aside: the documented list of reason codes."""
+"""Why an image was set aside: the reason codes, what each means and what to do."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
     """A quarantine row's `reason`. The row's `message` holds the decoder's or the store's own words."""
 
     EMPTY = "empty"
-    """The object has no bytes."""
     NOT_AN_IMAGE = "not an image"
-    """No decoder recognises the bytes (text, a Git LFS pointer, a PDF)."""
     TRUNCATED = "truncated"
-    """A known format whose bytes end or break before the picture is whole."""
     UNSUPPORTED = "unsupported mode or format"
-    """Decodes, but to pixels that have no defined conversion to RGB, or a format that the build lacks."""
     OVER_PIXEL_LIMIT = "over the pixel limit"
-    """Width x height is above the limit; judged again when the limit rises."""
     VANISHED = "vanished"
-    """Gone, or changed since the listing (its ETag no longer matched). Computed again by the next run."""
+
+
+class Explanation(NamedTuple):
+    """What docs/reference/quarantine.md says of a reason: what it means and what to do."""
+
+    meaning: str
+    advice: str
+
+
+EXPLANATIONS = {
+    Reason.EMPTY: Explanation(
+        "The object has no bytes.",
+        "Upload the file again. The next run of the batch computes it, because its ETag differs.",
+    ),
+    Reason.NOT_AN_IMAGE: Explanation(
+        "No decoder recognises the bytes: text, a Git LFS pointer, a PDF.",
+        "Remove it from the batch, or leave it there. It costs nothing more.",
+    ),
+    Reason.TRUNCATED: Explanation(
+        "The format is known, but the bytes end or break before the picture is whole.",
+        "Upload the file again. The next run of the batch computes it, because its ETag differs.",
+    ),
+    Reason.UNSUPPORTED: Explanation(
+        "The pixels have no defined conversion to RGB, or the installed Pillow lacks the format.",
+        "Convert the file and upload it again.",
+    ),
+    Reason.OVER_PIXEL_LIMIT: Explanation(
+        "Width x height is above `ORCHARD_PIXEL_LIMIT`.",
+        "Raise `ORCHARD_PIXEL_LIMIT` if memory allows, and start the batch again. "
+        "A lower limit affects only images that are still to be computed.",
+    ),
+    Reason.VANISHED: Explanation(
+        "The object was deleted, or changed after it was listed.",
+        "Start the batch again. The next run computes it if it is still there, and drops the row if it is not.",
+    ),
+}

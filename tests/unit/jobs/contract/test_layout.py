@@ -26,7 +26,7 @@ from orchard_jobs.contract.layout import (
     relative_to_table,
     table_path,
 )
-from orchard_jobs.contract.manifest import checked_batch_id
+from orchard_jobs.contract.locations import checked_batch_id
 
 D, W, P = "d" * 64, "e" * 64, "0123456789abcdef"
 BACKBONE = "efficientnet_lite0-060157e6fedc"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.efficientnet_lite0 import GOLDEN, drawn_pixels
 from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.layout import backbone_path
@@ -20,6 +19,7 @@ from orchard_jobs.images.backbones import LoadedBackbone, lite0_tensors, load_ba
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.efficientnet_lite0 import imagenet_head
 from orchard_jobs.storage import Warehouse
+from support.golden_features import GOLDEN, drawn_pixels
 
 # TensorFlow, Keras and tf2onnx warn of what is theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 from orchard.settings import Settings
 from orchard_jobs.contract.backbones import backbone_named
+from support.broken_steps import BrokenStep, broken_steps, is_seen_by
 from support.histories import CleanedHistory, History
 from support.storage import Storage, on_disk
 
@@ -76,3 +77,13 @@ def test_real_delta_tables_behave_alike(two_backbones: Settings, tmp_path: Path)
 
     for machine in (OnDisk, CleanedOnDisk):
         run_histories(machine, ON_DISK // 2)
+
+
+@pytest.mark.skipif("SOAK_STEPS" not in os.environ, reason="takes minutes: make soak")
+@pytest.mark.parametrize("step", list(broken_steps()), ids=str)
+def test_histories_see_a_missing_step(step: BrokenStep, two_backbones: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(History):
+        base_settings = two_backbones
+
+    monkeypatch.setattr(step.module, step.name, step.function)
+    assert is_seen_by(lambda: run_histories(Broken, 300))

@@ -24,6 +24,8 @@ from support.databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeSer
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
+# Breaks something and returns the command's words.
+Fault = Callable[[Any, VolumeServer, pytest.MonkeyPatch], list[str]]
 # Stands for the jobs' Python: an `orchard-jobs prepare` that writes a network, or cannot.
 FAKE = """#!{python}
 import json, os, sys
@@ -253,11 +255,11 @@ def test_an_unknown_connection_is_refused() -> None:
     assert "orchard: Airflow has no connection 'not_there'" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "to",
-    ["", "jobs", "s3://", "s3:///x", "s3://cluster//x", "s3://clu ster", "s3://cluster/a b", "s3://cluster/a#b", "https://x/y",
-     "/Volumes/main/ml", "/Volumes//ml/jobs", "/Workspace", "/Workspace/a b", "dbfs:/Volumes/main/ml/jobs", "/tmp/x"],
-)  # fmt: skip
+NO_BUCKETS = ("", "jobs", "s3://", "s3:///x", "s3://cluster//x", "s3://clu ster", "s3://cluster/a b", "s3://cluster/a#b")
+NO_VOLUMES = ("/Volumes/main/ml", "/Volumes//ml/jobs", "/Workspace", "/Workspace/a b", "dbfs:/Volumes/main/ml/jobs")
+
+
+@pytest.mark.parametrize("to", [*NO_BUCKETS, *NO_VOLUMES, "https://x/y", "/tmp/x"])
 def test_another_place_is_refused(to: str, capsys: Out) -> None:
     assert main(["deploy", to]) == 2
     err = capsys.readouterr().err
@@ -333,9 +335,15 @@ def no_weights(s3: Any, volume: VolumeServer, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_fault_is_one_line(
-    s3: Any, volume: VolumeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Out,
-    fault: Callable[[Any, VolumeServer, pytest.MonkeyPatch], list[str]], status: int, words: str,
-) -> None:  # fmt: skip
+    fault: Fault,
+    status: int,
+    words: str,
+    s3: Any,
+    volume: VolumeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: Out,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["deploy", *fault(s3, volume, monkeypatch), "--json"]) == status
     out, err = capsys.readouterr()

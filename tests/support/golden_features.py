@@ -1,15 +1,16 @@
 """Golden features of EfficientNet-Lite0, from TensorFlow. Rewrite them by hand, never in CI:
 
-PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m golden.efficientnet_lite0
+PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m support.golden_features
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-GOLDEN = Path(__file__).with_suffix(".json")
+from support.repository import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "efficientnet_lite0.json"
 LARGEST = 12
 
 

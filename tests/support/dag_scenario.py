@@ -1,0 +1,116 @@
+"""What runs of the DAGs do, from a new batch to a refused one: a chain of runs, and what must be true after each."""
+
+from pathlib import Path
+
+from orchard.models.model import current_promotion
+from orchard.settings import Settings
+from orchard_jobs.contract.columns import FEATURES, MODEL_RUNS, PCA_FEATURES, RUNS
+from orchard_jobs.contract.jobs import JobReport
+
+from support.dag_runs import Airflow, airflow_with
+from support.warehouse_faults import stretch
+
+FIRST, SECOND, BAD, DEAR = (f"2026-01-0{day}" for day in range(1, 5))
+DONE = {"wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"}
+
+
+def images_of(day: str, count: int = 5) -> dict[str, bytes]:
+    return {f"images/{day}/kiwi/{n}.jpg": f"{day} {n}".encode() for n in range(count)}
+
+
+def check_runs(folder: Path) -> None:
+    """Run the DAGs over days of a bucket; AssertionError where one does something else than its documentation says."""
+    with airflow_with(folder) as airflow:
+        _check_empty_warehouse(airflow)
+        _check_that_one_image_makes_no_model(airflow)
+        _check_first_batch(airflow)
+        _check_model(airflow)
+        _check_second_batch(airflow)
+        _check_damaged_batch(airflow)
+        _check_damaged_model(airflow)
+        _check_batch_beyond_the_budget(airflow)
+
+
+def _in_state(states: dict[str, str], state: str) -> set[str]:
+    return {task for task, one in states.items() if one == state}
+
+
+def _check_empty_warehouse(airflow: Airflow) -> None:
+    """Whichever task comes first makes the tables."""
+    states = airflow.run("reconcile_uploads", left_out="find_differences")
+    assert _in_state(states, "skipped") == {"wake_model"}
+    airflow.lose_tables()
+    assert "plan_model" in _in_state(airflow.run("pca_model"), "skipped")
+    airflow.lose_tables()
+    assert "find_differences" in _in_state(airflow.run("reconcile_uploads"), "skipped")
+    airflow.lose_tables()
+
+
+def _check_that_one_image_makes_no_model(airflow: Airflow) -> None:
+    airflow.bucket |= images_of(FIRST, 1)
+    assert _in_state(airflow.run("image_batches", FIRST), "success") == DONE - {"reduce"}
+    assert _in_state(airflow.run("reconcile_uploads"), "success") == {"wake_model"}
+    assert _in_state(airflow.run("pca_model"), "skipped") == {"plan_model", "project", "validate", "publish"}
+    (run,) = airflow.tables.rows(MODEL_RUNS)
+    assert run["action"] == "none"
+    assert _in_state(airflow.run("reconcile_uploads"), "skipped") == {"find_differences", "wake_model"}
+
+
+def _check_first_batch(airflow: Airflow) -> None:
+    airflow.bucket |= images_of(FIRST)
+    states = airflow.run("image_batches", FIRST)
+    assert _in_state(states, "success") == DONE - {"reduce"}
+    assert _in_state(states, "skipped") == {"reduce"}
+    assert {row["image_uri"] for row in airflow.tables.rows(FEATURES)} == {f"s3://landing/{key}" for key in images_of(FIRST)}
+    run = max(airflow.tables.rows(RUNS), key=lambda row: int(row["version"]))
+    assert (run["version"], run["listed"], run["target"], run["audit_verdict"]) == (2, 5, "local", "passed")
+    assert airflow.prepared == {Settings.from_environment().backbone.id}
+    assert (airflow.recorded[-1].head.digest, airflow.recorded[-1].run_id) == (run["manifest_digest"], run["run_id"])
+    assert airflow.recorded[-1].versions["features"] == airflow.tables.load(FEATURES).version
+
+
+def _check_model(airflow: Airflow) -> None:
+    assert _in_state(airflow.run("pca_model"), "success") == {"plan_model", "project", "validate", "publish"}
+    assert len(list(airflow.tables.rows(PCA_FEATURES))) == 5
+    assert current_promotion(airflow.tables, Settings.from_environment().backbone.id) is not None
+
+
+def _check_second_batch(airflow: Airflow) -> None:
+    airflow.bucket |= images_of(SECOND)
+    assert _in_state(airflow.run("reconcile_uploads"), "success") == {"find_differences"}
+    assert _in_state(airflow.run("image_batches", SECOND), "success") == DONE
+    assert len(list(airflow.tables.rows(PCA_FEATURES))) == 10
+    states = airflow.run("image_batches", SECOND)
+    assert _in_state(states, "success") == {"wait_for_uploads"}
+    assert _in_state(states, "skipped") == DONE - {"wait_for_uploads"}
+
+
+def _check_damaged_batch(airflow: Airflow) -> None:
+    def damage(report: JobReport) -> None:
+        for file in report.partitions[0].files if report.stage == "reduce" else ():
+            airflow.tables.warehouse.rewrite(file.path, bytes(file.size_bytes))
+
+    airflow.bucket |= images_of(BAD)
+    airflow.after_job = damage
+    assert _in_state(airflow.run("image_batches", BAD), "failed") == {"validate"}
+    airflow.after_job = lambda report: None
+    assert BAD not in {row["batch_id"] for row in airflow.tables.rows(RUNS)}
+
+
+def _check_damaged_model(airflow: Airflow) -> None:
+    """A model whose components are no longer of length 1 is refused, with rows that fit it."""
+    states = airflow.run("pca_model", COMPONENTS="1")
+    assert _in_state(states, "success") == {"plan_model", "project", "validate", "publish"}
+    airflow.after_job = lambda report: stretch(airflow.tables.warehouse, _model_path(report))
+    assert _in_state(airflow.run("pca_model", COMPONENTS="0.5"), "failed") == {"validate"}
+    airflow.after_job = lambda report: None
+
+
+def _model_path(report: JobReport) -> str:
+    return f"models/{report.partitions[0].partition[0]}/model.parquet"
+
+
+def _check_batch_beyond_the_budget(airflow: Airflow) -> None:
+    airflow.bucket |= images_of(DEAR)
+    states = airflow.run("image_batches", DEAR, TARGET="emr", JOBS_URI="s3://b/k", EMR_CLUSTER="{}", MAX_EXECUTOR_HOURS="0")
+    assert _in_state(states, "failed") == {"plan_batch"}
