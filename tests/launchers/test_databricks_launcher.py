@@ -14,6 +14,7 @@ from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.request import JobRequest, Planned
 from orchard.settings import Settings
+from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
@@ -297,7 +298,7 @@ def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(sett
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    tensorflow = replace(settings, engine="tensorflow")
+    tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
     launcher_for(tensorflow).prepare(tensorflow.backbone)
     Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)

@@ -15,13 +15,14 @@ from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import split_image_uri
 from orchard_jobs.contract.manifest import ManifestHead
+
 from support.fake_jobs import ENCRYPTED, FakeJobs, listing
 
 POLICY = AuditPolicy(max_quarantined_share=1.0)
 
 
 def plan(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping[str, bytes]) -> ManifestHead | None:
-    prefix = settings.batch_prefix(batch_id)
+    prefix = settings.landing_zone.batch_prefix(batch_id)
     own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
     return plan_batch(tables, settings, batch_id, listing(own), partial(is_encrypted, bucket))
 

@@ -21,6 +21,7 @@ from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.columns import QUARANTINE, RUNS
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
+
 from support.fake_jobs import FakeJobs, listing
 from support.flow import POLICY
 from support.storage import Storage
@@ -84,11 +85,11 @@ class World:
     def upload(self, key: str, content: bytes) -> None:
         """Put an object, and leave S3's message of it."""
         self.bucket[key] = content
-        s3 = {"bucket": {"name": self.settings.bucket}, "object": {"key": quote_plus(key)}}
+        s3 = {"bucket": {"name": self.settings.landing_zone.bucket}, "object": {"key": quote_plus(key)}}
         self.messages.append(json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]}))
 
     def of_batch(self, batch_id: str) -> Bucket:
-        prefix = self.settings.batch_prefix(batch_id)
+        prefix = self.settings.landing_zone.batch_prefix(batch_id)
         return {key: content for key, content in self.bucket.items() if key.startswith(prefix)}
 
     def of_version(self, batch_id: str) -> Bucket:
@@ -100,7 +101,7 @@ class World:
     def last_seen(self, batch_id: str) -> Bucket:
         """Return what a batch comes to that is planned now: what it lists, and the missing images whose rows stay."""
         own = self.of_batch(batch_id)
-        return own if own and self.settings.missing == "drop" else self.of_version(batch_id) | own
+        return own if own and not self.settings.images.keeps_missing else self.of_version(batch_id) | own
 
     def steps(self, batch_id: str) -> Steps:
         """Run image_batches, a pause after each task; the bucket and the settings may change in the pauses."""
@@ -156,7 +157,7 @@ class World:
     def differences(self) -> list[str]:
         """Return the batches that reconcile_uploads finds."""
         view = PublishedView.load(self.tables, self.settings)
-        found = find_differences(self._listed, self.settings, view.differs)
+        found = find_differences(self._listed, self.settings.landing_zone, view.differs)
         return sorted({*found.batch_ids, *view.versions.half_way})
 
     def _listed(self, prefix: str) -> list[ListedObject]:

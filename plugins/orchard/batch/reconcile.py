@@ -7,7 +7,7 @@ from itertools import groupby
 
 from orchard.landing_zone.keys import batch_of
 from orchard.landing_zone.listing import ListedObject
-from orchard.settings import Settings
+from orchard.settings import LandingZoneSettings
 
 log = logging.getLogger(__name__)
 _EXAMPLES = 3
@@ -34,7 +34,7 @@ class Differences:
 
 
 def find_differences(
-    list_prefix: ListPrefix, settings: Settings, differs: Callable[[str, Iterable[ListedObject]], bool]
+    list_prefix: ListPrefix, landing_zone: LandingZoneSettings, differs: Callable[[str, Iterable[ListedObject]], bool]
 ) -> Differences:
     """Compare every listed batch with what is published; holds one batch's name at a time, never its objects.
 
@@ -43,7 +43,7 @@ def find_differences(
 
     Args:
         list_prefix: lists the objects of the landing bucket below a key prefix.
-        settings: landing zone and key format.
+        landing_zone: where batches are, and how a key names its batch.
         differs: says whether a batch's objects differ from what is published.
     """
     found: dict[str, bool] = {}
@@ -57,7 +57,7 @@ def find_differences(
             objects += 1
             yield item
 
-    for batch_id, items in groupby(list_prefix(settings.prefix), lambda item: batch_of(item.key, settings)):
+    for batch_id, items in groupby(list_prefix(landing_zone.prefix), lambda item: batch_of(item.key, landing_zone)):
         if batch_id is None:
             for item in items:
                 strays += 1
@@ -71,6 +71,6 @@ def find_differences(
         for _ in rest:  # a comparison may end at the first difference
             pass
     for batch_id in scattered:
-        found[batch_id] = differs(batch_id, list_prefix(settings.batch_prefix(batch_id)))
+        found[batch_id] = differs(batch_id, list_prefix(landing_zone.batch_prefix(batch_id)))
     batch_ids = tuple(sorted(batch_id for batch_id, is_different in found.items() if is_different))
     return Differences(batch_ids, len(found), objects, strays, tuple(examples))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.layout import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.settings import Settings
+from orchard.settings import LandingZoneSettings
 
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
@@ -39,11 +39,11 @@ def is_batch_key(text: str, key_format: str) -> bool:
     return True
 
 
-def batch_of(key: str, settings: Settings) -> str | None:
+def batch_of(key: str, landing_zone: LandingZoneSettings) -> str | None:
     """Return the batch that an object's key belongs to; None outside the landing prefix or under no key of the format."""
-    if not key.startswith(settings.prefix):
+    if not key.startswith(landing_zone.prefix):
         return None
-    batch_id, mark, rest = key.removeprefix(settings.prefix).partition("/")
+    batch_id, mark, rest = key.removeprefix(landing_zone.prefix).partition("/")
     if not mark or not rest:
         return None
-    return batch_id if is_batch_key(batch_id, settings.batch_key_format) else None
+    return batch_id if is_batch_key(batch_id, landing_zone.key_format) else None

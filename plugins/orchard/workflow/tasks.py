@@ -63,8 +63,8 @@ def dag_arguments() -> dict[str, Any]:
         "catchup": False,
         "tags": ["orchard"],
         "default_args": {
-            "retries": settings().retries,
-            "retry_delay": timedelta(seconds=settings().retry_seconds),
+            "retries": settings().runs.retries,
+            "retry_delay": timedelta(seconds=settings().runs.retry_seconds),
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(hours=1),
             "on_failure_callback": [failure_notifier(settings())],
@@ -89,7 +89,7 @@ def emit_batches(outlet_events: Any = None) -> None:
     source = upload_messages(settings())
     events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
     bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
-    arrived = arrivals.read_messages(bodies, settings())
+    arrived = arrivals.read_messages(bodies, settings().landing_zone)
     log.info("messages=%s records=%s batches=%s", len(bodies), arrived.counts, arrived.batch_ids)
     for kind, shown in arrived.examples.items():
         log.warning("left out kind=%s count=%s for example %s", kind, arrived.counts[kind], list(shown))
@@ -104,15 +104,15 @@ def find_differences(outlet_events: Any = None) -> None:
     client = with_quick_times(S3Hook(settings().aws_conn_id).get_conn())
 
     def listed(prefix: str) -> Iterator[ListedObject]:
-        return list_batch(client, settings().bucket, prefix)
+        return list_batch(client, settings().landing_zone.bucket, prefix)
 
     with airflow_outcomes():
         tables().create_all()
         view = PublishedView.load(tables(), settings())
-        found = reconcile.find_differences(listed, settings(), view.differs)
+        found = reconcile.find_differences(listed, settings().landing_zone, view.differs)
     # A version may have been left half-way by a run whose objects are gone by now.
     half_way = set(view.versions.half_way)
-    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings().batch_key_format)}
+    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings().landing_zone.key_format)}
     batch_ids = sorted({*found.batch_ids, *startable})
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     for left in sorted(half_way - startable):
@@ -146,7 +146,7 @@ def plan_batch() -> dict[str, Any]:
         launcher_for(settings()).prepare(settings().backbone)
         client = with_quick_times(S3Hook(settings().aws_conn_id).get_conn())
         turns.begin_listing()
-        listed = list_batch(client, settings().bucket, settings().batch_prefix(batch_id))
+        listed = list_batch(client, settings().landing_zone.bucket, settings().landing_zone.batch_prefix(batch_id))
         head = batches.plan_batch(tables(), settings(), batch_id, listed, partial(has_false_md5, client))
     if head is None:
         raise AirflowSkipException(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
@@ -164,7 +164,7 @@ def validate_batch(planned: dict[str, Any]) -> str:
     plan = Planned(**planned)
     with airflow_outcomes():
         head = read_head(tables().warehouse, plan.input_digest)
-        policy = AuditPolicy(settings().max_quarantined_share)
+        policy = AuditPolicy(settings().images.max_quarantined_share)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
         verdict = audit_batch(tables().warehouse, head, featurized, reduced, policy)
         for warning in verdict.warnings:
@@ -179,7 +179,7 @@ def publish_batch(planned: dict[str, Any], verdict: str, outlet_events: Any = No
     plan = Planned(**planned)
     with airflow_outcomes():
         head = read_head(tables().warehouse, plan.input_digest)
-        facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().target, verdict)
+        facts = publishing.RunFacts(get_current_context()["dag_run"].run_id, settings().jobs.target, verdict)
         featurized, reduced = _required_report(plan, "featurize"), _report(plan, "reduce")
         published = publishing.publish_batch(tables(), head, featurized, reduced, facts)
     outlet_events[FEATURES].extra = {"manifest_digest": head.digest, "version": head.number}
@@ -255,8 +255,8 @@ def clean_warehouse() -> None:
     """Remove the files that nothing needs any more and that are older than the retention."""
     with airflow_outcomes():
         tables().create_all()
-        removed = clean(tables(), settings(), datetime.now(UTC), timedelta(days=settings().retention_days))
+        removed = clean(tables(), settings(), datetime.now(UTC), timedelta(days=settings().retention.days))
     for total in removed:
         log.info("removed kind=%s files=%s bytes=%s", total.kind, total.files, total.size_bytes)
     if not removed:
-        raise AirflowSkipException(f"nothing that nothing needs is older than {settings().retention_days} days")
+        raise AirflowSkipException(f"nothing that nothing needs is older than {settings().retention.days} days")

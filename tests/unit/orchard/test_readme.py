@@ -13,8 +13,8 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from support.batches import BUCKETS
 from support.batches import publish_backbone as publish
-from support.batches import switch_backbone as switch
 from support.repository import ROOT
+from support.settings import with_variables
 
 README = ROOT / "README.md"
 # Spark's needs an environment that neither the jobs nor Airflow has.
@@ -28,8 +28,7 @@ def largest(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch:
     publish(tables, settings)
     monkeypatch.delitem(BUCKETS, "2026-01-09")
     other = replace(backbone, engine="tensorflow", dimension=backbone.dimension + 4)
-    switch(monkeypatch, other)
-    publish(tables, replace(settings, components=2))
+    publish(tables, with_variables(replace(settings, backbone=other), ORCHARD_COMPONENTS=2))
     return 3
 
 

@@ -1,7 +1,6 @@
 """The tasks' own order of steps, with Airflow and S3 replaced by what they are asked for."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from orchard.workflow.assets import FEATURES, UPLOADS
 from support.fake_jobs import FakeJobs, listing
 from support.faults import killed_after
 from support.flow import plan, run_batch, stage_and_publish
+from support.settings import with_variables
 
 DAY, NEXT = "2026-01-01", "2026-01-02"
 Bucket = dict[str, bytes]
@@ -97,7 +97,7 @@ def test_reconciling_finds_what_differs_and_what_was_left_half_way(
     tasks.find_differences.function(outlet_events=events)
     assert events.added[UPLOADS] == [DAY, NEXT]
     assert events.added[FEATURES] == []
-    monkeypatch.setattr(tasks, "settings", lambda: replace(settings, batch_key_format="%Y%m%d"))
+    monkeypatch.setattr(tasks, "settings", lambda: with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d"))
     with pytest.raises(AirflowSkipException):
         tasks.find_differences.function(outlet_events=Events())
     assert f"batch {NEXT} was left half-way, and is no key" in caplog.text
