@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.layout import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.settings import LandingZoneSettings
+from orchard.outcomes import Done, Outcome, use_case
+from orchard.settings import LandingZoneSettings, Settings
 
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
@@ -30,6 +31,12 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
     return checked_batch_id(partition_key)
 
 
+@use_case
+def batch_id_of(partition_key: str | None, settings: Settings) -> Outcome[str]:
+    """Return the batch that a run's partition key names; failed when it names none."""
+    return Done(checked_partition_key(partition_key, settings.landing_zone.key_format))
+
+
 def is_batch_key(text: str, key_format: str) -> bool:
     """Tell whether a run can be started with a partition key; not so for batches of an earlier format."""
     try:
@@ -39,11 +46,11 @@ def is_batch_key(text: str, key_format: str) -> bool:
     return True
 
 
-def batch_of(key: str, landing_zone: LandingZoneSettings) -> str | None:
+def batch_of(key: str, zone: LandingZoneSettings) -> str | None:
     """Return the batch that an object's key belongs to; None outside the landing prefix or under no key of the format."""
-    if not key.startswith(landing_zone.prefix):
+    if not key.startswith(zone.prefix):
         return None
-    batch_id, mark, rest = key.removeprefix(landing_zone.prefix).partition("/")
+    batch_id, mark, rest = key.removeprefix(zone.prefix).partition("/")
     if not mark or not rest:
         return None
-    return batch_id if is_batch_key(batch_id, landing_zone.key_format) else None
+    return batch_id if is_batch_key(batch_id, zone.key_format) else None

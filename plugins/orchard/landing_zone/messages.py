@@ -41,18 +41,18 @@ class _Record:
     batch_id: str | None = None
 
 
-def read_messages(bodies: Iterable[str], landing_zone: LandingZoneSettings) -> Arrived:
+def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> Arrived:
     """Return the batches that got uploads, and what else the messages say.
 
     Args:
         bodies: the messages' bodies, in any order, each any number of times.
-        landing_zone: where uploads count, and how a key names its batch.
+        zone: where uploads count, and how a key names its batch.
     """
     counts: Counter[str] = Counter()
     examples: dict[str, tuple[str, ...]] = {}
     batch_ids = set()
     for body in bodies:
-        for record in _records(body, landing_zone):
+        for record in _records(body, zone):
             counts[record.kind] += 1
             if record.batch_id is not None:
                 batch_ids.add(record.batch_id)
@@ -62,44 +62,42 @@ def read_messages(bodies: Iterable[str], landing_zone: LandingZoneSettings) -> A
     return Arrived(tuple(sorted(batch_ids)), dict(sorted(counts.items())), examples)
 
 
-def _records(body: str, landing_zone: LandingZoneSettings) -> Iterator[_Record]:
+def _records(body: str, zone: LandingZoneSettings) -> Iterator[_Record]:
     try:
         message = json.loads(body)
         if isinstance(message, dict) and message.get("Type") == "Notification":  # wrapped by SNS
             message = json.loads(message["Message"])
-        yield from list(_events(message, landing_zone))
+        yield from list(_events(message, zone))
     except _ODD:
         yield _Record("unreadable", str(body))
 
 
-def _events(message: Any, landing_zone: LandingZoneSettings) -> Iterator[_Record]:
+def _events(message: Any, zone: LandingZoneSettings) -> Iterator[_Record]:
     if message.get("Event") == "s3:TestEvent":
         yield _Record("test", str(message.get("Bucket", "")))
     elif message.get("source") == "aws.s3":
         # EventBridge gives the key raw and names the event in words: `Object Created`.
         detail = message["detail"]
         event = message["detail-type"].replace("Object ", "Object")
-        yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], landing_zone)
+        yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], zone)
     else:
         for record in message["Records"]:
             try:
                 s3 = record["s3"]
                 event = record["eventName"].removeprefix("s3:")
-                yield _judge(
-                    event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), landing_zone
-                )
+                yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), zone)
             except _ODD:
                 yield _Record("unreadable", str(record))
 
 
-def _judge(event: str, bucket: str, key: str, landing_zone: LandingZoneSettings) -> _Record:
+def _judge(event: str, bucket: str, key: str, zone: LandingZoneSettings) -> _Record:
     if event.startswith(("ObjectRemoved", "ObjectDeleted", "LifecycleExpiration")):
         return _Record("deletion", key)
     if not event.startswith("ObjectCreated"):
         return _Record("other_event", f"{event} {key}")
-    if bucket != landing_zone.bucket or not key.startswith(landing_zone.prefix):
+    if bucket != zone.bucket or not key.startswith(zone.prefix):
         return _Record("elsewhere", f"s3://{bucket}/{key}")
     if key.endswith("/"):
         return _Record("folder", key)
-    batch_id = batch_of(key, landing_zone)
+    batch_id = batch_of(key, zone)
     return _Record("upload" if batch_id else "no_batch", key, batch_id)
