@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import warehouse_uri
 from orchard_jobs.local_spark import class_archive_of
 
 from orchard_sandbox.landing import BUCKET, PREFIX, REGION, queue_url

@@ -67,7 +67,7 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
     elif found.model_work is not None:
         yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:
-        yield Step(f"upload images to {settings.landing_zone.uri}/<batch>/<label>/<file>")
+        yield Step(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
 
 
 def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Step]:
@@ -130,7 +130,7 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
             yield from S3LandingZone(_client_of(connection), zone.bucket).list(prefix)
         except (BotoCoreError, ClientError) as error:
             raise JobError(
-                f"cannot list {zone.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
+                f"cannot list {zone.location.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
                 "connection by --connection, or leave the listing out by --no-listing"
             ) from error
 

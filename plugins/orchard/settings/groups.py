@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.locations import S3Location
 
 from orchard.settings import parsers
 from orchard.settings.variables import SettingsGroup, variable
@@ -17,7 +18,7 @@ class LandingZoneSettings(SettingsGroup):
     """Where batches land, how a key names its batch, and when a batch is settled."""
 
     title = "Landing zone"
-    uri: str = variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", parsers.landing)
+    location: S3Location = variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", parsers.landing)
     key_format: str = variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id", parsers.key_format)
     uploads_queue: str | None = variable(
         "UPLOADS_QUEUE", "", "URL of the SQS queue that gets S3's upload events; empty: no events", parsers.queue
@@ -29,13 +30,12 @@ class LandingZoneSettings(SettingsGroup):
     @property
     def bucket(self) -> str:
         """The bucket."""
-        return self.uri.removeprefix("s3://").partition("/")[0]
+        return self.location.bucket
 
     @property
     def prefix(self) -> str:
         """The key prefix, ending in `/` unless it is empty."""
-        prefix = self.uri.removeprefix("s3://").partition("/")[2]
-        return f"{prefix}/" if prefix else ""
+        return f"{self.location.key}/" if self.location.key else ""
 
     def batch_prefix(self, batch_id: str) -> str:
         """Return the key prefix of one batch."""

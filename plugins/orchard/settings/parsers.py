@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from croniter import croniter
-from orchard_jobs.contract.layout import checked_batch_id
+from orchard_jobs.contract.locations import S3Location, checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -129,12 +129,13 @@ def role(text: str) -> str | None:
     return text or None
 
 
-def landing(text: str) -> str:
-    """The S3 URI of a folder, without a trailing slash."""
-    bucket, _, prefix = text.removeprefix("s3://").partition("/")
-    if not text.startswith("s3://") or not bucket:
-        raise ValueError("not of the form s3://bucket/prefix")
-    return f"s3://{bucket}/{prefix}".rstrip("/")
+def landing(text: str) -> S3Location:
+    """The S3 URI of a folder."""
+    try:
+        found = S3Location.parse(text)
+    except ConfigurationError as error:
+        raise ValueError("not of the form s3://bucket/prefix") from error
+    return S3Location(found.bucket, found.key.rstrip("/"))
 
 
 def schedule(text: str) -> str | None:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import warehouse_uri
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.settings.groups import (

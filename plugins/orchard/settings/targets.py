@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
+from orchard_jobs.contract.locations import is_s3
 
 from orchard.settings import parsers
 from orchard.settings.groups import BackboneSettings
@@ -75,7 +76,7 @@ class JobSettings(SettingsGroup):
     def need_package(self, *, is_in_s3: bool) -> None:
         """Raise ConfigurationError when the jobs' package is nowhere, or where the target cannot read it."""
         self.need(self, "uri")
-        if str(self.uri).startswith("s3:") != is_in_s3:
+        if is_s3(str(self.uri)) != is_in_s3:
             raise self.wrong("uri", f"ORCHARD_TARGET={self.target} reads none of this form")
 
 
@@ -196,7 +197,7 @@ class DatabricksSettings(TargetSettings):
         """See TargetSettings: a package in the workspace, fields that make a cluster; on serverless a credential and no GPU."""
         jobs.need_package(is_in_s3=False)
         if self.is_serverless:
-            if warehouse.startswith("s3://"):
+            if is_s3(warehouse):
                 jobs.need(self, "credential")
             _refuse_gpu(backbone, "serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER")
         if isinstance(self.cluster, dict) and (why := _wrong_databricks_fields(self.cluster)):
