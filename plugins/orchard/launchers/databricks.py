@@ -60,7 +60,7 @@ class DatabricksLauncher:
         wheel, others = f"{settings.jobs.uri}/{WHEEL}", _requirements("hosted", settings.backbone.engine)
         cluster = settings.databricks.cluster
         environments = None
-        if cluster == "serverless":
+        if settings.databricks.is_serverless:
             task |= {"environment_key": "jobs", "disable_auto_optimization": True}
             spec = {"environment_version": _ENVIRONMENT_VERSION, "dependencies": [wheel, *others]}
             environments = [{"environment_key": "jobs", "spec": spec}]
