@@ -18,7 +18,7 @@ from orchard.workflow.tasks.maintenance import clean_warehouse
 
 with DAG(
     dag_id="clean_warehouse",
-    schedule=None if settings().clean_schedule == "none" else settings().clean_schedule,
+    schedule=settings().runs.clean_schedule,
     max_active_runs=1,
     doc_md=__doc__,
     **dag_arguments(),

@@ -32,7 +32,7 @@ with DAG(
     schedule=batch_timetable(settings()),
     start_date=FIRST_DAY,
     end_date=last_scheduled_day(settings()),
-    max_active_runs=settings().max_active_runs,
+    max_active_runs=settings().runs.max_active,
     doc_md=__doc__,
     **dag_arguments(),
 ):

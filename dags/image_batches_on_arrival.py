@@ -30,7 +30,7 @@ from orchard.workflow.flow import batch_flow
 with DAG(
     dag_id="image_batches_on_arrival",
     schedule=PartitionedAssetTimetable(assets=UPLOADS),
-    max_active_runs=settings().max_active_runs,
+    max_active_runs=settings().runs.max_active,
     doc_md=__doc__,
     **dag_arguments(),
 ):

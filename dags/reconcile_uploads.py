@@ -19,7 +19,7 @@ from orchard.workflow.tasks.uploads import find_differences, wake_model
 
 with DAG(
     dag_id="reconcile_uploads",
-    schedule=None if settings().reconcile_schedule == "none" else settings().reconcile_schedule,
+    schedule=settings().runs.reconcile_schedule,
     max_active_runs=1,
     doc_md=__doc__,
     **dag_arguments(),

@@ -241,7 +241,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
     network = backbone_path(settings.backbone.id)
     tables.warehouse.create(network, Warehouse.at(str(source)).read(network))
     for day in days:
-        found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.batch_prefix(day)).get("Contents", [])
+        found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.landing_zone.batch_prefix(day)).get("Contents", [])
         listed = [ListedObject(o["Key"], o["ETag"].strip('"'), o["Size"], o["LastModified"]) for o in found]
         if not listed:
             continue
@@ -259,7 +259,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
         )
         report = finished_report(tables.warehouse, work_digest(head.digest, head.backbone.id, "featurize"))
         assert report is not None
-        policy = AuditPolicy(settings.max_quarantined_share)
+        policy = AuditPolicy(settings.images.max_quarantined_share)
         audit_batch(tables.warehouse, head, report, None, policy).raise_if_failed()
         publish_batch(tables, head, report, None, RunFacts("clean", "local", "passed"))
 

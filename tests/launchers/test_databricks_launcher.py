@@ -16,6 +16,7 @@ from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
@@ -303,5 +304,5 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
 
 
 def test_tensorflow_needs_no_deployed_backbone(settings: Settings) -> None:
-    tensorflow = replace(settings, engine="tensorflow")
+    tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
     launcher_for(tensorflow).prepare(tensorflow.backbone)

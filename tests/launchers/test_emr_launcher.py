@@ -25,6 +25,7 @@ from orchard_jobs.storage import Warehouse
 from support import aws_wire
 from support.emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
 from support.repository import ROOT
+from support.settings import with_variables
 from support.task_context import TaskContext
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -135,7 +136,7 @@ def test_on_a_cluster_that_is_there_a_kill_ends_the_step_alone(settings: Setting
     cluster = emr.run_job_flow(
         Name="kept", Instances={"KeepJobFlowAliveWhenNoSteps": True}, ReleaseLabel="emr-7.11.0", ServiceRole="a", JobFlowRole="b"
     )["JobFlowId"]
-    operator = operator_of(replace(settings, emr_cluster=cluster), server, SLEEPER)
+    operator = operator_of(with_variables(settings, ORCHARD_EMR_CLUSTER=cluster), server, SLEEPER)
     step = defer(operator, TaskContext(replace(PLANNED, input_digest="b" * 64))).serialize()[1]["step_ids"][0]
     wait_until(lambda: processes_of(step))
     operator.on_kill()
@@ -209,7 +210,7 @@ print(sys.prefix, spark.range(1).mapInArrow(where, "prefix string").collect()[0]
 """
     uri = server.put("environment.tar.gz", packed_environment(tmp_path))
     context = TaskContext(replace(PLANNED, input_digest="8" * 64))
-    operator = operator_of(replace(settings, jobs_environment=uri), server, script)
+    operator = operator_of(with_variables(settings, ORCHARD_JOBS_ENVIRONMENT=uri), server, script)
     fields = defer(operator, context).serialize()[1]
     emr, step = server.client("emr"), fields["step_ids"][0]
     emr.get_waiter("step_complete").wait(

@@ -24,6 +24,7 @@ from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
 from support.repository import ROOT
+from support.settings import with_variables
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -98,7 +99,9 @@ def defer(settings: Settings, emr: Emr, monkeypatch: pytest.MonkeyPatch, context
 
 def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it goes over the wire; and the task's links lead to the job."""
-    fixed = replace(settings, warehouse="s3://lake/warehouse", jobs_environment="s3://code/environment.tar.gz")
+    fixed = with_variables(
+        settings, ORCHARD_WAREHOUSE="s3://lake/warehouse", ORCHARD_JOBS_ENVIRONMENT="s3://code/environment.tar.gz"
+    )
     operator = launcher_for(fixed).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, StartEmrServerlessJob)
     assert (operator.pool, operator.deferrable) == ("spark", True)
@@ -152,10 +155,10 @@ def test_a_retry_reaches_it_also_when_the_settings_have_changed(
         if not is_recorded:
             patched.setattr(Attempts, "note_start", lambda self, attempt, job: None)
         defer(settings, emr, monkeypatch)
-    again = defer(replace(settings, job_minutes=7), emr, monkeypatch)
+    again = defer(with_variables(settings, ORCHARD_JOB_MINUTES=7), emr, monkeypatch)
     assert again.trigger.serialize()[1]["job_id"] == "job-1"
     emr.states["job-1"] = "FAILED"
-    assert defer(replace(settings, job_minutes=8), emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
+    assert defer(with_variables(settings, ORCHARD_JOB_MINUTES=8), emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-2"
 
 
 def test_a_conflict_of_another_kind_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,5 +325,5 @@ def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None
     words = r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
     with pytest.raises(ConfigurationError, match=words):
         check_spend(head, settings)
-    assert "4166.67 executor-hours" in check_spend(head, replace(settings, target="local"))
+    assert "4166.67 executor-hours" in check_spend(head, with_variables(settings, ORCHARD_TARGET="local"))
     assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)

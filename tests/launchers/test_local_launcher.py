@@ -13,11 +13,13 @@ from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from support.emr_stand_in import JOBS
+from support.settings import with_variables
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -36,7 +38,7 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     words = ["featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest", digest]
     assert operator.application_args == words
     assert Path(operator.application).read_text().count("\n") <= 6
-    assert operator.conf == local_spark_conf(settings.class_archive)
+    assert operator.conf == local_spark_conf(settings.local.class_archive)
 
 
 def test_no_secret_is_in_a_templated_field(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,22 +62,23 @@ def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
 
 def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:
     Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"onnx")
-    launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
+    launcher_for(with_variables(settings, ORCHARD_JOBS_PYTHON="/does/not/exist")).prepare(settings.backbone)
 
 
 def test_a_jobs_environment_that_is_not_there_is_named(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match=r"ORCHARD_JOBS_PYTHON='/does/not/exist'"):
-        launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
+        launcher_for(with_variables(settings, ORCHARD_JOBS_PYTHON="/does/not/exist")).prepare(settings.backbone)
 
 
 def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Settings, tmp_path: Path) -> None:
-    wrong = replace(settings, backbone_name="resnet50", weights_file=str(tmp_path / "none.h5"), weights_sha256="0" * 64)
+    wrong = replace(settings, backbone=backbone_named("resnet50", "onnx", str(tmp_path / "none.h5"), "0" * 64))
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         launcher_for(wrong).prepare(wrong.backbone)
 
 
 def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
-    cuda = replace(settings, engine="cuda", jobs_python=str(JOBS / "python"))
+    cuda = replace(settings, backbone=backbone_named("efficientnet_lite0", "cuda"))
+    cuda = with_variables(cuda, ORCHARD_JOBS_PYTHON=str(JOBS / "python"))
     (exported,) = (JOBS.parent / "share" / "orchard" / "networks").glob("efficientnet_lite0-*.onnx")
     Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported.read_bytes())
     with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
@@ -88,7 +91,7 @@ def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
 
 
 def test_with_a_spark_connect_server_this_python_is_its_client(settings: Settings) -> None:
-    remote = replace(settings, spark_remote="sc://spark:15002")
+    remote = with_variables(settings, ORCHARD_SPARK_REMOTE="sc://spark:15002")
     operator = launcher_for(remote).operator(JobRequest("featurize", plan_task="plan_batch"))
     assert type(operator) is BashOperator
     assert (operator.task_id, operator.pool, operator.append_env) == ("featurize", "spark", True)
@@ -100,7 +103,7 @@ def test_with_a_spark_connect_server_this_python_is_its_client(settings: Setting
 
 
 def test_a_spark_connect_server_needs_a_deployed_backbone(settings: Settings) -> None:
-    remote = replace(settings, spark_remote="sc://spark:15002")
+    remote = with_variables(settings, ORCHARD_SPARK_REMOTE="sc://spark:15002")
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher_for(remote).prepare(remote.backbone)
     Warehouse.at(remote.warehouse).create(backbone_path(remote.backbone.id), b"network")

@@ -190,7 +190,7 @@ def test_the_queue_tells_of_each_upload_and_is_there_again_after_a_kill(stand_in
         s3.delete_object(Bucket="landing", Key="images/2026-01-05/none.jpg")
         assert unread_messages(stand_in.address) == 1
         (message,) = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-        arrived = read_messages([message["Body"]], Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"}))
+        arrived = read_messages([message["Body"]], Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"}).landing_zone)
         assert (arrived.batch_ids, arrived.counts) == (("2026-01-05",), {"upload": 1})
         assert unread_messages(stand_in.address) == 1  # taken, and not deleted yet
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])

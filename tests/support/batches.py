@@ -1,11 +1,9 @@
 """Batches that tests publish: their days, their images, and the runs that publish them."""
 
-import pytest
 from orchard.batch.publish import RunFacts, publish_batch
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 from orchard_jobs.contract.manifest import ManifestHead
 
@@ -52,7 +50,3 @@ def publish_backbone(tables: Tables, settings: Settings) -> str:
     promotion = current_promotion(tables, settings.backbone.id)
     assert promotion is not None
     return promotion.model_id
-
-
-def switch_backbone(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: backbone))

@@ -1,7 +1,6 @@
 """The claim that the tables depend on what is in the bucket alone: they are those of one clean run of each batch."""
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUAR
 from orchard_jobs.pca.fit import Spectrum
 
 from support.listed_bucket import listing
+from support.settings import with_variables
 from support.storage import in_memory
 from support.world import DAYS, PROVENANCE, Run, World, finish
 
@@ -76,8 +76,8 @@ def _check_model(world: World, clean: World) -> None:
     world.settle_model()
     promotion = current_promotion(world.tables, backbone)
     assert promotion is not None
-    kept = fresh.gain(read_model(world.tables.warehouse, promotion.model_id).basis.components, world.settings.components)
-    assert kept <= world.settings.refit_gain + 1e-9
+    kept = fresh.gain(read_model(world.tables.warehouse, promotion.model_id).basis.components, world.settings.model.components)
+    assert kept <= world.settings.model.refit_gain + 1e-9
     _check_rows(world)
     one, other = _refitted(world), _refitted(clean)
     _check_rows(world)
@@ -96,7 +96,7 @@ def _check_model(world: World, clean: World) -> None:
 def _refitted(world: World) -> Any:
     """Fit anew whatever the gain, and return the model."""
     kept = world.settings
-    world.settings = replace(kept, refit_gain=-10.0)
+    world.settings = with_variables(kept, ORCHARD_REFIT_GAIN=-10.0)
     try:
         world.operation += 1
         finish(world.model_steps())

@@ -18,12 +18,14 @@ from orchard.maintenance.retire import backbones, retire_backbone
 from orchard.models.model import current_promotion
 from orchard.models.registry import pin, promote, release, unpin
 from orchard.settings import Settings
+from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.errors import ConfigurationError, JobError
 
 from support.clean_run import SECRET, check_against_clean_run, check_network_runs
 from support.fake_jobs import BROKEN, LARGE
 from support.listed_bucket import ENCRYPTED, OPAQUE
+from support.settings import with_variables
 from support.storage import Killed, Storage, in_memory
 from support.world import DAYS, Steps, World, finish
 
@@ -32,6 +34,8 @@ LIMITS = (10, 100, 1000)
 BAD_CONTENTS = (BROKEN + b"1", BROKEN + b"2", OPAQUE + b"image 0", OPAQUE + b"image 9", LARGE + b"50", LARGE + b"500")
 CONTENTS = (*(b"image %d" % n for n in range(8)), *BAD_CONTENTS, *(ENCRYPTED + b"%d " % n + SECRET for n in range(2)))
 BACKBONES = ("efficientnet_lite0", "resnet50")
+# With few features, so that a fit takes milliseconds.
+SMALL = {name: replace(backbone_named(name), dimension=6) for name in BACKBONES}
 STRAYS = ("images/2026-13-01/a.jpg", "images/read me.txt")
 ODD_MESSAGES = ("", "no JSON", '{"Event": "s3:TestEvent"}', '{"Records": [{}]}')
 
@@ -45,9 +49,9 @@ class History(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        settings = replace(self.base_settings, components=2, pixel_limit=LIMITS[0])
+        settings = with_variables(self.base_settings, ORCHARD_COMPONENTS=2, ORCHARD_PIXEL_LIMIT=LIMITS[0])
         self.world = World(self.make_storage(), settings, dict.fromkeys(STRAYS, b"under no batch"))
-        self.used = {settings.backbone_name}
+        self.used = {settings.backbone.name}
 
     @rule(day=st.sampled_from(DAYS), name=st.sampled_from(NAMES), content=st.sampled_from(CONTENTS))
     def upload(self, day: str, name: str, content: bytes) -> None:
@@ -69,7 +73,7 @@ class History(RuleBasedStateMachine):
     def deliver_messages(self, data: st.DataObject, odd: str) -> None:
         """Some messages come, in any order and any number of times; the others are late or lost."""
         bodies = data.draw(st.lists(st.sampled_from(self.world.messages), max_size=6))
-        self.world.run_each(read_messages([*bodies, odd], self.world.settings).batch_ids)
+        self.world.run_each(read_messages([*bodies, odd], self.world.settings.landing_zone).batch_ids)
 
     @rule()
     def reconcile(self) -> None:
@@ -99,7 +103,7 @@ class History(RuleBasedStateMachine):
     @rule(day=st.sampled_from(DAYS))
     def run_beyond_the_budget(self, day: str) -> None:
         kept = self.world.settings
-        self.world.settings = replace(kept, target="emr", max_executor_hours=0.0)
+        self.world.settings = with_variables(kept, ORCHARD_TARGET="emr", ORCHARD_MAX_EXECUTOR_HOURS=0.0)
         self._operate(lambda: finish(self.world.steps(day)))
         self.world.settings = kept
 
@@ -140,22 +144,22 @@ class History(RuleBasedStateMachine):
 
     @rule(backbone=st.sampled_from(BACKBONES))
     def change_backbone(self, backbone: str) -> None:
-        self.world.settings = replace(self.world.settings, backbone_name=backbone)
+        self.world.settings = replace(self.world.settings, backbone=SMALL[backbone])
         self.used.add(backbone)
 
-    @precondition(lambda self: self.world.settings.pixel_limit < LIMITS[-1])
+    @precondition(lambda self: self.world.settings.images.pixel_limit < LIMITS[-1])
     @rule()
     def raise_the_pixel_limit(self) -> None:
-        limit = LIMITS[LIMITS.index(self.world.settings.pixel_limit) + 1]
-        self.world.settings = replace(self.world.settings, pixel_limit=limit)
+        limit = LIMITS[LIMITS.index(self.world.settings.images.pixel_limit) + 1]
+        self.world.settings = with_variables(self.world.settings, ORCHARD_PIXEL_LIMIT=limit)
 
     @rule(missing=st.sampled_from(("keep", "drop")))
     def change_what_becomes_of_missing_images(self, missing: str) -> None:
-        self.world.settings = replace(self.world.settings, missing=missing)
+        self.world.settings = with_variables(self.world.settings, ORCHARD_MISSING=missing)
 
     @rule(components=st.sampled_from((1, 2, 3, 0.9)))
     def change_components(self, components: int | float) -> None:
-        self.world.settings = replace(self.world.settings, components=components)
+        self.world.settings = with_variables(self.world.settings, ORCHARD_COMPONENTS=components)
 
     @precondition(lambda self: self.retirable())
     @rule(data=st.data(), writes=st.one_of(st.none(), st.integers(0, 10)))
@@ -243,7 +247,7 @@ class History(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for backbone in sorted(self.used):
-            self.world.settings = replace(self.world.settings, backbone_name=backbone)
+            self.world.settings = replace(self.world.settings, backbone=SMALL[backbone])
             self.world.settle()
             check_against_clean_run(self.world)
         self.check_network_runs()

@@ -94,11 +94,11 @@ class World:
     def upload(self, key: str, content: bytes) -> None:
         """Put an object, and leave S3's message of it."""
         self.bucket[key] = content
-        s3 = {"bucket": {"name": self.settings.bucket}, "object": {"key": quote_plus(key)}}
+        s3 = {"bucket": {"name": self.settings.landing_zone.bucket}, "object": {"key": quote_plus(key)}}
         self.messages.append(json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]}))
 
     def of_batch(self, batch_id: str) -> Bucket:
-        prefix = self.settings.batch_prefix(batch_id)
+        prefix = self.settings.landing_zone.batch_prefix(batch_id)
         return {key: content for key, content in self.bucket.items() if key.startswith(prefix)}
 
     def of_version(self, batch_id: str) -> Bucket:
@@ -112,7 +112,7 @@ class World:
     def last_seen(self, batch_id: str) -> Bucket:
         """Return what a batch comes to that is planned now: what it lists, and the missing images whose rows stay."""
         own = self.of_batch(batch_id)
-        return own if own and self.settings.missing == "drop" else self.of_version(batch_id) | own
+        return own if own and not self.settings.images.keeps_missing else self.of_version(batch_id) | own
 
     def steps(self, batch_id: str, damages: bool = False) -> Steps:
         """Run image_batches, a pause after each task; the bucket and the settings may change in the pauses.
@@ -177,7 +177,7 @@ class World:
     @property
     def is_broke(self) -> bool:
         """Whether the settings allow no image to be computed."""
-        return self.settings.target != "local" and self.settings.max_executor_hours == 0
+        return self.settings.jobs.target != "local" and self.settings.jobs.max_executor_hours == 0
 
     @property
     def has_tables(self) -> bool:

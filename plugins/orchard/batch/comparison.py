@@ -44,8 +44,9 @@ class PublishedView:
         warehouse = self.versions.tables.warehouse
         good = _read(warehouse, self.versions.features_files(batch_id), [*LISTED.names])
         bad = _read(warehouse, self.versions.quarantine_files(batch_id), [*LISTED.names, "reason", "manifest_digest"])
-        columns = as_columns(listed, self.settings.bucket, self.settings.batch_prefix(batch_id))
-        return _compare(columns, good, _judged_again(warehouse, bad, self.settings.pixel_limit), self.settings.missing == "keep")
+        images, landing_zone = self.settings.images, self.settings.landing_zone
+        columns = as_columns(listed, landing_zone.bucket, landing_zone.batch_prefix(batch_id))
+        return _compare(columns, good, _judged_again(warehouse, bad, images.pixel_limit), images.keeps_missing)
 
 
 @dataclass(frozen=True)

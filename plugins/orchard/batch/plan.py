@@ -88,7 +88,7 @@ def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: 
         backbone=settings.backbone,
         number=versions.highest_number(batch_id) + 1,
         model=None,
-        pixel_limit=settings.pixel_limit,
+        pixel_limit=settings.images.pixel_limit,
         listed=compared.listed,
         missing=missing,
         actions=dict(sorted(actions.items())),
@@ -205,7 +205,7 @@ def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: Mode
         is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
         if (
             (is_half_way or is_next)
-            and head.pixel_limit == view.settings.pixel_limit
+            and head.pixel_limit == view.settings.images.pixel_limit
             and _is_usable(warehouse, head)
             # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
             and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)

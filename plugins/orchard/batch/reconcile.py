@@ -9,7 +9,7 @@ from orchard.batch.comparison import PublishedView
 from orchard.landing_zone.keys import batch_of, is_batch_key
 from orchard.landing_zone.listing import LandingZone, ListedObject
 from orchard.outcomes import Done, Outcome, Skipped, use_case
-from orchard.settings import Settings
+from orchard.settings import LandingZoneSettings, Settings
 from orchard.tables.commit_rule import Tables
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Differences:
 
 
 def find_differences(
-    list_prefix: ListPrefix, settings: Settings, differs: Callable[[str, Iterable[ListedObject]], bool]
+    list_prefix: ListPrefix, zone: LandingZoneSettings, differs: Callable[[str, Iterable[ListedObject]], bool]
 ) -> Differences:
     """Compare every listed batch with what is published; holds one batch's name at a time, never its objects.
 
@@ -46,7 +46,7 @@ def find_differences(
 
     Args:
         list_prefix: lists the objects of the landing bucket below a key prefix.
-        settings: landing zone and key format.
+        zone: where batches are, and how a key names its batch.
         differs: says whether a batch's objects differ from what is published.
     """
     found: dict[str, bool] = {}
@@ -60,7 +60,7 @@ def find_differences(
             objects += 1
             yield item
 
-    for batch_id, items in groupby(list_prefix(settings.prefix), lambda item: batch_of(item.key, settings)):
+    for batch_id, items in groupby(list_prefix(zone.prefix), lambda item: batch_of(item.key, zone)):
         if batch_id is None:
             for item in items:
                 strays += 1
@@ -74,7 +74,7 @@ def find_differences(
         for _ in rest:  # a comparison may end at the first difference
             pass
     for batch_id in scattered:
-        found[batch_id] = differs(batch_id, list_prefix(settings.batch_prefix(batch_id)))
+        found[batch_id] = differs(batch_id, list_prefix(zone.batch_prefix(batch_id)))
     batch_ids = tuple(sorted(batch_id for batch_id, is_different in found.items() if is_different))
     return Differences(batch_ids, len(found), objects, strays, tuple(examples))
 
@@ -87,10 +87,10 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     """
     tables.create_all()
     view = PublishedView.load(tables, settings)
-    found = find_differences(landing_zone.list, settings, view.differs)
+    found = find_differences(landing_zone.list, settings.landing_zone, view.differs)
     # A version may have been left half-way by a run whose objects are gone by now.
     half_way = set(view.versions.half_way)
-    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings.batch_key_format)}
+    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings.landing_zone.key_format)}
     batch_ids = tuple(sorted({*found.batch_ids, *startable}))
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     for left in sorted(half_way - startable):

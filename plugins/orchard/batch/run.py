@@ -57,7 +57,7 @@ def plan(
     tables.create_all()
     prepare(settings.backbone)
     lock.withdraw_promise()
-    listed = landing_zone.list(settings.batch_prefix(batch_id))
+    listed = landing_zone.list(settings.landing_zone.batch_prefix(batch_id))
     head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
     if head is None:
         return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
@@ -75,7 +75,7 @@ def validate(tables: Tables, settings: Settings, planned: PlannedJobs) -> Outcom
         JobError: a report is gone or damaged.
     """
     head = read_head(tables.warehouse, planned.input_digest)
-    policy = AuditPolicy(settings.max_quarantined_share)
+    policy = AuditPolicy(settings.images.max_quarantined_share)
     verdict = audit_batch(tables.warehouse, head, *_reports(tables, planned), policy)
     for warning in verdict.warnings:
         log.warning("audit batch_id=%s %s", head.batch_id, warning)
@@ -91,7 +91,7 @@ def publish(tables: Tables, settings: Settings, planned: PlannedJobs, verdict: s
         JobError: a report or a staged file is gone or damaged.
     """
     head = read_head(tables.warehouse, planned.input_digest)
-    facts = RunFacts(run_id, settings.target, verdict)
+    facts = RunFacts(run_id, settings.jobs.target, verdict)
     return Done(publish_batch(tables, head, *_reports(tables, planned), facts))
 
 

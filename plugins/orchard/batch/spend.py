@@ -11,8 +11,8 @@ _CORE_SECONDS = {"efficientnet_lite0": 0.06, "resnet50": 0.2}
 
 def executor_hours(head: ManifestHead, settings: Settings) -> float:
     """Return the hours of one executor that a manifest's images take, the driver and the start of the cluster apart."""
-    core_seconds = head.actions.get("compute", 0) * _CORE_SECONDS[settings.backbone_name]
-    return core_seconds / settings.executor_cores / 3600
+    core_seconds = head.actions.get("compute", 0) * _CORE_SECONDS[settings.backbone.name]
+    return core_seconds / settings.jobs.executor_cores / 3600
 
 
 def check_spend(head: ManifestHead, settings: Settings) -> str:
@@ -22,9 +22,9 @@ def check_spend(head: ManifestHead, settings: Settings) -> str:
         ConfigurationError: it is above the limit, on a target where executors are paid for.
     """
     hours = executor_hours(head, settings)
-    if settings.target != "local" and hours > settings.max_executor_hours:
+    if settings.jobs.target != "local" and hours > settings.jobs.max_executor_hours:
         raise ConfigurationError(
             f"batch {head.batch_id} has {head.actions['compute']} images to compute, estimated at {hours:.1f} executor-hours; "
-            f"the limit is ORCHARD_MAX_EXECUTOR_HOURS={settings.max_executor_hours:g}: raise it, or split the batch"
+            f"the limit is ORCHARD_MAX_EXECUTOR_HOURS={settings.jobs.max_executor_hours:g}: raise it, or split the batch"
         )
-    return f"about {hours:.2f} executor-hours of {settings.executor_cores} cores"
+    return f"about {hours:.2f} executor-hours of {settings.jobs.executor_cores} cores"

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Show or remove; 0 in both cases."""
-    days = settings.retention_days if arguments.older_than is None else arguments.older_than
+    days = settings.retention.days if arguments.older_than is None else arguments.older_than
     retention, now = timedelta(days=days), datetime.now(UTC)
     expired = expired_models(tables, settings, now)
     removals = () if arguments.yes else plan_cleaning(tables, settings, now, retention)

@@ -51,7 +51,7 @@ def embed(settings: Settings, files: Sequence[str], model: ModelReference | None
         JobError: the process ended before it had done every file.
     """
     arguments = ["embed", "--warehouse", settings.warehouse, "--backbone", json.dumps(asdict(settings.backbone))]
-    arguments += ["--pixel-limit", str(settings.pixel_limit)]
+    arguments += ["--pixel-limit", str(settings.images.pixel_limit)]
     arguments += ["--model", json.dumps(asdict(model))] if model else []
     done = 0
     with tempfile.TemporaryFile("w+") as stderr:

@@ -58,7 +58,7 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
     for batch in found.in_state("refused"):
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
     pending = found.in_state(*_PENDING)
-    key_format = settings.batch_key_format
+    key_format = settings.landing_zone.key_format
     startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, key_format))
     for batch_id in sorted({batch.batch_id for batch in pending} - {batch.batch_id for batch in startable}):
         yield Step(f"batch {batch_id} is no key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it")
@@ -67,12 +67,12 @@ def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
     elif found.model_work is not None:
         yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:
-        yield Step(f"upload images to {settings.landing}/<batch>/<label>/<file>")
+        yield Step(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
 
 
 def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Step]:
     """Yield a backfill for each series of periods that follow each other: one over all would take those between, too."""
-    key_format, cron = settings.batch_key_format, batch_cron(settings)
+    key_format, cron = settings.landing_zone.key_format, batch_cron(settings.runs)
     series: list[list[datetime]] = []
     for moment in sorted(period_start(batch.batch_id, key_format) for batch in pending):
         if series and is_start(series[-1][-1], cron) and moment == period_end(series[-1][-1], cron):
@@ -123,12 +123,14 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
     """Return what lists the landing bucket below a prefix; it raises JobError when it cannot."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    zone = settings.landing_zone
+
     def listed(prefix: str) -> Iterator[ListedObject]:
         try:
-            yield from S3LandingZone(_client_of(connection), settings.bucket).list(prefix)
+            yield from S3LandingZone(_client_of(connection), zone.bucket).list(prefix)
         except (BotoCoreError, ClientError) as error:
             raise JobError(
-                f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
+                f"cannot list {zone.location.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "
                 "connection by --connection, or leave the listing out by --no-listing"
             ) from error
 

@@ -29,12 +29,12 @@ def start_jobs_python(
     Raises:
         ConfigurationError: the jobs' Python cannot be run.
     """
-    command = [settings.jobs_python, "-m", "orchard_jobs.cli", *arguments]
+    command = [settings.local.jobs_python, "-m", "orchard_jobs.cli", *arguments]
     try:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=dict(environment))
     except OSError as error:
         raise ConfigurationError(
-            f"ORCHARD_JOBS_PYTHON={settings.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
+            f"ORCHARD_JOBS_PYTHON={settings.local.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
         ) from error
 
 

@@ -6,7 +6,7 @@ from orchard_jobs.contract.locations import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.outcomes import Done, Outcome, use_case
-from orchard.settings import Settings
+from orchard.settings import LandingZoneSettings, Settings
 
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
@@ -34,7 +34,7 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
 @use_case
 def batch_id_of(partition_key: str | None, settings: Settings) -> Outcome[str]:
     """Return the batch that a run's partition key names; failed when it names none."""
-    return Done(checked_partition_key(partition_key, settings.batch_key_format))
+    return Done(checked_partition_key(partition_key, settings.landing_zone.key_format))
 
 
 def is_batch_key(text: str, key_format: str) -> bool:
@@ -46,11 +46,11 @@ def is_batch_key(text: str, key_format: str) -> bool:
     return True
 
 
-def batch_of(key: str, settings: Settings) -> str | None:
+def batch_of(key: str, zone: LandingZoneSettings) -> str | None:
     """Return the batch that an object's key belongs to; None outside the landing prefix or under no key of the format."""
-    if not key.startswith(settings.prefix):
+    if not key.startswith(zone.prefix):
         return None
-    batch_id, mark, rest = key.removeprefix(settings.prefix).partition("/")
+    batch_id, mark, rest = key.removeprefix(zone.prefix).partition("/")
     if not mark or not rest:
         return None
-    return batch_id if is_batch_key(batch_id, settings.batch_key_format) else None
+    return batch_id if is_batch_key(batch_id, zone.key_format) else None

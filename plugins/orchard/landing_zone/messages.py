@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import unquote_plus
 
 from orchard.landing_zone.keys import batch_of
-from orchard.settings import Settings
+from orchard.settings import LandingZoneSettings
 
 # What came of one record: an `upload` is under a batch; every other kind is only counted.
 Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "no_batch"]
@@ -41,18 +41,18 @@ class _Record:
     batch_id: str | None = None
 
 
-def read_messages(bodies: Iterable[str], settings: Settings) -> Arrived:
+def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> Arrived:
     """Return the batches that got uploads, and what else the messages say.
 
     Args:
         bodies: the messages' bodies, in any order, each any number of times.
-        settings: landing zone and key format.
+        zone: where uploads count, and how a key names its batch.
     """
     counts: Counter[str] = Counter()
     examples: dict[str, tuple[str, ...]] = {}
     batch_ids = set()
     for body in bodies:
-        for record in _records(body, settings):
+        for record in _records(body, zone):
             counts[record.kind] += 1
             if record.batch_id is not None:
                 batch_ids.add(record.batch_id)
@@ -62,42 +62,42 @@ def read_messages(bodies: Iterable[str], settings: Settings) -> Arrived:
     return Arrived(tuple(sorted(batch_ids)), dict(sorted(counts.items())), examples)
 
 
-def _records(body: str, settings: Settings) -> Iterator[_Record]:
+def _records(body: str, zone: LandingZoneSettings) -> Iterator[_Record]:
     try:
         message = json.loads(body)
         if isinstance(message, dict) and message.get("Type") == "Notification":  # wrapped by SNS
             message = json.loads(message["Message"])
-        yield from list(_events(message, settings))
+        yield from list(_events(message, zone))
     except _ODD:
         yield _Record("unreadable", str(body))
 
 
-def _events(message: Any, settings: Settings) -> Iterator[_Record]:
+def _events(message: Any, zone: LandingZoneSettings) -> Iterator[_Record]:
     if message.get("Event") == "s3:TestEvent":
         yield _Record("test", str(message.get("Bucket", "")))
     elif message.get("source") == "aws.s3":
         # EventBridge gives the key raw and names the event in words: `Object Created`.
         detail = message["detail"]
         event = message["detail-type"].replace("Object ", "Object")
-        yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], settings)
+        yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], zone)
     else:
         for record in message["Records"]:
             try:
                 s3 = record["s3"]
                 event = record["eventName"].removeprefix("s3:")
-                yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), settings)
+                yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), zone)
             except _ODD:
                 yield _Record("unreadable", str(record))
 
 
-def _judge(event: str, bucket: str, key: str, settings: Settings) -> _Record:
+def _judge(event: str, bucket: str, key: str, zone: LandingZoneSettings) -> _Record:
     if event.startswith(("ObjectRemoved", "ObjectDeleted", "LifecycleExpiration")):
         return _Record("deletion", key)
     if not event.startswith("ObjectCreated"):
         return _Record("other_event", f"{event} {key}")
-    if bucket != settings.bucket or not key.startswith(settings.prefix):
+    if bucket != zone.bucket or not key.startswith(zone.prefix):
         return _Record("elsewhere", f"s3://{bucket}/{key}")
     if key.endswith("/"):
         return _Record("folder", key)
-    batch_id = batch_of(key, settings)
+    batch_id = batch_of(key, zone)
     return _Record("upload" if batch_id else "no_batch", key, batch_id)

@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 from croniter import croniter
 
-from orchard.settings import Settings
+from orchard.settings import RunSettings
 
 _DAILY = "0 0 * * *"
 
 
-def batch_cron(settings: Settings) -> str:
+def batch_cron(runs: RunSettings) -> str:
     """Return the cron whose ticks bound the batches: the schedule, or days where nothing is scheduled."""
-    return _DAILY if settings.schedule == "none" else settings.schedule
+    return runs.schedule or _DAILY
 
 
 def period_start(batch_id: str, key_format: str) -> datetime:

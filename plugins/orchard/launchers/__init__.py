@@ -1,6 +1,6 @@
 """Launchers: one module a target, each of which turns a `JobRequest` into a stock provider operator.
 
-To add a target, add its module here, its name to `_LAUNCHERS`, and what it needs to `orchard.settings`.
+To add a target, add its module here, its name to `_LAUNCHERS`, and its settings and rules to `orchard.settings.targets`.
 """
 
 from importlib import import_module
@@ -20,11 +20,11 @@ _LAUNCHERS = {
 
 
 def launcher_for(settings: Settings) -> "Launcher":
-    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when a setting of it is missing.
+    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when no job can be submitted to it.
 
     The other targets' modules are not loaded: their providers would cost each parse and each task most of a second.
     """
     settings.check_target()
-    module = import_module(f"orchard.launchers.{settings.target}")
-    launcher: Launcher = getattr(module, _LAUNCHERS[settings.target])(settings)
+    module = import_module(f"orchard.launchers.{settings.jobs.target}")
+    launcher: Launcher = getattr(module, _LAUNCHERS[settings.jobs.target])(settings)
     return launcher

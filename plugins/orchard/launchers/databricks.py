@@ -57,12 +57,10 @@ class DatabricksLauncher:
             # Airflow retries, with a token that tells an attempt from the next.
             "max_retries": 0,
         }
-        wheel, others = f"{settings.jobs_uri}/{WHEEL}", _requirements("hosted", settings.engine)
-        cluster = settings.databricks_cluster
+        wheel, others = f"{settings.jobs.uri}/{WHEEL}", _requirements("hosted", settings.backbone.engine)
+        cluster = settings.databricks.cluster
         environments = None
-        if cluster == "serverless":
-            if settings.engine == "cuda":
-                raise settings.wrong("engine", "serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER")
+        if settings.databricks.is_serverless:
             task |= {"environment_key": "jobs", "disable_auto_optimization": True}
             spec = {"environment_version": _ENVIRONMENT_VERSION, "dependencies": [wheel, *others]}
             environments = [{"environment_key": "jobs", "spec": spec}]
@@ -75,12 +73,12 @@ class DatabricksLauncher:
             task_id=request.stage,
             trigger_rule=request.trigger_rule,
             pool="spark",
-            databricks_conn_id=settings.databricks_conn_id,
+            databricks_conn_id=settings.databricks.conn_id,
             run_name=f"orchard-{request.stage}",
             tasks=[task],
             environments=environments,
-            timeout_seconds=settings.job_minutes * 60,
-            polling_period_seconds=settings.job_poll_seconds,
+            timeout_seconds=settings.jobs.minutes * 60,
+            polling_period_seconds=settings.runs.job_poll_seconds,
             deferrable=True,
             # The token does it, and does it also when the worker died before it could write down what it had started.
             durable=False,
@@ -92,36 +90,15 @@ class DatabricksLauncher:
 
     def _source(self) -> Source:
         """Return who can read images there: of a cluster by its id alone it cannot be told whether workers have a network."""
-        cluster = self.settings.databricks_cluster
+        cluster = self.settings.databricks.cluster
         has_network = isinstance(cluster, dict) and (_CLUSTER | cluster)["data_security_mode"] in _WITH_NETWORK
         return "fetch" if has_network else "spark"
 
-    def _check(self, given: dict[str, Any]) -> None:
-        """Raise ConfigurationError unless a cluster can be made of some fields."""
-        if not given:
-            return
-        from databricks.sdk.service.compute import ClusterSpec  # takes a second
-
-        try:
-            known = ClusterSpec.from_dict(given).as_dict()
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise self.settings.wrong("databricks_cluster", f"not the fields of a cluster: {error}") from error
-        if known != given:
-            odd = sorted(name for name in given if known.get(name) != given[name])
-            raise self.settings.wrong("databricks_cluster", f"{', '.join(odd)}: not as the fields of a cluster are")
-        types = {"spark_version": str, "node_type_id": str, "num_workers": int, "custom_tags": dict}
-        for name, kind in types.items():
-            if not isinstance(given.get(name, kind()), kind):
-                raise self.settings.wrong("databricks_cluster", f"{name} is {given[name]!r}")
-        if {"num_workers", "autoscale"} <= given.keys():
-            raise self.settings.wrong("databricks_cluster", "either num_workers or autoscale")
-
     def _new_cluster(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a new cluster: those that are given, and defaults for the others."""
-        size = {} if "num_workers" in given else {"autoscale": {"min_workers": 1, "max_workers": self.settings.executors}}
-        self._check(given)
-        gpu = _GPU_CLUSTER if self.settings.engine == "cuda" else {}
-        own: dict[str, Any] = _CLUSTER | gpu | size | {"custom_tags": self.settings.job_tags | {"orchard": "jobs"}}
+        size = {} if "num_workers" in given else {"autoscale": {"min_workers": 1, "max_workers": self.settings.jobs.executors}}
+        gpu = _GPU_CLUSTER if self.settings.backbone.engine == "cuda" else {}
+        own: dict[str, Any] = _CLUSTER | gpu | size | {"custom_tags": self.settings.jobs.tags | {"orchard": "jobs"}}
         if "instance_pool_id" in given:  # a pool has its own
             own = {name: value for name, value in own.items() if name not in ("node_type_id", "aws_attributes")}
         parts = {name: own[name] | value for name, value in given.items() if isinstance(value, dict) and name in own}

@@ -11,8 +11,6 @@ from airflow.providers.amazon.aws.utils.waiter_with_logging import wait
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
-from botocore.session import get_session
-from botocore.validate import ParamValidator
 from orchard_jobs.contract.backbones import Backbone
 
 from orchard.deployment.destinations import EMR_RELEASE
@@ -32,8 +30,6 @@ _UNPACK = (
 )
 # YARN gives 12 GB of one half as large, which an executor of 12 GB with its overhead exceeds.
 _INSTANCE = "m6i.2xlarge"
-# The fields of `Instances` that name the nodes.
-_INSTANCES = {"InstanceFleets", "InstanceGroups", "SlaveInstanceType"}
 _CLUSTER = {
     "ReleaseLabel": EMR_RELEASE,
     "Applications": [{"Name": "Spark"}],
@@ -64,14 +60,14 @@ class EmrLauncher:
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
         settings = self.settings
-        cluster = settings.emr_cluster
+        cluster = settings.emr.cluster
         given = cluster if isinstance(cluster, str) else None
-        minutes = settings.job_minutes + (_QUEUE_MINUTES if given else _START_MINUTES)
+        minutes = settings.jobs.minutes + (_QUEUE_MINUTES if given else _START_MINUTES)
         return AddEmrStep(
             request=request,
             warehouse=settings.warehouse,
             new_cluster=None if given else self._new_cluster(request, cluster),
-            logs_uri=settings.logs_uri,
+            logs_uri=settings.jobs.logs_uri,
             task_id=request.stage,
             trigger_rule=request.trigger_rule,
             pool="spark",
@@ -86,8 +82,8 @@ class EmrLauncher:
                 }
             ],
             deferrable=True,
-            waiter_delay=settings.job_poll_seconds,
-            waiter_max_attempts=math.ceil(minutes * 60 / settings.job_poll_seconds),
+            waiter_delay=settings.runs.job_poll_seconds,
+            waiter_max_attempts=math.ceil(minutes * 60 / settings.runs.job_poll_seconds),
         )
 
     def prepare(self, backbone: Backbone) -> None:
@@ -100,43 +96,26 @@ class EmrLauncher:
         """
         settings = self.settings
         conf = emr_conf(settings)
-        if settings.jobs_environment:
+        if settings.jobs.environment:
             conf["spark.pyspark.python"] = "./environment/bin/python"
         options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-        words = ["spark-submit", "--deploy-mode", "client", *options, f"{settings.jobs_uri}/run_job.py"]
-        unpack = ["bash", "-c", _UNPACK, settings.jobs_environment] if settings.jobs_environment else []
+        words = ["spark-submit", "--deploy-mode", "client", *options, f"{settings.jobs.uri}/run_job.py"]
+        unpack = ["bash", "-c", _UNPACK, settings.jobs.environment] if settings.jobs.environment else []
         return [*unpack, *words, *job_argv(request, settings)]
-
-    def _check(self, given: dict[str, Any]) -> None:
-        """Raise ConfigurationError unless a cluster can be made of some fields, and holds what the jobs import."""
-        fields: Any = get_session().get_service_model("emr").operation_model("RunJobFlow").input_shape
-        report = ParamValidator().validate({"Name": "", "Instances": {}, **given}, fields)
-        reserved = given.keys() & {"Name", "Steps"}
-        if report.has_errors() or reserved:
-            why = report.generate_report() or f"{', '.join(sorted(reserved))}: the launcher gives it"
-            raise self.settings.wrong("emr_cluster", why)
-        if not (self.settings.jobs_environment or given.keys() & {"CustomAmiId", "BootstrapActions"}):
-            where = "CustomAmiId or BootstrapActions in ORCHARD_EMR_CLUSTER"
-            raise self.settings.wrong("jobs_environment", f"EMR's own image lacks what the jobs import: give it, or {where}")
 
     def _new_cluster(self, request: JobRequest, given: Any) -> dict[str, Any]:
         """Return the fields of a cluster that ends with its last step: those that are given, and defaults for the others."""
         settings = self.settings
-        self._check(given)
-        if settings.engine == "cuda" and not given.get("Instances", {}).keys() & _INSTANCES:
-            raise settings.wrong(
-                "emr_cluster", "ORCHARD_ENGINE=cuda needs nodes with GPUs in Instances, and a CustomAmiId with their driver"
-            )
         fleet = {
             "KeepJobFlowAliveWhenNoSteps": False,
             "TerminationProtected": False,
             "InstanceFleets": [
                 _fleet("primary", "MASTER", TargetOnDemandCapacity=1),
-                _fleet("core", "CORE", TargetSpotCapacity=settings.executors, LaunchSpecifications=_SPOT),
+                _fleet("core", "CORE", TargetSpotCapacity=settings.jobs.executors, LaunchSpecifications=_SPOT),
             ],
         }
-        tags = [{"Key": name, "Value": value} for name, value in (settings.job_tags | {"orchard": request.stage}).items()]
-        own: dict[str, Any] = _CLUSTER | {"LogUri": f"{settings.logs_uri}/", "Tags": tags}
+        tags = [{"Key": name, "Value": value} for name, value in (settings.jobs.tags | {"orchard": request.stage}).items()]
+        own: dict[str, Any] = _CLUSTER | {"LogUri": f"{settings.jobs.logs_uri}/", "Tags": tags}
         instances = fleet | given.get("Instances", {})
         if "InstanceGroups" in instances or "MasterInstanceType" in instances:
             instances.pop("InstanceFleets")

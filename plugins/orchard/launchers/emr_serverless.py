@@ -18,8 +18,6 @@ from orchard.settings import Settings
 
 # A job may wait for capacity before its own time begins to count.
 _QUEUE_MINUTES = 60
-# GB of memory that a worker of so many cores may have, overhead included.
-_LARGEST_MEMORY = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
 # Any other word is of a job that runs, or may yet: QUEUED is one that the provider does not know.
 _OVER = ("SUCCESS", "FAILED", "CANCELLED")
 
@@ -33,15 +31,7 @@ class EmrServerlessLauncher:
     def operator(self, request: JobRequest) -> BaseOperator:
         """Return the operator; it waits in the triggerer, where the wait holds no worker slot."""
         settings = self.settings
-        if settings.engine == "cuda":
-            raise settings.wrong("engine", "EMR Serverless has no GPU")
-        largest = _LARGEST_MEMORY.get(settings.executor_cores)
-        if largest is None:
-            raise settings.wrong("executor_cores", f"a worker of EMR Serverless has {', '.join(map(str, _LARGEST_MEMORY))} cores")
-        if int(settings.executor_memory.removesuffix("g")) * 1.1 > largest:
-            worker = f"a worker of {settings.executor_cores} cores"
-            raise settings.wrong("executor_memory", f"with its overhead of a tenth above the {largest} GB of {worker}")
-        minutes = settings.job_minutes + _QUEUE_MINUTES
+        minutes = settings.jobs.minutes + _QUEUE_MINUTES
         return StartEmrServerlessJob(
             request=request,
             warehouse=settings.warehouse,
@@ -49,24 +39,24 @@ class EmrServerlessLauncher:
             trigger_rule=request.trigger_rule,
             pool="spark",
             aws_conn_id=settings.aws_conn_id,
-            application_id=str(settings.emr_application),
-            execution_role_arn=str(settings.emr_role),
+            application_id=str(settings.emr_serverless.application),
+            execution_role_arn=str(settings.emr_serverless.role),
             name=f"orchard-{request.stage}",
             job_driver={
                 "sparkSubmit": {
-                    "entryPoint": f"{settings.jobs_uri}/run_job.py",
+                    "entryPoint": f"{settings.jobs.uri}/run_job.py",
                     "entryPointArguments": job_argv(request, settings),
                     "sparkSubmitParameters": self._spark_parameters(),
                 }
             },
             configuration_overrides={
-                "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{settings.logs_uri}/"}}
+                "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{settings.jobs.logs_uri}/"}}
             },
-            config={"executionTimeoutMinutes": settings.job_minutes, "tags": settings.job_tags | {"orchard": request.stage}},
+            config={"executionTimeoutMinutes": settings.jobs.minutes, "tags": settings.jobs.tags | {"orchard": request.stage}},
             deferrable=True,
-            waiter_delay=settings.job_poll_seconds,
+            waiter_delay=settings.runs.job_poll_seconds,
             # Longer than the job's own limit: then EMR ends it, and says so.
-            waiter_max_attempts=math.ceil(minutes * 60 / settings.job_poll_seconds),
+            waiter_max_attempts=math.ceil(minutes * 60 / settings.runs.job_poll_seconds),
             enable_application_ui_links=True,
         )
 
@@ -76,7 +66,7 @@ class EmrServerlessLauncher:
 
     def _spark_parameters(self) -> str:
         conf = emr_conf(self.settings)
-        if self.settings.jobs_environment:
+        if self.settings.jobs.environment:
             places = ("spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON", "spark.emr-serverless.driverEnv.PYSPARK_PYTHON")
             conf |= dict.fromkeys((*places, "spark.executorEnv.PYSPARK_PYTHON"), "./environment/bin/python")
         return " ".join(f"--conf {name}={value}" for name, value in conf.items())

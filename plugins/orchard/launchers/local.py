@@ -49,7 +49,7 @@ class LocalLauncher:
             skip_without_work(self.settings.warehouse, request, context)
             os.environ.update(self._job_environment())
 
-        if self.settings.spark_remote is not None:
+        if self.settings.local.spark_remote is not None:
             # The client computes nothing, so Airflow's own Python runs it: no Java and no network is needed here.
             command = [sys.executable, "-m", "orchard_jobs.cli", *job_argv(request, self.settings)]
             return BashOperator(
@@ -57,7 +57,7 @@ class LocalLauncher:
                 trigger_rule=request.trigger_rule,
                 pool="spark",
                 bash_command="exec " + " ".join(word if "{{" in word else shlex.quote(word) for word in command),
-                env={"SPARK_REMOTE": self.settings.spark_remote},
+                env={"SPARK_REMOTE": self.settings.local.spark_remote},
                 append_env=True,
                 pre_execute=before,
             )
@@ -67,10 +67,10 @@ class LocalLauncher:
             pool="spark",
             application=str(Path(entry.__path__[0]) / "run_job.py"),
             application_args=job_argv(request, self.settings),
-            conn_id=self.settings.spark_conn_id,
-            spark_binary=str(Path(self.settings.jobs_python).with_name("spark-submit")),
-            driver_memory=self.settings.driver_memory,
-            conf=local_spark_conf(self.settings.class_archive),
+            conn_id=self.settings.local.spark_conn_id,
+            spark_binary=str(Path(self.settings.local.jobs_python).with_name("spark-submit")),
+            driver_memory=self.settings.local.driver_memory,
+            conf=local_spark_conf(self.settings.local.class_archive),
             name=f"orchard-{request.stage}",
             pre_execute=before,
         )
@@ -81,7 +81,7 @@ class LocalLauncher:
         Raises:
             ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
         """
-        if self.settings.spark_remote is not None:
+        if self.settings.local.spark_remote is not None:
             check_deployed(self.settings, backbone)
             return
         warehouse = Warehouse.at(self.settings.warehouse)
@@ -96,8 +96,8 @@ class LocalLauncher:
         It goes through the process's environment, not the operator's templated fields, so no secret shows in the UI.
         """
         environment = {
-            "PYSPARK_PYTHON": self.settings.jobs_python,
-            "PYSPARK_DRIVER_PYTHON": self.settings.jobs_python,
+            "PYSPARK_PYTHON": self.settings.local.jobs_python,
+            "PYSPARK_DRIVER_PYTHON": self.settings.local.jobs_python,
             "ORCHARD_OWNER_PID": str(os.getpid()),
         }
         hook = AwsBaseHook(self.settings.aws_conn_id, client_type="s3")

@@ -52,22 +52,22 @@ def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") 
         source: who reads the images on the target.
     """
     digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
-    credential = settings.databricks_credential if settings.target == "databricks" else None
-    return JobArguments(request.stage, settings.warehouse, digest, settings.source or source, credential).to_argv()
+    credential = settings.databricks.credential if settings.jobs.target == "databricks" else None
+    return JobArguments(request.stage, settings.warehouse, digest, settings.jobs.source or source, credential).to_argv()
 
 
 def emr_conf(settings: Settings) -> dict[str, str]:
     """Return Spark's properties of a job on EMR: its code, its sizes, and its environment where that is an archive."""
     conf = {
-        "spark.submit.pyFiles": f"{settings.jobs_uri}/orchard_jobs.zip",
-        "spark.executor.cores": str(settings.executor_cores),
-        "spark.executor.memory": settings.executor_memory,
-        "spark.driver.cores": str(settings.executor_cores),
-        "spark.driver.memory": settings.executor_memory,
-        "spark.dynamicAllocation.maxExecutors": str(settings.executors),
+        "spark.submit.pyFiles": f"{settings.jobs.uri}/orchard_jobs.zip",
+        "spark.executor.cores": str(settings.jobs.executor_cores),
+        "spark.executor.memory": settings.jobs.executor_memory,
+        "spark.driver.cores": str(settings.jobs.executor_cores),
+        "spark.driver.memory": settings.jobs.executor_memory,
+        "spark.dynamicAllocation.maxExecutors": str(settings.jobs.executors),
     }
-    if settings.jobs_environment:
-        conf["spark.archives"] = f"{settings.jobs_environment}#environment"
+    if settings.jobs.environment:
+        conf["spark.archives"] = f"{settings.jobs.environment}#environment"
     return conf
 
 

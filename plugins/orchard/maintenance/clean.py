@@ -74,9 +74,9 @@ def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelt
 def clean_on_schedule(tables: Tables, settings: Settings, now: datetime) -> Outcome[tuple[Total, ...]]:
     """Clean with the retention of the settings; skipped when there is nothing to remove."""
     tables.create_all()
-    removed = clean(tables, settings, now, timedelta(days=settings.retention_days))
+    removed = clean(tables, settings, now, timedelta(days=settings.retention.days))
     if not removed:
-        return Skipped(f"there is nothing to remove that is older than {settings.retention_days} days")
+        return Skipped(f"there is nothing to remove that is older than {settings.retention.days} days")
     return Done(removed)
 
 

@@ -117,7 +117,7 @@ class _Judged:
     def of(cls, tables: Tables, settings: Settings, found: _Standing) -> "_Judged":
         model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
         spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
-        return cls(spectrum, model, spectrum.gain(model.basis.components, settings.components) if model else None)
+        return cls(spectrum, model, spectrum.gain(model.basis.components, settings.model.components) if model else None)
 
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
@@ -181,7 +181,7 @@ def _standing(tables: Tables, settings: Settings) -> _Standing:
 def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
     """Return the digest of what decides on a refit. Pins are not in it: what they lack is looked up, never remembered."""
     current = [promotion.model_id, promotion.is_held] if promotion else None
-    return digest_of([list(map(list, sources_of(versions))), current, settings.components, settings.refit_gain])
+    return digest_of([list(map(list, sources_of(versions))), current, settings.model.components, settings.model.refit_gain])
 
 
 def _considered_key(considered: str) -> str:
@@ -203,10 +203,10 @@ def _refit_reason(settings: Settings, judged: _Judged) -> str | None:
     model, gain = judged.model, judged.gain
     if model is None or gain is None:
         return "there is no model yet"
-    if model_id_of(model.backbone, settings.components, model.sources) != model.model_id:
-        return f"the current model was not fitted with ORCHARD_COMPONENTS={settings.components}"
-    if gain > settings.refit_gain:
-        return f"a refit gains {gain:.4f} of the variance, more than {settings.refit_gain}"
+    if model_id_of(model.backbone, settings.model.components, model.sources) != model.model_id:
+        return f"the current model was not fitted with ORCHARD_COMPONENTS={settings.model.components}"
+    if gain > settings.model.refit_gain:
+        return f"a refit gains {gain:.4f} of the variance, more than {settings.model.refit_gain}"
     return None
 
 
@@ -217,12 +217,12 @@ def _keep(tables: Tables, settings: Settings, found: _Standing, reason: str, gai
 
 
 def _fit(tables: Tables, settings: Settings, found: _Standing, judged: _Judged, reason: str) -> ModelPlan:
-    basis, moments = judged.spectrum.fit(settings.components), judged.spectrum.moments
+    basis, moments = judged.spectrum.fit(settings.model.components), judged.spectrum.moments
     if basis is None:
         why = f"{moments.n} published images have no variance: one, or all alike"
         return ModelPlan("none", why, found.considered, gain=judged.gain)
     backbone, sources = settings.backbone.id, sources_of(found.versions)
-    model_id = model_id_of(backbone, settings.components, sources)
+    model_id = model_id_of(backbone, settings.model.components, sources)
     components = create_model(tables.warehouse, Model(model_id, backbone, basis, moments, sources)).basis.components
     distance = subspace_distance(components, judged.model.basis.components) if judged.model else None
     # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.

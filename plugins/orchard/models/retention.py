@@ -31,7 +31,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
     with_rows = {file.partition["model_id"] for file in tables.load(PCA_FEATURES).files()}
     ends = _last_uses(tables)
     chosen = _chosen_models(tables, with_rows)
-    retention = timedelta(days=settings.model_retention_days)
+    retention = timedelta(days=settings.retention.model_days)
     return tuple(sorted(one for one in with_rows - chosen if one in ends and now - ends[one] >= retention))
 
 

@@ -105,11 +105,11 @@ def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None
     """
     backbone = settings.backbone.id
     if not _has_tables(tables):
-        landing = find_differences(list_prefix, settings, lambda _, __: True) if list_prefix else None
+        landing = find_differences(list_prefix, settings.landing_zone, lambda _, __: True) if list_prefix else None
         new = tuple(BatchState(batch_id, "new") for batch_id in landing.batch_ids) if landing else ()
         return Overview(backbone, batches=new, strays=landing.strays if landing else None)
     view = PublishedView.load(tables, settings)
-    landing = find_differences(list_prefix, settings, view.differs) if list_prefix else None
+    landing = find_differences(list_prefix, settings.landing_zone, view.differs) if list_prefix else None
     states = _States.of(tables, settings, view.versions, landing)
     batch_ids = {*view.versions.current, *view.versions.half_way, *(states.begun if landing is None else landing.batch_ids)}
     return Overview(
@@ -199,7 +199,7 @@ class _States:
         if head.model is not None and reduced is None:
             told = f"version {head.number} is featurized, and has no finished reduce job"
             return "planned", told + _last_end(warehouse, reduce)
-        policy = AuditPolicy(self.settings.max_quarantined_share)
+        policy = AuditPolicy(self.settings.images.max_quarantined_share)
         verdict = audit_batch(warehouse, head, featurized, reduced, policy)
         if verdict.has_passed:
             return "staged", f"version {head.number} passes its audit and is not published"

@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from croniter import croniter
-from orchard_jobs.contract.locations import checked_batch_id
+from orchard_jobs.contract.locations import S3Location, checked_batch_id
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.pca.fit import Components
+
+if TYPE_CHECKING:
+    from orchard_jobs.pca.fit import Components
 
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
 
@@ -23,6 +25,11 @@ def one_of(*choices: str) -> Callable[[str], str | None]:
         return text or None
 
     return kind
+
+
+def keep_or_drop(text: str) -> bool:
+    """Whether something is kept: `keep` or `drop`."""
+    return one_of("keep", "drop")(text) == "keep"
 
 
 def share(text: str) -> float:
@@ -41,7 +48,7 @@ def positive(text: str) -> int:
     return value
 
 
-def components(text: str) -> Components:
+def components(text: str) -> "Components":
     """A number of components, or a share of the variance."""
     wanted = "neither a whole number above 0 (components) nor a number above 0 and below 1 (share of the variance)"
     try:
@@ -122,17 +129,20 @@ def role(text: str) -> str | None:
     return text or None
 
 
-def landing(text: str) -> str:
-    """The S3 URI of a folder, without a trailing slash."""
-    bucket, _, prefix = text.removeprefix("s3://").partition("/")
-    if not text.startswith("s3://") or not bucket:
-        raise ValueError("not of the form s3://bucket/prefix")
-    return f"s3://{bucket}/{prefix}".rstrip("/")
+def landing(text: str) -> S3Location:
+    """The S3 URI of a folder."""
+    try:
+        found = S3Location.parse(text)
+    except ConfigurationError as error:
+        raise ValueError("not of the form s3://bucket/prefix") from error
+    return S3Location(found.bucket, found.key.rstrip("/"))
 
 
-def schedule(text: str) -> str:
-    """A cron expression, or `none`."""
-    if text != "none" and not croniter.is_valid(text):
+def schedule(text: str) -> str | None:
+    """A cron expression; None for `none`."""
+    if text == "none":
+        return None
+    if not croniter.is_valid(text):
         raise ValueError("no cron expression, and not `none`")
     return text
 

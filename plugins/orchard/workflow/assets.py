@@ -16,14 +16,14 @@ _CALLS_AN_EVENT = 10
 
 def upload_messages(settings: Settings) -> Asset | None:
     """Return the asset whose events are the messages of the uploads' queue; None where no queue is set."""
-    if settings.uploads_queue is None:
+    if settings.landing_zone.uploads_queue is None:
         return None
     trigger = SqsSensorTrigger(
-        sqs_queue=settings.uploads_queue,
+        sqs_queue=settings.landing_zone.uploads_queue,
         aws_conn_id=settings.aws_conn_id,
         max_messages=_MESSAGES_A_CALL,
         num_batches=_CALLS_AN_EVENT,
         wait_time_seconds=0,
-        waiter_delay=max(1, round(settings.poll_seconds)),
+        waiter_delay=max(1, round(settings.runs.poll_seconds)),
     )
     return Asset("upload_messages", watchers=[AssetWatcher(name="uploads_queue", trigger=trigger)])

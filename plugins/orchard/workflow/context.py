@@ -28,7 +28,7 @@ def tables() -> Tables:
 
 def landing_zone_of(settings: Settings) -> LandingZone:
     """Return the landing zone of some settings, reached through their Airflow connection."""
-    return S3LandingZone(with_quick_times(S3Hook(settings.aws_conn_id).get_conn()), settings.bucket)
+    return S3LandingZone(with_quick_times(S3Hook(settings.aws_conn_id).get_conn()), settings.landing_zone.bucket)
 
 
 def dag_arguments() -> dict[str, Any]:
@@ -37,8 +37,8 @@ def dag_arguments() -> dict[str, Any]:
         "catchup": False,
         "tags": ["orchard"],
         "default_args": {
-            "retries": settings().retries,
-            "retry_delay": timedelta(seconds=settings().retry_seconds),
+            "retries": settings().runs.retries,
+            "retry_delay": timedelta(seconds=settings().runs.retry_seconds),
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(hours=1),
             "on_failure_callback": [failure_notifier(settings())],

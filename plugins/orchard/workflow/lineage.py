@@ -69,8 +69,8 @@ def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
     statistics = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(fileCount=batch.head.listed)
     version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=batch.head.digest)
     return InputDataset(
-        namespace=f"s3://{settings.bucket}",
-        name=settings.prefix.rstrip("/") or "/",
+        namespace=f"s3://{settings.landing_zone.bucket}",
+        name=settings.landing_zone.prefix.rstrip("/") or "/",
         facets={"version": version},
         inputFacets={"subset": subset, "inputStatistics": statistics},
     )

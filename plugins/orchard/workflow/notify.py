@@ -35,11 +35,11 @@ def failure_notifier(settings: Settings) -> BaseNotifier:
     Raises:
         ConfigurationError: the class cannot be imported, is no notifier, or refuses its arguments.
     """
-    module, _, name = settings.notifier.rpartition(".")
+    module, _, name = settings.runs.notifier.rpartition(".")
     try:
-        notifier = getattr(importlib.import_module(module), name)(**settings.notifier_arguments)
+        notifier = getattr(importlib.import_module(module), name)(**settings.runs.notifier_arguments)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.notifier!r}: {error}; name a class as module.Class") from error
+        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r}: {error}; name a class as module.Class") from error
     if not isinstance(notifier, BaseNotifier):
-        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.notifier!r} is no Airflow notifier (BaseNotifier)")
+        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r} is no Airflow notifier (BaseNotifier)")
     return notifier

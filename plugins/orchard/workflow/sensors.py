@@ -93,7 +93,7 @@ class WaitForUploads(BaseOperator):
             raise AirflowSkipException(f"run {coming} will list batch {lock.batch_id} later and see all that this one would")
         lock.promise_listing()
         now, arrivals = _now(), self._list(lock.batch_id)
-        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.quiet_seconds))
+        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.landing_zone.quiet_seconds))
         if not arrivals.is_settled(now, quiet_seconds):
             if not self._is_decided(lock.batch_id, arrivals, now, quiet_seconds):
                 self._defer(lock.batch_id, arrivals, now, quiet_seconds)
@@ -106,8 +106,9 @@ class WaitForUploads(BaseOperator):
         lock = batch_lock_of(context, self.settings)
         if not event["is_settled"]:
             lock.withdraw_promise()
+            waited = self.settings.landing_zone.wait_seconds
             raise AirflowSkipException(
-                f"batch {lock.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
+                f"batch {lock.batch_id} was not settled within {waited:.0f} s: {event['objects']} objects; "
                 "start it again when its upload is over"
             )
         self.log.info("settled batch_id=%s objects=%s", lock.batch_id, event["objects"])
@@ -122,12 +123,12 @@ class WaitForUploads(BaseOperator):
         other = lock.run_at_work()
         if other is not None:
             self.log.info("waiting batch_id=%s for run %s, which is at work on it", lock.batch_id, other)
-            trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.poll_seconds, 5.0))
+            trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.runs.poll_seconds, 5.0))
             self.defer(trigger=trigger, method_name="resume_turn")
         lock.acquire()
 
     def _list(self, batch_id: str) -> Arrivals:
-        return arrivals_of(landing_zone_of(self.settings).list(self.settings.batch_prefix(batch_id)))
+        return arrivals_of(landing_zone_of(self.settings).list(self.settings.landing_zone.batch_prefix(batch_id)))
 
     def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:
         """Tell whether a batch that is not settled is not waited for."""
@@ -135,19 +136,19 @@ class WaitForUploads(BaseOperator):
             return True  # whoever asks not to wait has finished the upload
         if self.is_announced:
             return not arrivals.objects
-        ended = period_end(period_start(batch_id, self.settings.batch_key_format), batch_cron(self.settings))
-        return now >= ended + timedelta(seconds=self.settings.grace_seconds)
+        ended = period_end(period_start(batch_id, self.settings.landing_zone.key_format), batch_cron(self.settings.runs))
+        return now >= ended + timedelta(seconds=self.settings.landing_zone.grace_seconds)
 
     def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:
         settings = self.settings
         self.log.info("waiting batch_id=%s objects=%s newest=%s", batch_id, arrivals.objects, arrivals.newest)
         trigger = UploadsTrigger(
-            bucket=settings.bucket,
-            prefix=settings.batch_prefix(batch_id),
+            bucket=settings.landing_zone.bucket,
+            prefix=settings.landing_zone.batch_prefix(batch_id),
             aws_conn_id=settings.aws_conn_id,
             quiet_seconds=quiet_seconds,
-            poll_seconds=min(settings.poll_seconds, max(quiet_seconds, 1.0)),
-            wait_until=(now + timedelta(seconds=settings.wait_seconds)).timestamp(),
+            poll_seconds=min(settings.runs.poll_seconds, max(quiet_seconds, 1.0)),
+            wait_until=(now + timedelta(seconds=settings.landing_zone.wait_seconds)).timestamp(),
         )
         self.defer(trigger=trigger, method_name="resume")
 
@@ -157,7 +158,7 @@ class WaitForUploads(BaseOperator):
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
         lock.withdraw_promise()
         if not self._list(lock.batch_id).objects:
-            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(lock.batch_id)}"
+            where = f"s3://{self.settings.landing_zone.bucket}/{self.settings.landing_zone.batch_prefix(lock.batch_id)}"
             raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where}")
 
     def _is_whole(self, batch_id: str) -> bool:

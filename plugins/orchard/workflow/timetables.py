@@ -15,7 +15,9 @@ def batch_timetable(settings: Settings) -> CronPartitionTimetable:
 
     With run_offset -1 the run that fires at the end of a period gets that period's key.
     """
-    return CronPartitionTimetable(batch_cron(settings), timezone="UTC", run_offset=-1, key_format=settings.batch_key_format)
+    return CronPartitionTimetable(
+        batch_cron(settings.runs), timezone="UTC", run_offset=-1, key_format=settings.landing_zone.key_format
+    )
 
 
 def last_scheduled_day(settings: Settings) -> datetime | None:
@@ -23,4 +25,4 @@ def last_scheduled_day(settings: Settings) -> datetime | None:
 
     Runs by hand and backfills keep their keys and their checks, which a DAG without a timetable would lose.
     """
-    return FIRST_DAY if settings.schedule == "none" else None
+    return None if settings.runs.schedule else FIRST_DAY

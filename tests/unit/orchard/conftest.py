@@ -17,6 +17,7 @@ from support.batches import DAYS, publish_days
 from support.emr_stand_in import wait_until
 from support.flow import run_model
 from support.repository import ROOT
+from support.settings import switch_backbone, with_variables
 
 DIMENSION = 8
 
@@ -24,7 +25,7 @@ DIMENSION = 8
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     small = replace(backbone_named("efficientnet_lite0"), dimension=DIMENSION)
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: small))
+    switch_backbone(monkeypatch, small)
     return Settings.from_environment({"ORCHARD_WAREHOUSE": f"{tmp_path}/warehouse", "ORCHARD_COMPONENTS": "3"})
 
 
@@ -84,7 +85,7 @@ def s3(s3_address: str, no_cloud: None, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def always(settings: Settings) -> Settings:
     """Settings under which any gain makes pca_model refit."""
-    return replace(settings, refit_gain=0.0)
+    return with_variables(settings, ORCHARD_REFIT_GAIN=0.0)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from support.batches import BUCKETS
 from support.batches import publish_backbone as publish
-from support.batches import switch_backbone as switch
 from support.documents import PAGES, programs_in
+from support.settings import with_variables
 
 WAREHOUSE = '".orchard/warehouse"'
 # Spark's needs an environment that neither the jobs nor Airflow has.
@@ -43,8 +43,7 @@ def folder(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: 
     publish(tables, settings)
     monkeypatch.delitem(BUCKETS, "2026-01-09")
     other = replace(backbone, engine="tensorflow", dimension=backbone.dimension + 4)
-    switch(monkeypatch, other)
-    publish(tables, replace(settings, components=2))
+    publish(tables, with_variables(replace(settings, backbone=other), ORCHARD_COMPONENTS=2))
     monkeypatch.chdir(tmp_path)
     return tables.warehouse.uri.removeprefix("file://")
 

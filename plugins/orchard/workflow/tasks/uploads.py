@@ -22,7 +22,7 @@ def emit_batches(outlet_events: Any = None) -> None:
     source = upload_messages(settings())
     events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
     bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
-    found = read_messages(bodies, settings())
+    found = read_messages(bodies, settings().landing_zone)
     log.info("messages=%s records=%s batches=%s", len(bodies), found.counts, found.batch_ids)
     for kind, shown in found.examples.items():
         log.warning("left out kind=%s count=%s for example %s", kind, found.counts[kind], list(shown))

@@ -9,23 +9,19 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 from orchard.settings import Settings
-from orchard_jobs.contract.backbones import backbone_named
 from support.broken_steps import BrokenStep, broken_steps, is_seen_by
-from support.histories import CleanedHistory, History
+from support.histories import BACKBONES, SMALL, CleanedHistory, History
 from support.storage import Storage, on_disk
 
-DIMENSION = 6
 IN_MEMORY = int(os.environ.get("SOAK_HISTORIES", "300"))
 CLEANED = max(30, IN_MEMORY // 10)
 ON_DISK = max(10, IN_MEMORY // 100)
 
 
 @pytest.fixture
-def two_backbones(monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings whose two backbones are small."""
-    small = {name: replace(backbone_named(name), dimension=DIMENSION) for name in ("efficientnet_lite0", "resnet50")}
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: small[self.backbone_name]))
-    return Settings.from_environment({"ORCHARD_WAREHOUSE": "/never/written"})
+def two_backbones() -> Settings:
+    """Settings with the first of two small backbones."""
+    return replace(Settings.from_environment({"ORCHARD_WAREHOUSE": "/never/written"}), backbone=SMALL[BACKBONES[0]])
 
 
 def run_histories(machine: type[History], count: int) -> None:

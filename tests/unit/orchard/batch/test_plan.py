@@ -23,6 +23,7 @@ from orchard_jobs.errors import ConfigurationError
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
 from support.flow import plan, rows, run_batch, stage_and_publish
 from support.listed_bucket import ENCRYPTED, OPAQUE, ListedBucket, etag_of, listing
+from support.settings import with_variables
 
 DAY = "2026-01-01"
 NEXT_DAY = "2026-01-02"
@@ -113,7 +114,7 @@ def test_missing_images_keep_their_rows_and_are_counted(tables: Tables, settings
 def test_images_that_moved_to_another_bucket_keep_their_vectors(tables: Tables, settings: Settings) -> None:
     bucket = {key("a.jpg"): b"a", key("b.jpg"): b"b", key("bad.jpg"): BROKEN}
     run_batch(tables, settings, DAY, bucket)
-    run_batch(tables, replace(settings, landing="s3://company/images", missing="drop"), DAY, bucket)
+    run_batch(tables, with_variables(settings, ORCHARD_LANDING="s3://company/images", ORCHARD_MISSING="drop"), DAY, bucket)
     assert [runs_row(tables, 2)[name] for name in ("network_runs", "reused", "quarantined", "missing")] == [0, 2, 1, 0]
     for table, count in ((FEATURES, 2), (QUARANTINE, 1)):
         uris = [row["image_uri"] for row in tables.rows(table)]
@@ -153,8 +154,8 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
     jobs = _OverLimitJobs(tables, bucket)
     stage_and_publish(tables, head, jobs)
     assert plan(tables, settings, DAY, bucket) is None
-    assert plan(tables, replace(settings, pixel_limit=settings.pixel_limit - 1), DAY, bucket) is None
-    raised = plan(tables, replace(settings, pixel_limit=settings.pixel_limit + 1), DAY, bucket)
+    assert plan(tables, with_variables(settings, ORCHARD_PIXEL_LIMIT=settings.images.pixel_limit - 1), DAY, bucket) is None
+    raised = plan(tables, with_variables(settings, ORCHARD_PIXEL_LIMIT=settings.images.pixel_limit + 1), DAY, bucket)
     assert raised is not None
     assert raised.actions == {"compute": 1}
 
@@ -164,7 +165,7 @@ def test_a_missing_image_over_the_old_limit_is_judged_when_it_comes_back(tables:
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
     stage_and_publish(tables, head, _OverLimitJobs(tables, bucket))
-    raised = replace(settings, pixel_limit=settings.pixel_limit + 1)
+    raised = with_variables(settings, ORCHARD_PIXEL_LIMIT=settings.images.pixel_limit + 1)
     for content in (b"another", b"a third"):  # twice: the row is kept as a missing one's, too
         run_batch(tables, raised, DAY, {key("a.jpg"): content})
     assert [row["reason"] for row in tables.rows(QUARANTINE)] == ["over the pixel limit"]
@@ -284,7 +285,7 @@ def test_a_new_size_needs_no_list_of_known_contents(tables: Tables, settings: Se
 
 @pytest.mark.parametrize("missing", ["keep", "drop"])
 def test_missing_images_go_only_by_a_setting(tables: Tables, settings: Settings, missing: str) -> None:
-    chosen = replace(settings, missing=missing)
+    chosen = with_variables(settings, ORCHARD_MISSING=missing)
     run_batch(tables, chosen, DAY, {key("a.jpg"): b"a", key("gone.jpg"): b"gone", key("bad.jpg"): BROKEN})
     run_batch(tables, chosen, DAY, {key("a.jpg"): b"a"})
     assert len(list(tables.rows(FEATURES))) == (2 if missing == "keep" else 1)
@@ -293,7 +294,7 @@ def test_missing_images_go_only_by_a_setting(tables: Tables, settings: Settings,
 
 
 def test_a_batch_of_which_nothing_is_listed_keeps_its_rows(tables: Tables, settings: Settings) -> None:
-    chosen = replace(settings, missing="drop")
+    chosen = with_variables(settings, ORCHARD_MISSING="drop")
     run_batch(tables, chosen, DAY, {key("a.jpg"): b"a"})
     assert plan(tables, chosen, DAY, {}) is None
 
@@ -376,7 +377,7 @@ def test_rows_are_equal_whatever_the_order_of_runs(tables: Tables, settings: Set
     for day, bucket in days.items():
         run_batch(tables, settings, day, bucket)
     forward = rows(tables, FEATURES, "manifest_digest", "computed_in", "jobs_version")
-    other = replace(settings, warehouse=f"file://{tmp_path}/other")
+    other = with_variables(settings, ORCHARD_WAREHOUSE=f"file://{tmp_path}/other")
     others = Tables.at(other.warehouse)
     others.create_all()
     for day, bucket in reversed(days.items()):

@@ -25,9 +25,9 @@ def bucket(tables: Tables, settings: Settings) -> dict[str, bytes]:
 def found_in(tables: Tables, settings: Settings, objects: Iterable[ListedObject], bucket: dict[str, bytes]) -> Differences:
     def list_prefix(prefix: str) -> Iterable[ListedObject]:
         own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
-        return objects if prefix == settings.prefix else listing(own)
+        return objects if prefix == settings.landing_zone.prefix else listing(own)
 
-    return find_differences(list_prefix, settings, PublishedView.load(tables, settings).differs)
+    return find_differences(list_prefix, settings.landing_zone, PublishedView.load(tables, settings).differs)
 
 
 def test_new_and_changed_batches_are_found_and_strays_counted(
@@ -53,7 +53,7 @@ def test_no_batch_is_held_in_memory(settings: Settings) -> None:
 
     def listed(prefix: str) -> Iterator[ListedObject]:
         nonlocal taken
-        assert prefix == settings.prefix
+        assert prefix == settings.landing_zone.prefix
         for day in ("2026-01-01", "2026-01-02"):
             for item in listing({f"images/{day}/{n}.jpg": b"x" for n in range(5)}):
                 taken += 1
@@ -65,6 +65,6 @@ def test_no_batch_is_held_in_memory(settings: Settings) -> None:
         compared_after.append(taken)
         return next(iter(items)).size_bytes == 1
 
-    found = find_differences(listed, settings, differs)
+    found = find_differences(listed, settings.landing_zone, differs)
     assert compared_after == [1, 6]
     assert (found.batch_ids, found.objects) == (("2026-01-01", "2026-01-02"), 10)

@@ -17,6 +17,7 @@ from support.fake_jobs import FakeJobs
 from support.faults import killed_after
 from support.flow import LENIENT, lock_of, plan, stage_and_publish, value_of
 from support.listed_bucket import ENCRYPTED, ListedBucket
+from support.settings import with_variables
 from support.state_store import Memory
 from support.warehouse_faults import overwritten
 
@@ -68,7 +69,7 @@ def test_the_store_is_asked_whether_it_encrypts(tables: Tables, settings: Settin
 
 
 def test_a_batch_that_costs_too_much_fails_the_plan(tables: Tables, settings: Settings) -> None:
-    outcome = plan_of(tables, replace(settings, target="emr", max_executor_hours=0.0), {KEY: b"a"})
+    outcome = plan_of(tables, with_variables(settings, ORCHARD_TARGET="emr", ORCHARD_MAX_EXECUTOR_HOURS=0.0), {KEY: b"a"})
     assert isinstance(outcome, Failed)
     assert "ORCHARD_MAX_EXECUTOR_HOURS" in str(outcome.error)
 
@@ -115,6 +116,6 @@ def test_reconciling_finds_what_differs_and_what_was_left_half_way(
     with killed_after(2, monkeypatch):
         stage_and_publish(tables, head, FakeJobs(tables, gone))
     assert reconcile(tables, settings, ListedBucket({KEY: b"a"})) == Done((DAY, NEXT))
-    other_format = replace(settings, batch_key_format="%Y%m%d")
+    other_format = with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")
     assert isinstance(reconcile(tables, other_format, ListedBucket({KEY: b"a"})), Skipped)
     assert f"batch {NEXT} was left half-way, and is no key" in caplog.text

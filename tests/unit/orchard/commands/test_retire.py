@@ -10,6 +10,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES
 from support.flow import run_batch
+from support.settings import switch_backbone
 
 DAY = "2026-01-01"
 
@@ -23,7 +24,7 @@ def test_an_old_backbone_goes_only_by_yes(
     assert main(["retire", old]) == 2
     assert "is the current backbone" in capsys.readouterr().err
     current = replace(backbone_named("efficientnet_lite0", "tensorflow"), dimension=8)
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: current))
+    switch_backbone(monkeypatch, current)
     assert main(["retire", old]) == 0
     out = capsys.readouterr().out
     assert "1 batches" in out

@@ -19,8 +19,8 @@ from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
-from support.batches import switch_backbone as switch
 from support.databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeServer, serve_volume
+from support.settings import switch_backbone
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
@@ -177,7 +177,7 @@ def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
     s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     of_cuda = replace(settings.backbone, engine="cuda")
-    switch(monkeypatch, of_cuda)
+    switch_backbone(monkeypatch, of_cuda)
     assert main(["deploy", "s3://cluster", "--json"]) == 0
     assert states(capsys)[f"{of_cuda.id}.onnx"] == "exported"
 
@@ -185,7 +185,7 @@ def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
 def test_a_network_that_needs_no_export_is_not_made(
     s3: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
-    switch(monkeypatch, replace(settings.backbone, engine="tensorflow"))
+    switch_backbone(monkeypatch, replace(settings.backbone, engine="tensorflow"))
     assert main(["deploy", "s3://cluster", "--json"]) == 0
     assert set(states(capsys).values()) == {"uploaded"}
 

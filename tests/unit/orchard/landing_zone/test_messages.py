@@ -12,7 +12,7 @@ from orchard.landing_zone.messages import read_messages
 from orchard.settings import Settings
 from orchard_jobs.errors import ConfigurationError
 
-SETTINGS = Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"})
+LANDING_ZONE = Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"}).landing_zone
 DAY = "images/2026-01-05/"
 
 
@@ -37,7 +37,7 @@ def test_encoded_keys_are_read_as_they_were_uploaded() -> None:
     message = body(record(f"{DAY}Apple Red/é + 100%.jpg"))
     assert "%2F" in message
     assert "Apple+Red" in message
-    arrived = read_messages([message], SETTINGS)
+    arrived = read_messages([message], LANDING_ZONE)
     assert (arrived.batch_ids, arrived.counts) == (("2026-01-05",), {"upload": 1})
 
 
@@ -45,7 +45,7 @@ def test_many_uploads_of_a_batch_are_one_batch() -> None:
     put = body(record(f"{DAY}a.jpg"))
     events = ("ObjectCreated:CompleteMultipartUpload", "s3:ObjectCreated:Put")
     multipart = body(*(record(f"{DAY}b.jpg", event) for event in events))
-    arrived = read_messages([put, put, multipart, body(record("images/2025-12-31/c.jpg"))], SETTINGS)
+    arrived = read_messages([put, put, multipart, body(record("images/2025-12-31/c.jpg"))], LANDING_ZONE)
     assert arrived.batch_ids == ("2025-12-31", "2026-01-05")
     assert arrived.counts == {"upload": 5}
 
@@ -54,7 +54,7 @@ def test_many_uploads_of_a_batch_are_one_batch() -> None:
 def test_event_bridge_and_sns_are_understood(wrap: Any) -> None:
     key = f"{DAY}a+b%20c.jpg"  # EventBridge does not encode it
     messages = (event_bridge(key), event_bridge(key, "Object Deleted"), body(record(key)))
-    arrived = read_messages(map(wrap, messages), SETTINGS)
+    arrived = read_messages(map(wrap, messages), LANDING_ZONE)
     assert (arrived.batch_ids, arrived.counts) == (("2026-01-05",), {"deletion": 1, "upload": 2})
 
 
@@ -80,14 +80,14 @@ def test_event_bridge_and_sns_are_understood(wrap: Any) -> None:
     ],
 )
 def test_messages_of_no_upload_are_counted_and_hold_up_nothing(message: str, kind: str) -> None:
-    arrived = read_messages([message, body(record(f"{DAY}a.jpg"))], SETTINGS)
+    arrived = read_messages([message, body(record(f"{DAY}a.jpg"))], LANDING_ZONE)
     assert arrived.batch_ids == ("2026-01-05",)
     assert arrived.counts == {kind: 1, "upload": 1}
     assert (kind in arrived.examples) == (kind != "deletion")
 
 
 def test_examples_are_few_and_short() -> None:
-    arrived = read_messages(["x" * 10_000] * 50, SETTINGS)
+    arrived = read_messages(["x" * 10_000] * 50, LANDING_ZONE)
     assert arrived.counts == {"unreadable": 50}
     assert [len(example) for example in arrived.examples["unreadable"]] == [200] * 3
 
@@ -97,22 +97,22 @@ JSON = st.recursive(st.none() | st.integers() | st.text(), lambda values: st.lis
 
 @given(st.text() | JSON.map(json.dumps))
 def test_no_message_raises(message: str) -> None:
-    assert read_messages([message], SETTINGS).batch_ids == ()
+    assert read_messages([message], LANDING_ZONE).batch_ids == ()
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: not name.endswith("/")))
 def test_any_name_under_a_batch_survives_the_encoding(name: str) -> None:
-    assert read_messages([body(record(DAY + name))], SETTINGS).batch_ids == ("2026-01-05",)
+    assert read_messages([body(record(DAY + name))], LANDING_ZONE).batch_ids == ("2026-01-05",)
 
 
 def test_a_key_is_of_the_batch_that_its_prefix_names() -> None:
     hourly = Settings.from_environment(
         {"ORCHARD_WAREHOUSE": "/w", "ORCHARD_LANDING": "s3://b", "ORCHARD_BATCH_KEY_FORMAT": "%Y-%m-%dT%H"}
-    )
+    ).landing_zone
     assert batch_of("2026-01-05T07/x.jpg", hourly) == "2026-01-05T07"
     assert batch_of("2026-01-05/x.jpg", hourly) is None
     assert batch_of("2026-01-05T07/", hourly) is None
-    assert batch_of("imagesX/2026-01-05/x.jpg", SETTINGS) is None
+    assert batch_of("imagesX/2026-01-05/x.jpg", LANDING_ZONE) is None
 
 
 def test_odd_records_hold_up_no_other(settings: Settings) -> None:
@@ -121,11 +121,11 @@ def test_odd_records_hold_up_no_other(settings: Settings) -> None:
         "s3": {"bucket": {"name": "landing"}, "object": {"key": "images/2026-01-01/a.jpg"}},
     }
     mixed = json.dumps({"Records": [{"eventName": 7}, record, {}]})
-    found = read_messages(["[" * 100_000, mixed], settings)
+    found = read_messages(["[" * 100_000, mixed], settings.landing_zone)
     assert found.batch_ids == ("2026-01-01",)
     assert found.counts == {"unreadable": 3, "upload": 1}
 
 
 def test_one_day_has_one_key(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="one batch has one key"):
-        checked_partition_key("2026-1-5", settings.batch_key_format)
+        checked_partition_key("2026-1-5", settings.landing_zone.key_format)

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from orchard_jobs.storage import Warehouse
 from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
 from support.flow import plan, rows, run_batch, run_model, stage_and_publish
+from support.settings import with_variables
 from support.warehouse_files import age, root_of, stored
 
 WEEK = timedelta(days=7)
@@ -70,7 +70,7 @@ def used(tables: Tables, settings: Settings, kept: Path) -> Tables:
         run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], salt))
     late = {f"images/{DAYS[0]}/pear/late.jpg": b"late"}
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], "new") | late)
-    run_model(tables, replace(settings, components=2), "second")
+    run_model(tables, with_variables(settings, ORCHARD_COMPONENTS=2), "second")
     stage_refused(tables, settings)
     shutil.copytree(here, kept)
     return tables
@@ -93,8 +93,8 @@ def check_whole(tables: Tables, settings: Settings, before: list[list[dict[str, 
     later = bucket_of(DAYS[0], "new") | {f"images/{DAYS[0]}/apple/later.jpg": b"later"}
     assert len(run_batch(tables, settings, DAYS[0], later, "later").network_runs) == 1
     assert len(list(tables.rows(FEATURES, batch_id=DAYS[0]))) == 8
-    run_model(tables, replace(settings, components=2), "later")
-    assert pending_work(tables, replace(settings, components=2)) is None
+    run_model(tables, with_variables(settings, ORCHARD_COMPONENTS=2), "later")
+    assert pending_work(tables, with_variables(settings, ORCHARD_COMPONENTS=2)) is None
 
 
 def test_nothing_young_goes(used: Tables, settings: Settings) -> None:
@@ -203,7 +203,7 @@ def test_what_a_task_is_publishing_outlives_its_report(used: Tables, settings: S
 
 
 def test_a_model_that_a_task_is_publishing_outlives_its_plan(used: Tables, settings: Settings) -> None:
-    decided = plan_model(used, replace(settings, components=1))
+    decided = plan_model(used, with_variables(settings, ORCHARD_COMPONENTS=1))
     assert decided.projection is not None
     report = FakeJobs(used, {}).project(decided.projection)
     age(used)
@@ -213,18 +213,18 @@ def test_a_model_that_a_task_is_publishing_outlives_its_plan(used: Tables, setti
     age(used)
     clean(used, settings)
     assert len(rows(used, MODELS)) == 3
-    assert pending_work(used, replace(settings, components=1)) is None
+    assert pending_work(used, with_variables(settings, ORCHARD_COMPONENTS=1)) is None
     assert {row["model_id"] for row in used.rows(PCA_FEATURES)} >= {decided.projection.projections[0].model.model_id}
 
 
 def test_a_model_that_nobody_published_goes(used: Tables, settings: Settings) -> None:
-    decided = plan_model(used, replace(settings, components=1))
+    decided = plan_model(used, with_variables(settings, ORCHARD_COMPONENTS=1))
     assert decided.projection is not None
     for _ in range(2):
         age(used)
         clean(used, settings)
     assert used.warehouse.size(decided.projection.projections[0].model.path) is None
-    assert run_model(used, replace(settings, components=1), "again").action == "fit"
+    assert run_model(used, with_variables(settings, ORCHARD_COMPONENTS=1), "again").action == "fit"
 
 
 @pytest.mark.parametrize("commits", [1, 2, 3])
@@ -356,7 +356,7 @@ def test_rows_of_an_expired_model_go_and_then_their_files(used: Tables, settings
     promotion = current_promotion(used, settings.backbone.id)
     assert promotion is not None
     assert len(both) == 2
-    cleaning.clean(used, replace(settings, model_retention_days=0), datetime.now(UTC), WEEK)
+    cleaning.clean(used, with_variables(settings, ORCHARD_MODEL_RETENTION_DAYS=0), datetime.now(UTC), WEEK)
     assert {row["model_id"] for row in used.rows(PCA_FEATURES)} == {promotion.model_id}
     for _ in range(2):
         age(used)

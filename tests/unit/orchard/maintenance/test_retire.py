@@ -15,7 +15,6 @@ from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, PCA_FEATUR
 from orchard_jobs.errors import ConfigurationError
 from support.batches import BUCKETS, DAYS, bucket_of
 from support.batches import publish_backbone as publish
-from support.batches import switch_backbone as switch
 from support.faults import killed_after
 from support.flow import project_model, rows, run_batch, run_model
 
@@ -33,30 +32,34 @@ def of(tables: Tables, backbone: str, model_id: str) -> list[list[dict[str, obje
 
 
 @pytest.fixture
-def two(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+def later(settings: Settings) -> Settings:
+    """Settings with another backbone."""
+    return replace(settings, backbone=replace(settings.backbone, engine="tensorflow"))
+
+
+@pytest.fixture
+def two(tables: Tables, settings: Settings, later: Settings) -> tuple[str, str]:
     """Two backbones' models; the second backbone is current."""
-    old = publish(tables, settings)
-    switch(monkeypatch, replace(backbone, engine="tensorflow"))
-    return old, publish(tables, settings)
+    return publish(tables, settings), publish(tables, later)
 
 
 def test_the_rows_of_two_backbones_stand_side_by_side(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+    tables: Tables, later: Settings, backbone: Backbone, two: tuple[str, str]
 ) -> None:
     expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2}
-    assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, settings.backbone.id)))
+    assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, later.backbone.id)))
     assert two[0] != two[1]
-    assert pending_work(tables, settings) is None
+    assert pending_work(tables, later) is None
 
 
 def test_the_current_backbone_and_an_unknown_one_are_refused(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+    tables: Tables, later: Settings, backbone: Backbone, two: tuple[str, str]
 ) -> None:
     before = [rows(tables, table) for table in ROWS]
     with pytest.raises(ConfigurationError, match="is the current backbone"):
-        retire_backbone(tables, settings, settings.backbone.id)
+        retire_backbone(tables, later, later.backbone.id)
     with pytest.raises(ConfigurationError, match=f"no table has rows of backbone 'lite'.*{backbone.id}"):
-        retire_backbone(tables, settings, "lite")
+        retire_backbone(tables, later, "lite")
     assert [rows(tables, table) for table in ROWS] == before
 
 
@@ -71,40 +74,44 @@ def assert_retired(tables: Tables, settings: Settings, backbone: str, two: tuple
 
 
 def test_a_retired_backbone_leaves_the_other_as_it_is(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+    tables: Tables, later: Settings, backbone: Backbone, two: tuple[str, str]
 ) -> None:
-    before = of(tables, settings.backbone.id, two[1])
-    retire_backbone(tables, settings, backbone.id)
-    assert_retired(tables, settings, backbone.id, two)
-    assert of(tables, settings.backbone.id, two[1]) == before
-    assert pending_work(tables, settings) is None
+    before = of(tables, later.backbone.id, two[1])
+    retire_backbone(tables, later, backbone.id)
+    assert_retired(tables, later, backbone.id, two)
+    assert of(tables, later.backbone.id, two[1]) == before
+    assert pending_work(tables, later) is None
 
 
 @pytest.mark.parametrize("commits", range(CALLS))
 def test_a_retirement_that_was_cut_off_is_finished_by_the_next(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch, commits: int
+    tables: Tables, later: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch, commits: int
 ) -> None:
     with killed_after(commits, monkeypatch):
-        retire_backbone(tables, settings, backbone.id)
+        retire_backbone(tables, later, backbone.id)
     left = [24 if commits < 2 else 0, 2 if commits < 1 else 0, 3, 24 if commits < 3 else 0]
     assert [len(rows) for rows in of(tables, backbone.id, two[0])] == left
     assert backbone.id in [one.backbone for one in backbones(tables)]
-    retire_backbone(tables, settings, backbone.id)
-    assert_retired(tables, settings, backbone.id, two)
+    retire_backbone(tables, later, backbone.id)
+    assert_retired(tables, later, backbone.id, two)
 
 
 @pytest.mark.parametrize("commits", range(CALLS + 1))
 def test_a_backbone_that_comes_back_is_computed_anew_and_alike(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch, commits: int
+    tables: Tables,
+    settings: Settings,
+    later: Settings,
+    backbone: Backbone,
+    two: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    commits: int,
 ) -> None:
-    switch(monkeypatch, replace(backbone, engine="tensorflow"))
     before = of(tables, backbone.id, two[0])[:2]
     if commits < CALLS:
         with killed_after(commits, monkeypatch):
-            retire_backbone(tables, settings, backbone.id)
+            retire_backbone(tables, later, backbone.id)
     else:
-        retire_backbone(tables, settings, backbone.id)
-    switch(monkeypatch, backbone)
+        retire_backbone(tables, later, backbone.id)
     model_id = publish(tables, settings)
     assert of(tables, backbone.id, model_id)[:2] == before
     assert {row["batch_id"] for row in tables.rows(RUNS, backbone=backbone.id)} == set(BUCKETS)
@@ -117,13 +124,10 @@ def test_a_backbone_that_comes_back_is_computed_anew_and_alike(
 
 
 def test_a_backbone_that_comes_back_has_one_captured_row_a_version(
-    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    tables: Tables, settings: Settings, later: Settings, backbone: Backbone, two: tuple[str, str]
 ) -> None:
-    other = settings.backbone
     for _ in range(2):
-        switch(monkeypatch, other)
-        retire_backbone(tables, settings, backbone.id)
-        switch(monkeypatch, backbone)
+        retire_backbone(tables, later, backbone.id)
         publish(tables, settings)
     found = [(row["model_id"], row["batch_id"], row["manifest_digest"]) for row in tables.rows(CAPTURED)]
     assert len(found) == len(set(found))
@@ -131,15 +135,13 @@ def test_a_backbone_that_comes_back_has_one_captured_row_a_version(
 
 
 def test_what_is_published_beside_a_retirement_holds_up_no_later_run(
-    tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, settings: Settings, later: Settings, backbone: Backbone
 ) -> None:
     for count in (4, 5, 6):  # three versions, so that their number is high
         run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], count))
     decided, report = project_model(tables, settings)
-    switch(monkeypatch, replace(backbone, engine="tensorflow"))
-    retire_backbone(tables, settings, backbone.id)
+    retire_backbone(tables, later, backbone.id)
     publish_model(tables, decided, report, "late")
-    switch(monkeypatch, backbone)
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], 3))
     run_model(tables, settings)
     assert len(list(tables.rows(FEATURES))) == 3
@@ -150,15 +152,13 @@ def test_what_is_published_beside_a_retirement_holds_up_no_later_run(
 
 
 def test_rows_of_a_model_published_beside_a_retirement_are_taken_out(
-    tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, settings: Settings, later: Settings, backbone: Backbone
 ) -> None:
     for day in DAYS[:2]:
         run_batch(tables, settings, day, bucket_of(day))
     decided, report = project_model(tables, settings)
-    switch(monkeypatch, replace(backbone, engine="tensorflow"))
-    retire_backbone(tables, settings, backbone.id)  # it knows nothing of the model yet
+    retire_backbone(tables, later, backbone.id)  # it knows nothing of the model yet
     publish_model(tables, decided, report, "late")
-    switch(monkeypatch, backbone)
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0]))
     for run in ("one", "two"):
         run_model(tables, settings, run)

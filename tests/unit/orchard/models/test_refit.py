@@ -1,6 +1,5 @@
 """pca_model: exact on all published batches, in any order; one model at a time; batches published meanwhile come next."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ from support.batches import DAYS, bucket_of, publish_days, publish_unreduced
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
 from support.faults import killed_after
 from support.flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
+from support.settings import with_variables
 
 DIMENSION = 8
 
@@ -61,7 +61,7 @@ def test_the_first_model_is_the_pca_of_every_published_row(tables: Tables, setti
 
 
 def test_daily_runs_and_one_fit_agree_when_the_threshold_is_zero(tables: Tables, settings: Settings) -> None:
-    always = replace(settings, refit_gain=0.0)
+    always = with_variables(settings, ORCHARD_REFIT_GAIN=0.0)
     for day in reversed(DAYS):
         publish_days(tables, always, day)
         run_model(tables, always, day)
@@ -75,7 +75,7 @@ def test_daily_runs_and_one_fit_agree_when_the_threshold_is_zero(tables: Tables,
 
 
 def test_a_small_gain_keeps_the_model_and_projects_what_it_lacks(tables: Tables, settings: Settings) -> None:
-    patient = replace(settings, refit_gain=1.0)
+    patient = with_variables(settings, ORCHARD_REFIT_GAIN=1.0)
     publish_days(tables, patient, DAYS[0])
     run_model(tables, patient, "first")
     first = current_promotion(tables, settings.backbone.id)
@@ -95,7 +95,7 @@ def test_a_small_gain_keeps_the_model_and_projects_what_it_lacks(tables: Tables,
 
 
 def test_a_batch_that_was_reduced_already_is_only_judged(tables: Tables, settings: Settings) -> None:
-    patient = replace(settings, refit_gain=1.0)
+    patient = with_variables(settings, ORCHARD_REFIT_GAIN=1.0)
     publish_days(tables, patient, DAYS[0])
     run_model(tables, patient, "first")
     publish_days(tables, patient, DAYS[1])
@@ -110,7 +110,7 @@ def test_a_large_gain_fits_again_and_projects_every_batch(tables: Tables, settin
     publish_days(tables, settings, DAYS[0])
     run_model(tables, settings, "first")
     publish_days(tables, settings, *DAYS[1:])
-    decided = run_model(tables, replace(settings, refit_gain=0.001), "second")
+    decided = run_model(tables, with_variables(settings, ORCHARD_REFIT_GAIN=0.001), "second")
     assert decided.action == "fit"
     assert decided.projection is not None
     assert [batch.batch_id for _, batch in decided.projection.pairs] == DAYS
@@ -121,7 +121,7 @@ def test_a_large_gain_fits_again_and_projects_every_batch(tables: Tables, settin
 
 
 def test_the_gain_is_best_minus_kept(tables: Tables, settings: Settings) -> None:
-    patient = replace(settings, refit_gain=1.0)
+    patient = with_variables(settings, ORCHARD_REFIT_GAIN=1.0)
     publish_days(tables, patient, DAYS[0])
     run_model(tables, patient, "first")
     publish_days(tables, patient, DAYS[1])
@@ -135,7 +135,7 @@ def test_the_gain_is_best_minus_kept(tables: Tables, settings: Settings) -> None
 def test_another_k_fits_again(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, DAYS[0])
     run_model(tables, settings, "first")
-    decided = run_model(tables, replace(settings, components=2), "second")
+    decided = run_model(tables, with_variables(settings, ORCHARD_COMPONENTS=2), "second")
     assert decided.action == "fit"
     assert {len(row["pca_features"]) for row in tables.rows(PCA_FEATURES) if row["model_id"] != _first(tables)} == {2}
 
@@ -145,7 +145,7 @@ def _first(tables: Tables) -> str:
 
 
 def test_a_replaced_batch_is_merged_from_the_start(tables: Tables, settings: Settings) -> None:
-    always = replace(settings, refit_gain=0.0)
+    always = with_variables(settings, ORCHARD_REFIT_GAIN=0.0)
     publish_days(tables, always, *DAYS[:2])
     run_model(tables, always, "first")
     changed = bucket_of(DAYS[0]) | {f"images/{DAYS[0]}/apple/0.jpg": b"overwritten"}
@@ -180,7 +180,7 @@ def test_a_plan_reads_a_model_as_a_whole_once_at_most(
 
     for module in (models, refit):
         monkeypatch.setattr(module, "read_model", counted)
-    always = replace(settings, refit_gain=-1.0)
+    always = with_variables(settings, ORCHARD_REFIT_GAIN=-1.0)
     publish_days(tables, always, DAYS[0])
     run_model(tables, always, "first")
     read.clear()
@@ -224,7 +224,7 @@ def test_a_publish_that_was_cut_off_is_completed_by_its_retry(
 def test_a_publish_that_was_cut_off_leaves_nothing_out_in_a_new_run(
     tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = replace(settings, refit_gain=1.0)
+    kept = with_variables(settings, ORCHARD_REFIT_GAIN=1.0)
     publish_days(tables, kept, DAYS[0])
     head = plan(tables, kept, DAYS[1], bucket_of(DAYS[1]))  # there is no model yet
     assert head is not None
@@ -267,7 +267,7 @@ def test_stale_cached_moments_are_not_taken(tables: Tables, settings: Settings, 
 
 
 def test_an_old_run_that_is_published_again_promotes_nothing(tables: Tables, settings: Settings) -> None:
-    always = replace(settings, refit_gain=0.0)
+    always = with_variables(settings, ORCHARD_REFIT_GAIN=0.0)
     publish_days(tables, always, DAYS[0])
     old = plan_model(tables, always)
     assert old.projection is not None

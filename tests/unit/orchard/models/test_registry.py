@@ -19,6 +19,7 @@ from support.fake_jobs import FakeJobs
 from support.faults import killed_after
 from support.flow import plan as plan_batch
 from support.flow import project_model, rows, run_batch, run_model
+from support.settings import with_variables
 
 
 def promotions(tables: Tables) -> list[dict[str, object]]:
@@ -65,7 +66,7 @@ def test_going_back_holds_the_model_until_it_is_released(tables: Tables, always:
 
 def test_a_held_model_is_not_refitted_for_other_components(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     promote(tables, always, models[0])
-    fewer = replace(always, components=2)
+    fewer = with_variables(always, ORCHARD_COMPONENTS=2)
     assert pending_work(tables, fewer) is None
     assert plan_model(tables, fewer).action == "nothing"
 
@@ -108,13 +109,13 @@ def test_a_unique_beginning_of_an_id_is_enough(tables: Tables, always: Settings,
 
 
 def test_a_model_of_another_backbone_is_refused(
-    tables: Tables, always: Settings, models: tuple[str, str], backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, always: Settings, models: tuple[str, str], backbone: Backbone
 ) -> None:
-    monkeypatch.setattr(Settings, "backbone", property(lambda self: replace(backbone, engine="tensorflow")))
+    other = replace(always, backbone=replace(backbone, engine="tensorflow"))
     with pytest.raises(ConfigurationError, match=f"features of {backbone.id}, the current backbone is"):
-        promote(tables, always, models[0])
+        promote(tables, other, models[0])
     with pytest.raises(ConfigurationError, match="no model yet"):
-        release(tables, always)
+        release(tables, other)
 
 
 def test_a_person_outruns_a_running_refit(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
@@ -185,7 +186,7 @@ def test_a_pinned_model_gets_every_batch_in_the_same_commit(tables: Tables, alwa
 
 def test_a_projection_takes_no_other_row_out(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     """The pairs of one commit are no rectangle: replacing models x batches would lose the current model's other batches."""
-    patient = replace(always, refit_gain=1.0)
+    patient = with_variables(always, ORCHARD_REFIT_GAIN=1.0)
     pin(tables, patient, models[0])
     run_model(tables, patient, "pins")
     head = plan_batch(tables, patient, DAYS[2], bucket_of(DAYS[2]))
@@ -237,8 +238,8 @@ def test_a_publish_of_several_models_that_was_cut_off_is_completed(
 
 def test_a_model_of_a_share_is_refitted_when_the_share_changes(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, *DAYS[:2])
-    assert run_model(tables, replace(settings, components=0.6), "share").action == "fit"
-    wanted = replace(settings, components=0.9, refit_gain=1.0)
+    assert run_model(tables, with_variables(settings, ORCHARD_COMPONENTS=0.6), "share").action == "fit"
+    wanted = with_variables(settings, ORCHARD_COMPONENTS=0.9, ORCHARD_REFIT_GAIN=1.0)
     decided = run_model(tables, wanted, "more")
     assert (decided.action, decided.reason) == ("fit", "the current model was not fitted with ORCHARD_COMPONENTS=0.9")
     assert decided.model_id is not None

@@ -1,7 +1,6 @@
 """Rows of models that nobody chose go after a while, and come back when the model does."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from orchard.tables.commit_rule import Tables, number_in
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS
 from support.batches import DAYS, images_of, publish_days, published_images
 from support.flow import project_model, rows, run_model
+from support.settings import with_variables
 
 
 def in_days(days: float) -> datetime:
@@ -38,7 +38,7 @@ def choose_at(moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_expires_when_it_was_succeeded_long_enough_ago(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     assert expired_models(tables, always, in_days(29.9)) == ()
     assert expired_models(tables, always, in_days(30.1)) == (models[0],)
-    assert expired_models(tables, replace(always, model_retention_days=0.0), in_days(0)) == (models[0],)
+    assert expired_models(tables, with_variables(always, ORCHARD_MODEL_RETENTION_DAYS=0.0), in_days(0)) == (models[0],)
 
 
 def test_the_days_run_from_the_last_use(

@@ -22,6 +22,7 @@ from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
 from support.flow import plan, run_batch, run_model, stage_and_publish
 from support.listed_bucket import listing
+from support.settings import with_variables
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 Bucket = dict[str, bytes]
@@ -116,7 +117,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
     assert batch.why.startswith("quarantined_share: ")
     (step,) = next_steps(found, settings)
     assert f"batch {DAY}: mend what its audit refuses" in step.words
-    assert look(tables, replace(settings, max_quarantined_share=1.0), bucket) == {DAY: "staged"}
+    assert look(tables, with_variables(settings, ORCHARD_MAX_QUARANTINED_SHARE=1.0), bucket) == {DAY: "staged"}
     assert look(tables, settings, {}) == {}, "its images are gone, so nobody waits for it"
 
 
@@ -134,21 +135,21 @@ def test_a_version_left_half_way_shows_and_can_be_completed(
     for seen in (bucket_of(DAY), None):
         assert look(tables, settings, seen) == {DAY: "half-way"}
     found = look_over(tables, settings, None)
-    (step,) = [step for step in next_steps(found, replace(settings, batch_key_format="%Y%m%d")) if DAY in step.words]
+    (step,) = [
+        step for step in next_steps(found, with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")) if DAY in step.words
+    ]
     assert "is no key of ORCHARD_BATCH_KEY_FORMAT=%Y%m%d: set the format back" in step.words
 
 
 def test_a_staged_version_of_a_retired_backbone_is_nothing_to_go_on_with(
-    tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, settings: Settings, backbone: Backbone
 ) -> None:
     run_batch(tables, settings, DAY, bucket_of(DAY))
     head = plan(tables, settings, DAY, bucket_of(DAY, NEXT, salt="new"))
     assert head is not None
     FakeJobs(tables, bucket_of(DAY, salt="new")).featurize(head)
     assert look(tables, settings, None) == {DAY: "staged"}
-    with monkeypatch.context() as patch:
-        patch.setattr(Settings, "backbone", property(lambda self: replace(backbone, engine="tensorflow")))
-        retire_backbone(tables, settings, backbone.id)
+    retire_backbone(tables, replace(settings, backbone=replace(backbone, engine="tensorflow")), backbone.id)
     assert look(tables, settings, None) == {}
     assert look(tables, settings, bucket_of(DAY)) == {DAY: "new"}
 
@@ -221,7 +222,7 @@ def test_days_far_apart_are_started_apart(settings: Settings) -> None:
 
 
 def test_hours_of_one_day_that_do_not_follow_each_other_are_started_apart(settings: Settings) -> None:
-    hourly = replace(settings, batch_key_format="%Y-%m-%dT%H", schedule="0 * * * *")
+    hourly = with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y-%m-%dT%H", ORCHARD_SCHEDULE="0 * * * *")
     hours = ("2026-01-01T22", "2026-01-01T23", "2026-01-02T00", "2026-01-02T09")
     found = Overview("backbone", batches=tuple(BatchState(hour, "new") for hour in hours))
     commands = [step.command for step in next_steps(found, hourly)]
@@ -230,7 +231,7 @@ def test_hours_of_one_day_that_do_not_follow_each_other_are_started_apart(settin
         f"{start} 2026-01-01T22:00:00 --to-date 2026-01-02 --reprocess-behavior completed",
         f"{start} 2026-01-02T09:00:00 --to-date 2026-01-02T09:00:00 --reprocess-behavior completed",
     ]
-    by_hand = list(next_steps(found, replace(hourly, schedule="none")))
+    by_hand = list(next_steps(found, with_variables(hourly, ORCHARD_SCHEDULE="none")))
     assert [step.command is None for step in by_hand] == [True, True, False, True]
     assert "by hand for 2026-01-01T22" in by_hand[0].words
 

@@ -11,8 +11,8 @@ MINIMAL = {"ORCHARD_WAREHOUSE": "/data/warehouse"}
 def test_the_defaults_are_whole() -> None:
     settings = Settings.from_environment(MINIMAL)
     assert settings.warehouse == "file:///data/warehouse"
-    assert (settings.bucket, settings.prefix) == ("landing", "images/")
-    assert settings.batch_prefix("2026-01-01") == "images/2026-01-01/"
+    assert (settings.landing_zone.bucket, settings.landing_zone.prefix) == ("landing", "images/")
+    assert settings.landing_zone.batch_prefix("2026-01-01") == "images/2026-01-01/"
     assert settings.backbone.dimension == 1280
 
 
@@ -67,7 +67,7 @@ def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("0.2", 1), ("2", 2), ("15", 15), ("60", 15)])
 def test_a_clusters_job_is_polled_as_often_as_a_batch_or_each_15_seconds(text: str, seconds: int) -> None:
-    assert Settings.from_environment({**MINIMAL, "ORCHARD_POLL_SECONDS": text}).job_poll_seconds == seconds
+    assert Settings.from_environment({**MINIMAL, "ORCHARD_POLL_SECONDS": text}).runs.job_poll_seconds == seconds
 
 
 def test_resnet50_takes_a_file_with_its_digest() -> None:
@@ -81,7 +81,7 @@ def test_resnet50_takes_a_file_with_its_digest() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("100", 100), ("1", 1), ("0.95", 0.95), ("1e-3", 0.001)])
 def test_components_are_a_number_or_a_share(text: str, value: float) -> None:
-    found = Settings.from_environment({**MINIMAL, "ORCHARD_COMPONENTS": text}).components
+    found = Settings.from_environment({**MINIMAL, "ORCHARD_COMPONENTS": text}).model.components
     assert (found, type(found)) == (value, type(value))
 
 

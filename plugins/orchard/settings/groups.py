@@ -1,0 +1,135 @@
+"""The settings of the product itself, by topic. Those of the places where its jobs run are in `targets`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.locations import S3Location
+
+from orchard.settings import parsers
+from orchard.settings.variables import SettingsGroup, variable
+
+if TYPE_CHECKING:
+    from orchard_jobs.pca.fit import Components
+
+
+@dataclass(frozen=True)
+class LandingZoneSettings(SettingsGroup):
+    """Where batches land, how a key names its batch, and when a batch is settled."""
+
+    title = "Landing zone"
+    location: S3Location = variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", parsers.landing)
+    key_format: str = variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id", parsers.key_format)
+    uploads_queue: str | None = variable(
+        "UPLOADS_QUEUE", "", "URL of the SQS queue that gets S3's upload events; empty: no events", parsers.queue
+    )
+    quiet_seconds: float = variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", parsers.seconds)
+    grace_seconds: float = variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", parsers.seconds)
+    wait_seconds: float = variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", parsers.seconds)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket."""
+        return self.location.bucket
+
+    @property
+    def prefix(self) -> str:
+        """The key prefix, ending in `/` unless it is empty."""
+        return f"{self.location.key}/" if self.location.key else ""
+
+    def batch_prefix(self, batch_id: str) -> str:
+        """Return the key prefix of one batch."""
+        return f"{self.prefix}{batch_id}/"
+
+
+@dataclass(frozen=True)
+class ImageSettings(SettingsGroup):
+    """Which images are set aside, and what becomes of rows whose images are gone."""
+
+    title = "Images"
+    pixel_limit: int = variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", parsers.positive)
+    max_quarantined_share: float = variable(
+        "MAX_QUARANTINED_SHARE",
+        "0.2",
+        "a batch fails above this share of quarantined images (where more than 10 are, and at least one is good)",
+        parsers.share,
+    )
+    keeps_missing: bool = variable(
+        "MISSING", "keep", "rows of images that are no longer listed: `keep` or `drop`", parsers.keep_or_drop
+    )
+
+
+@dataclass(frozen=True)
+class BackboneSettings(SettingsGroup):
+    """The variables that name a backbone. The settings hold the backbone that they name."""
+
+    title = "Backbone"
+    name: str = variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
+    engine: str = variable("ENGINE", "onnx", "`onnx` (CPU), `cuda` (NVIDIA GPU) or `tensorflow` (reference)")
+    weights_file: str | None = variable(
+        "WEIGHTS_FILE", "", "Keras weights file for `resnet50`; empty: Keras fetches them", parsers.optional
+    )
+    weights_sha256: str | None = variable("WEIGHTS_SHA256", "", "SHA-256 of that file", parsers.optional)
+
+    def backbone(self) -> Backbone:
+        """Return the backbone; ConfigurationError when the settings do not go together."""
+        return backbone_named(self.name, self.engine, self.weights_file, self.weights_sha256)
+
+
+@dataclass(frozen=True)
+class ModelSettings(SettingsGroup):
+    """How large a PCA model is, and when a new one replaces it."""
+
+    title = "Model"
+    components: "Components" = variable(
+        "COMPONENTS",
+        "100",
+        "components of the PCA model: their number, or (0.95) the share of the variance to keep",
+        parsers.components,
+    )
+    refit_gain: float = variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", parsers.share)
+
+
+@dataclass(frozen=True)
+class RunSettings(SettingsGroup):
+    """When the DAGs run, how often they look and retry, and whom a failure is told."""
+
+    title = "Runs"
+    schedule: str | None = variable(
+        "SCHEDULE", "0 0 * * *", "cron of `image_batches`; `none`: runs are only started by hand", parsers.schedule
+    )
+    reconcile_schedule: str | None = variable(
+        "RECONCILE_SCHEDULE", "0 * * * *", "cron of `reconcile_uploads`; `none`: only by hand", parsers.schedule
+    )
+    clean_schedule: str | None = variable(
+        "CLEAN_SCHEDULE", "0 3 * * 0", "cron of `clean_warehouse`; `none`: runs are only started by hand", parsers.schedule
+    )
+    max_active: int = variable("MAX_ACTIVE_RUNS", "4", "runs of `image_batches` at once", parsers.positive)
+    poll_seconds: float = variable(
+        "POLL_SECONDS",
+        "60",
+        "time between two looks at a batch, at the queue, and (15 at most) at a cluster's job",
+        parsers.interval,
+    )
+    retries: int = variable("RETRIES", "2", "retries of a task that can be retried", parsers.count)
+    retry_seconds: float = variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", parsers.seconds)
+    notifier: str = variable("NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls")
+    notifier_arguments: dict[str, Any] = variable("NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", parsers.json_object)
+
+    @property
+    def job_poll_seconds(self) -> int:
+        """Seconds between two looks at a cluster's job."""
+        return min(15, max(1, round(self.poll_seconds)))
+
+
+@dataclass(frozen=True)
+class RetentionSettings(SettingsGroup):
+    """How long files and rows stay that nothing needs any more."""
+
+    title = "Retention"
+    days: float = variable(
+        "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", parsers.days
+    )
+    model_days: float = variable(
+        "MODEL_RETENTION_DAYS", "30", "days that rows stay of a model that is no longer current or pinned", parsers.days
+    )

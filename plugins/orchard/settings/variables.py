@@ -1,0 +1,65 @@
+"""A setting as a variable of the environment, and a group of settings as a frozen dataclass of variables."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from orchard_jobs.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable.
+
+    Attributes:
+        name: its name, `ORCHARD_...`.
+        default: its text where it is unset or empty.
+        meaning: what its value means, as the documentation's table says it.
+        parse: turns its text into the setting's value; ValueError or ConfigurationError says what is wrong with the text.
+    """
+
+    name: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any]
+
+    def read(self, environment: Mapping[str, str]) -> Any:
+        """Return the value that an environment gives; ConfigurationError when its text is wrong."""
+        text = environment.get(self.name, "") or self.default
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise self.wrong(text, str(error)) from error
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.name}={text!r}: {error}") from error
+
+    def wrong(self, value: object, why: str) -> ConfigurationError:
+        """Return the error that a value cannot be used: the variable, the value, why, and what is wanted."""
+        told = f"{self.name} is empty" if value is None else f"{self.name}={value!r}"
+        return ConfigurationError(f"{told}: {why}; wanted: {self.meaning}")
+
+
+def variable(name: str, default: str, meaning: str, parse: Callable[[str], Any] = str) -> Any:
+    """Return the dataclass field of a setting, whose variable is `ORCHARD_<name>`."""
+    return field(metadata={"variable": Variable(f"ORCHARD_{name}", default, meaning, parse)})
+
+
+class SettingsGroup:
+    """The settings of one topic: the base of frozen dataclasses whose fields are made by `variable`."""
+
+    title: ClassVar[str]
+
+    @classmethod
+    def variables(cls) -> dict[str, Variable]:
+        """Return the variable of each attribute."""
+        found: Any = cls
+        return {one.name: one.metadata["variable"] for one in fields(found) if "variable" in one.metadata}
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> dict[str, Any]:
+        """Return the value of each attribute; ConfigurationError names the first variable that is wrong."""
+        return {name: one.read(environment) for name, one in cls.variables().items()}
+
+    def wrong(self, attribute: str, why: str) -> ConfigurationError:
+        """Return the error that an attribute's value cannot be used."""
+        return self.variables()[attribute].wrong(getattr(self, attribute), why)
