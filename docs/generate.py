@@ -7,12 +7,11 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from orchard.cli import find_commands
 from orchard.reporting.status import STATES
-from orchard.settings import describe
+from orchard.settings import describe_groups
 from orchard_jobs.contract.columns import PARTITION_MEANINGS, TABLES, Column, Table
 from orchard_jobs.contract.quarantine import EXPLANATIONS, Reason
 
@@ -36,12 +35,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
-def settings_block(rows: Iterable[tuple[str, ...]]) -> str:
-    """Return the settings as one table, or as a table under a heading for each topic, where rows begin with their topic."""
+def settings_block(groups: Iterable[tuple[str, Sequence[tuple[str, str, str]]]]) -> str:
+    """Return the settings as a table under a heading for each topic."""
     parts = []
-    for topic, members in groupby(rows, lambda row: row[0] if len(row) > 3 else ""):
-        cells = [(f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in (row[-3:] for row in members)]
-        parts.append((f"## {topic}\n\n" if topic else "") + table(("setting", "default", "meaning"), cells))
+    for topic, rows in groups:
+        cells = [(f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in rows]
+        parts.append(f"## {topic}\n\n{table(('setting', 'default', 'meaning'), cells)}")
     return "\n\n".join(parts)
 
 
@@ -127,7 +126,7 @@ def make_block(makefile: str) -> str:
 def blocks() -> dict[str, str]:
     """Return every block by its name."""
     made = {
-        "settings": settings_block(describe()),
+        "settings": settings_block(describe_groups()),
         "states": table(("state", "meaning"), ((f"`{state}`", meaning) for state, meaning in STATES.items())),
         "quarantine": table(("reason", "meaning", "what you do"), ((f"`{reason}`", *EXPLANATIONS[reason]) for reason in Reason)),
         "make": make_block((ROOT / "Makefile").read_text()),

@@ -23,9 +23,15 @@ class LandingZoneSettings(SettingsGroup):
     uploads_queue: str | None = variable(
         "UPLOADS_QUEUE", "", "URL of the SQS queue that gets S3's upload events; empty: no events", parsers.queue
     )
-    quiet_seconds: float = variable("QUIET_SECONDS", "600", "a batch is settled when its newest object is older", parsers.seconds)
-    grace_seconds: float = variable("GRACE_SECONDS", "21600", "a batch that ended longer ago is not waited for", parsers.seconds)
-    wait_seconds: float = variable("WAIT_SECONDS", "93600", "longest wait for a batch's first upload", parsers.seconds)
+    quiet_seconds: float = variable(
+        "QUIET_SECONDS", "600", "a batch is settled when its newest object is at least this old", parsers.seconds
+    )
+    grace_seconds: float = variable(
+        "GRACE_SECONDS", "21600", "a batch whose period ended longer ago than this is decided at once", parsers.seconds
+    )
+    wait_seconds: float = variable(
+        "WAIT_SECONDS", "93600", "longest wait for a batch to settle; then the run is skipped", parsers.seconds
+    )
 
     @property
     def bucket(self) -> str:
@@ -87,7 +93,9 @@ class ModelSettings(SettingsGroup):
         "components of the PCA model: their number, or (0.95) the share of the variance to keep",
         parsers.components,
     )
-    refit_gain: float = variable("REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain", parsers.share)
+    refit_gain: float = variable(
+        "REFIT_GAIN", "0.02", "share of the merged variance that a refit must gain over the current model", parsers.share
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class RunSettings(SettingsGroup):
     poll_seconds: float = variable(
         "POLL_SECONDS",
         "60",
-        "time between two looks at a batch, at the queue, and (15 at most) at a cluster's job",
+        "seconds between two looks at a batch or the queue; at most 15 for a cluster's job",
         parsers.interval,
     )
     retries: int = variable("RETRIES", "2", "retries of a task that can be retried", parsers.count)
@@ -128,8 +136,11 @@ class RetentionSettings(SettingsGroup):
 
     title = "Retention"
     days: float = variable(
-        "RETENTION_DAYS", "7", "files that nothing needs are removed when they are older; see `orchard clean`", parsers.days
+        "RETENTION_DAYS", "7", "age in days above which `orchard clean` removes files that nothing uses", parsers.days
     )
     model_days: float = variable(
-        "MODEL_RETENTION_DAYS", "30", "days that rows stay of a model that is no longer current or pinned", parsers.days
+        "MODEL_RETENTION_DAYS",
+        "30",
+        "days that `pca_features` keeps rows of a model that is neither current nor pinned",
+        parsers.days,
     )

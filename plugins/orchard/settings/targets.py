@@ -32,7 +32,7 @@ class JobSettings(SettingsGroup):
     source: Source | None = variable(
         "SOURCE",
         "",
-        "who reads the images: `fetch`, the Python workers; `spark`, where these have no network; empty: as the target needs it",
+        "who reads the images: `fetch` (the Python workers) or `spark` (where they have no network); empty: as the target needs",
         parsers.one_of(*get_args(Source)),
     )
     uri: str | None = variable(
@@ -44,11 +44,13 @@ class JobSettings(SettingsGroup):
     logs: str | None = variable(
         "JOBS_LOGS", "", "`s3://` folder of the jobs' logs; empty: `logs` beside the jobs' package", parsers.s3_uri
     )
-    executors: int = variable("EXECUTORS", "4", "most executors of a job (EMR, and new clusters of Databricks)", parsers.positive)
+    executors: int = variable(
+        "EXECUTORS", "4", "largest number of executors of a job (EMR, and new clusters of Databricks)", parsers.positive
+    )
     executor_cores: int = variable(
         "EXECUTOR_CORES",
         "4",
-        "cores of an executor, and of the driver (EMR); a batch's executor-hours are estimated by them",
+        "cores of an executor and of the driver (EMR); the estimate of executor-hours uses it",
         parsers.positive,
     )
     executor_memory: str = variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver (EMR)", parsers.memory)
@@ -60,7 +62,7 @@ class JobSettings(SettingsGroup):
         parsers.tags,
     )
     max_executor_hours: float = variable(
-        "MAX_EXECUTOR_HOURS", "100", "a batch whose images are estimated to take more is refused by plan_batch", parsers.seconds
+        "MAX_EXECUTOR_HOURS", "100", "`plan_batch` refuses a batch whose estimate is above this", parsers.seconds
     )
 
     @property
@@ -110,7 +112,7 @@ class LocalSettings(TargetSettings):
     class_archive: str | None = variable(
         "CLASS_ARCHIVE",
         "",
-        "JVM class archive that makes Spark start faster (target local); see docs/operating.md",
+        "archive of JVM classes that shortens the start of Spark (target local); see docs/targets/local.md",
         parsers.optional,
     )
 
