@@ -24,7 +24,7 @@ from support.repository import ROOT
 
 MOST_WORDS = 30
 MOST_LINES = 150
-SETTINGS = [row[-3] for row in describe()]
+SETTINGS = [name for name, _, _ in describe()]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 SERVICES = re.findall(r"^  ([a-z0-9-]+):$", (ROOT / "docker-compose.yaml").read_text(), re.MULTILINE)
 COMMANDS = [command.NAME for command in find_commands()]
@@ -162,7 +162,7 @@ def test_a_stale_reference_is_found(page: str, old: str, new: str) -> None:
     assert list(generate.find_faults(pages, generate.blocks())) != []
 
 
-def test_settings_may_be_grouped_by_topic() -> None:
-    rows = [("Landing zone", "ORCHARD_A", "", "a"), ("Landing zone", "ORCHARD_B", "1", "b"), ("Jobs", "ORCHARD_C", "", "c")]
-    headings = [line for line in generate.settings_block(rows).splitlines() if line.startswith("##")]
+def test_settings_are_grouped_by_topic() -> None:
+    groups = [("Landing zone", [("ORCHARD_A", "", "a"), ("ORCHARD_B", "1", "b")]), ("Jobs", [("ORCHARD_C", "", "c")])]
+    headings = [line for line in generate.settings_block(groups).splitlines() if line.startswith("##")]
     assert headings == ["## Landing zone", "## Jobs"]
