@@ -67,6 +67,7 @@ soak: setup ## compare thousands of generated histories with one clean run each:
 	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py -k bucket_alone & second=$$!; \
 	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py; third=$$?; \
 	wait $$first && wait $$second && test $$third = 0 && \
+	SOAK_STEPS=1 $(AIRFLOW_BIN)/python -m pytest tests/dags/test_runs.py tests/unit/orchard/batch/test_histories.py -k missing_step && \
 	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
