@@ -206,6 +206,7 @@ _KINDS = (
     *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RetiredPath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
+_CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
 _NO_NAMES = frozenset(("", ".", ".."))
 # By a path's first element: cleaning parses each path of a warehouse.
 _PATTERNS = {
@@ -297,6 +298,11 @@ def relative_to_table(table: Table, path: str) -> str:
     if not path.startswith(folder):
         raise ValueError(f"{path!r} is not below {folder}")
     return path.removeprefix(folder)
+
+
+def checked_file(path: str) -> str:
+    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is no checksum."""
+    return _CHECKSUM.sub(r"\1", path)
 
 
 def random_element() -> str:
