@@ -1,6 +1,6 @@
 """Contents whose vector is at hand: in a published version, in a replaced one, or staged by a finished job.
 
-A content goes through the network once a backbone, so planning looks for it in every features file that a finished report
+A content goes through a backbone once, so planning looks for it in every features file that a finished report
 or the table's log names, as long as the file is there.
 """
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.jobs import StagedFile
+from orchard_jobs.contract.layout import StagedPath, parse, partition_folder
 from orchard_jobs.contract.manifest import MD5, is_md5
 from orchard_jobs.storage import Warehouse
 
@@ -109,8 +110,9 @@ def _unharmed_hits(warehouse: Warehouse, file: StagedFile, sought: _Sought) -> p
 def _other_files(warehouse: Warehouse, backbone: str, current: frozenset[str]) -> Iterator[StagedFile]:
     """Yield every other features file that is there as a finished report names it: replaced, or staged and not published."""
     staged = cache(lambda work: _named_by_report(warehouse, work))
-    for path, size_bytes in sorted(warehouse.list(f"{FEATURES.name}/backbone={backbone}")):
-        named = staged(path.split("/")[-3]).get(path) if path not in current else None
+    for path, size_bytes in sorted(warehouse.list(partition_folder(FEATURES, (backbone,)))):
+        known = None if path in current else parse(path)
+        named = staged(known.work).get(path) if isinstance(known, StagedPath) and known.work else None
         if named is not None and named.size_bytes == size_bytes:
             yield named
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
-from orchard_jobs.contract.layout import manifest_path
+from orchard_jobs.contract.layout import manifest_path, partition_folder
 from orchard_jobs.contract.manifest import Entry, ManifestHead, Part, read_part
 from orchard_jobs.storage import Warehouse
 
@@ -31,7 +31,7 @@ def read_entries(warehouse: Warehouse, head: ManifestHead) -> Iterator[Entry]:
 
 def staged_manifests(warehouse: Warehouse, backbone: str, batch_id: str) -> Iterator[ManifestHead]:
     """Yield the head of each manifest of a batch whose featurize job has finished, published or not."""
-    folders = [f"{table.name}/backbone={backbone}/batch_id={batch_id}" for table in (FEATURES, QUARANTINE)]
+    folders = [partition_folder(table, (backbone, batch_id)) for table in (FEATURES, QUARANTINE)]
     for work in sorted({work for folder in folders for work in warehouse.folders(folder)}):
         report = finished_report(warehouse, work)
         if report is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from orchard_jobs.contract.locations import is_below
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.catalogs.entries import Entry, Standing, check, plain
@@ -92,7 +93,7 @@ class UnitySchema:
         location = f"{plain(entry.location)}/"
         reason = "it is a folder of Unity's own" if _MANAGED in location else ""
         for root, owner in self._managed_roots.items():
-            if location.startswith(f"{root}/"):
+            if is_below(location, root):
                 reason = f"it is below {root}, the managed storage of {owner}"
         if reason:
             raise ConfigurationError(

@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     with tempfile.TemporaryDirectory() as folder:
         files = package_files(package, Path(folder)) + ([environment] if environment else [])
         found = list(_uploaded(place, files, arguments.dry_run))
-    network = _network(settings, tables, arguments.dry_run)
-    found += [network] if network else []
+    backbone = _backbone(settings, tables, arguments.dry_run)
+    found += [backbone] if backbone else []
     if arguments.application:
         application, state = _application(arguments)
         found.append({"uri": f"application {arguments.application}", "size_bytes": None, "state": state})
@@ -107,8 +107,8 @@ def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:
     return create_application(*given), "created"
 
 
-def _network(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:
-    """Export the backbone's network into the warehouse unless it is there; None for an engine that needs no export."""
+def _backbone(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:
+    """Export the backbone into the warehouse unless it is there; None for an engine that needs no export."""
     backbone, warehouse = settings.backbone, tables.warehouse
     if not backbone.is_exported:
         return None

@@ -5,9 +5,10 @@ import hashlib
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchard_jobs.contract.locations import S3Location, is_in_workspace, is_on_volume
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import aws_client, aws_faults, databricks_client, databricks_faults
@@ -65,13 +66,13 @@ def place_of(text: str, connection: str | None) -> Place:
         ConfigurationError: the text is none of them, or there is no log-in.
     """
     uri = text.rstrip("/")
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not _ODD.search(uri) and "//" not in uri.removeprefix("s3://"):
-        if uri.startswith("s3://") and _BUCKET.fullmatch(bucket):
-            return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", aws_client("s3", connection))
-        if uri.startswith("/Volumes/") and uri.count("/") >= 4:
+    location = _location(uri)
+    if location and _BUCKET.fullmatch(location.bucket) and _is_plain(f"/{location.key}"):
+        return S3Prefix(location, aws_client("s3", connection))
+    if _is_plain(uri):
+        if is_on_volume(uri) and uri.count("/") >= 4:
             return Volume(uri, databricks_client(connection).files)
-        if uri.startswith("/Workspace/"):
+        if is_in_workspace(uri):
             return WorkspaceFolder(uri, databricks_client(connection).workspace)
     raise ConfigurationError(
         f"{text!r} is none of s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER and /Workspace/FOLDER (without spaces, "
@@ -79,14 +80,28 @@ def place_of(text: str, connection: str | None) -> Place:
     )
 
 
+def _location(uri: str) -> S3Location | None:
+    try:
+        return S3Location.parse(uri)
+    except ConfigurationError:
+        return None
+
+
+def _is_plain(path: str) -> bool:
+    return "//" not in path and not _ODD.search(path)
+
+
 @dataclass(frozen=True)
 class S3Prefix:
     """A prefix of a bucket. A file's digest stands in its object's metadata."""
 
-    uri: str
-    bucket: str
-    prefix: str
+    location: S3Location
     client: Any
+
+    @property
+    def uri(self) -> str:
+        """See Place."""
+        return self.location.uri
 
     def has(self, file: LocalFile) -> bool:
         """See Place."""
@@ -94,7 +109,7 @@ class S3Prefix:
 
         with self._told("read"):
             try:
-                found = self.client.head_object(Bucket=self.bucket, Key=self.prefix + file.path)
+                found = self.client.head_object(Bucket=self.location.bucket, Key=self._key(file))
             except ClientError as error:
                 if error.response["Error"]["Code"] == "404":
                     return False
@@ -105,7 +120,10 @@ class S3Prefix:
         """See Place."""
         with self._told("write"):
             extra = {"Metadata": {"sha256": file.sha256}}
-            self.client.upload_file(str(file.source), self.bucket, self.prefix + file.path, ExtraArgs=extra)
+            self.client.upload_file(str(file.source), self.location.bucket, self._key(file), ExtraArgs=extra)
+
+    def _key(self, file: LocalFile) -> str:
+        return self.location.join(file.path).key
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
         return aws_faults(f"{verb} {self.uri}", "the bucket must be there")
@@ -138,7 +156,7 @@ class Volume:
         """See Place."""
         path = f"{self.uri}/{file.path}"
         with self._told("write"), file.source.open("rb") as contents:
-            self.files.create_directory(path.rpartition("/")[0])
+            self.files.create_directory(str(PurePosixPath(path).parent))
             self.files.upload(path, contents, overwrite=True)
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
@@ -175,7 +193,7 @@ class WorkspaceFolder:
         path = f"{self.uri}/{file.path}"
         content = base64.b64encode(file.source.read_bytes()).decode()
         with self._told("write"):
-            self.files.mkdirs(path.rpartition("/")[0])
+            self.files.mkdirs(str(PurePosixPath(path).parent))
             # Not `upload`: the SDK never repeats one that the workspace is too busy for.
             self.files.import_(path, content=content, format=ImportFormat.RAW, overwrite=True)
 
@@ -187,7 +205,7 @@ def package_files(package: Package, folder: Path) -> list[LocalFile]:
     """Return a package's files, written to a folder of this machine; the manifest last, so that it stands for a whole package."""
     written = package.write(folder)
     names = sorted(package.files, key=lambda name: (name == MANIFEST, name))
-    return [LocalFile.of(f"{package.name}/{name}", written / name) for name in names]
+    return [LocalFile.of(str(PurePosixPath(package.name, name)), written / name) for name in names]
 
 
 def environment_file(archive: Path) -> LocalFile:

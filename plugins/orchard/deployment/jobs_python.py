@@ -45,7 +45,7 @@ def last_words(stderr: IO[str]) -> str:
 
 
 def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_run_here: bool = False) -> None:
-    """Check the weights of the settings' backbone, and export its network into the warehouse once.
+    """Check the weights of the settings' backbone, and export it into the warehouse once.
 
     Args:
         settings: name the backbone, the warehouse and the jobs' Python.

@@ -101,7 +101,7 @@ def _build_wheel() -> bytes:
 def _sources() -> Iterator[tuple[str, bytes]]:
     root = Path(orchard_jobs.__path__[0])
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
-        yield f"{root.name}/{path.relative_to(root).as_posix()}", path.read_bytes()
+        yield path.relative_to(root.parent).as_posix(), path.read_bytes()
 
 
 def _metadata() -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from orchard_jobs.contract.locations import checked_batch_id
+from orchard_jobs.contract.locations import checked_batch_id, first_folder
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.outcomes import Done, Outcome, use_case
@@ -48,9 +48,5 @@ def is_batch_key(text: str, key_format: str) -> bool:
 
 def batch_of(key: str, zone: LandingZoneSettings) -> str | None:
     """Return the batch that an object's key belongs to; None outside the landing prefix or under no key of the format."""
-    if not key.startswith(zone.prefix):
-        return None
-    batch_id, mark, rest = key.removeprefix(zone.prefix).partition("/")
-    if not mark or not rest:
-        return None
-    return batch_id if is_batch_key(batch_id, zone.key_format) else None
+    batch_id = first_folder(key, zone.prefix)
+    return batch_id if batch_id is not None and is_batch_key(batch_id, zone.key_format) else None

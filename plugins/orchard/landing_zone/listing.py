@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
-from orchard_jobs.contract.locations import image_uri, label_of, split_image_uri
+from orchard_jobs.contract.locations import image_uri, is_folder_mark, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class S3LandingZone:
 def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
     """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
     for item in page.get("Contents", ()):
-        if not item["Key"].endswith("/"):
+        if not is_folder_mark(item["Key"]):
             etag = item["ETag"].strip('"')
             if not etag:
                 raise JobError(

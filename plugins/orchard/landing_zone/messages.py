@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
+from orchard_jobs.contract.locations import image_uri, is_folder_mark
+
 from orchard.landing_zone.keys import batch_of
 from orchard.settings import LandingZoneSettings
 
@@ -96,8 +98,8 @@ def _judge(event: str, bucket: str, key: str, zone: LandingZoneSettings) -> _Rec
     if not event.startswith("ObjectCreated"):
         return _Record("other_event", f"{event} {key}")
     if bucket != zone.bucket or not key.startswith(zone.prefix):
-        return _Record("elsewhere", f"s3://{bucket}/{key}")
-    if key.endswith("/"):
+        return _Record("elsewhere", image_uri(bucket, key))
+    if is_folder_mark(key):
         return _Record("folder", key)
     batch_id = batch_of(key, zone)
     return _Record("upload" if batch_id else "no_batch", key, batch_id)

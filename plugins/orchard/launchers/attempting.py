@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import BotoCoreError, ClientError
+from orchard_jobs.contract.locations import S3Location
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
@@ -153,12 +154,11 @@ class AttemptingJob:
 def stored_lines(aws_conn_id: str | None, folder: str, streams: tuple[str, ...]) -> list[str]:
     """Return the last lines of each of a job's gzipped streams in an S3 folder; those that cannot be read are logged and left."""
     lines: list[str] = []
-    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
     for stream in streams:
-        key = f"{prefix}/{stream}.gz"
+        place = S3Location.parse(folder).join(f"{stream}.gz")
         try:
-            packed = S3Hook(aws_conn_id).get_key(key, bucket).get()["Body"].read()
+            packed = S3Hook(aws_conn_id).get_key(place.key, place.bucket).get()["Body"].read()
             lines += gzip.decompress(packed).decode(errors="replace").splitlines()[-LAST_LINES:]
         except (ClientError, BotoCoreError, OSError, EOFError, zlib.error) as error:
-            log.warning("the job's log s3://%s/%s cannot be read: %s", bucket, key, error)
+            log.warning("the job's log %s cannot be read: %s", place.uri, error)
     return lines

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from orchard_jobs.contract.layout import attempt_path, attempts_folder
+from orchard_jobs.contract.layout import AttemptPath, attempt_path, attempts_folder, parse
 from orchard_jobs.storage import Warehouse
 
 
@@ -27,7 +27,8 @@ class Attempts:
     @property
     def current(self) -> int:
         """The attempt that is under way, or begins: 1 + the bad ends."""
-        return 1 + sum(1 for path, _ in self.warehouse.list(attempts_folder(self.work)) if path.endswith("/ended.json"))
+        found = (parse(path) for path, _ in self.warehouse.list(attempts_folder(self.work)))
+        return 1 + sum(isinstance(path, AttemptPath) and path.event == "ended" for path in found)
 
     def token(self, attempt: int) -> str:
         """Return the attempt's idempotency token: 64 hex digits, another in each warehouse."""

@@ -85,7 +85,7 @@ class DatabricksLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the network was deployed; ConfigurationError when not."""
+        """See that the backbone was deployed; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
 
     def _source(self) -> Source:

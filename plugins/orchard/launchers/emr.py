@@ -87,7 +87,7 @@ class EmrLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the network was deployed; ConfigurationError when not."""
+        """See that the backbone was deployed; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
 
     def _spark_submit(self, request: JobRequest) -> list[str]:

@@ -61,7 +61,7 @@ class EmrServerlessLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the network was deployed; ConfigurationError when not."""
+        """See that the backbone was deployed; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
 
     def _spark_parameters(self) -> str:

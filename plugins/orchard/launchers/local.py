@@ -76,7 +76,7 @@ class LocalLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """Check the weights, export the network once, and see that it runs here, with the jobs' own Python.
+        """Check the weights, export the backbone once, and see that it runs here, with the jobs' own Python.
 
         Raises:
             ConfigurationError: the weights cannot be had, or the jobs' environment is not there.

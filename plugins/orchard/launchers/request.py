@@ -72,7 +72,7 @@ def emr_conf(settings: Settings) -> dict[str, str]:
 
 
 def check_deployed(settings: Settings, backbone: Backbone) -> None:
-    """Raise ConfigurationError unless the network, where the engine needs an exported one, is in the warehouse."""
+    """Raise ConfigurationError unless the backbone, where the engine needs an exported one, is in the warehouse."""
     path = backbone_path(backbone.id)
     if backbone.is_exported and Warehouse.at(settings.warehouse).size(path) is None:
         raise ConfigurationError(f"{settings.warehouse}/{path} is not there: `orchard deploy` exports and uploads it")

@@ -1,19 +1,37 @@
 """Remove what nothing needs any more. Nothing else in Orchard removes a file.
 
 Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
-plans and manifests of finished work, scratch, networks of backbones without a batch. A report goes before the files that it
+plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it
 names: planning then starts such work anew. Those files and the manifest follow one retention later, for a task may be
 publishing them.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from orchard_jobs.contract.columns import MODELS, TABLES
-from orchard_jobs.contract.layout import DECISIONS, MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, retired_path
+from orchard_jobs.contract.columns import TABLES
+from orchard_jobs.contract.layout import (
+    BackbonePath,
+    DecisionPath,
+    FaultPath,
+    ManifestPath,
+    ModelPath,
+    PlanPath,
+    ProgressPath,
+    ReportPath,
+    RetiredPath,
+    ScratchPath,
+    StagedPath,
+    WorkPath,
+    checked_file,
+    manifest_path,
+    parse,
+    plan_path,
+    report_path,
+    retired_path,
+)
 from orchard_jobs.storage import StoredFile
 
 from orchard.maintenance.work_files import WorkFiles, look, named_by_tables, replaced_lately
@@ -24,10 +42,18 @@ from orchard.tables.commit_rule import Tables
 
 # In the order of removal: what names files goes before them.
 KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch", "network", "note")
-_STAGED = re.compile(r"/[0-9a-f]{16}/")
-_WORK = re.compile(rf"{WORK}/([0-9a-f]{{64}})/(report\.json$|scratch/|progress/)")
-_WORK_IN_TABLE = re.compile(r"/([0-9a-f]{64})/[0-9a-f]{16}/")
-_CHECKSUM = re.compile(r"\.([^/]+)\.crc$")
+# Reports and projection plans are not among them: what they say decides whether they go.
+_KIND_OF: Mapping[type, str] = {
+    ManifestPath: "manifest",
+    DecisionPath: "plan",
+    BackbonePath: "network",
+    RetiredPath: "note",
+    ScratchPath: "scratch",
+    FaultPath: "scratch",
+    ProgressPath: "scratch",
+    ModelPath: "model",
+    StagedPath: "staged",
+}
 
 
 @dataclass(frozen=True)
@@ -107,11 +133,12 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
     stays = _stays(tables, settings, seen, retention, documents)
     replaced = frozenset().union(*(tables.log.replaced(table, timedelta(0)) for table in TABLES))
     for file in seen.files.values():
-        kind = _kind_of(file, replaced)
+        kind = "replaced" if file.path in replaced else _KIND_OF.get(type(seen.paths.get(file.path)))
         if kind is not None and not stays(file):
             removals[kind].append(Removal(kind, file.path, file.size_bytes))
     # A manifest is known by its head: without it the parts are plain leftovers.
-    removals["manifest"].sort(key=lambda removal: not removal.path.endswith("/head.json"))
+    heads = set(map(manifest_path, seen.heads))
+    removals["manifest"].sort(key=lambda removal: removal.path not in heads)
     return tuple(removal for kind in KINDS for removal in removals[kind])
 
 
@@ -126,11 +153,11 @@ def remove(tables: Tables, removals: tuple[Removal, ...], retention: timedelta) 
 def _documents(seen: WorkFiles) -> Iterator[Removal]:
     """Yield the reports and plans that go, each with what it names."""
     for work in seen.reports:
-        path = f"{WORK}/{work}/report.json"
+        path = report_path(work)
         if work not in seen.used_reports:
             yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work))
     for digest, plan in seen.plans.items():
-        path = f"{PLANS}/{digest}.json"
+        path = plan_path(digest)
         if digest not in seen.open_inputs:
             yield Removal("plan", path, seen.files[path].size_bytes, tuple(one.model.path for one in plan.projections))
 
@@ -145,30 +172,17 @@ def _stays(
     kept |= {name for digest, names in seen.notes.items() if seen.is_young(retired_path(digest)) for name in names}
 
     def stays(file: StoredFile) -> bool:
-        named = _CHECKSUM.sub(r"\1", file.path)
-        work = _WORK.match(file.path) or _WORK_IN_TABLE.search(file.path)
-        is_active = work is not None and work[1] in seen.active_works
-        return named in kept or seen.is_young(file.path) or is_active
+        known = seen.paths.get(file.path)
+        is_active = isinstance(known, WorkPath | StagedPath) and known.work in seen.active_works
+        return checked_file(file.path) in kept or seen.is_young(file.path) or is_active
 
     return stays
 
 
-def _kind_of(file: StoredFile, replaced: frozenset[str]) -> str | None:
-    """Return the kind of a file that may go, or None for a report, a plan, and all that Orchard did not write."""
-    path = file.path
-    if path in replaced:
-        return "replaced"
-    for folder, kind in ((MANIFESTS, "manifest"), (DECISIONS, "plan"), (NETWORKS, "network"), (RETIRED, "note")):
-        if path.startswith(f"{folder}/"):
-            return kind
-    if path.startswith(f"{WORK}/"):
-        work = _WORK.match(path)
-        return "scratch" if work is not None and work[2] != "report.json" else None
-    if path.startswith(f"{MODELS.name}/") and path.endswith("/model.parquet"):
-        return "model"
-    return "staged" if _STAGED.search(path) else None
-
-
 def _digest_in(path: str) -> str:
     """Return the digest that a report's or a plan's path holds."""
-    return path.split("/")[1] if path.endswith("/report.json") else path.rpartition("/")[2].removesuffix(".json")
+    known = parse(path)
+    if isinstance(known, ReportPath):
+        return known.work
+    assert isinstance(known, PlanPath), "nothing else names files"
+    return known.digest

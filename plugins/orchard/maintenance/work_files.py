@@ -15,27 +15,32 @@ from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
 from orchard_jobs.contract.layout import (
-    DECISIONS,
-    MANIFESTS,
-    NETWORKS,
-    PLANS,
-    RETIRED,
     WORK,
+    DecisionPath,
+    ManifestPath,
+    PlanPath,
+    ReportPath,
+    RetiredPath,
+    WarehousePath,
+    WorkPath,
     backbone_path,
     decision_path,
     manifest_path,
+    model_path,
+    parse,
+    plan_path,
 )
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.storage import StoredFile
+from orchard_jobs.storage import StoredFile, Warehouse
 
-from orchard.models.model import current_promotion, model_path
+from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import PublishedVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import parsed
 
 T = TypeVar("T")
-_FOLDERS = (MANIFESTS, PLANS, DECISIONS, NETWORKS, RETIRED)
+P = TypeVar("P", bound=WarehousePath)
 _OF_MANIFESTS: tuple[Stage, ...] = ("featurize", "reduce")
 
 
@@ -44,7 +49,8 @@ class WorkFiles:
     """One look at the warehouse: the files first, then the tables, so that what is committed meanwhile is seen as named.
 
     Attributes:
-        files: every file under the tables' folders and `_work`, logs apart, by path.
+        files: every file under the tables' folders and `_work`, by path.
+        paths: of the files, what the layout knows of their paths.
         heads: the manifests by digest.
         plans: the projection plans by digest.
         decisions: by digest of a model plan, that of its projection plan.
@@ -55,6 +61,7 @@ class WorkFiles:
     """
 
     files: Mapping[str, StoredFile]
+    paths: Mapping[str, WarehousePath]
     heads: Mapping[str, ManifestHead]
     plans: Mapping[str, ProjectionPlan]
     decisions: Mapping[str, str]
@@ -70,8 +77,7 @@ class WorkFiles:
     @cached_property
     def active_works(self) -> frozenset[str]:
         """Work digests with a young file of their own: a count, a scratch file, a report."""
-        works = (path.split("/")[1] for path in self.files if path.startswith(f"{WORK}/") and self.is_young(path))
-        return frozenset(works) - {folder.removeprefix(f"{WORK}/") for folder in _FOLDERS}
+        return frozenset(known.work for path, known in self.paths.items() if isinstance(known, WorkPath) and self.is_young(path))
 
     @cached_property
     def used_reports(self) -> frozenset[str]:
@@ -84,7 +90,7 @@ class WorkFiles:
         """Digests of the manifests and plans that a job may still read: half-way, young, or of work that goes on."""
         of_reports = {self.reports[work].input_digest for work in self.used_reports}
         young = {d for d in self.heads if self.is_young(manifest_path(d))}
-        young |= {d for d in self.plans if self.is_young(f"{PLANS}/{d}.json")}
+        young |= {d for d in self.plans if self.is_young(plan_path(d))}
         busy = {d for d in (*self.heads, *self.plans) if self._works_of(d) & self.active_works}
         return frozenset(self.half_way | of_reports | young | busy)
 
@@ -126,8 +132,8 @@ class WorkFiles:
     def manifest_files(self, digest: str) -> tuple[str, ...]:
         """Return a manifest's own files."""
         head = self.heads[digest]
-        names = ("head.json", *(part.name for part in head.parts), *([head.known.name] if head.known else []))
-        return tuple(manifest_path(digest, name) for name in names)
+        names = (*(part.name for part in head.parts), *([head.known.name] if head.known else []))
+        return (manifest_path(digest), *(manifest_path(digest, name) for name in names))
 
     def named_by_report(self, work: str) -> tuple[str, ...]:
         """Return the files that a report names, its manifest's among them: publishing reads both."""
@@ -144,30 +150,33 @@ def look(tables: Tables, young_since: datetime) -> WorkFiles:
     """
     warehouse = tables.warehouse
     folders = (*(table.name for table in TABLES), WORK)
-    files = {file.path: file for folder in folders for file in warehouse.files(folder) if "/_delta_log/" not in file.path}
+    files = {file.path: file for folder in folders for file in warehouse.files(folder)}
+    paths = {path: known for path in files if (known := parse(path)) is not None}
 
-    def told(folder: str, ending: str, parse: Callable[[bytes], T]) -> dict[str, T]:
-        found = {}
-        for path in files:
-            if path.startswith(f"{folder}/") and path.endswith(ending):
-                text = warehouse.read_if_there(path)  # another clean may be removing it
-                if text is not None:
-                    found[path.removeprefix(f"{folder}/").removesuffix(ending)] = parsed(warehouse, path, text, parse)
-        return found
+    def of(kind: type[P]) -> Iterator[P]:
+        return (known for known in paths.values() if isinstance(known, kind))
 
-    heads = told(MANIFESTS, "/head.json", ManifestHead.from_json)
-    plans = told(PLANS, ".json", ProjectionPlan.from_json)
-    decisions = told(DECISIONS, ".json", lambda text: str(json.loads(text)["projection"]))
-    reports = told(WORK, "/report.json", JobReport.from_json)
-    notes = told(RETIRED, ".json", lambda text: tuple(json.loads(text)))
+    heads = _told(warehouse, {path.digest: path for path in of(ManifestPath) if path.is_head}, ManifestHead.from_json)
+    plans = _told(warehouse, {path.digest: path for path in of(PlanPath)}, ProjectionPlan.from_json)
+    decisions = _told(
+        warehouse, {path.digest: path for path in of(DecisionPath)}, lambda text: str(json.loads(text)["projection"])
+    )
+    reports = _told(warehouse, {path.work: path for path in of(ReportPath)}, JobReport.from_json)
+    notes = _told(warehouse, {path.digest: path for path in of(RetiredPath)}, lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
     published = tuple(PublishedVersions.load(tables, backbone) for backbone in sorted(backbones))
-    return WorkFiles(files, heads, plans, decisions, reports, notes, published, young_since)
+    return WorkFiles(files, paths, heads, plans, decisions, reports, notes, published, young_since)
+
+
+def _told(warehouse: Warehouse, paths: Mapping[str, WarehousePath], parse_text: Callable[[bytes], T]) -> dict[str, T]:
+    """Return what the files that are still there tell: another clean may be removing them."""
+    texts = {digest: (str(path), warehouse.read_if_there(str(path))) for digest, path in paths.items()}
+    return {digest: parsed(warehouse, path, text, parse_text) for digest, (path, text) in texts.items() if text is not None}
 
 
 def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iterator[str]:
     """Yield every file that a table's newest version names or the version that a current `runs` row names, and of the backbones
-    in use the network and the current model's file.
+    in use the export and the current model's file.
     """
     for table in TABLES:
         yield from (file.path for file in tables.load(table).files())

@@ -16,6 +16,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MODELS, PINS, PROMOTIONS
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import BatchVersion, StagedFile
+from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.pca.fit import Basis, Components
@@ -107,11 +108,6 @@ def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:
     path = model_path(model_id)
     with pq.ParquetFile(warehouse.open(path)) as file:
         return ModelReference(model_id, path, file.read(["k"]).column(0)[0].as_py())
-
-
-def model_path(model_id: str) -> str:
-    """Return the path of a model's one file, relative to the warehouse."""
-    return f"{MODELS.name}/{model_id}/model.parquet"
 
 
 def create_model(warehouse: Warehouse, model: Model) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.columns import RUNS
-from orchard_jobs.contract.layout import MANIFESTS, fault_path
+from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -222,7 +222,8 @@ def _told_fault(text: bytes) -> str:
 
 def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
     """Yield the manifests that can still be published, of each batch the newest last."""
-    heads = {file.path.split("/")[2]: file for file in tables.warehouse.files(MANIFESTS) if file.path.endswith("/head.json")}
+    found = ((parse(file.path), file) for file in tables.warehouse.files(MANIFESTS))
+    heads = {path.digest: file for path, file in found if isinstance(path, ManifestPath) and path.is_head}
     for digest in sorted(heads.keys() - rows.keys(), key=lambda digest: heads[digest].modified_at):
         head = read_head(tables.warehouse, digest)
         if head.backbone.id != versions.backbone:

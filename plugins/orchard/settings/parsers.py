@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from croniter import croniter
-from orchard_jobs.contract.locations import S3Location, checked_batch_id
+from orchard_jobs.contract.locations import S3Location, checked_batch_id, is_in_workspace, is_on_volume
 from orchard_jobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from orchard_jobs.pca.fit import Components
 
+# What Spark takes for something else.
+_ODD = re.compile(r"[\s#?%\\\"',]")
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
 
 
@@ -103,14 +105,25 @@ def optional(text: str) -> str | None:
 
 def s3_uri(text: str) -> str | None:
     """The S3 URI of an object or a folder, without what Spark would take for something else; None for an empty one."""
-    if text and not re.fullmatch(r"s3://[a-z0-9.-]+/[^\s#?%\\\"',]+", text):
-        raise ValueError("not of the form s3://bucket/key, or with a character of it that Spark takes for something else")
-    return text or None
+    wanted = "not of the form s3://bucket/key, or with a character of it that Spark takes for something else"
+    if not text:
+        return None
+    found = _s3_location(text, wanted)
+    if not re.fullmatch(r"[a-z0-9.-]+", found.bucket) or not found.key or _ODD.search(found.key):
+        raise ValueError(wanted)
+    return text
+
+
+def _s3_location(text: str, wanted: str) -> S3Location:
+    try:
+        return S3Location.parse(text)
+    except ConfigurationError as error:
+        raise ValueError(wanted) from error
 
 
 def jobs_uri(text: str) -> str | None:
     """The folder of the jobs' package, in S3, on a Databricks volume or among its workspace files; None for an empty one."""
-    if text.startswith(("/Volumes/", "/Workspace/")) and not re.search(r"[\s#?%\\\"',]", text):
+    if (is_on_volume(text) or is_in_workspace(text)) and not _ODD.search(text):
         return text
     return s3_uri(text)
 
@@ -131,10 +144,7 @@ def role(text: str) -> str | None:
 
 def landing(text: str) -> S3Location:
     """The S3 URI of a folder."""
-    try:
-        found = S3Location.parse(text)
-    except ConfigurationError as error:
-        raise ValueError("not of the form s3://bucket/prefix") from error
+    found = _s3_location(text, "not of the form s3://bucket/prefix")
     return S3Location(found.bucket, found.key.rstrip("/"))
 
 

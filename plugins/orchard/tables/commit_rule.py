@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
-from orchard_jobs.contract.layout import random_element
+from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
@@ -141,8 +141,7 @@ class Tables:
         """Write a few rows as one fresh file of a table that no log names yet."""
         packed = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(rows), arrow_schema(table)), packed)
-        hive = [f"{name}={value}" for name, value in zip(table.partition_by, partition, strict=True)]
-        path = "/".join([table.name, *hive, random_element(), "part-00000.parquet"])
+        path = staged_path(table, partition, None, random_element(), "part-00000.parquet")
         self.warehouse.create(path, packed.getvalue())
         return StagedFile(path, packed.tell(), len(rows), self.warehouse.sha256(path))
 

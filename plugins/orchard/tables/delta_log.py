@@ -7,6 +7,7 @@ stands above it, in `tables`.
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,16 @@ from deltalake.transaction import AddAction, RemoveAction
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.layout import relative_to_table, table_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse, explaining_full_disk
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
 _LOG_DAYS = 366
+# Delta's own names of a log and of its checkpoints, relative to the table.
+_LOG = "_delta_log"
+_CHECKPOINT = re.compile(rf"{_LOG}/([0-9]{{20}})\.checkpoint\.parquet")
 
 
 class ConflictError(Exception):
@@ -114,20 +119,26 @@ class DeltaSnapshot:
 
         `DeltaTable.transaction_version` reads all of that again for each name: 1 to 4 ms here, and requests on an object store.
         """
-        folder, found = f"{self.table.name}/_delta_log", {}
-        names = [path.rpartition("/")[2] for path, _ in self.warehouse.list(folder)]
-        checkpoints = [int(name[:20]) for name in names if name.endswith(".checkpoint.parquet")]
-        newest = max((number for number in checkpoints if number <= self.version), default=-1)
+        found = {}
+        newest = max((number for number in self._checkpoints() if number <= self.version), default=-1)
         if newest >= 0:
-            with pq.ParquetFile(self.warehouse.open(f"{folder}/{newest:020}.checkpoint.parquet")) as file:
+            with pq.ParquetFile(self.warehouse.open(self._log_file(newest, "checkpoint.parquet"))) as file:
                 transactions = file.read(["txn.appId", "txn.version"]).column("txn").combine_chunks().drop_null()
             found = dict(zip(*(part.to_pylist() for part in transactions.flatten()), strict=True))
         for number in range(newest + 1, self.version + 1):
-            for line in self.warehouse.read(f"{folder}/{number:020}.json").splitlines():
+            for line in self.warehouse.read(self._log_file(number, "json")).splitlines():
                 transaction = json.loads(line).get("txn") if line.startswith(b'{"txn"') else None
                 if transaction:
                     found[transaction["appId"]] = transaction["version"]
         return found
+
+    def _checkpoints(self) -> Iterator[int]:
+        for path, _ in self.warehouse.list(table_path(self.table, _LOG)):
+            if match := _CHECKPOINT.fullmatch(relative_to_table(self.table, path)):
+                yield int(match[1])
+
+    def _log_file(self, number: int, ending: str) -> str:
+        return table_path(self.table, f"{_LOG}/{number:020}.{ending}")
 
     def files(self, **partition: str) -> list[TableFile]:
         """Return the files of the named partition values, sorted by path."""
@@ -139,7 +150,7 @@ class DeltaSnapshot:
         for name, value in wanted.items():
             actions = actions.filter(pc.equal(pc.struct_field(actions["partition"], name), value))
         for action in actions.to_pylist():
-            path = f"{self.table.name}/{action['path']}"
+            path = table_path(self.table, action["path"])
             yield TableFile(path, action["size_bytes"], action["num_records"], action.get("partition", {}))
 
 
@@ -221,7 +232,8 @@ class DeltaLog:
         """Return the files that a commit took out of the table at least so long ago, by the log's own times of removal."""
         hours = math.ceil(for_at_least.total_seconds() / 3600)
         delta = DeltaTable(self._uri(table), storage_options=_storage_options())
-        return frozenset(f"{table.name}/{path}" for path in delta.vacuum(hours, dry_run=True, enforce_retention_duration=False))
+        paths = delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
+        return frozenset(table_path(table, path) for path in paths)
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)
@@ -237,7 +249,7 @@ def _add_actions(table: Table, staged: Sequence[StagedPartition]) -> Iterator[Ad
     for part in staged:
         partition = dict(zip(table.partition_by, part.partition, strict=True))
         for file in part.files:
-            path = file.path.removeprefix(f"{table.name}/")
+            path = relative_to_table(table, file.path)
             yield AddAction(path, file.size_bytes, partition, now, True, json.dumps({"numRecords": file.rows}))
 
 
@@ -247,5 +259,5 @@ def _remove_actions(snapshot: DeltaSnapshot, staged: Sequence[StagedPartition]) 
     replaced = {part.partition for part in staged}
     for file in snapshot.files():
         if tuple(file.partition[name] for name in table.partition_by) in replaced:
-            path = file.path.removeprefix(f"{table.name}/")
+            path = relative_to_table(table, file.path)
             yield RemoveAction(path, True, now, file.size_bytes, dict(file.partition))

@@ -15,6 +15,7 @@ from openlineage.client.facet_v2 import (
 )
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.locations import S3Location, local_path
 
 from orchard.batch.run import PublishedBatch
 from orchard.settings import Settings
@@ -69,7 +70,7 @@ def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
     statistics = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(fileCount=batch.head.listed)
     version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=batch.head.digest)
     return InputDataset(
-        namespace=f"s3://{settings.landing_zone.bucket}",
+        namespace=S3Location(settings.landing_zone.bucket).uri,
         name=settings.landing_zone.prefix.rstrip("/") or "/",
         facets={"version": version},
         inputFacets={"subset": subset, "inputStatistics": statistics},
@@ -83,14 +84,22 @@ def _outputs(settings: Settings, batch: PublishedBatch) -> list[OutputDataset | 
     return [_table(settings, table, partition, batch.versions[table.name]) for table, (partition,) in staged]
 
 
+def _named(warehouse: str, table: Table) -> tuple[str, str]:
+    """Return the namespace and the name by which OpenLineage knows a table."""
+    root = local_path(warehouse)
+    if root is not None:
+        return "file", f"{root}/{table.name}"
+    place = S3Location.parse(warehouse)
+    return S3Location(place.bucket).uri, f"{place.key}/{table.name}"
+
+
 def _table(settings: Settings, table: Table, staged: StagedPartition, version: int | None) -> OutputDataset:
-    scheme, _, path = settings.warehouse.partition("://")
-    host, _, folder = path.partition("/")
+    namespace, name = _named(settings.warehouse, table)
     dimensions = dict(zip(table.partition_by, staged.partition, strict=True))
     fields = [schema_dataset.SchemaDatasetFacetFields(name=column.name, type=column.type) for column in table.columns]
     return OutputDataset(
-        namespace=f"{scheme}://{host}" if host else scheme,
-        name=f"/{folder}/{table.name}" if not host else f"{folder}/{table.name}",
+        namespace=namespace,
+        name=name,
         facets={
             "schema": schema_dataset.SchemaDatasetFacet(fields=fields),
             "version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version)),

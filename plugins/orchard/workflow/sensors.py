@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
+from orchard_jobs.contract.locations import S3Location
 from orchard_jobs.errors import JobError
 
 from orchard.landing_zone.batch_lock import AT_WORK, BatchLock, RunName
@@ -158,8 +159,9 @@ class WaitForUploads(BaseOperator):
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
         lock.withdraw_promise()
         if not self._list(lock.batch_id).objects:
-            where = f"s3://{self.settings.landing_zone.bucket}/{self.settings.landing_zone.batch_prefix(lock.batch_id)}"
-            raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where}")
+            zone = self.settings.landing_zone
+            where = S3Location(zone.bucket, zone.batch_prefix(lock.batch_id))
+            raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where.uri}")
 
     def _is_whole(self, batch_id: str) -> bool:
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""

@@ -165,10 +165,11 @@ class StagedPath(WarehousePath):
 
 def parse(path: str) -> WarehousePath | None:
     """Return the values in a path that a function of this module, or `str` of a class, built; None for any other path."""
-    if any(element in ("", ".", "..") for element in path.split("/")):
+    elements = path.split("/")
+    if not _NO_NAMES.isdisjoint(elements):
         return None
-    found = (_parsed(kind, pattern, path) for kind, pattern in _PATTERNS.items())
-    return next((one for one in found if one is not None), None) or _parsed_staged(path)
+    found = (_parsed(kind, pattern, path) for kind, pattern in _PATTERNS.get(elements[0], {}).items())
+    return next((one for one in found if one is not None), None) or _parsed_staged(elements[0], path)
 
 
 def _parsed(kind: type[WarehousePath], pattern: re.Pattern[str], path: str) -> WarehousePath | None:
@@ -180,12 +181,13 @@ def _parsed(kind: type[WarehousePath], pattern: re.Pattern[str], path: str) -> W
     return found if str(found) == path else None
 
 
-def _parsed_staged(path: str) -> StagedPath | None:
-    for table, pattern in _STAGED.items():
-        if match := pattern.fullmatch(path):
-            *partition, work, process, name = match.groups()
-            return StagedPath(table, tuple(partition), work, process, name)
-    return None
+def _parsed_staged(folder: str, path: str) -> StagedPath | None:
+    table, pattern = _STAGED.get(folder, (None, None))
+    match = pattern.fullmatch(path) if pattern else None
+    if table is None or match is None:
+        return None
+    *partition, work, process, name = match.groups()
+    return StagedPath(table, tuple(partition), work, process, name)
 
 
 def _pattern_of(form: str) -> re.Pattern[str]:
@@ -204,8 +206,14 @@ _KINDS = (
     *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RetiredPath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
-_PATTERNS: dict[type[WarehousePath], re.Pattern[str]] = {kind: _pattern_of(kind.form) for kind in _KINDS}
-_STAGED = {table: _staged_pattern_of(table) for table in TABLES}
+_CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
+_NO_NAMES = frozenset(("", ".", ".."))
+# By a path's first element: cleaning parses each path of a warehouse.
+_PATTERNS = {
+    folder: {kind: _pattern_of(kind.form) for kind in _KINDS if kind.form.startswith(f"{folder}/")}
+    for folder in (WORK, MODELS.name)
+}
+_STAGED = {table.name: (table, _staged_pattern_of(table)) for table in TABLES}
 
 
 def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
@@ -290,6 +298,11 @@ def relative_to_table(table: Table, path: str) -> str:
     if not path.startswith(folder):
         raise ValueError(f"{path!r} is not below {folder}")
     return path.removeprefix(folder)
+
+
+def checked_file(path: str) -> str:
+    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is no checksum."""
+    return _CHECKSUM.sub(r"\1", path)
 
 
 def random_element() -> str:

@@ -1,4 +1,4 @@
-"""The forms of batch ids and of URIs: of the warehouse, of images, of places on S3. Knows nothing of what lies there."""
+"""The forms of batch ids and of URIs: of the warehouse, of images, of S3, of Databricks. Knows nothing of what lies there."""
 
 import os
 import re
@@ -56,6 +56,26 @@ def checked_batch_id(batch_id: str) -> str:
     return batch_id
 
 
+def is_on_volume(uri: str) -> bool:
+    """Tell whether a path is one of Unity Catalog's volumes."""
+    return uri.startswith("/Volumes/")
+
+
+def is_in_workspace(uri: str) -> bool:
+    """Tell whether a path is one of a Databricks workspace's files."""
+    return uri.startswith("/Workspace/")
+
+
+def is_below(uri: str, folder: str) -> bool:
+    """Tell whether a URI lies below a folder, whose own has no trailing slash."""
+    return uri.startswith(f"{folder}/")
+
+
+def beside(uri: str, name: str) -> str:
+    """Return the URI of the file or folder of a name in the folder that a URI lies in."""
+    return f"{uri.rpartition('/')[0]}/{name}"
+
+
 def image_uri(bucket: str, key: str) -> str:
     """Return `s3://bucket/` + the raw key, never percent-encoded."""
     return S3Location(bucket, key).uri
@@ -74,6 +94,17 @@ def split_image_uri(uri: str) -> tuple[str, str]:
 def common_folder(uris: Iterable[str]) -> str:
     """Return the deepest folder, as a URI that ends in `/`, below which all the files lie."""
     return os.path.commonprefix(list(uris)).rpartition("/")[0] + "/"
+
+
+def first_folder(key: str, prefix: str) -> str | None:
+    """Return the first folder of an object's key below a prefix; None for a key elsewhere, in no folder or without a name."""
+    folder, _, name = key.removeprefix(prefix).partition("/")
+    return folder if key.startswith(prefix) and name else None
+
+
+def is_folder_mark(key: str) -> bool:
+    """Tell whether an object only stands for a folder: consoles make such objects, whose keys end in `/`."""
+    return key.endswith("/")
 
 
 def label_of(key: str, batch_prefix: str) -> str | None:

@@ -20,6 +20,7 @@ from orchard_jobs.contract.layout import (
     WarehousePath,
     attempts_folder,
     begun_mark_path,
+    checked_file,
     parse,
     partition_folder,
     progress_folder,
@@ -165,6 +166,12 @@ def test_a_value_too_many_or_too_few_is_refused() -> None:
         partition_folder(FEATURES, ("b", "2026", "more"))
     with pytest.raises(ValueError, match="is partitioned by"):
         StagedPath(FEATURES, ("b",), W, P, "x.parquet")
+
+
+def test_a_checksum_belongs_to_the_file_beside_it() -> None:
+    assert checked_file("features/.part-0.parquet.crc") == "features/part-0.parquet"
+    for path in ("features/part-0.parquet", "features/part.0.crc", "features/.crc"):
+        assert checked_file(path) == path
 
 
 def test_a_table_path_goes_both_ways_and_no_other_does() -> None:

@@ -3,7 +3,20 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from orchard_jobs.contract.locations import S3Location, common_folder, image_uri, is_s3, local_path, split_image_uri
+from orchard_jobs.contract.locations import (
+    S3Location,
+    beside,
+    common_folder,
+    first_folder,
+    image_uri,
+    is_below,
+    is_folder_mark,
+    is_in_workspace,
+    is_on_volume,
+    is_s3,
+    local_path,
+    split_image_uri,
+)
 from orchard_jobs.errors import ConfigurationError
 
 buckets = some.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True)
@@ -56,6 +69,41 @@ def test_a_file_is_no_place_on_s3() -> None:
     assert not is_s3("file:///data")
     assert local_path("file:///data/x") == "/data/x"
     assert local_path("s3://lake/x") is None
+
+
+def test_places_on_databricks_are_told_by_their_first_folder() -> None:
+    assert is_on_volume("/Volumes/a/b/c")
+    assert not is_on_volume("/Volumesa/b/c")
+    assert is_in_workspace("/Workspace/Shared")
+    assert not is_in_workspace("/Workspace")
+
+
+def test_a_folder_is_told_from_one_whose_name_begins_alike() -> None:
+    assert is_below("s3://b/lake/x", "s3://b/lake")
+    assert not is_below("s3://b/lakes/x", "s3://b/lake")
+
+
+def test_a_neighbour_lies_in_the_same_folder() -> None:
+    assert beside("s3://b/jobs/package", "logs") == "s3://b/jobs/logs"
+
+
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [
+        ("images/day/a.jpg", "day"),
+        ("images/day/apple/a.jpg", "day"),
+        ("images/day/", None),
+        ("images/a.jpg", None),
+        ("other/day/a.jpg", None),
+    ],
+)
+def test_the_first_folder_below_a_prefix_holds_something(key: str, folder: str | None) -> None:
+    assert first_folder(key, "images/") == folder
+
+
+def test_a_key_that_ends_in_a_slash_only_stands_for_a_folder() -> None:
+    assert is_folder_mark("images/day/")
+    assert not is_folder_mark("images/day")
 
 
 @pytest.mark.parametrize(
