@@ -27,10 +27,10 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import network_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
-from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.landing import REGION, queue_url
-from orchard_sandbox.layout import ROOT, Layout
-from orchard_sandbox.processes import find_members
+from orchard_sandbox.stack.airflow_api import AirflowApi
+from orchard_sandbox.s3.landing import REGION, queue_url
+from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.job_execution.processes import find_members
 
 BUCKET, CLEAN_BUCKET = "landing", "clean"
 DAGS = ("image_arrivals", "image_batches_on_arrival", "image_batches", "reconcile_uploads", "pca_model")
@@ -202,7 +202,7 @@ def start_backfill(api: AirflowApi, first: str, last: str, reprocess: str = "com
     """Start a backfill of image_batches over the days from the first to the last; with `/dry_run` only tell of its runs."""
     body = {"dag_id": "image_batches", "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
     options = {"reprocess_behavior": reprocess, "max_active_runs": 2, "run_backwards": False, "dag_run_conf": {}}
-    return api._call("POST", f"backfills{path}", body | options)
+    return api.call("POST", f"backfills{path}", body | options)
 
 
 def _is_spark(pid: int) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 
 import boto3
 import polars as pl
-from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.layout import ROOT, Layout
-from orchard_sandbox.processes import find_members
-from orchard_sandbox.state import read_state
+from orchard_sandbox.stack.airflow_api import AirflowApi
+from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.job_execution.processes import find_members
+from orchard_sandbox.stack.state import read_state
 
 SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 import requests
 from generated import TOLD, clean_run, published_rows
-from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.samples import image_bytes
-from orchard_sandbox.state import read_state
-from orchard_sandbox.supervisor import AIRFLOW
+from orchard_sandbox.stack.airflow_api import AirflowApi
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.supervisor import AIRFLOW
 from stack import SHARED, Stack, bare_client, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
@@ -130,7 +130,7 @@ def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
     while not any(run["state"] == "RUNNING" for run in emr.since(begin)):
         time.sleep(0.5)
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["featurize"], "only_failed": False, "only_running": True}
-    api._call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
+    api.call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
     wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
     jobs = emr.since(begin)
     assert {run["state"] for run in jobs} <= ENDED

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 from generated import GeneratedHistory, some_contents, start_backfill
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.published import pending_work
-from orchard_sandbox.samples import image_bytes
-from orchard_sandbox.state import read_state
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.published import pending_work
+from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.state import read_state
 from stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
@@ -165,7 +165,7 @@ def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
 def test_an_upload_by_a_bare_s3_client_starts_the_work_and_a_lost_event_costs_none(stack: Stack) -> None:
     s3, api = bare_client(stack), stack.api
     key, whole = f"images/{SECOND}/bare/a + é.jpg", image_bytes("Banana", 501)
-    api._call("PATCH", "dags/pca_model", {"is_paused": True})  # what is told to a paused DAG is lost
+    api.call("PATCH", "dags/pca_model", {"is_paused": True})  # what is told to a paused DAG is lost
     s3.put_object(Bucket="landing", Key="images/no batch/x.jpg", Body=whole)
     s3.put_object(Bucket="landing", Key=key, Body=whole)
     uri = f"s3://landing/{key}"
@@ -179,7 +179,7 @@ def test_an_upload_by_a_bare_s3_client_starts_the_work_and_a_lost_event_costs_no
     runs = [run for run in api.runs("image_batches_on_arrival") if run["dag_run_id"] == row["run_id"]]
     assert [run["partition_key"] for run in runs] == [SECOND]
 
-    api._call("PATCH", "dags/pca_model", {"is_paused": False})
+    api.call("PATCH", "dags/pca_model", {"is_paused": False})
     warehouse = {"ORCHARD_WAREHOUSE": f"file://{stack.home}/warehouse"}
     assert pending_work(warehouse) is not None
     models = len(api.runs("pca_model"))
@@ -211,14 +211,14 @@ def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Sta
 def test_a_backfill_is_cancelled_and_what_it_left_is_taken_up(stack: Stack) -> None:
     api, reports, days = stack.api, stack.reports(), ("2026-02-25", "2026-02-27")
     # The former one ends a while after its runs.
-    while any(one["completed_at"] is None for one in api._call("GET", "backfills?dag_id=image_batches")["backfills"]):
+    while any(one["completed_at"] is None for one in api.call("GET", "backfills?dag_id=image_batches")["backfills"]):
         time.sleep(1)
-    api._call("PATCH", "dags/image_batches", {"is_paused": True})
+    api.call("PATCH", "dags/image_batches", {"is_paused": True})
     backfill = start_backfill(api, *days)["id"]
-    api._call("PUT", f"backfills/{backfill}/cancel")
+    api.call("PUT", f"backfills/{backfill}/cancel")
     taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
     assert taken == {"none": 0, "failed": 3, "completed": 3}
-    api._call("PATCH", "dags/image_batches", {"is_paused": False})
+    api.call("PATCH", "dags/image_batches", {"is_paused": False})
     start_backfill(api, *days, "failed")
     wait_for_silence(api, "image_batches")
     taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
@@ -233,7 +233,7 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
     dag_id = "image_batches_on_arrival"
     api, reports = stack.api, stack.reports()
     body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True}
-    api._call("POST", f"dags/{dag_id}/clearTaskInstances", body)
+    api.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
     states: dict[str, str] = {}
     while not states or set(states.values()) - {"success", "skipped", "failed"}:
         time.sleep(1)

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from orchard_sandbox import stop
-from orchard_sandbox.batches import read_batch
-from orchard_sandbox.command import write_command
-from orchard_sandbox.environment import airflow_environment
-from orchard_sandbox.layout import ROOT, Layout
-from orchard_sandbox.state import StackState, read_state, take_lock, write_state
+from orchard_sandbox.stack import stop
+from orchard_sandbox.stack.batches import read_batch
+from orchard_sandbox.stack.command import write_command
+from orchard_sandbox.stack.environment import airflow_environment
+from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.state import StackState, read_state, take_lock, write_state
 
 
 @pytest.mark.parametrize(

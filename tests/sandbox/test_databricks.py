@@ -28,8 +28,8 @@ from databricks_stand_in import (
     serving,
 )
 from emr_stand_in import wait_until
-from orchard_sandbox.databricks_compute import is_isolated
-from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+from orchard_sandbox.databricks.compute import is_isolated
+from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 
 CLUSTER = {"spark_version": "17.3.x-scala2.13", "node_type_id": "m6i.xlarge", "num_workers": 1}
 

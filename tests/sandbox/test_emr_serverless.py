@@ -448,13 +448,13 @@ def test_the_wire_is_motos_and_one_version_is_pinned() -> None:
     import moto
     from moto.emrserverless import urls
     from moto.emrserverless.responses import EMRServerlessResponse
-    from orchard_sandbox.aws_responses import MOTO_VERSION
-    from orchard_sandbox.emr_serverless_api import _PATHS
+    from orchard_sandbox.emr.api import MOTO_VERSION
+    from orchard_sandbox.emr.serverless_api import PATHS
 
     pinned = (ROOT / "requirements" / "dev.in").read_text()
     assert moto.__version__ == MOTO_VERSION
     assert f"moto[glue,s3]=={MOTO_VERSION}" in pinned
-    assert set(urls.url_paths) == _PATHS
+    assert set(urls.url_paths) == PATHS
     assert {handler.__self__ for handler in urls.url_paths.values()} == {EMRServerlessResponse}
 
 

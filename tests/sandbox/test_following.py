@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchard_sandbox import following
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.following import Follower
-from orchard_sandbox.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
-from orchard_sandbox.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
-from orchard_sandbox.screen import BatchResult, Screen, format_table
+from orchard_sandbox.stack import following
+from orchard_sandbox.stack.following import Follower
+from orchard_sandbox.stack.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
+from orchard_sandbox.stack.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
+from orchard_sandbox.stack.screen import BatchResult, Screen
 
 
 def instance(task: str, state: str | None, run_id: str = "r", end: str | None = None) -> dict[str, Any]:
@@ -111,19 +111,20 @@ def test_on_a_terminal_the_block_is_redrawn_and_never_higher_than_it(monkeypatch
     screen.show(views)
     assert isinstance(screen.stream, io.StringIO)
     text = screen.stream.getvalue()
-    assert "\x1b[8A" in text
+    assert text.count("\x1b[1A") == 7  # from the last of eight lines up to the first
     assert text.count("5 of 40 batches done") == 2
     assert max(len(line) for line in re.sub(r"\x1b\[\d*[A-Z]", "", text).splitlines()) <= 40
 
 
 def test_the_table_has_a_dash_where_nothing_is_published() -> None:
-    table = format_table(
+    stream = io.StringIO()
+    Screen(stream).show_results(
         [
             BatchResult("2026-01-05", "published", 41.4, PublishedBatch(66, 64, 1, 1, 0.8912)),
             BatchResult("2026-01-06", "failed", None, None),
         ]
     )
-    assert [line.split() for line in table.splitlines()] == [
+    assert [line.split() for line in stream.getvalue().splitlines()] == [
         ["batch", "listed", "featurized", "reused", "quarantined", "captured", "seconds"],
         ["2026-01-05", "66", "64", "1", "1", "89.1%", "41", "published"],
         ["2026-01-06", "-", "-", "-", "-", "-", "-", "failed"],

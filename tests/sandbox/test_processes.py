@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.processes import (
+from orchard_sandbox.job_execution.processes import (
     MARKER,
     ProcessRecord,
     end_processes,

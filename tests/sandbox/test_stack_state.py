@@ -10,20 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.environment import airflow_environment, digests_at_start, warehouse
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.processes import ProcessRecord
-from orchard_sandbox.state import StackState, hold_lock, read_state, take_lock, write_state
-from orchard_sandbox.stop import remove_home, stop_stack
-from orchard_sandbox.supervisor import AIRFLOW, interrupts_held
+from orchard_sandbox.job_execution.processes import ProcessRecord
+from orchard_sandbox.stack.environment import airflow_environment, digests_at_start, warehouse
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.state import StackState, hold_lock, read_state, take_lock, write_state
+from orchard_sandbox.stack.stop import remove_home, stop_stack
+from orchard_sandbox.stack.supervisor import AIRFLOW, interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.state import hold_lock
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.state import hold_lock
 with hold_lock(Layout(Path(sys.argv[1])), "run"):
     print("held", flush=True)
     time.sleep(600)

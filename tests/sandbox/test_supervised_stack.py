@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import requests
-from orchard_sandbox.following import Follower
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.processes import find_members, is_running
-from orchard_sandbox.runs import ACTIVE_STATES
-from orchard_sandbox.screen import Screen
-from orchard_sandbox.state import read_state
-from orchard_sandbox.stop import stop_stack
-from orchard_sandbox.supervisor import Supervisor
+from orchard_sandbox.job_execution.processes import find_members, is_running
+from orchard_sandbox.stack.following import Follower
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.runs import ACTIVE_STATES
+from orchard_sandbox.stack.screen import Screen
+from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.stop import stop_stack
+from orchard_sandbox.stack.supervisor import Supervisor
 
 DAG = """
 from airflow.sdk import CronPartitionTimetable, dag, task

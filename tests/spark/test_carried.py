@@ -21,7 +21,7 @@ from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
-from orchard_sandbox.samples import draw_samples
+from orchard_sandbox.stack.samples import draw_samples
 from pyspark.sql import SparkSession
 
 # Spark's reader leaves these out: a hidden one, one that would be metadata, one below such a folder, an empty one.

@@ -35,7 +35,7 @@ from orchard_jobs.stages.reduce import reduce
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.tasks import Workers
 from orchard_jobs.storage import Warehouse
-from orchard_sandbox.samples import draw_samples
+from orchard_sandbox.stack.samples import draw_samples
 from PIL import Image
 
 Rows = list[dict[str, Any]]

@@ -52,7 +52,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The S3 stand-in, a process of its own."""
     folder = tmp_path_factory.mktemp("s3")
     address = folder / "address"
-    command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(folder / "landing")]
+    command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
     environment = os.environ | {"PYTHONPATH": str(SANDBOX)}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
     deadline = time.monotonic() + 60

@@ -1,0 +1,66 @@
+"""What a stand-in keeps: records in files of their own, with every state that they were in. It knows no API."""
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from orchard_sandbox.files import write_whole
+
+
+@dataclass(kw_only=True)
+class Record:
+    """A run, an application or a cluster, known again after the stand-in's restart.
+
+    Its fields are kept but for those that `__init__` does not take.
+
+    Attributes:
+        path: its file.
+        states: every state that it was in, the present one last.
+        lock: held while several fields change.
+    """
+
+    path: Path
+    states: list[str]
+    lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    @property
+    def state(self) -> str:
+        """The present state."""
+        return self.states[-1]
+
+    def change(self, state: str) -> None:
+        """Enter a state, and write the record."""
+        with self.lock:
+            if state != self.states[-1]:
+                self.states.append(state)
+            self.save()
+
+    def save(self) -> None:
+        """Write the record."""
+        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.init and one.name != "path"}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, json.dumps(kept, default=_write_time))
+
+    @classmethod
+    def read_all(cls, paths: Iterable[Path]) -> Iterator[Self]:
+        """Yield what was written to the paths, in their order by name."""
+        for path in sorted(paths):
+            yield cls(path=path, **json.loads(path.read_text(), object_hook=_read_time))
+
+
+def now() -> datetime:
+    """Return the time in whole milliseconds, as APIs give it."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _write_time(moment: datetime) -> dict[str, str]:
+    return {"$time": moment.isoformat()}
+
+
+def _read_time(given: dict[str, Any]) -> Any:
+    return datetime.fromisoformat(given["$time"]) if "$time" in given else given

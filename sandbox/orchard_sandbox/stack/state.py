@@ -1,0 +1,118 @@
+"""What runs: `stack.json`, written with each start so that a stop works at any moment, and the lock of who changes it."""
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.files import write_whole
+from orchard_sandbox.job_execution.processes import ProcessRecord, identity_of
+from orchard_sandbox.stack.layout import Layout
+
+
+@dataclass
+class StackState:
+    """The stack's record.
+
+    Attributes:
+        processes: every started process by name; an ended one stays until it is replaced or the stack is stopped.
+        s3_port: the S3 stand-in's port; 0 before its first start.
+        api_port: the port of Airflow's API and UI; 0 before its first start.
+        digests: of each of Airflow's processes, the digest of the settings and code that it was started with.
+    """
+
+    processes: dict[str, ProcessRecord] = field(default_factory=dict)
+    s3_port: int = 0
+    api_port: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def s3_address(self) -> str:
+        """The S3 stand-in's URL."""
+        return f"http://127.0.0.1:{self.s3_port}"
+
+    @property
+    def api_address(self) -> str:
+        """The URL of Airflow's UI and API."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+
+def read_state(layout: Layout) -> StackState:
+    """Return the recorded state; an empty one when there is none or it cannot be read (the marker still finds processes)."""
+    try:
+        told: dict[str, Any] = json.loads(layout.state_file.read_text())
+        processes = {name: ProcessRecord(**record) for name, record in told.pop("processes").items()}
+        known = {one.name for one in fields(StackState)}  # another release's record may hold others
+        return StackState(processes, **{name: value for name, value in told.items() if name in known})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return StackState()
+
+
+def write_state(layout: Layout, state: StackState) -> None:
+    """Record the state."""
+    write_whole(layout.state_file, json.dumps(asdict(state), indent=1))
+
+
+@contextmanager
+def hold_lock(layout: Layout, command: str) -> Iterator[None]:
+    """Be the one command that changes the stack; raise SandboxError when another is."""
+    with layout.lock_file.open("a+") as lock:
+        if not _try_lock(lock):
+            holder = _holder(layout.lock_file)
+            who = f"`make {holder.get('command', 'run')}` (process {holder.get('pid', 'unknown')})"
+            raise SandboxError(f"another {who} works on {layout.home}: wait for it, or end it and the stack by `make stop`")
+        _sign(lock, command)
+        yield
+
+
+@contextmanager
+def take_lock(layout: Layout, command: str, seconds: float = 20) -> Iterator[None]:
+    """Be the one command that changes the stack, ending the one that is: a stop must never be refused."""
+    with layout.lock_file.open("a+") as lock:
+        deadline = time.monotonic() + seconds
+        if not _try_lock(lock):
+            _tell(layout.lock_file, signal.SIGTERM)
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    _tell(layout.lock_file, signal.SIGKILL)
+                    deadline += seconds
+                time.sleep(0.1)
+        _sign(lock, command)
+        yield
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _sign(lock: IO[str], command: str) -> None:
+    """Write who holds the lock; on a full disk the lock is held all the same."""
+    text = json.dumps({"pid": os.getpid(), "identity": identity_of(os.getpid()), "command": command})
+    with suppress(OSError):
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), text.encode())
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        holder: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return holder
+
+
+def _tell(path: Path, number: int) -> None:
+    holder = _holder(path)
+    if holder and identity_of(holder["pid"]) == holder["identity"]:
+        with suppress(ProcessLookupError):
+            os.kill(holder["pid"], number)
