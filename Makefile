@@ -40,7 +40,7 @@ clean: ## stop, and remove .orchard; the environments stay
 
 package: PACKAGE ?= .orchard/package
 package: setup ## what a cluster needs to run the jobs, into .orchard/package or PACKAGE=folder
-	@$(AIRFLOW_BIN)/python -m orchard.package "$(PACKAGE)"
+	@$(AIRFLOW_BIN)/python -m orchard.deployment.package "$(PACKAGE)"
 	@.venv/jobs/bin/orchard-jobs prepare --warehouse "$(PACKAGE)" && find "$(PACKAGE)" -name '*.onnx'
 
 # Eight suites, three at a time, the longest first; each tells all it has to say when it is over.

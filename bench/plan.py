@@ -29,13 +29,12 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import S3Store
-from orchard.batches import plan_batch
-from orchard.landing import with_quick_times
-from orchard.listing import ListedObject, list_batch
-from orchard.manifests import read_entries
-from orchard.publish import RunFacts, publish_batch
+from orchard.batch.manifests import read_entries
+from orchard.batch.plan import plan_batch
+from orchard.batch.publish import RunFacts, publish_batch
+from orchard.landing_zone.listing import ListedObject, list_batch, with_quick_times
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES

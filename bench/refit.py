@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from orchard.choices import Succession, append_promotion
-from orchard.merging import merged_moments
-from orchard.models import model_file, read_model
-from orchard.refit import ModelPlan, pending_work, plan_model, publish_model, record_model_run
-from orchard.reports import finished_report
+from orchard.models.merged_moments import merged_moments
+from orchard.models.model import model_file, read_model
+from orchard.models.refit import ModelPlan, pending_work, plan_model, publish_model, record_model_run
+from orchard.models.registry import Succession, append_promotion
 from orchard.settings import Settings
-from orchard.tables import Change, Tables
-from orchard.versions import key_of, readable_versions
+from orchard.tables.batch_versions import key_of, readable_versions
+from orchard.tables.commit_rule import Change, Tables
+from orchard.tables.reports import finished_report
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, RUNS, Table

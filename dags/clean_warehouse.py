@@ -13,7 +13,7 @@ the files that it names; they follow one retention later. Skipped when there is 
 """
 
 from airflow.sdk import DAG
-from orchard.tasks import clean_warehouse, dag_arguments, settings
+from orchard.workflow.tasks import clean_warehouse, dag_arguments, settings
 
 with DAG(
     dag_id="clean_warehouse",

@@ -17,8 +17,8 @@ finds what it was about.
 """
 
 from airflow.sdk import DAG
-from orchard.assets import upload_messages
-from orchard.tasks import dag_arguments, emit_batches, settings
+from orchard.workflow.assets import upload_messages
+from orchard.workflow.tasks import dag_arguments, emit_batches, settings
 
 messages = upload_messages(settings())
 

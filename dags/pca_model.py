@@ -18,9 +18,10 @@ promote`, `release`). Batches published meanwhile are taken by the next run.
 """
 
 from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
-from orchard.assets import FEATURES
-from orchard.launchers import JobRequest, launcher_for
-from orchard.tasks import dag_arguments, plan_model, publish_model, settings, validate_model
+from orchard.launchers import launcher_for
+from orchard.launchers.request import JobRequest
+from orchard.workflow.assets import FEATURES
+from orchard.workflow.tasks import dag_arguments, plan_model, publish_model, settings, validate_model
 
 with DAG(
     dag_id="pca_model",

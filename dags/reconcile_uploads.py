@@ -14,7 +14,7 @@ A batch that is being worked on differs, too: its additional run waits, finds no
 """
 
 from airflow.sdk import DAG
-from orchard.tasks import dag_arguments, find_differences, settings, wake_model
+from orchard.workflow.tasks import dag_arguments, find_differences, settings, wake_model
 
 with DAG(
     dag_id="reconcile_uploads",

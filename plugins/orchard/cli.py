@@ -19,7 +19,7 @@ from orchard_jobs.errors import ConfigurationError, OrchardError
 
 from orchard import __version__, commands
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 DONE, FAULT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # What the libraries below raise where a store, a table or a file cannot be read or written.
@@ -67,9 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def find_commands() -> Iterator[Command]:
-    """Yield the modules of `orchard.commands`, sorted by name."""
-    for module in pkgutil.iter_modules(commands.__path__):
-        yield cast(Command, import_module(f"{commands.__name__}.{module.name}"))
+    """Yield the subcommands among the modules of `orchard.commands`, sorted by name."""
+    modules = (import_module(f"{commands.__name__}.{module.name}") for module in pkgutil.iter_modules(commands.__path__))
+    for module in modules:
+        if hasattr(module, "NAME"):  # what the commands share has none
+            yield cast(Command, module)
 
 
 def _parser() -> argparse.ArgumentParser:

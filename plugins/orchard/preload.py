@@ -1,22 +1,5 @@
-"""Imports what every task imports, for a fork server (Airflow's `[core] mp_forkserver_preload`): each task that it forks has it.
+"""The module that Airflow's `[core] mp_forkserver_preload` names; `workflow.preload` does the work."""
 
-No setting is read here: each task reads its own.
-"""
+from orchard.workflow import preload
 
-from importlib import import_module
-
-MODULES = (
-    "airflow.executors.local_executor",
-    "airflow.sdk.execution_time.supervisor",
-    "airflow.sdk.execution_time.task_runner",
-    "airflow.dag_processing.dagbag",
-    # Each task loads the plugins of all providers.
-    "airflow.providers.databricks.plugins.databricks_workflow",
-    "airflow.providers.openlineage.plugins.openlineage",
-    "pyarrow.dataset",
-    "orchard.flow",
-    "orchard.launchers.local",
-)
-
-for name in MODULES:
-    import_module(name)
+__all__ = ["preload"]

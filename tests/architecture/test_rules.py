@@ -13,8 +13,8 @@ import pytest
 from orchard.settings import describe
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.contract.quarantine import Reason
+from support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCES = [
     path
     for folder in ("dags", "plugins", "spark_jobs", "sandbox", "bench")

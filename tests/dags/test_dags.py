@@ -12,12 +12,12 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
-from orchard import tasks
-from orchard.assets import FEATURES, UPLOADS, upload_messages
 from orchard.settings import Settings
-from orchard.timetables import batch_timetable, last_scheduled_day
+from orchard.workflow import tasks
+from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
+from orchard.workflow.timetables import batch_timetable, last_scheduled_day
+from support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 BATCH_FLOW = ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"]
 DAGS = {
     "image_arrivals": ["emit_batches"],

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from generated import GeneratedHistory, some_contents, start_backfill
 from orchard_sandbox.stack.layout import Layout
 from orchard_sandbox.stack.published import pending_work
 from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.state import read_state
-from stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
+from support.generated_history import GeneratedHistory, some_contents, start_backfill
+from support.stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from airflow.providers.databricks.exceptions import DatabricksApiError
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
-from orchard.attempts import Attempts
-from orchard.launchers import JobRequest, launcher_for
+from orchard.deployment.package import WHEEL, build_package
+from orchard.launchers import launcher_for
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
-from orchard.launchers.request import Planned
-from orchard.package import WHEEL, build_package
+from orchard.launchers.request import JobRequest, Planned
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support.task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")

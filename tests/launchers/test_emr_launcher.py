@@ -9,22 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aws_wire
 import botocore.session
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
-from emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
-from orchard.attempts import Attempts
-from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers import launcher_for
 from orchard.launchers.attempting import Seen
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
 from orchard.launchers.emr_hook import NamingEmrHook
-from orchard.launchers.request import Planned
+from orchard.launchers.request import JobRequest, Planned
 from orchard.settings import Settings
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support import aws_wire
+from support.emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
+from support.task_context import TaskContext
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = '{"CustomAmiId": "ami-0123456789abcdef0"}'

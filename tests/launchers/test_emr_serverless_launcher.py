@@ -6,24 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aws_wire
 import botocore.session
 import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
-from orchard.attempts import Attempts
-from orchard.launchers import JobRequest, launcher_for
+from orchard.launchers import launcher_for
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import Planned
+from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.spend import check_spend
 from orchard.settings import Settings
-from orchard.spend import check_spend
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support import aws_wire
+from support.task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")

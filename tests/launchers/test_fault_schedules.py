@@ -13,17 +13,16 @@ import databricks_stand_in as databricks
 import emr_stand_in as emr
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from emr_stand_in import LOGS, ROLE, wait_until
-from orchard.attempts import Attempts
-from orchard.launchers import JobRequest
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import Planned
+from orchard.launchers.request import JobRequest, Planned
 from orchard_jobs.contract.layout import report_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support.emr_stand_in import LOGS, ROLE, wait_until
+from support.task_context import TaskContext
 
 # The provider's own way to read a connection's form.
 pytestmark = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")

@@ -10,15 +10,15 @@ import pytest
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk.exceptions import AirflowSkipException
-from emr_stand_in import JOBS
-from orchard.launchers import JobRequest, launcher_for
-from orchard.launchers.request import Planned, skip_without_work
+from orchard.launchers import launcher_for
+from orchard.launchers.request import JobRequest, Planned, skip_without_work
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
-from task_context import TaskContext
+from support.emr_stand_in import JOBS
+from support.task_context import TaskContext
 
 PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 

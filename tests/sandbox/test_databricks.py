@@ -16,7 +16,9 @@ import requests
 from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, OperationFailed, ResourceAlreadyExists
 from databricks.sdk.service import jobs
 from databricks.sdk.service.workspace import ExportFormat, ImportFormat, Language, ObjectInfo, ObjectType
-from databricks_stand_in import (
+from orchard_sandbox.databricks.compute import is_isolated
+from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
+from support.databricks_stand_in import (
     TOKEN,
     VOLUME,
     WHEEL,
@@ -27,9 +29,7 @@ from databricks_stand_in import (
     request_of,
     serving,
 )
-from emr_stand_in import wait_until
-from orchard_sandbox.databricks.compute import is_isolated
-from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
+from support.emr_stand_in import wait_until
 
 CLUSTER = {"spark_version": "17.3.x-scala2.13", "node_type_id": "m6i.xlarge", "num_workers": 1}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 from databricks.sdk import WorkspaceClient
-from databricks_stand_in import PRINCIPAL, SECRET, request_of, serving, write_certificate
+from support.databricks_stand_in import PRINCIPAL, SECRET, request_of, serving, write_certificate
 
 
 def test_a_service_principal_logs_in(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError, ConnectionClosedError, WaiterError
-from emr_stand_in import JOBS, ROLE, ROOT, Job, Server, packed_environment, serving, wait_until
+from support.emr_stand_in import JOBS, ROLE, ROOT, Job, Server, packed_environment, serving, wait_until
 
 
 @pytest.fixture(scope="module")

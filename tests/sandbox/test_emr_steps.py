@@ -13,7 +13,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 from botocore.validate import ParamValidator
-from emr_stand_in import Server, check_wire, processes_of, serving, wait_until
+from support.emr_stand_in import Server, check_wire, processes_of, serving, wait_until
 
 MODEL = botocore.session.get_session().get_service_model("emr")
 FIELDS = {"ReleaseLabel": "emr-7.11.0", "ServiceRole": "EMR_DefaultRole", "JobFlowRole": "EMR_EC2_DefaultRole"}

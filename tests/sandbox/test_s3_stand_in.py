@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from orchard.arrivals import read_messages
+from orchard.landing_zone.messages import read_messages
 from orchard.settings import Settings
 from orchard_sandbox.s3.landing import queue_url, unread_messages
 from orchard_sandbox.stack.targets import make_warehouse_bucket

@@ -14,7 +14,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 # What Hive and Spark's SQL call otherwise than the Delta log does.
 _SQL_NAMES = {"integer": "int", "long": "bigint"}

@@ -5,11 +5,11 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from orchard.clean import clean, plan_cleaning, totals
-from orchard.console import format_bytes, format_table
-from orchard.retention import expired_models
+from orchard.commands.console import format_bytes, format_table
+from orchard.maintenance.clean import clean, plan_cleaning, totals
+from orchard.models.retention import expired_models
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "clean"
 HELP = "show, and with --yes remove, the files that nothing needs any more; the only remover of files"

@@ -12,8 +12,8 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import add_log_in
-from orchard.console import format_bytes
-from orchard.deploy import (
+from orchard.commands.console import format_bytes
+from orchard.deployment.destinations import (
     EMR_RELEASE,
     LocalFile,
     Place,
@@ -24,10 +24,10 @@ from orchard.deploy import (
     package_files,
     place_of,
 )
-from orchard.jobs_python import prepare_backbone
-from orchard.package import build_package
+from orchard.deployment.jobs_python import prepare_backbone
+from orchard.deployment.package import build_package
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "deploy"
 HELP = "upload the jobs' package to an S3 prefix, or a volume or workspace folder of Databricks, and print its settings"

@@ -11,11 +11,11 @@ from typing import Any
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 
-from orchard.export import chosen_model
-from orchard.jobs_python import last_words, start_jobs_python
-from orchard.models import current_promotion, model_reference
+from orchard.deployment.jobs_python import last_words, start_jobs_python
+from orchard.models.model import current_promotion, model_reference
+from orchard.reporting.export import chosen_model
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "embed"
 HELP = "compute features and pca_features of image files, as the jobs do"

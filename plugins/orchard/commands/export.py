@@ -12,8 +12,9 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.console import format_bytes
-from orchard.export import (
+from orchard.commands.console import format_bytes
+from orchard.models.model import read_model
+from orchard.reporting.export import (
     FORMATS,
     MODEL_SCHEMA,
     chosen_model,
@@ -24,9 +25,8 @@ from orchard.export import (
     write_csv,
     write_parquet,
 )
-from orchard.models import read_model
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "export"
 HELP = "write a table, one batch of it, or a model's mean and components to CSV or Parquet"

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
-from orchard.choices import pin, promote, release, unpin
-from orchard.console import format_table
-from orchard.models import current_promotion, known_model
+from orchard.commands.console import format_table
+from orchard.models.model import current_promotion, known_model
+from orchard.models.registry import pin, promote, release, unpin
+from orchard.reporting.model_list import ModelSummary, list_models
 from orchard.settings import Settings
-from orchard.summaries import ModelSummary, list_models
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "models"
 HELP = "list the PCA models; promote, release, pin or unpin one"

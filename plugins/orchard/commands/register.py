@@ -9,7 +9,7 @@ from orchard.catalogs.glue import glue_database
 from orchard.catalogs.unity import unity_schema
 from orchard.clients import add_log_in
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "register"
 HELP = "register the tables as external Delta tables in Glue or Unity Catalog"

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.backbones import BackboneRows, backbones, retire_backbone
+from orchard.maintenance.retire import BackboneRows, backbones, retire_backbone
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "retire"
 HELP = "show, and with --yes take out of the tables, all rows of a backbone that is no longer current"

@@ -9,16 +9,15 @@ from typing import Any
 
 from orchard_jobs.errors import JobError
 
-from orchard.batches import is_batch_key
+from orchard.batch.reconcile import ListPrefix
 from orchard.clients import aws_client
-from orchard.console import format_table
-from orchard.landing import with_quick_times
-from orchard.listing import ListedObject, list_batch
-from orchard.overview import STATES, BatchState, Overview, look_over
-from orchard.periods import batch_cron, is_start, period_end, period_start
-from orchard.reconcile import ListPrefix
+from orchard.commands.console import format_table
+from orchard.landing_zone.keys import is_batch_key
+from orchard.landing_zone.listing import ListedObject, list_batch, with_quick_times
+from orchard.landing_zone.periods import batch_cron, is_start, period_end, period_start
+from orchard.reporting.status import STATES, BatchState, Overview, look_over
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 
 NAME = "status"
 HELP = "say how batches and model stand, what is pending, what failed and why, and what to do next"

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
-from orchard.attempts import Attempts
+from orchard.launchers.attempts import Attempts
 from orchard.launchers.request import JobRequest, planned_work, skip_without_work
 
 log = logging.getLogger(__name__)

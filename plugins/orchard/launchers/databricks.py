@@ -14,9 +14,9 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
 from packaging.requirements import Requirement
 
+from orchard.deployment.package import WHEEL
 from orchard.launchers.attempting import LAST_LINES, AttemptingJob, Seen
 from orchard.launchers.request import JobRequest, check_deployed, job_argv
-from orchard.package import WHEEL
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from botocore.session import get_session
 from botocore.validate import ParamValidator
 from orchard_jobs.contract.backbones import Backbone
 
-from orchard.deploy import EMR_RELEASE
+from orchard.deployment.destinations import EMR_RELEASE
 from orchard.launchers.attempting import AttemptingJob, Seen, stored_lines
 from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv

@@ -22,7 +22,7 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
-from orchard.jobs_python import prepare_backbone
+from orchard.deployment.jobs_python import prepare_backbone
 from orchard.launchers.request import JobRequest, check_deployed, job_argv, skip_without_work
 from orchard.settings import Settings
 

@@ -92,7 +92,7 @@ def _check_settings(layout: Layout) -> None:
         settings = Settings.from_environment(environment)
         if environment.get("ORCHARD_NOTIFIER") or environment.get("ORCHARD_NOTIFIER_ARGUMENTS"):
             # With it comes Airflow, which takes more than a second.
-            from orchard.notify import failure_notifier
+            from orchard.workflow.notify import failure_notifier
 
             failure_notifier(settings)
     except ConfigurationError as error:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchard import refit
-from orchard.models import captured_shares, current_promotion
+from orchard.models import refit
+from orchard.models.captured import captured_shares
+from orchard.models.model import current_promotion
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import progress_folder

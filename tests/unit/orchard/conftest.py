@@ -12,11 +12,13 @@ from typing import Any
 import boto3
 import pytest
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
+from support.batches import DAYS, publish_days
+from support.flow import run_model
+from support.repository import ROOT
 
 DIMENSION = 8
-SANDBOX = Path(__file__).resolve().parents[3] / "sandbox"
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("s3")
     address = folder / "address"
     command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
-    environment = os.environ | {"PYTHONPATH": str(SANDBOX)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
     deadline = time.monotonic() + 60
     while not address.exists():
@@ -81,3 +83,22 @@ def s3(s3_address: str, no_cloud: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     for item in client.list_objects_v2(Bucket="cluster").get("Contents", []):
         client.delete_object(Bucket="cluster", Key=item["Key"])
     return client
+
+
+@pytest.fixture
+def always(settings: Settings) -> Settings:
+    """Settings under which any gain makes pca_model refit."""
+    return replace(settings, refit_gain=0.0)
+
+
+@pytest.fixture
+def models(tables: Tables, always: Settings) -> tuple[str, str]:
+    """Two models: the first of one batch, the second, now current, of two."""
+    found = []
+    for day in DAYS[:2]:
+        publish_days(tables, always, day)
+        fitted = run_model(tables, always, day)
+        assert fitted.action == "fit"
+        assert fitted.model_id is not None
+        found.append(fitted.model_id)
+    return found[0], found[1]

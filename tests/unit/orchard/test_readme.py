@@ -9,11 +9,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 from orchard.settings import Settings
-from orchard.tables import Tables
+from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
-from test_backbones import BUCKETS, publish, switch
+from support.batches import BUCKETS
+from support.batches import publish_backbone as publish
+from support.batches import switch_backbone as switch
+from support.repository import ROOT
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+README = ROOT / "README.md"
 # Spark's needs an environment that neither the jobs nor Airflow has.
 PROGRAMS = [text for text in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "pyspark" not in text]
 

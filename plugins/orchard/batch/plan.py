@@ -1,0 +1,222 @@
+"""Plan one batch: compare all of it with what is published, and freeze the difference as a manifest.
+
+What differs is decided by key, ETag and content, never by time stamps, so late and repeated uploads are found in any order.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC
+from functools import cached_property
+from typing import Any
+
+import pyarrow.compute as pc
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import Stage
+from orchard_jobs.contract.manifest import MD5, Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
+from orchard_jobs.storage import Warehouse
+
+from orchard.batch.comparison import Comparison, PublishedView
+from orchard.batch.known_contents import Contents, find_contents
+from orchard.batch.manifests import create_manifest, read_entries, staged_manifests
+from orchard.landing_zone.listing import ListedObject
+from orchard.models.model import current_model
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.commit_rule import Tables
+from orchard.tables.delta_log import TableFile
+from orchard.tables.reports import is_sound, mark_as_begun
+
+_ENTRIES_AT_ONCE = 10_000
+# Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
+_MOST_ALIKE = 1_000
+
+
+def plan_batch(
+    tables: Tables,
+    settings: Settings,
+    batch_id: str,
+    listed: Iterable[ListedObject],
+    has_false_md5: Callable[[str], bool] = lambda image_uri: False,
+) -> ManifestHead | None:
+    """Freeze what is to be done for a batch as a manifest in the warehouse.
+
+    A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
+    when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
+    next number. A manifest whose staged files were lost or damaged is planned anew under the next number.
+
+    Args:
+        tables: the published tables; they are there.
+        settings: backbone, pixel limit, landing zone, and what becomes of missing images.
+        batch_id: the batch.
+        listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
+        has_false_md5: tells of an image whose ETag looks like an MD5 that it is none. Asked of the newest that is to be
+            computed, and taken for all of them: a bucket encrypts them all alike.
+
+    Returns:
+        The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
+        row asks to be judged again. Missing images alone make no difference, unless they are to be dropped.
+    """
+    view = PublishedView.load(tables, settings, batch_id)
+    versions, compared = view.versions, view.compare(batch_id, listed)
+    if versions.is_whole(batch_id) and not compared.is_different:
+        return None
+    model = current_model(tables, settings.backbone.id)
+    begun = _begun(view, batch_id, compared, model)
+    if begun is not None:
+        _mark(tables.warehouse, begun)
+        return begun
+    plan = _Plan.of(tables.warehouse, versions, compared, has_false_md5)
+    parts = list(write_parts(plan.entries()))
+    head = _head(settings, versions, batch_id, plan)
+    head = replace(head, model=model, parts=tuple(part for part, _ in parts))
+    while not _is_usable(tables.warehouse, head):
+        head = replace(head, number=head.number + 1)
+    _mark(tables.warehouse, head)
+    create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
+    return head
+
+
+def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: "_Plan") -> ManifestHead:
+    """Return the head of a plan, still without its model and its parts."""
+    compared, actions = plan.compared, plan.actions
+    missing = pc.sum(compared.entries["is_missing"]).as_py() or 0
+    is_bad = pc.equal(compared.entries["action"], "keep_quarantined")
+    missing_quarantined = pc.sum(pc.and_(compared.entries["is_missing"], is_bad)).as_py() or 0
+    return ManifestHead(
+        batch_id=batch_id,
+        backbone=settings.backbone,
+        number=versions.highest_number(batch_id) + 1,
+        model=None,
+        pixel_limit=settings.pixel_limit,
+        listed=compared.listed,
+        missing=missing,
+        actions=dict(sorted(actions.items())),
+        features_files=_paths(versions.features_files(batch_id)) if actions.get("keep") else (),
+        quarantine_files=_paths(versions.quarantine_files(batch_id)) if actions.get("keep_quarantined") else (),
+        parts=(),
+        missing_quarantined=missing_quarantined,
+        vector_files=plan.vector_files,
+        known=plan.known[0] if plan.known else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike.
+
+    Attributes:
+        compared: the comparison.
+        pairs: ETag and size of each image to compute.
+        opaque_sizes: the sizes of those whose ETag does not tell what they hold.
+        contents: what they may be equal to.
+    """
+
+    compared: Comparison
+    pairs: tuple[tuple[str, int], ...]
+    opaque_sizes: frozenset[int]
+    contents: Contents
+
+    @classmethod
+    def of(
+        cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
+    ) -> "_Plan":
+        computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
+        pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
+        looks_like_md5 = pc.match_substring_regex(computed["etag"], f"^{MD5}$")
+        asked = computed.select(["image_uri", "uploaded_at"]).filter(looks_like_md5)
+        newest = pc.select_k_unstable(asked, 1, [("uploaded_at", "descending")]).to_pylist()
+        is_false = any(has_false_md5(asked["image_uri"][position].as_py()) for position in newest)
+        opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
+        contents = find_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
+        return cls(compared, pairs, opaque, contents)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the manifest's entries, made in chunks."""
+        for batch in self.compared.entries.to_batches(_ENTRIES_AT_ONCE):
+            for row in batch.to_pylist():
+                yield self._entry(row)
+
+    def _entry(self, row: dict[str, Any]) -> Entry:
+        entry = Entry(**{**row, "uploaded_at": row["uploaded_at"].astimezone(UTC).isoformat()})
+        if entry.action != "compute":
+            return entry
+        content = self.contents.by_md5.get((entry.etag, entry.size_bytes))
+        if content:
+            return replace(entry, action="reuse", content_sha256=content[0])
+        # Images that may have equal content share a group: by ETag, or by size where an ETag does not tell.
+        is_opaque = entry.size_bytes in self.opaque_sizes and self._of_size[entry.size_bytes] <= _MOST_ALIKE
+        return replace(entry, group=str(entry.size_bytes) if is_opaque else entry.etag)
+
+    @property
+    def actions(self) -> dict[str, int]:
+        """The number of entries of each action that has any."""
+        counts = {action: self.compared.count(action) for action in ("compute", "keep", "keep_quarantined")}
+        counts["reuse"] = sum(pair in self.contents.by_md5 for pair in self.pairs)
+        counts["compute"] -= counts["reuse"]
+        return {action: count for action, count in counts.items() if count}
+
+    @property
+    def vector_files(self) -> tuple[str, ...]:
+        """The files that hold the vectors that are reused, or may be once an image's bytes are read."""
+        files = {self.contents.by_md5[pair][1] for pair in self.pairs if pair in self.contents.by_md5}
+        return tuple(sorted(files | set(self._known_by_bytes.values())))
+
+    @cached_property
+    def known(self) -> tuple[Part, bytes] | None:
+        """The file of the contents that only an image's bytes can tell, or None."""
+        return write_known(self._known_by_bytes) if self._known_by_bytes else None
+
+    @cached_property
+    def _of_size(self) -> Counter[int]:
+        """The number of images to compute of each size."""
+        return Counter(size for _, size in self.pairs)
+
+    @cached_property
+    def _known_by_bytes(self) -> Mapping[str, str]:
+        sizes = {pair[1] for pair in self.pairs if pair not in self.contents.by_md5}
+        return {content: path for size in sizes for content, path in self.contents.by_size.get(size, {}).items()}
+
+
+def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
+    """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
+    return all(is_sound(warehouse, work) for work in works_of(head))
+
+
+def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
+    for work in works_of(head):
+        mark_as_begun(warehouse, work)
+
+
+def works_of(head: ManifestHead) -> tuple[str, ...]:
+    """Return the digests of a manifest's work: of its featurize job, and of its reduce job."""
+    stages: tuple[Stage, ...] = ("featurize", "reduce")
+    return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
+
+
+def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
+    """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
+    versions, warehouse = view.versions, view.versions.tables.warehouse
+    current = versions.current.get(batch_id)
+    for head in staged_manifests(warehouse, versions.backbone, batch_id):
+        if current is not None and head.number <= current.number:
+            continue
+        is_half_way = versions.is_half_way(batch_id, head.digest)
+        is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
+        if (
+            (is_half_way or is_next)
+            and head.pixel_limit == view.settings.pixel_limit
+            and _is_usable(warehouse, head)
+            # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
+            and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)
+        ):
+            return head
+    return None
+
+
+def _identities_of(warehouse: Warehouse, head: ManifestHead) -> set[tuple[str, str, bool]]:
+    return {(entry.image_uri, entry.etag, entry.is_missing) for entry in read_entries(warehouse, head)}
+
+
+def _paths(files: Iterable[TableFile]) -> tuple[str, ...]:
+    return tuple(sorted(file.path for file in files))

@@ -1,0 +1,104 @@
+"""Publish a validated batch version: Delta commits in a fixed order, `runs` last. A retry rolls forward."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.jobs import JobReport, StagedPartition
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import SupersededError
+
+from orchard.models.captured import record_captured
+from orchard.tables.batch_versions import key_of
+from orchard.tables.commit_rule import Change, Standing, Tables, number_in
+from orchard.tables.delta_log import Mode
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a `runs` row says of the run beside its reports."""
+
+    run_id: str
+    target: str
+    audit_verdict: str
+
+
+@dataclass(frozen=True)
+class PublishedTables:
+    """The Delta version of each table that holds a published batch version."""
+
+    features: int
+    quarantine: int
+    pca_features: int | None
+    runs: int
+
+
+def publish_batch(
+    tables: Tables, head: ManifestHead, featurized: JobReport, reduced: JobReport | None, facts: RunFacts
+) -> PublishedTables:
+    """Publish one batch version: quarantine, features, pca_features, then the `runs` row that makes it exist.
+
+    Every commit follows the one rule of `Tables.commit`, so two runs at once make one set of rows and a retry commits what an
+    earlier try left.
+
+    Raises:
+        SupersededError: a rival published a version of the same or a higher number; nothing more is written.
+        JobError: a staged file is gone or damaged.
+    """
+    (quarantine,) = featurized.of_table(QUARANTINE.name)
+    (features,) = featurized.of_table(FEATURES.name)
+    quarantine_version = _commit(tables, QUARANTINE, _change(head, quarantine))
+    features_version = _commit(tables, FEATURES, _change(head, features))
+    pca_version = None
+    if reduced is not None:
+        (pca_features,) = reduced.of_table(PCA_FEATURES.name)
+        change = _change(head, pca_features, scope=pca_features.partition[0])
+        record_captured(tables, reduced.captured)
+        # pca_model may have projected a later version already: then its rows stand, and this version is superseded.
+        pca_version = _commit(tables, PCA_FEATURES, change)
+    row = _runs_row(head, featurized, reduced, facts) | {
+        "features_version": features_version,
+        "quarantine_version": quarantine_version,
+        "pca_version": pca_version,
+    }
+    partition = (head.backbone.id, head.batch_id)
+    staged = StagedPartition(RUNS.name, partition, (tables.stage(RUNS, [row], partition),))
+    runs_version = _commit(tables, RUNS, _change(head, staged), mode="append")
+    for moments in featurized.of_table(MOMENTS.name):
+        tables.commit(MOMENTS, [_change(head, moments)])
+    return PublishedTables(features_version, quarantine_version, pca_version, runs_version)
+
+
+def _change(head: ManifestHead, staged: StagedPartition, scope: str | None = None) -> Change:
+    key = key_of(scope or head.backbone.id, head.batch_id)
+    return Change(key, head.number, head.digest, staged.partition, staged.files)
+
+
+def _commit(tables: Tables, table: Table, change: Change, mode: Mode = "overwrite") -> int:
+    committed = tables.commit(table, [change], mode)
+    if committed.standings[0] is Standing.SUPERSEDED:
+        raise SupersededError(
+            f"{table.name} holds version {number_in(tables.load(table), change.key)} of {change.key}, this run made version "
+            f"{change.number} of manifest {change.digest[:12]}: a later run of the batch was faster, its rows stand"
+        )
+    return committed.version
+
+
+def _runs_row(head: ManifestHead, featurized: JobReport, reduced: JobReport | None, facts: RunFacts) -> dict[str, object]:
+    counts = featurized.counts
+    reports = [report for report in (featurized, reduced) if report is not None]
+    return {
+        "manifest_digest": head.digest,
+        "run_id": facts.run_id,
+        "version": head.number,
+        **{name: counts[name] for name in ("listed", "featurized", "reused", "quarantined", "missing", "network_runs")},
+        "model_id": head.model.model_id if head.model and reduced else None,
+        "target": facts.target,
+        "engine": head.backbone.engine,
+        "job_ids": [report.job_id for report in reports],
+        "jobs_version": featurized.jobs_version,
+        "audit_verdict": facts.audit_verdict,
+        "featurize_seconds": sum(featurized.seconds.values()),
+        "reduce_seconds": sum(reduced.seconds.values()) if reduced else None,
+        "published_at": datetime.now(UTC),
+    }

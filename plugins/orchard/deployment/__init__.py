@@ -1,0 +1,1 @@
+"""The jobs' package and environment: how a cluster, or this machine, gets what runs the jobs."""

@@ -1,0 +1,244 @@
+"""Files named by their content, put once where a cluster reads them: an S3 prefix, or a folder of Databricks."""
+
+import base64
+import hashlib
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchard_jobs.errors import ConfigurationError
+
+from orchard.clients import aws_client, aws_faults, databricks_client, databricks_faults
+from orchard.deployment.package import MANIFEST, Package
+
+if TYPE_CHECKING:
+    from databricks.sdk.mixins.files import FilesExt
+    from databricks.sdk.mixins.workspace import WorkspaceExt
+
+# The release of EMR for what is made here: an application, or a job's own cluster.
+EMR_RELEASE = "emr-7.11.0"
+# What Spark unpacks of `spark.archives`, and keeps links and the right to execute.
+_ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
+_CHUNK = 8 * 1024 * 1024
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# Readers of URIs take these for something else.
+_ODD = re.compile(r"[#?%\\\s]")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this machine that goes to `path`, relative to the place; its size and SHA-256 in hex."""
+
+    path: str
+    source: Path
+    size_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, source: Path) -> "LocalFile":
+        """Measure a file, in chunks."""
+        with source.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(path, source, source.stat().st_size, sha256)
+
+
+class Place(Protocol):
+    """Where files go."""
+
+    @property
+    def uri(self) -> str:
+        """The place as a cluster names it, without a trailing slash."""
+
+    def has(self, file: LocalFile) -> bool:
+        """Tell whether the file is there with equal size and digest. JobError when the place cannot be read."""
+
+    def put(self, file: LocalFile) -> None:
+        """Write the file, over a damaged one. JobError when the place cannot be written."""
+
+
+def place_of(text: str, connection: str | None) -> Place:
+    """Return the place of an S3 prefix, or of a folder on a volume or among a workspace's files; reaches nothing yet.
+
+    Raises:
+        ConfigurationError: the text is none of them, or there is no log-in.
+    """
+    uri = text.rstrip("/")
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not _ODD.search(uri) and "//" not in uri.removeprefix("s3://"):
+        if uri.startswith("s3://") and _BUCKET.fullmatch(bucket):
+            return S3Prefix(uri, bucket, f"{prefix}/" if prefix else "", aws_client("s3", connection))
+        if uri.startswith("/Volumes/") and uri.count("/") >= 4:
+            return Volume(uri, databricks_client(connection).files)
+        if uri.startswith("/Workspace/"):
+            return WorkspaceFolder(uri, databricks_client(connection).workspace)
+    raise ConfigurationError(
+        f"{text!r} is none of s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER and /Workspace/FOLDER (without spaces, "
+        "# ? % or \\): name the folder that the cluster reads"
+    )
+
+
+@dataclass(frozen=True)
+class S3Prefix:
+    """A prefix of a bucket. A file's digest stands in its object's metadata."""
+
+    uri: str
+    bucket: str
+    prefix: str
+    client: Any
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from botocore.exceptions import ClientError
+
+        with self._told("read"):
+            try:
+                found = self.client.head_object(Bucket=self.bucket, Key=self.prefix + file.path)
+            except ClientError as error:
+                if error.response["Error"]["Code"] == "404":
+                    return False
+                raise
+        return (found["ContentLength"], found["Metadata"].get("sha256")) == (file.size_bytes, file.sha256)
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        with self._told("write"):
+            extra = {"Metadata": {"sha256": file.sha256}}
+            self.client.upload_file(str(file.source), self.bucket, self.prefix + file.path, ExtraArgs=extra)
+
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        return aws_faults(f"{verb} {self.uri}", "the bucket must be there")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder of a Unity Catalog volume. It keeps no digest of a file, so the file is read again."""
+
+    uri: str
+    files: "FilesExt"
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from databricks.sdk.errors import NotFound
+
+        with self._told("read"):
+            try:
+                if self.files.get_metadata(f"{self.uri}/{file.path}").content_length != file.size_bytes:
+                    return False
+                contents = self.files.download(f"{self.uri}/{file.path}").contents
+            except NotFound:
+                return False
+            found = hashlib.sha256()
+            while contents is not None and (chunk := contents.read(_CHUNK)):
+                found.update(chunk)
+        return found.hexdigest() == file.sha256
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        path = f"{self.uri}/{file.path}"
+        with self._told("write"), file.source.open("rb") as contents:
+            self.files.create_directory(path.rpartition("/")[0])
+            self.files.upload(path, contents, overwrite=True)
+
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        needs = "the volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
+        return databricks_faults(f"{verb} {self.uri}", needs)
+
+
+@dataclass(frozen=True)
+class WorkspaceFolder:
+    """A folder of a workspace's files, for a workspace without volumes. It keeps no digest, so a file is read again."""
+
+    uri: str
+    files: "WorkspaceExt"
+
+    def has(self, file: LocalFile) -> bool:
+        """See Place."""
+        from databricks.sdk.errors import NotFound
+        from databricks.sdk.service.workspace import ExportFormat
+
+        path = f"{self.uri}/{file.path}"
+        with self._told("read"):
+            try:
+                if self.files.get_status(path).size != file.size_bytes:
+                    return False
+                with self.files.download(path, format=ExportFormat.RAW) as contents:
+                    return hashlib.sha256(contents.read()).hexdigest() == file.sha256
+            except NotFound:
+                return False
+
+    def put(self, file: LocalFile) -> None:
+        """See Place."""
+        from databricks.sdk.service.workspace import ImportFormat
+
+        path = f"{self.uri}/{file.path}"
+        content = base64.b64encode(file.source.read_bytes()).decode()
+        with self._told("write"):
+            self.files.mkdirs(path.rpartition("/")[0])
+            # Not `upload`: the SDK never repeats one that the workspace is too busy for.
+            self.files.import_(path, content=content, format=ImportFormat.RAW, overwrite=True)
+
+    def _told(self, verb: str) -> AbstractContextManager[None]:
+        return databricks_faults(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")
+
+
+def package_files(package: Package, folder: Path) -> list[LocalFile]:
+    """Return a package's files, written to a folder of this machine; the manifest last, so that it stands for a whole package."""
+    written = package.write(folder)
+    names = sorted(package.files, key=lambda name: (name == MANIFEST, name))
+    return [LocalFile.of(f"{package.name}/{name}", written / name) for name in names]
+
+
+def environment_file(archive: Path) -> LocalFile:
+    """Return an environment's archive under a name of its content: `environment-<first 12 digits of its SHA-256>.tar.gz`.
+
+    Raises:
+        ConfigurationError: it is not there, or none that Spark unpacks.
+    """
+    ending = next((ending for ending in _ARCHIVE_ENDINGS if archive.name.endswith(ending)), None)
+    if ending is None:
+        raise ConfigurationError(f"--environment {archive}: Spark unpacks none but {', '.join(_ARCHIVE_ENDINGS)}")
+    if not archive.is_file():
+        raise ConfigurationError(f"--environment {archive} is no file: make it by venv-pack in the jobs' environment")
+    found = LocalFile.of("", archive)
+    return LocalFile(f"environment-{found.sha256[:12]}{ending}", archive, found.size_bytes, found.sha256)
+
+
+def application_named(name: str, release: str, connection: str | None) -> str | None:
+    """Return the id of the EMR Serverless application for Spark of a name and release, or None.
+
+    Raises:
+        ConfigurationError: one of that name is of another type or release.
+        JobError: the service cannot be reached, or refuses.
+    """
+    with _emr_faults("list"):
+        pages = aws_client("emr-serverless", connection).get_paginator("list_applications").paginate()
+        found = [one for page in pages for one in page["applications"] if one["name"] == name and one["state"] != "TERMINATED"]
+    if not found:
+        return None
+    application = found[0]
+    if (application["type"].upper(), application["releaseLabel"]) != ("SPARK", release):
+        raise ConfigurationError(
+            f"the EMR Serverless application {name!r} ({application['id']}) is of type {application['type']} and release "
+            f"{application['releaseLabel']}, not Spark and {release}: name another by --application, or its release by --release"
+        )
+    return str(application["id"])
+
+
+def create_application(name: str, release: str, connection: str | None) -> str:
+    """Create an EMR Serverless application for Spark, which starts with a job and stops when idle; return its id.
+
+    Raises:
+        JobError: the service cannot be reached, or refuses.
+    """
+    with _emr_faults("create"):
+        client = aws_client("emr-serverless", connection)
+        made = client.create_application(name=name, releaseLabel=release, type="SPARK", tags={"orchard": "jobs"})
+    return str(made["applicationId"])
+
+
+def _emr_faults(verb: str) -> AbstractContextManager[None]:
+    return aws_faults(
+        f"{verb} EMR Serverless applications", "the user needs emr-serverless:ListApplications and CreateApplication"
+    )

@@ -1,0 +1,49 @@
+"""Keys of the landing zone: which batch an object or a run belongs to."""
+
+from datetime import UTC, datetime
+
+from orchard_jobs.contract.layout import checked_batch_id
+from orchard_jobs.errors import ConfigurationError
+
+from orchard.settings import Settings
+
+
+def checked_partition_key(partition_key: str | None, key_format: str) -> str:
+    """Return a run's partition key as a batch id.
+
+    Raises:
+        ConfigurationError: the run has no key, or one of another format; it says how to start a run.
+    """
+    if partition_key is None:
+        raise ConfigurationError(
+            "this run has no partition key, so it names no batch: start it with one, in the UI under Trigger > Partition key, "
+            'or by POST dagRuns {"partition_key": "2026-01-31", "logical_date": null}'
+        )
+    try:
+        if datetime.strptime(partition_key, key_format).replace(tzinfo=UTC).strftime(key_format) != partition_key:
+            raise ValueError("the format writes this day in another way, and one batch has one key")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"partition key {partition_key!r} is not of the form {key_format!r}: {error}; start the run with another key, "
+            "or set ORCHARD_BATCH_KEY_FORMAT"
+        ) from error
+    return checked_batch_id(partition_key)
+
+
+def is_batch_key(text: str, key_format: str) -> bool:
+    """Tell whether a run can be started with a partition key; not so for batches of an earlier format."""
+    try:
+        checked_partition_key(text, key_format)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def batch_of(key: str, settings: Settings) -> str | None:
+    """Return the batch that an object's key belongs to; None outside the landing prefix or under no key of the format."""
+    if not key.startswith(settings.prefix):
+        return None
+    batch_id, mark, rest = key.removeprefix(settings.prefix).partition("/")
+    if not mark or not rest:
+        return None
+    return batch_id if is_batch_key(batch_id, settings.batch_key_format) else None

@@ -1,0 +1,113 @@
+"""What the landing zone lists: objects page by page, and as columns for a comparison. Knows nothing of what is published."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from botocore.utils import parse_timestamp
+from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
+from orchard_jobs.errors import JobError
+
+log = logging.getLogger(__name__)
+_OBJECTS_PER_CHUNK = 10_000
+LISTED = pa.schema(
+    [
+        ("image_uri", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("uploaded_at", pa.timestamp("us", "UTC")),
+        ("label", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One object under a batch, as the store lists it."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    uploaded_at: datetime
+
+
+def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
+    """Yield every image object below a prefix, page by page.
+
+    Args:
+        client: a boto3 S3 client.
+        bucket: the landing bucket.
+        prefix: key prefix of the batch, ending in `/`.
+    """
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from objects_of(page)
+
+
+def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
+    """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
+    for item in page.get("Contents", ()):
+        if not item["Key"].endswith("/"):
+            etag = item["ETag"].strip('"')
+            if not etag:
+                raise JobError(
+                    f"the object {item['Key']!r} has no ETag, by which changes are told: a copy or a restore lost it "
+                    "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
+                )
+            yield ListedObject(item["Key"], etag, item["Size"], item["LastModified"].astimezone(UTC))
+
+
+def has_false_md5(client: Any, uri: str) -> bool:
+    """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
+
+    False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
+    """
+    from botocore.exceptions import ClientError
+
+    store, key = split_image_uri(uri)
+    try:
+        found = client.head_object(Bucket=store.removeprefix("s3://"), Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("403", "404"):
+            raise
+        log.warning("whether %s is under SSE-KMS cannot be asked, so its ETag is taken for an MD5: %s", uri, error)
+        return False
+    return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
+
+
+def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -> pa.Table:
+    """Return a listing as columns (`LISTED`); Python objects live for 10,000 of them at a time."""
+    objects = iter(listed)
+    chunks = []
+    while chunk := list(islice(objects, _OBJECTS_PER_CHUNK)):
+        columns = [
+            [image_uri(bucket, item.key) for item in chunk],
+            [item.etag for item in chunk],
+            [item.size_bytes for item in chunk],
+            [item.uploaded_at for item in chunk],
+            [label_of(item.key, batch_prefix) for item in chunk],
+        ]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, LISTED, strict=True)]
+        chunks.append(pa.RecordBatch.from_arrays(arrays, schema=LISTED))
+    return pa.Table.from_batches(chunks, LISTED).combine_chunks()
+
+
+def with_quick_times(client: Any) -> Any:
+    """Let a boto3 client read ISO times by the standard library, and any other as botocore does; return the client.
+
+    botocore hands each listed object's time to dateutil, which guesses its form: three quarters of what a listing costs. Its
+    parsers take another function for that, but no client lets it be chosen, hence the attributes.
+    """
+    client._response_parser._timestamp_parser = _parse_time
+    return client
+
+
+def _parse_time(value: Any) -> Any:
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return parse_timestamp(value)
+    return found if found.tzinfo else parse_timestamp(value)

@@ -1,0 +1,103 @@
+"""Messages of S3 about uploads become batch keys. Values in, values out: it knows neither Airflow nor a queue.
+
+A message is what S3 sends to SQS by itself, through SNS, or through EventBridge. Whatever else a queue may hold is counted
+and never fails: one odd message must not hold up the others.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+from orchard.landing_zone.keys import batch_of
+from orchard.settings import Settings
+
+# What came of one record: an `upload` is under a batch; every other kind is only counted.
+Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "no_batch"]
+_ODD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a set of messages says.
+
+    Attributes:
+        batch_ids: every batch that got an upload, once, sorted.
+        counts: records by kind.
+        examples: up to three keys or message beginnings of each kind that is neither an upload nor a deletion, for the log.
+    """
+
+    batch_ids: tuple[str, ...]
+    counts: Mapping[str, int]
+    examples: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _Record:
+    kind: Kind
+    text: str
+    batch_id: str | None = None
+
+
+def read_messages(bodies: Iterable[str], settings: Settings) -> Arrived:
+    """Return the batches that got uploads, and what else the messages say.
+
+    Args:
+        bodies: the messages' bodies, in any order, each any number of times.
+        settings: landing zone and key format.
+    """
+    counts: Counter[str] = Counter()
+    examples: dict[str, tuple[str, ...]] = {}
+    batch_ids = set()
+    for body in bodies:
+        for record in _records(body, settings):
+            counts[record.kind] += 1
+            if record.batch_id is not None:
+                batch_ids.add(record.batch_id)
+            elif record.kind != "deletion":
+                shown = examples.get(record.kind, ())
+                examples[record.kind] = (*shown, record.text[:200]) if len(shown) < 3 else shown
+    return Arrived(tuple(sorted(batch_ids)), dict(sorted(counts.items())), examples)
+
+
+def _records(body: str, settings: Settings) -> Iterator[_Record]:
+    try:
+        message = json.loads(body)
+        if isinstance(message, dict) and message.get("Type") == "Notification":  # wrapped by SNS
+            message = json.loads(message["Message"])
+        yield from list(_events(message, settings))
+    except _ODD:
+        yield _Record("unreadable", str(body))
+
+
+def _events(message: Any, settings: Settings) -> Iterator[_Record]:
+    if message.get("Event") == "s3:TestEvent":
+        yield _Record("test", str(message.get("Bucket", "")))
+    elif message.get("source") == "aws.s3":
+        # EventBridge gives the key raw and names the event in words: `Object Created`.
+        detail = message["detail"]
+        event = message["detail-type"].replace("Object ", "Object")
+        yield _judge(event, detail["bucket"]["name"], detail["object"]["key"], settings)
+    else:
+        for record in message["Records"]:
+            try:
+                s3 = record["s3"]
+                event = record["eventName"].removeprefix("s3:")
+                yield _judge(event, s3["bucket"]["name"], unquote_plus(s3["object"]["key"], errors="surrogateescape"), settings)
+            except _ODD:
+                yield _Record("unreadable", str(record))
+
+
+def _judge(event: str, bucket: str, key: str, settings: Settings) -> _Record:
+    if event.startswith(("ObjectRemoved", "ObjectDeleted", "LifecycleExpiration")):
+        return _Record("deletion", key)
+    if not event.startswith("ObjectCreated"):
+        return _Record("other_event", f"{event} {key}")
+    if bucket != settings.bucket or not key.startswith(settings.prefix):
+        return _Record("elsewhere", f"s3://{bucket}/{key}")
+    if key.endswith("/"):
+        return _Record("folder", key)
+    batch_id = batch_of(key, settings)
+    return _Record("upload" if batch_id else "no_batch", key, batch_id)

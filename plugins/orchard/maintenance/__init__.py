@@ -1,0 +1,1 @@
+"""What keeps a warehouse small: cleaning, and the retirement of a backbone."""

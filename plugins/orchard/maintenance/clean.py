@@ -1,0 +1,163 @@
+"""Remove what nothing needs any more. Nothing else in Orchard removes a file.
+
+Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
+plans and manifests of finished work, scratch, networks of backbones without a batch. A report goes before the files that it
+names: planning then starts such work anew. Those files and the manifest follow one retention later, for a task may be
+publishing them.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from orchard_jobs.contract.columns import MODELS, TABLES
+from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, retired_path
+from orchard_jobs.storage import StoredFile
+
+from orchard.maintenance.work_files import WorkFiles, look, named_by_tables, replaced_lately
+from orchard.models.retention import expired_models, retire_models
+from orchard.settings import Settings
+from orchard.tables.commit_rule import Tables
+
+# In the order of removal: what names files goes before them.
+KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch", "network", "note")
+_STAGED = re.compile(r"/[0-9a-f]{16}/")
+_WORK = re.compile(rf"{WORK}/([0-9a-f]{{64}})/(report\.json$|scratch/|progress/)")
+_WORK_IN_TABLE = re.compile(r"/([0-9a-f]{64})/[0-9a-f]{16}/")
+_CHECKSUM = re.compile(r"\.([^/]+)\.crc$")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One file to remove.
+
+    Attributes:
+        kind: one of KINDS.
+        path: relative to the warehouse.
+        size_bytes: its size.
+        names: the files that it names; they stay for one more retention.
+    """
+
+    kind: str
+    path: str
+    size_bytes: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Total:
+    """What was, or is to be, removed of one kind."""
+
+    kind: str
+    files: int
+    size_bytes: int
+
+
+def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Total, ...]:
+    """Take the rows of expired models out, and remove what nothing needs any more; return how much of each kind.
+
+    The rows' files are replaced ones from then on, and go one retention later.
+
+    Raises:
+        JobError: a table is not there; nothing is removed then.
+    """
+    retire_models(tables, expired_models(tables, settings, now))
+    removals = plan_cleaning(tables, settings, now, retention)
+    remove(tables, removals, retention)
+    return totals(removals)
+
+
+def totals(removals: Sequence[Removal]) -> tuple[Total, ...]:
+    """Return how much there is of each kind, in the order of removal."""
+    of_kind = {kind: [removal.size_bytes for removal in removals if removal.kind == kind] for kind in KINDS}
+    return tuple(Total(kind, len(sizes), sum(sizes)) for kind, sizes in of_kind.items() if sizes)
+
+
+def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Removal, ...]:
+    """Return what is to be removed, in the order of removal.
+
+    Args:
+        tables: the tables; all are there.
+        settings: names the backbone in use.
+        now: the present.
+        retention: what was written, replaced or let go later than this before `now` stays. With zero nothing is spared for its
+            youth, so no run may be active.
+
+    Raises:
+        JobError: a table is not there: nothing can be judged then, and nothing is removed.
+    """
+    seen = look(tables, now - retention)
+    removals = {kind: list[Removal]() for kind in KINDS}
+    documents = list(_documents(seen))
+    for removal in documents:
+        removals[removal.kind].append(removal)
+    stays = _stays(tables, settings, seen, retention, documents)
+    replaced = frozenset().union(*(tables.log.replaced(table, timedelta(0)) for table in TABLES))
+    for file in seen.files.values():
+        kind = _kind_of(file, replaced)
+        if kind is not None and not stays(file):
+            removals[kind].append(Removal(kind, file.path, file.size_bytes))
+    # A manifest is known by its head: without it the parts are plain leftovers.
+    removals["manifest"].sort(key=lambda removal: not removal.path.endswith("/head.json"))
+    return tuple(removal for kind in KINDS for removal in removals[kind])
+
+
+def remove(tables: Tables, removals: tuple[Removal, ...], retention: timedelta) -> None:
+    """Remove files in their order. Cut off anywhere, or run twice at once, it leaves every published row readable."""
+    for removal in removals:
+        if removal.names and retention:
+            tables.warehouse.rewrite(retired_path(_digest_in(removal.path)), json.dumps(removal.names).encode())
+        tables.warehouse.delete(removal.path)
+
+
+def _documents(seen: WorkFiles) -> Iterator[Removal]:
+    """Yield the reports and plans that go, each with what it names."""
+    for work in seen.reports:
+        path = f"{WORK}/{work}/report.json"
+        if work not in seen.used_reports:
+            yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work))
+    for digest, plan in seen.plans.items():
+        path = f"{PLANS}/{digest}.json"
+        if digest not in seen.open_inputs:
+            yield Removal("plan", path, seen.files[path].size_bytes, tuple(one.model.path for one in plan.projections))
+
+
+def _stays(
+    tables: Tables, settings: Settings, seen: WorkFiles, retention: timedelta, documents: list[Removal]
+) -> Callable[[StoredFile], bool]:
+    """Return what tells whether a file must stay."""
+    kept = {*named_by_tables(tables, settings, seen), *seen.named_by_work(), *replaced_lately(tables, retention)}
+    if retention:
+        kept |= {name for removal in documents for name in removal.names}
+    kept |= {name for digest, names in seen.notes.items() if seen.is_young(retired_path(digest)) for name in names}
+
+    def stays(file: StoredFile) -> bool:
+        named = _CHECKSUM.sub(r"\1", file.path)
+        work = _WORK.match(file.path) or _WORK_IN_TABLE.search(file.path)
+        is_active = work is not None and work[1] in seen.active_works
+        return named in kept or seen.is_young(file.path) or is_active
+
+    return stays
+
+
+def _kind_of(file: StoredFile, replaced: frozenset[str]) -> str | None:
+    """Return the kind of a file that may go, or None for a report, a plan, and all that Orchard did not write."""
+    path = file.path
+    if path in replaced:
+        return "replaced"
+    for folder, kind in ((MANIFESTS, "manifest"), (NETWORKS, "network"), (RETIRED, "note")):
+        if path.startswith(f"{folder}/"):
+            return kind
+    if path.startswith(f"{WORK}/"):
+        work = _WORK.match(path)
+        return "scratch" if work is not None and work[2] != "report.json" else None
+    if path.startswith(f"{MODELS.name}/") and path.endswith("/model.parquet"):
+        return "model"
+    return "staged" if _STAGED.search(path) else None
+
+
+def _digest_in(path: str) -> str:
+    """Return the digest that a report's or a plan's path holds."""
+    return path.split("/")[1] if path.endswith("/report.json") else path.rpartition("/")[2].removesuffix(".json")

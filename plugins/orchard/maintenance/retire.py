@@ -1,0 +1,100 @@
+"""The backbones whose rows a warehouse holds, and the retirement of one that is no longer current.
+
+Another ORCHARD_BACKBONE, engine or weights begin a line of models and rows of their own; the old line stays readable until it
+is retired.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.errors import ConfigurationError, JobError
+
+from orchard.settings import Settings
+from orchard.tables.batch_versions import key_of
+from orchard.tables.commit_rule import NOTHING, Change, Standing, Tables, number_in
+
+# In the order of a publish; `runs` last, so that its rows name the batches until all else is gone.
+_WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, RUNS)
+
+
+@dataclass(frozen=True)
+class BackboneRows:
+    """What a warehouse holds of one backbone.
+
+    Attributes:
+        backbone: its id.
+        batches: batches with rows in any table.
+        rows: rows by table; tables without any are left out.
+    """
+
+    backbone: str
+    batches: int
+    rows: dict[str, int]
+
+
+def backbones(tables: Tables) -> tuple[BackboneRows, ...]:
+    """Return every backbone that has rows, sorted by id."""
+    rows: dict[str, Counter[str]] = {}
+    batches: dict[str, set[str]] = {}
+    of_model = {row["model_id"]: row["backbone"] for row in tables.rows(MODELS, ("model_id", "backbone"))}
+    for table in _WITH_ROWS:
+        for file in tables.load(table).files():
+            values = file.partition
+            backbone = values["backbone"] if "backbone" in values else of_model.get(values["model_id"])
+            if backbone is not None:
+                rows.setdefault(backbone, Counter())[table.name] += file.rows
+                batches.setdefault(backbone, set()).add(values["batch_id"])
+    return tuple(BackboneRows(one, len(batches[one]), dict(rows[one])) for one in sorted(rows))
+
+
+def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
+    """Take all rows of a backbone and of its models out of the tables.
+
+    Each batch gets an empty version of the next number, in the order of a publish and without its `runs` row. So a run that is
+    publishing an older one is superseded, a retirement that was cut off is finished by being run again, and should the backbone
+    become current again, its batches are computed anew under higher numbers.
+
+    Its `models`, `promotions`, `pins`, `captured` and `model_runs` rows stay as the record of what was; the files go when the
+    tables are cleaned.
+
+    Raises:
+        ConfigurationError: it is the current backbone, or no table has a row of it.
+        JobError: a run published a version meanwhile; all else is gone.
+    """
+    if backbone == settings.backbone.id:
+        raise ConfigurationError(
+            f"{backbone} is the current backbone: only one that ORCHARD_BACKBONE with engine and weights no longer names can go"
+        )
+    models = [row["model_id"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["backbone"] == backbone]
+    scopes = {table: models if table is PCA_FEATURES else [backbone] for table in _WITH_ROWS}
+    numbers = _next_numbers(tables, scopes)
+    if not numbers:
+        there = ", ".join(one.backbone for one in backbones(tables)) or "none"
+        raise ConfigurationError(f"no table has rows of backbone {backbone!r}; there are: {there}")
+    published: set[str] = set()
+    for table in _WITH_ROWS:
+        pairs = [(scope, batch_id) for scope in sorted(scopes[table]) for batch_id in sorted(numbers.keys() - published)]
+        changes = [Change(key_of(*pair), numbers[pair[1]], NOTHING, pair) for pair in pairs]
+        standings = tables.commit(table, changes).standings
+        published |= {pair[1] for pair, one in zip(pairs, standings, strict=True) if one is Standing.SUPERSEDED}
+    if published:
+        raise JobError(f"{backbone}: a run published {', '.join(sorted(published))} meanwhile: run the command again")
+
+
+def _next_numbers(tables: Tables, scopes: Mapping[Table, Collection[str]]) -> dict[str, int]:
+    """Return by batch, of those with rows under the scopes of some table, the number above all that the tables hold of it."""
+    snapshots = {table: tables.load(table) for table in scopes}
+    partitions = {
+        (file.partition[table.partition_by[0]], file.partition["batch_id"])
+        for table, snapshot in snapshots.items()
+        for file in snapshot.files()
+    }
+    wanted = {scope for of_table in scopes.values() for scope in of_table}
+    batches = {batch_id for scope, batch_id in partitions if scope in wanted}
+    return {
+        batch_id: 1
+        + max(number_in(snapshots[table], key_of(scope, batch_id)) for table, these in scopes.items() for scope in these)
+        for batch_id in batches
+    }

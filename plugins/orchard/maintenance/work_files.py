@@ -1,0 +1,168 @@
+"""What lies in the warehouse beside the tables' published files, and which of it is still in use.
+
+In use is what a table names, what a current or half-way batch version needs, and all that something young names: a job may be
+running. This module looks and decides; it removes nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TypeVar
+
+from orchard_jobs.contract.columns import RUNS, TABLES
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
+from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, manifest_path, network_path
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.storage import StoredFile
+
+from orchard.models.model import current_promotion, model_path
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import parsed
+
+T = TypeVar("T")
+_FOLDERS = (MANIFESTS, PLANS, NETWORKS, RETIRED)
+_OF_MANIFESTS: tuple[Stage, ...] = ("featurize", "reduce")
+
+
+@dataclass(frozen=True)
+class WorkFiles:
+    """One look at the warehouse: the files first, then the tables, so that what is committed meanwhile is seen as named.
+
+    Attributes:
+        files: every file under the tables' folders and `_work`, logs apart, by path.
+        heads: the manifests by digest.
+        plans: the projection plans by digest.
+        reports: the finished reports by work digest.
+        notes: by digest, the files that a removed report or plan named.
+        published: the current versions of every backbone.
+        young_since: what was written later is young.
+    """
+
+    files: Mapping[str, StoredFile]
+    heads: Mapping[str, ManifestHead]
+    plans: Mapping[str, ProjectionPlan]
+    reports: Mapping[str, JobReport]
+    notes: Mapping[str, tuple[str, ...]]
+    published: tuple[PublishedVersions, ...]
+    young_since: datetime
+
+    def is_young(self, path: str) -> bool:
+        """Tell whether a file that is there was written too lately to be judged."""
+        return path in self.files and self.files[path].modified_at > self.young_since
+
+    @cached_property
+    def active_works(self) -> frozenset[str]:
+        """Work digests with a young file of their own: a count, a scratch file, a report."""
+        works = (path.split("/")[1] for path in self.files if path.startswith(f"{WORK}/") and self.is_young(path))
+        return frozenset(works) - {folder.removeprefix(f"{WORK}/") for folder in _FOLDERS}
+
+    @cached_property
+    def used_reports(self) -> frozenset[str]:
+        """Work digests whose report is young, or belongs to a version that was left half-way: its retry rolls forward."""
+        half_way = {work for work, report in self.reports.items() if report.input_digest in self.half_way}
+        return frozenset(half_way | (self.reports.keys() & self.active_works))
+
+    @cached_property
+    def open_inputs(self) -> frozenset[str]:
+        """Digests of the manifests and plans that a job may still read: half-way, young, or of work that goes on."""
+        of_reports = {self.reports[work].input_digest for work in self.used_reports}
+        young = {d for d in self.heads if self.is_young(manifest_path(d))}
+        young |= {d for d in self.plans if self.is_young(f"{PLANS}/{d}.json")}
+        busy = {d for d in (*self.heads, *self.plans) if self._works_of(d) & self.active_works}
+        return frozenset(self.half_way | of_reports | young | busy)
+
+    @cached_property
+    def half_way(self) -> frozenset[str]:
+        """Digests of the manifests whose version stands in a table without its `runs` row."""
+        of_backbone = {versions.backbone: versions for versions in self.published}
+        return frozenset(d for d, head in self.heads.items() if of_backbone[head.backbone.id].is_half_way(head.batch_id, d))
+
+    def _works_of(self, digest: str) -> set[str]:
+        if digest in self.plans:
+            return {work_digest(digest, self.plans[digest].backbone, "project")}
+        return {work_digest(digest, self.heads[digest].backbone.id, stage) for stage in _OF_MANIFESTS}
+
+    def named_by_work(self) -> Iterator[str]:
+        """Yield every file that planning reads of current versions, and that an open manifest, plan or report names."""
+        current = {version.manifest_digest for versions in self.published for version in versions.current.values()}
+        for digest in (current | self.open_inputs) & self.heads.keys():
+            yield from self.manifest_files(digest)
+        for digest in self.open_inputs & self.heads.keys():
+            head = self.heads[digest]
+            yield from (*head.features_files, *head.quarantine_files, *head.vector_files, network_path(head.backbone.id))
+            if head.model is not None:
+                yield head.model.path
+        for digest in self.open_inputs & self.plans.keys():
+            plan = self.plans[digest]
+            yield network_path(plan.backbone)
+            yield from (one.model.path for one in plan.projections)
+            yield from (path for _, batch in plan.pairs for path in batch.files)
+        for work in self.used_reports:
+            yield from self.named_by_report(work)
+
+    def manifest_files(self, digest: str) -> tuple[str, ...]:
+        """Return a manifest's own files."""
+        head = self.heads[digest]
+        names = ("head.json", *(part.name for part in head.parts), *([head.known.name] if head.known else []))
+        return tuple(manifest_path(digest, name) for name in names)
+
+    def named_by_report(self, work: str) -> tuple[str, ...]:
+        """Return the files that a report names, its manifest's among them: publishing reads both."""
+        report = self.reports[work]
+        own = self.manifest_files(report.input_digest) if report.input_digest in self.heads else ()
+        return (*own, *(file.path for partition in report.partitions for file in partition.files))
+
+
+def look(tables: Tables, young_since: datetime) -> WorkFiles:
+    """Look at the whole warehouse.
+
+    Raises:
+        JobError: a table is not there; nothing can be judged then.
+    """
+    warehouse = tables.warehouse
+    folders = (*(table.name for table in TABLES), WORK)
+    files = {file.path: file for folder in folders for file in warehouse.files(folder) if "/_delta_log/" not in file.path}
+
+    def told(folder: str, ending: str, parse: Callable[[bytes], T]) -> dict[str, T]:
+        found = {}
+        for path in files:
+            if path.startswith(f"{folder}/") and path.endswith(ending):
+                text = warehouse.read_if_there(path)  # another clean may be removing it
+                if text is not None:
+                    found[path.removeprefix(f"{folder}/").removesuffix(ending)] = parsed(warehouse, path, text, parse)
+        return found
+
+    heads = told(MANIFESTS, "/head.json", ManifestHead.from_json)
+    plans = told(PLANS, ".json", ProjectionPlan.from_json)
+    reports = told(WORK, "/report.json", JobReport.from_json)
+    notes = told(RETIRED, ".json", lambda text: tuple(json.loads(text)))
+    backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
+    published = tuple(PublishedVersions.load(tables, backbone) for backbone in sorted(backbones))
+    return WorkFiles(files, heads, plans, reports, notes, published, young_since)
+
+
+def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iterator[str]:
+    """Yield every file that a table's newest version names or the version that a current `runs` row names, and of the backbones
+    in use the network and the current model's file.
+    """
+    for table in TABLES:
+        yield from (file.path for file in tables.load(table).files())
+    for versions in seen.published:
+        for batch_id in versions.current:
+            yield from (file.path for file in versions.features_files(batch_id))
+            yield from (file.path for file in versions.quarantine_files(batch_id))
+    backbones = {settings.backbone.id, *(versions.backbone for versions in seen.published if versions.current)}
+    yield from map(network_path, backbones)
+    promotions = (current_promotion(tables, backbone) for backbone in backbones)
+    yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
+
+
+def replaced_lately(tables: Tables, retention: timedelta) -> Iterator[str]:
+    """Yield the files that a commit replaced less than a retention ago: somebody may still read the version before."""
+    for table in TABLES:
+        yield from tables.log.replaced(table, timedelta(0)) - tables.log.replaced(table, retention)

@@ -1,0 +1,55 @@
+"""The merged moments of published batch versions, from the cache of moments or from the features themselves."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+from orchard_jobs.contract.columns import MOMENTS
+from orchard_jobs.contract.jobs import BatchVersion
+from orchard_jobs.pca.moments import Moments, merge_all
+from orchard_jobs.storage import Warehouse
+
+from orchard.models.model import Model, sources_of
+from orchard.tables.commit_rule import Tables
+from orchard.tables.delta_log import TableFile
+
+_ROWS_PER_CHUNK = 4096
+
+
+def merged_moments(tables: Tables, backbone: str, versions: Sequence[BatchVersion], model: Model | None) -> Moments:
+    """Return the moments of all rows of some batch versions, sorted by batch.
+
+    They are merged onto a model's own where all that it was merged from is among them, otherwise from the start: nothing
+    is ever subtracted. Holds the moments of log2(versions) batches at a time.
+    """
+    held = set(model.sources) if model else set()
+    if model is None or not held <= set(sources_of(versions)):
+        return merge_all(_each(tables, backbone, versions))
+    new = [version for version in versions if (version.batch_id, version.manifest_digest) not in held]
+    return merge_all([model.moments, merge_all(_each(tables, backbone, new))])
+
+
+def _each(tables: Tables, backbone: str, versions: Iterable[BatchVersion]) -> Iterator[Moments]:
+    cached: dict[str, list[TableFile]] = {}
+    for file in tables.load(MOMENTS).files(backbone=backbone):
+        cached.setdefault(file.partition["batch_id"], []).append(file)
+    for version in versions:
+        yield _of(tables.warehouse, version, cached)
+
+
+def _of(warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequence[TableFile]]) -> Moments:
+    """Return a batch version's moments: the cached ones where they are of this very version, else from its features."""
+    for file in cached.get(version.batch_id, ()):
+        with pq.ParquetFile(warehouse.open(file.path)) as opened:
+            if opened.read(["manifest_digest"]).column(0)[0].as_py() == version.manifest_digest:
+                row = opened.read()
+                mean, triangle = (row.column(name).combine_chunks().flatten() for name in ("mean", "second_moment"))
+                return Moments(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
+    return Moments.of_chunks(_feature_chunks(warehouse, version))
+
+
+def _feature_chunks(warehouse: Warehouse, version: BatchVersion) -> Iterator[Any]:
+    for path in version.files:
+        with pq.ParquetFile(warehouse.open(path)) as file:
+            for rows in file.iter_batches(_ROWS_PER_CHUNK, columns=["features"]):
+                yield rows.column(0).flatten().to_numpy().reshape(rows.num_rows, -1)

@@ -1,0 +1,159 @@
+"""PCA models: what one holds, which one is current, and what it keeps of each batch.
+
+A model's id is a digest of its inputs, never of floats: (backbone, components as set, sorted batch versions). Its file is
+created once, so every run that plans the same model projects with the same numbers.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import MODELS, PINS, PROMOTIONS
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.jobs import BatchVersion, StagedFile
+from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.pca.fit import Basis, Components
+from orchard_jobs.pca.moments import Moments
+from orchard_jobs.storage import Warehouse
+
+from orchard.tables.commit_rule import Tables
+
+Source = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The newest promotion of a backbone: its sequence number, its model, and whether a person holds that model."""
+
+    sequence: int
+    model_id: str
+    is_held: bool = False
+
+
+def current_promotion(tables: Tables, backbone: str) -> Promotion | None:
+    """Return a backbone's newest promotion, or None when it has no model yet."""
+    columns = ("backbone", "sequence", "model_id", "is_held")
+    rows = [row for row in tables.rows(PROMOTIONS, columns) if row["backbone"] == backbone]
+    if not rows:
+        return None
+    newest = max(rows, key=lambda row: row["sequence"])
+    return Promotion(newest["sequence"], newest["model_id"], newest["is_held"])
+
+
+def current_model(tables: Tables, backbone: str) -> ModelReference | None:
+    """Return a backbone's current model as a job reads it, or None."""
+    promotion = current_promotion(tables, backbone)
+    return model_reference(tables.warehouse, promotion.model_id) if promotion else None
+
+
+def pinned_models(tables: Tables, backbone: str) -> tuple[str, ...]:
+    """Return the ids of a backbone's pinned models, sorted."""
+    rows = [row for row in tables.rows(PINS) if row["backbone"] == backbone]
+    newest = {row["model_id"]: row["is_pinned"] for row in sorted(rows, key=lambda row: row["sequence"])}
+    return tuple(sorted(model_id for model_id, is_pinned in newest.items() if is_pinned))
+
+
+def known_model(tables: Tables, backbone: str, text: str) -> str:
+    """Return the id of a backbone's published model that a text names: the id, or a beginning of it that no other id has.
+
+    Raises:
+        ConfigurationError: no model has this id, several have, or it is a model of another backbone.
+    """
+    rows = list(tables.rows(MODELS, ("model_id", "backbone")))
+    found = sorted({(row["model_id"], row["backbone"]) for row in rows if text and row["model_id"].startswith(text)})
+    exact = [one for one in found if one[0] == text] or found
+    if not exact:
+        raise ConfigurationError(f"no model has the id {text!r}: `orchard models` lists those that there are")
+    own = [model_id for model_id, its in exact if its == backbone]
+    if not own:
+        raise ConfigurationError(
+            f"model {exact[0][0]} was fitted on features of {exact[0][1]}, the current backbone is {backbone}: "
+            "set ORCHARD_BACKBONE (and its engine and weights) to that one first"
+        )
+    if len(own) > 1:
+        raise ConfigurationError(f"{text!r} begins the ids of {len(own)} models, {', '.join(own)}: give more of it")
+    return str(own[0])
+
+
+def sources_of(versions: Iterable[BatchVersion]) -> tuple[Source, ...]:
+    """Return the (batch_id, manifest_digest) of batch versions, sorted."""
+    return tuple(sorted((version.batch_id, version.manifest_digest) for version in versions))
+
+
+def model_id_of(backbone: str, components: Components, sources: Iterable[Source]) -> str:
+    """Return the id of the model that is fitted with so many components (as set: 100, or 0.95) on these batch versions."""
+    return f"pca-{digest_of([backbone, components, sorted(map(list, sources))])[:16]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted PCA model with the merged moments that it was fitted on."""
+
+    model_id: str
+    backbone: str
+    basis: Basis
+    moments: Moments
+    sources: tuple[Source, ...]
+
+
+def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:
+    """Return a model as a job reads it; of its file, which holds the merged moments, only the number of components is read."""
+    path = model_path(model_id)
+    with pq.ParquetFile(warehouse.open(path)) as file:
+        return ModelReference(model_id, path, file.read(["k"]).column(0)[0].as_py())
+
+
+def model_path(model_id: str) -> str:
+    """Return the path of a model's one file, relative to the warehouse."""
+    return f"{MODELS.name}/{model_id}/model.parquet"
+
+
+def create_model(warehouse: Warehouse, model: Model) -> Model:
+    """Write a model's file unless it is there, and return what the file holds."""
+    row = {
+        "model_id": model.model_id,
+        "backbone": model.backbone,
+        "k": model.basis.k_used,
+        "n": model.moments.n,
+        "mean": model.basis.mean,
+        "components": model.basis.components.ravel(),
+        "explained_variance": model.basis.explained_variance,
+        "explained_variance_ratio": model.basis.explained_variance_ratio,
+        "merged_from": [{"batch_id": batch_id, "manifest_digest": digest} for batch_id, digest in model.sources],
+        "second_moment": model.moments.upper_triangle,
+        "created_at": datetime.now(UTC),
+    }
+    packed = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row], arrow_schema(MODELS)), packed)
+    warehouse.create(model_path(model.model_id), packed.getvalue())
+    return read_model(warehouse, model.model_id)
+
+
+def read_model(warehouse: Warehouse, model_id: str) -> Model:
+    """Return a model from its file."""
+    with pq.ParquetFile(warehouse.open(model_path(model_id))) as file:
+        table = file.read()
+
+    def array(name: str) -> Any:
+        return table.column(name).combine_chunks().flatten().to_numpy()
+
+    def value(name: str) -> Any:
+        return table.column(name)[0].as_py()
+
+    mean = array("mean")
+    components = array("components").reshape(value("k"), mean.size)
+    basis = Basis(mean, components, array("explained_variance"), array("explained_variance_ratio"))
+    sources = tuple((source["batch_id"], source["manifest_digest"]) for source in value("merged_from"))
+    return Model(value("model_id"), value("backbone"), basis, Moments(value("n"), mean, array("second_moment")), sources)
+
+
+def model_file(warehouse: Warehouse, model_id: str) -> StagedFile:
+    """Return a model's file as `publish` commits it."""
+    path = model_path(model_id)
+    return StagedFile(path, warehouse.size(path) or 0, 1, warehouse.sha256(path))

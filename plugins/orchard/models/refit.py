@@ -1,0 +1,280 @@
+"""The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote.
+
+What a person chooses (hold, pin) stands in `choices`; what goes after a while in `retention`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PCA_FEATURES
+from orchard_jobs.contract.digests import digest_of, work_digest
+from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
+from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.errors import SupersededError
+from orchard_jobs.pca.fit import Spectrum, subspace_distance
+
+from orchard.models.captured import record_captured
+from orchard.models.merged_moments import merged_moments
+from orchard.models.model import (
+    Model,
+    Promotion,
+    create_model,
+    current_promotion,
+    model_file,
+    model_id_of,
+    model_reference,
+    pinned_models,
+    read_model,
+    sources_of,
+)
+from orchard.models.registry import Succession, append_promotion
+from orchard.models.retention import Pair, rows_of_retired_batches, take_out
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions, key_of
+from orchard.tables.commit_rule import Change, Standing, Tables, number_in
+from orchard.tables.reports import is_sound, mark_as_begun
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What one run of pca_model is to do.
+
+    Attributes:
+        action: `nothing`; `none` (no model is possible yet); `keep` the current model; `fit` a new one.
+        reason: why, in words for the log and for `model_runs`.
+        considered: digest of all that the decision was made on: batch versions, model, hold and settings.
+        model_id: the current model after the run; None where there is none.
+        gain: share of the merged variance that a refit would gain; None where there is no model, or it was not asked.
+        distance: of a new model's subspace from the current one's; None where either is missing.
+        judged: the promotion that the decision was made on; None when there was none. A new model is promoted right after
+            it or not at all.
+        projection: the Spark job's work; None when there is none.
+    """
+
+    action: str
+    reason: str
+    considered: str
+    model_id: str | None = None
+    gain: float | None = None
+    distance: float | None = None
+    judged: Promotion | None = None
+    projection: ProjectionPlan | None = None
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What pca_model finds: the batches, the choices, and which batch versions each chosen model lacks.
+
+    Attributes:
+        versions: every published batch's current version.
+        promotion: the newest one; None before there is a model.
+        pinned: the pinned models.
+        lacking: by model, the current one and each pinned one, the versions that it has no rows of, or older ones.
+        retired: (model, batch) with rows, of these models and of batches that were retired with all their backbone.
+        considered: see ModelPlan.
+        is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
+    """
+
+    versions: tuple[BatchVersion, ...]
+    promotion: Promotion | None
+    pinned: tuple[str, ...]
+    lacking: dict[str, tuple[BatchVersion, ...]]
+    retired: list[Pair]
+    considered: str
+    is_judged: bool
+
+    @property
+    def work(self) -> str | None:
+        """What there is to do, in words; None when there is nothing."""
+        for model_id, lacking in self.lacking.items():
+            if lacking:
+                which = "current model" if self.promotion and model_id == self.promotion.model_id else f"pinned model {model_id}"
+                return f"the {which} lacks {len(lacking)} of {len(self.versions)} batches"
+        if self.versions and not self.is_judged:
+            return f"the {len(self.versions)} published batches were not yet judged together"
+        return f"rows of {len(self.retired)} retired batches are left" if self.retired else None
+
+
+def pending_work(tables: Tables, settings: Settings) -> str | None:
+    """Return what pca_model has to do, in words, or None when it has nothing to do. Reads no moments."""
+    return _standing(tables, settings).work
+
+
+def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
+    """Decide what pca_model does now, and freeze its Spark job's work.
+
+    Three ends: nothing is missing; the current or a pinned model lacks batches (or holds them in an older version), and the
+    current one is held or keeps enough variance; or there is no model, the components asked for changed, or a refit gains
+    more than the threshold: a fit on the merge of all batches.
+
+    Rows of batches that were retired, published beside the retirement, are taken out on the way.
+
+    Returns:
+        The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
+    """
+    found = _standing(tables, settings)
+    take_out(tables, found.retired)
+    found = replace(found, retired=[])
+    if found.work is None:
+        count = len(found.versions)
+        reason = f"all {count} published batches are covered" if count else "no batch is published yet"
+        return ModelPlan("nothing", reason, found.considered)
+    if found.is_judged and found.promotion is not None:
+        why = "is held" if found.promotion.is_held else "was judged with these batches before"
+        return _keep(tables, settings, found, f"the current model {why}")
+    judged = _Judged.of(tables, settings, found)
+    refit = _refit_reason(settings, judged)
+    if refit is None:
+        return _keep(tables, settings, found, f"a refit would gain {judged.gain:.4f} of the variance", judged.gain)
+    return _fit(tables, settings, found, judged, refit)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What is decided on: the merged moments' spectrum; the current model and what a refit gains on it, None without one."""
+
+    spectrum: Spectrum
+    model: Model | None
+    gain: float | None
+
+    @classmethod
+    def of(cls, tables: Tables, settings: Settings, found: _Standing) -> "_Judged":
+        model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
+        spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
+        return cls(spectrum, model, spectrum.gain(model.basis.components, settings.components) if model else None)
+
+
+def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
+    """Publish a projection: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
+
+    A batch that got a newer version meanwhile is left out: the next run projects it. A retry commits what is left.
+
+    Raises:
+        SupersededError: another model was promoted meanwhile.
+        JobError: a staged file is gone or damaged.
+    """
+    projection = plan.projection
+    assert projection is not None, "a plan without a projection has nothing to publish"
+    if plan.action == "fit":
+        assert plan.model_id is not None, "a fit makes a model"
+        file = model_file(tables.warehouse, plan.model_id)
+        tables.commit(MODELS, [Change(f"model/{plan.model_id}", 1, digest_of(plan.model_id), (), (file,))], "append")
+    changes = [
+        Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
+        for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
+    ]
+    record_captured(tables, report.captured)
+    tables.commit(PCA_FEATURES, changes)
+    if plan.action == "fit":
+        _promote(tables, projection.backbone, plan)
+    record_model_run(tables, projection.backbone, plan, run_id)
+
+
+def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str) -> None:
+    """Append what a run of pca_model did and why, once a run, and that all this was considered."""
+    row = {
+        "run_id": run_id,
+        "backbone": backbone,
+        "model_id": plan.model_id,
+        "action": plan.action,
+        "reason": plan.reason,
+        "gain": plan.gain,
+        "considered": plan.considered,
+        "batches_projected": len({batch.batch_id for _, batch in plan.projection.pairs}) if plan.projection else 0,
+        "published_at": datetime.now(UTC),
+    }
+    key = f"model_run/{run_id}/{plan.considered}"
+    row_change = Change(key, 1, plan.considered, (), (tables.stage(MODEL_RUNS, [row]),))
+    tables.commit(MODEL_RUNS, [row_change, Change(_considered_key(plan.considered), 1, plan.considered)], "append")
+
+
+def _standing(tables: Tables, settings: Settings) -> _Standing:
+    backbone = settings.backbone.id
+    published = PublishedVersions.load(tables, backbone)
+    versions = published.readable()
+    promotion = current_promotion(tables, backbone)
+    pinned = pinned_models(tables, backbone) if promotion else ()
+    chosen = dict.fromkeys([promotion.model_id, *pinned]) if promotion else {}
+    considered = _considered(settings, versions, promotion)
+    is_held = promotion is not None and promotion.is_held
+    is_judged = is_held or number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
+    retired = rows_of_retired_batches(tables, published, chosen)
+    return _Standing(versions, promotion, pinned, _lacking(tables, chosen, versions), retired, considered, is_judged)
+
+
+def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
+    """Return the digest of what decides on a refit. Pins are not in it: what they lack is looked up, never remembered."""
+    current = [promotion.model_id, promotion.is_held] if promotion else None
+    return digest_of([list(map(list, sources_of(versions))), current, settings.components, settings.refit_gain])
+
+
+def _considered_key(considered: str) -> str:
+    return f"considered/{considered}"
+
+
+def _lacking(tables: Tables, model_ids: Iterable[str], versions: Sequence[BatchVersion]) -> dict[str, tuple[BatchVersion, ...]]:
+    """Return by model the versions that it has no rows of, or rows of an older version."""
+    snapshot = tables.load(PCA_FEATURES)
+
+    def is_behind(model_id: str, version: BatchVersion) -> bool:
+        change = Change(key_of(model_id, version.batch_id), version.number, version.manifest_digest)
+        return change.standing(snapshot) is Standing.BEHIND
+
+    return {model_id: tuple(version for version in versions if is_behind(model_id, version)) for model_id in model_ids}
+
+
+def _refit_reason(settings: Settings, judged: _Judged) -> str | None:
+    model, gain = judged.model, judged.gain
+    if model is None or gain is None:
+        return "there is no model yet"
+    if model_id_of(model.backbone, settings.components, model.sources) != model.model_id:
+        return f"the current model was not fitted with ORCHARD_COMPONENTS={settings.components}"
+    if gain > settings.refit_gain:
+        return f"a refit gains {gain:.4f} of the variance, more than {settings.refit_gain}"
+    return None
+
+
+def _keep(tables: Tables, settings: Settings, found: _Standing, reason: str, gain: float | None = None) -> ModelPlan:
+    assert found.promotion is not None, "without a model there is none to keep"
+    plan = ModelPlan("keep", reason, found.considered, found.promotion.model_id, gain)
+    return _with_projection(tables, settings, plan, found.lacking)
+
+
+def _fit(tables: Tables, settings: Settings, found: _Standing, judged: _Judged, reason: str) -> ModelPlan:
+    basis, moments = judged.spectrum.fit(settings.components), judged.spectrum.moments
+    if basis is None:
+        why = f"{moments.n} published images have no variance: one, or all alike"
+        return ModelPlan("none", why, found.considered, gain=judged.gain)
+    backbone, sources = settings.backbone.id, sources_of(found.versions)
+    model_id = model_id_of(backbone, settings.components, sources)
+    components = create_model(tables.warehouse, Model(model_id, backbone, basis, moments, sources)).basis.components
+    distance = subspace_distance(components, judged.model.basis.components) if judged.model else None
+    # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
+    own = _lacking(tables, [model_id], found.versions)[model_id] or found.versions
+    lacking = {model_id: own} | {pin: found.lacking[pin] for pin in found.pinned if pin != model_id}
+    considered = _considered(settings, found.versions, Promotion(0, model_id))
+    plan = ModelPlan("fit", reason, considered, model_id, judged.gain, distance, found.promotion)
+    return _with_projection(tables, settings, plan, lacking)
+
+
+def _with_projection(
+    tables: Tables, settings: Settings, plan: ModelPlan, lacking: dict[str, tuple[BatchVersion, ...]]
+) -> ModelPlan:
+    """Return the plan with its Spark job's work, frozen in the warehouse, where a model lacks something."""
+    wanted = {model_id: batches for model_id, batches in lacking.items() if batches}
+    if not wanted:
+        return plan
+    projections = tuple(Projection(model_reference(tables.warehouse, one), batches) for one, batches in wanted.items())
+    projection = ProjectionPlan(settings.backbone.id, projections)
+    while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
+        projection = replace(projection, attempt=projection.attempt + 1)
+    mark_as_begun(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
+    tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
+    return replace(plan, projection=projection)
+
+
+def _promote(tables: Tables, backbone: str, plan: ModelPlan) -> None:
+    assert plan.model_id is not None, "only a fitted model is promoted"
+    if not append_promotion(tables, Succession(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)):
+        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile: its promotion stands")

@@ -1,0 +1,173 @@
+"""What is chosen of a backbone's models: which one is current (promotions), whether it is held, and which are pinned.
+
+Both tables are append-only and numbered, so that of two choices at once one is made after the other, never both on the same
+ground: `append_promotion` is for a choice that stands or falls with what it was judged on, the others look again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchard_jobs.contract.columns import PINS, PROMOTIONS
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.pca.fit import subspace_distance
+from orchard_jobs.storage import Warehouse
+
+from orchard.models.model import Promotion, current_promotion, known_model, pinned_models, read_model
+from orchard.settings import Settings
+from orchard.tables.commit_rule import COMMIT_ATTEMPTS, Change, Standing, Tables, number_in
+
+
+@dataclass(frozen=True)
+class Succession:
+    """A promotion that is to stand right after the one that it was decided on.
+
+    Attributes:
+        backbone: the backbone's id.
+        model_id: the model that becomes the current one.
+        judged: the promotion before; None when there was none.
+        reason: why, in words.
+        gain: share of the merged variance that the refit gained; None where nothing was refitted, or nothing was there before.
+        distance: of the model's subspace from its predecessor's (`pca.fit.subspace_distance`); None for the first.
+        is_held: whether pca_model must not refit after it.
+    """
+
+    backbone: str
+    model_id: str
+    judged: Promotion | None
+    reason: str
+    gain: float | None = None
+    distance: float | None = None
+    is_held: bool = False
+
+
+def append_promotion(tables: Tables, succession: Succession) -> bool:
+    """Append a promotion right after the judged one; tell whether it stands there, now or from an earlier try.
+
+    Its number is fixed by the judged one's, so an old run that is run again finds its promotion there or a rival's, and
+    changes nothing.
+    """
+    judged = succession.judged
+    sequence = judged.sequence + 1 if judged else 1
+    row = {
+        "backbone": succession.backbone,
+        "sequence": sequence,
+        "model_id": succession.model_id,
+        "predecessor": judged.model_id if judged else None,
+        "reason": succession.reason,
+        "gain": succession.gain,
+        "distance": succession.distance,
+        "is_held": succession.is_held,
+        "promoted_at": datetime.now(UTC),
+    }
+    digest = digest_of([succession.model_id, succession.is_held])
+    change = Change(f"promotions/{succession.backbone}", sequence, digest, (), (tables.stage(PROMOTIONS, [row]),))
+    return tables.commit(PROMOTIONS, [change], "append").standings[0] is not Standing.SUPERSEDED
+
+
+def promote(tables: Tables, settings: Settings, model_id: str) -> bool:
+    """Make a published model of the current backbone the current one, and hold it: no refit until `release`.
+
+    Whoever is promoted meanwhile becomes its predecessor. What the model lacks is projected by the next run of pca_model.
+
+    Returns:
+        False when there is nothing to do: it is the current model already, and held.
+
+    Raises:
+        ConfigurationError: no model has this id, or it is one of another backbone.
+    """
+    backbone = settings.backbone.id
+    known = known_model(tables, backbone, model_id)
+
+    def decide(current: Promotion | None) -> Succession | None:
+        if current is not None and current.model_id == known and current.is_held:
+            return None
+        distance = distance_between(tables.warehouse, known, current.model_id) if current else None
+        return Succession(backbone, known, current, "promoted by hand", distance=distance, is_held=True)
+
+    return _append_until_it_stands(tables, backbone, decide)
+
+
+def release(tables: Tables, settings: Settings) -> bool:
+    """Let pca_model refit again where that gains enough: promote the current model once more, not held.
+
+    Returns:
+        False when there is nothing to do: the current model is not held.
+
+    Raises:
+        ConfigurationError: the backbone has no model yet.
+    """
+    backbone = settings.backbone.id
+
+    def decide(current: Promotion | None) -> Succession | None:
+        if current is None:
+            raise ConfigurationError(f"{backbone} has no model yet, so none is held: publish a batch first")
+        if not current.is_held:
+            return None
+        return Succession(backbone, current.model_id, current, "released by hand", distance=0.0)
+
+    return _append_until_it_stands(tables, backbone, decide)
+
+
+def pin(tables: Tables, settings: Settings, model_id: str) -> bool:
+    """Keep a model of the current backbone alive: every published batch is projected with it, too.
+
+    Returns:
+        False when it is pinned already.
+
+    Raises:
+        ConfigurationError: no model has this id, or it is one of another backbone.
+    """
+    return _set_pin(tables, settings, model_id, is_pinned=True)
+
+
+def unpin(tables: Tables, settings: Settings, model_id: str) -> bool:
+    """Let a pinned model go: no batch is projected with it any more, unless it is the current one.
+
+    Returns:
+        False when it is not pinned.
+
+    Raises:
+        ConfigurationError: no model has this id, or it is one of another backbone.
+    """
+    return _set_pin(tables, settings, model_id, is_pinned=False)
+
+
+def distance_between(warehouse: Warehouse, model_id: str, other: str) -> float:
+    """Return the distance of two models' subspaces."""
+    if model_id == other:
+        return 0.0
+    return subspace_distance(read_model(warehouse, model_id).basis.components, read_model(warehouse, other).basis.components)
+
+
+def _append_until_it_stands(tables: Tables, backbone: str, decide: Callable[[Promotion | None], Succession | None]) -> bool:
+    for _ in range(COMMIT_ATTEMPTS):
+        succession = decide(current_promotion(tables, backbone))
+        if succession is None:
+            return False
+        if append_promotion(tables, succession):
+            return True
+    raise JobError(f"promotions: {COMMIT_ATTEMPTS} in a row met a rival's; run the command again")
+
+
+def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool) -> bool:
+    backbone = settings.backbone.id
+    known = known_model(tables, backbone, model_id)
+    key = f"pins/{backbone}"
+    for _ in range(COMMIT_ATTEMPTS):
+        # The number before the rows: a rival's choice between the two makes ours superseded, and we look again.
+        sequence = number_in(tables.load(PINS), key) + 1
+        if (known in pinned_models(tables, backbone)) == is_pinned:
+            return False
+        row = {
+            "backbone": backbone,
+            "sequence": sequence,
+            "model_id": known,
+            "is_pinned": is_pinned,
+            "pinned_at": datetime.now(UTC),
+        }
+        change = Change(key, sequence, digest_of([known, is_pinned]), (), (tables.stage(PINS, [row]),))
+        if tables.commit(PINS, [change], "append").standings[0] is not Standing.SUPERSEDED:
+            return True
+    raise JobError(f"pins: {COMMIT_ATTEMPTS} choices in a row met a rival's; run the command again")

@@ -1,0 +1,92 @@
+"""Rows of models that are neither current nor pinned, and when they go; and rows of batches that went before them.
+
+A model's file and its `models` row stay.
+
+A model whose rows went is as one that was never projected: when it is promoted or pinned again, pca_model finds that it lacks
+every batch. So rows that go while a rival promotes the model, or that a running pca_model publishes after they went, need no
+lock: the first are projected anew, the second are found by the next look.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+
+from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS, PROMOTIONS
+
+from orchard.models.model import current_promotion, pinned_models
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions, key_of
+from orchard.tables.commit_rule import NOTHING, Change, Tables
+
+Pair = tuple[str, str]
+
+
+def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Return the models, of any backbone, whose rows have outlived ORCHARD_MODEL_RETENTION_DAYS, sorted.
+
+    Args:
+        tables: the tables.
+        settings: the retention.
+        now: in UTC; the days run since the model was last current or pinned, or since it was fitted when it never was.
+    """
+    with_rows = {file.partition["model_id"] for file in tables.load(PCA_FEATURES).files()}
+    ends = _last_uses(tables)
+    chosen = _chosen_models(tables, with_rows)
+    retention = timedelta(days=settings.model_retention_days)
+    return tuple(sorted(one for one in with_rows - chosen if one in ends and now - ends[one] >= retention))
+
+
+def retire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
+    """Take all rows of some models out of pca_features, in one commit that forgets their batch versions' numbers.
+
+    A model that is current or pinned by now is left alone.
+
+    Returns:
+        The models that had rows and have none now, sorted.
+    """
+    wanted = set(model_ids)
+    retired = wanted - _chosen_models(tables, wanted)
+    pairs = _pairs_with_rows(tables, retired)
+    take_out(tables, pairs)
+    return tuple(sorted({model_id for model_id, _ in pairs}))
+
+
+def rows_of_retired_batches(tables: Tables, published: PublishedVersions, model_ids: Collection[str]) -> list[Pair]:
+    """Return of which (model, batch) there are rows although the batch was retired with its backbone: a run was publishing."""
+    return [pair for pair in _pairs_with_rows(tables, model_ids) if published.is_retired(pair[1])]
+
+
+def take_out(tables: Tables, pairs: Collection[Pair]) -> None:
+    """Take the rows of some (model, batch) out of pca_features, in one commit that forgets their versions' numbers."""
+    if pairs:
+        tables.commit(PCA_FEATURES, [Change(key_of(*pair), 0, NOTHING, pair) for pair in pairs])
+
+
+def _pairs_with_rows(tables: Tables, model_ids: Collection[str]) -> list[Pair]:
+    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(PCA_FEATURES).files()}
+    return sorted(pair for pair in pairs if pair[0] in model_ids)
+
+
+def _chosen_models(tables: Tables, model_ids: Collection[str]) -> set[str]:
+    """Return which of some models are their backbone's current one or pinned."""
+    backbones = {row["backbone"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["model_id"] in model_ids}
+    chosen: set[str] = set()
+    for backbone in backbones:
+        promotion = current_promotion(tables, backbone)
+        chosen |= {*pinned_models(tables, backbone), *([promotion.model_id] if promotion else [])}
+    return chosen
+
+
+def _last_uses(tables: Tables) -> dict[str, datetime]:
+    """Return by model when it was fitted, succeeded by another model, or unpinned, whichever was last."""
+    ends: dict[str, datetime] = {row["model_id"]: row["created_at"] for row in tables.rows(MODELS, ("model_id", "created_at"))}
+
+    def extend(model_id: str, moment: datetime) -> None:
+        ends[model_id] = max(ends.get(model_id, moment), moment)
+
+    for row in tables.rows(PROMOTIONS, ("predecessor", "model_id", "promoted_at")):
+        if row["predecessor"] not in (None, row["model_id"]):
+            extend(row["predecessor"], row["promoted_at"])
+    for row in tables.rows(PINS, ("model_id", "is_pinned", "pinned_at")):
+        if not row["is_pinned"]:
+            extend(row["model_id"], row["pinned_at"])
+    return ends

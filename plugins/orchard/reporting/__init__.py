@@ -1,0 +1,1 @@
+"""What the tables tell a person: the state of each batch, the models, exports. Reads only."""

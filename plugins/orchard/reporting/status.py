@@ -1,0 +1,231 @@
+"""How the tables stand: each batch's state, what is pending, what failed and why, as far as the warehouse tells.
+
+Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.contract.columns import RUNS
+from orchard_jobs.contract.layout import MANIFESTS, fault_path
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import JobError
+from orchard_jobs.storage import Warehouse
+
+from orchard.batch.comparison import PublishedView
+from orchard.batch.manifests import read_head
+from orchard.batch.plan import works_of
+from orchard.batch.reconcile import Differences, ListPrefix, find_differences
+from orchard.launchers.attempts import Attempts
+from orchard.models.captured import captured_shares
+from orchard.models.model import current_promotion
+from orchard.models.refit import pending_work
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import finished_report
+
+_COUNTS = ("listed", "quarantined", "missing")
+STATES = {
+    "published": "every listed image stands in its current version",
+    "new": "listed, never published",
+    "changed": "what is listed differs from what is published",
+    "planned": "a run has planned a version; its job is at work, or failed",
+    "staged": "a job has staged a version; it is being published, or its run was cut off",
+    "refused": "the audit refuses what a job has staged; nothing of it is published",
+    "half-way": "a version stands in some tables only; the next run of the batch completes it",
+}
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """How one batch stands.
+
+    Attributes:
+        batch_id: the batch.
+        state: one of STATES.
+        version: its current version's number; None when it was never published.
+        listed: objects when that was planned.
+        quarantined: of them, set aside.
+        missing: published, and no longer listed then.
+        captured: share of its variance that the current model keeps; None where that does not cover it, or nothing varies.
+        is_covered: whether the current model covers its current version.
+        why: what the audit refuses, or how far a version came; empty where nothing is amiss.
+    """
+
+    batch_id: str
+    state: str
+    version: int | None = None
+    listed: int | None = None
+    quarantined: int | None = None
+    missing: int | None = None
+    captured: float | None = None
+    is_covered: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How all stands.
+
+    Attributes:
+        backbone: the settings' backbone.
+        model_id: its current model; None: there is none yet.
+        batches: every batch that is published, listed or begun, sorted.
+        model_work: what pca_model has to do; None: nothing.
+        strays: objects in the landing zone under no batch key; None where it was not listed.
+    """
+
+    backbone: str
+    model_id: str | None = None
+    batches: tuple[BatchState, ...] = ()
+    model_work: str | None = None
+    strays: int | None = None
+
+    def in_state(self, *states: str) -> tuple[BatchState, ...]:
+        """Return the batches in some states."""
+        return tuple(batch for batch in self.batches if batch.state in states)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is pending and nothing failed."""
+        return self.model_work is None and len(self.in_state("published")) == len(self.batches)
+
+
+def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> Overview:
+    """Return how all stands.
+
+    Args:
+        tables: the tables; where none is there yet, nothing is published.
+        settings: backbone, landing zone and audit policy.
+        list_prefix: lists the objects of the landing bucket below a key prefix; None leaves the comparison out.
+    """
+    backbone = settings.backbone.id
+    if not _has_tables(tables):
+        landing = find_differences(list_prefix, settings, lambda _, __: True) if list_prefix else None
+        new = tuple(BatchState(batch_id, "new") for batch_id in landing.batch_ids) if landing else ()
+        return Overview(backbone, batches=new, strays=landing.strays if landing else None)
+    view = PublishedView.load(tables, settings)
+    landing = find_differences(list_prefix, settings, view.differs) if list_prefix else None
+    states = _States.of(tables, settings, view.versions, landing)
+    batch_ids = {*view.versions.current, *view.versions.half_way, *(states.begun if landing is None else landing.batch_ids)}
+    return Overview(
+        backbone,
+        states.model_id,
+        tuple(states.of_batch(batch_id) for batch_id in sorted(batch_ids)),
+        pending_work(tables, settings),
+        landing.strays if landing else None,
+    )
+
+
+def _has_tables(tables: Tables) -> bool:
+    try:
+        tables.load(RUNS)
+    except JobError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _States:
+    """What the states of all batches are judged by.
+
+    Attributes:
+        begun: by batch, the newest manifest that is not published and can still be.
+    """
+
+    tables: Tables
+    settings: Settings
+    versions: PublishedVersions
+    landing: Differences | None
+    rows: Mapping[str, dict[str, Any]]
+    begun: Mapping[str, ManifestHead]
+    model_id: str | None = None
+    shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tables: Tables, settings: Settings, versions: PublishedVersions, landing: Differences | None) -> "_States":
+        promotion = current_promotion(tables, settings.backbone.id)
+        files = versions.runs.files(backbone=versions.backbone)
+        rows = {row["manifest_digest"]: row for row in tables.rows_of(files, ("manifest_digest", "model_id", *_COUNTS))}
+        return cls(
+            tables,
+            settings,
+            versions,
+            landing,
+            rows,
+            {head.batch_id: head for head in _unpublished(tables, versions, rows)},
+            promotion.model_id if promotion else None,
+            captured_shares(tables, promotion.model_id) if promotion else {},
+        )
+
+    def of_batch(self, batch_id: str) -> BatchState:
+        """Return how a batch stands."""
+        state, why = self._state(batch_id)
+        version = self.versions.current.get(batch_id)
+        if version is None:
+            return BatchState(batch_id, state, why=why)
+        counts = {name: self.rows[version.manifest_digest][name] for name in _COUNTS}
+        source = (batch_id, version.manifest_digest)
+        return BatchState(
+            batch_id, state, version.number, **counts, captured=self.shares.get(source), is_covered=source in self.shares, why=why
+        )
+
+    def _state(self, batch_id: str) -> tuple[str, str]:
+        if not self.versions.is_whole(batch_id):
+            return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
+        is_published = batch_id in self.versions.current
+        differs = None if self.landing is None else batch_id in self.landing.batch_ids
+        head = self.begun.get(batch_id)
+        # Of a batch that needs nothing a begun version is a leftover of the past.
+        if head is not None and (differs or differs is None):
+            return self._of_begun(head)
+        if differs:
+            return ("changed" if is_published else "new"), ""
+        return "published", ""
+
+    def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
+        warehouse = self.tables.warehouse
+        featurize, reduce = works_of(head)
+        featurized = finished_report(warehouse, featurize)
+        computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
+        if featurized is None:
+            told = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
+            return "planned", told + _last_end(warehouse, featurize)
+        reduced = finished_report(warehouse, reduce)
+        if head.model is not None and reduced is None:
+            told = f"version {head.number} is featurized, and has no finished reduce job"
+            return "planned", told + _last_end(warehouse, reduce)
+        policy = AuditPolicy(self.settings.max_quarantined_share)
+        verdict = audit_batch(warehouse, head, featurized, reduced, policy)
+        if verdict.has_passed:
+            return "staged", f"version {head.number} passes its audit and is not published"
+        return "refused", "; ".join(failure.to_text().splitlines()[0] for failure in verdict.failures)
+
+
+def _last_end(warehouse: Warehouse, work: str) -> str:
+    """Return how the last job at a piece of work ended: in its vendor's words, and in its own."""
+    end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(fault_path(work))
+    return (f"; its {end}" if end else "") + (_told_fault(text) if text else "")
+
+
+def _told_fault(text: bytes) -> str:
+    try:
+        fault = json.loads(text)
+        return f"; it failed at {fault['at']}: {fault['error']}"
+    except (ValueError, TypeError, KeyError):
+        return "; it failed, and what it wrote of that is damaged"
+
+
+def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
+    """Yield the manifests that can still be published, of each batch the newest last."""
+    heads = {file.path.split("/")[2]: file for file in tables.warehouse.files(MANIFESTS) if file.path.endswith("/head.json")}
+    for digest in sorted(heads.keys() - rows.keys(), key=lambda digest: heads[digest].modified_at):
+        head = read_head(tables.warehouse, digest)
+        if head.backbone.id != versions.backbone:
+            continue
+        if head.number > versions.highest_number(head.batch_id) or versions.is_half_way(head.batch_id, digest):
+            yield head

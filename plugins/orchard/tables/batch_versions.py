@@ -1,0 +1,150 @@
+"""Which batch versions exist, and which files are theirs: a batch version exists when its `runs` row does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.jobs import BatchVersion
+
+from orchard.tables.commit_rule import Change, Standing, Tables, number_in
+from orchard.tables.delta_log import Snapshot, TableFile
+
+_COLUMNS = ("batch_id", "manifest_digest", "version", "features_version", "quarantine_version")
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """A batch's current version, as its newest `runs` row names it."""
+
+    batch_id: str
+    manifest_digest: str
+    number: int
+    features_version: int
+    quarantine_version: int
+
+    def change(self, scope: str) -> Change:
+        """Return the change that made this version, under a backbone's or a model's key."""
+        return Change(key_of(scope, self.batch_id), self.number, self.manifest_digest)
+
+
+def key_of(scope: str, batch_id: str) -> str:
+    """Return the key of a batch in the commit rule; the scope is a backbone's id or a model's."""
+    return f"{scope}/{batch_id}"
+
+
+@dataclass(frozen=True)
+class PublishedVersions:
+    """The current versions of a backbone's batches and their files, at one moment.
+
+    `runs` is loaded before the tables that are committed before it, so what is committed meanwhile shows as a version that is
+    not whole, never as a mixture.
+    """
+
+    tables: Tables
+    backbone: str
+    current: Mapping[str, PublishedVersion]
+    runs: Snapshot
+    features: Snapshot
+    quarantine: Snapshot
+
+    @classmethod
+    def load(cls, tables: Tables, backbone: str, batch_id: str | None = None) -> "PublishedVersions":
+        """Return the versions of every batch, or of one."""
+        runs = tables.load(RUNS)
+        wanted = {"backbone": backbone} | ({"batch_id": batch_id} if batch_id else {})
+        current: dict[str, PublishedVersion] = {}
+        for row in tables.rows_of(runs.files(**wanted), _COLUMNS):
+            version = PublishedVersion(*(row[name] for name in _COLUMNS))
+            if version.batch_id not in current or current[version.batch_id].number < version.number:
+                current[version.batch_id] = version
+        # The reverse of the commits' order.
+        features = tables.load(FEATURES)
+        return cls(tables, backbone, dict(sorted(current.items())), runs, features, tables.load(QUARANTINE))
+
+    def highest_number(self, batch_id: str) -> int:
+        """Return the highest batch version number that any table holds; 0 when none does."""
+        return max(self._numbers(batch_id))
+
+    def is_whole(self, batch_id: str) -> bool:
+        """Tell whether every table holds the batch's current version: none was left half-way, or is being published."""
+        return len(set(self._numbers(batch_id))) == 1
+
+    def is_half_way(self, batch_id: str, manifest_digest: str) -> bool:
+        """Tell whether a manifest's version is the newest that some table holds, and stands in no `runs` row."""
+        change = Change(key_of(self.backbone, batch_id), self.highest_number(batch_id), manifest_digest)
+        snapshots = (self.quarantine, self.features)
+        return not self.is_whole(batch_id) and any(change.standing(snapshot) is Standing.DONE for snapshot in snapshots)
+
+    @property
+    def half_way(self) -> tuple[str, ...]:
+        """The batches with rows of a version that is not whole, sorted."""
+        batches = {*self.current, *self._features_by_batch, *self._quarantine_by_batch}
+        return tuple(sorted(batch_id for batch_id in batches if not self.is_whole(batch_id)))
+
+    def _numbers(self, batch_id: str) -> list[int]:
+        key = key_of(self.backbone, batch_id)
+        return [number_in(snapshot, key) for snapshot in (self.runs, self.features, self.quarantine)]
+
+    def features_files(self, batch_id: str) -> Sequence[TableFile]:
+        """Return the files that hold the good rows of a batch's current version."""
+        version = self.current.get(batch_id)
+        if version is None:
+            return ()
+        if version.change(self.backbone).standing(self.features) is Standing.DONE:
+            return self._features_by_batch.get(batch_id, ())
+        return self._files_at(FEATURES, version.features_version, batch_id)
+
+    def quarantine_files(self, batch_id: str) -> Sequence[TableFile]:
+        """Return the files that hold the quarantine rows of a batch's current version."""
+        version = self.current.get(batch_id)
+        if version is None:
+            return ()
+        if version.change(self.backbone).standing(self.quarantine) is Standing.DONE:
+            return self._quarantine_by_batch.get(batch_id, ())
+        return self._files_at(QUARANTINE, version.quarantine_version, batch_id)
+
+    def _files_at(self, table: Table, version: int, batch_id: str) -> Sequence[TableFile]:
+        """Where the newest table version is ahead of `runs`: the files of the one that the `runs` row names."""
+        return self.tables.load(table, version).files(backbone=self.backbone, batch_id=batch_id)
+
+    def readable(self) -> tuple[BatchVersion, ...]:
+        """Return every batch's current version with its feature files, sorted by batch."""
+        return tuple(
+            BatchVersion(
+                version.batch_id,
+                version.manifest_digest,
+                version.number,
+                tuple(file.path for file in self.features_files(version.batch_id)),
+            )
+            for version in self.current.values()
+        )
+
+    def is_retired(self, batch_id: str) -> bool:
+        """Tell whether a batch was published and taken out again with all of its backbone."""
+        return batch_id not in self.current and self.is_whole(batch_id) and self.highest_number(batch_id) > 0
+
+    @cached_property
+    def _features_by_batch(self) -> Mapping[str, Sequence[TableFile]]:
+        return _by_batch(self.features, self.backbone)
+
+    @cached_property
+    def _quarantine_by_batch(self) -> Mapping[str, Sequence[TableFile]]:
+        return _by_batch(self.quarantine, self.backbone)
+
+
+def _by_batch(snapshot: Snapshot, backbone: str) -> Mapping[str, Sequence[TableFile]]:
+    found: dict[str, list[TableFile]] = {}
+    for file in snapshot.files(backbone=backbone):
+        found.setdefault(file.partition["batch_id"], []).append(file)
+    return found
+
+
+def current_versions(tables: Tables, backbone: str) -> tuple[PublishedVersion, ...]:
+    """Return the current version of every published batch of a backbone, sorted by batch."""
+    return tuple(PublishedVersions.load(tables, backbone).current.values())
+
+
+def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]:
+    """Return every batch's current version with its feature files, sorted by batch."""
+    return PublishedVersions.load(tables, backbone).readable()

@@ -1,0 +1,188 @@
+"""The published tables: created empty, read, and changed under one commit rule.
+
+Every commit carries two transactions for each key that it changes: `batch:<backbone>/<batch>` (in pca_features
+`batch:<model>/<batch>`), whose number is the batch version's, and `manifest:<the same>` with the first 60 bits of the
+manifest's digest, so that a writer tells its own version from a rival's of the same number without reading the log's history.
+"""
+
+import enum
+import io
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.contract.jobs import StagedFile, StagedPartition
+from orchard_jobs.contract.layout import random_element
+from orchard_jobs.errors import JobError
+from orchard_jobs.storage import Warehouse
+
+from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
+
+COMMIT_ATTEMPTS = 20
+# The digest of a change without rows: it takes back what a table holds under a key, or ends a backbone's batch.
+NOTHING = "0" * 64
+_RETRY_SECONDS = 0.1
+
+
+class Standing(enum.Enum):
+    """How a table stands to a change that a writer wants to commit."""
+
+    BEHIND = "behind"
+    """The table holds a lower number: commit."""
+    DONE = "done"
+    """The table holds this very change."""
+    SUPERSEDED = "superseded"
+    """The table holds a higher number, or a rival's change of the same number."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one commit does under one key.
+
+    Attributes:
+        key: what is versioned: `<backbone>/<batch>`, `<model>/<batch>`, a model, a backbone's promotions.
+        number: the version's number under that key; 0 takes back what the table holds of it, whatever its number is.
+        digest: 64 hex digits that tell this version from a rival's of the same number: the manifest's digest.
+        partition: values of the table's partition columns.
+        files: the staged files; none is an empty replacement.
+    """
+
+    key: str
+    number: int
+    digest: str
+    partition: tuple[str, ...] = ()
+    files: tuple[StagedFile, ...] = ()
+
+    @property
+    def transactions(self) -> dict[str, int]:
+        """The transactions that name this change in the log."""
+        return {_number_of(self.key): self.number, _manifest_of(self.key): _tag(self.digest)}
+
+    def standing(self, snapshot: Snapshot) -> Standing:
+        """Return how a table's snapshot stands to this change."""
+        held = number_in(snapshot, self.key)
+        if self.number == 0:
+            return Standing.BEHIND if held else Standing.DONE
+        if held < self.number:
+            return Standing.BEHIND
+        is_ours = held == self.number and snapshot.transaction(_manifest_of(self.key)) == _tag(self.digest)
+        return Standing.DONE if is_ours else Standing.SUPERSEDED
+
+
+def number_in(snapshot: Snapshot, key: str) -> int:
+    """Return the number of the version that a snapshot holds under a key; 0 when it holds none."""
+    return snapshot.transaction(_number_of(key)) or 0
+
+
+def _number_of(key: str) -> str:
+    return f"batch:{key}"
+
+
+def _manifest_of(key: str) -> str:
+    return f"manifest:{key}"
+
+
+def _tag(digest: str) -> int:
+    return int(digest[:15], 16)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The table's version after a commit (or now, where nothing was left to do), and each change's standing before it."""
+
+    version: int
+    standings: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one warehouse, and the log that says which files they hold."""
+
+    warehouse: Warehouse
+    log: TableLog
+
+    @classmethod
+    def at(cls, uri: str) -> "Tables":
+        """Return the Delta tables of a warehouse's URI."""
+        warehouse = Warehouse.at(uri)
+        return cls(warehouse, DeltaLog(warehouse))
+
+    def create_all(self) -> None:
+        """Create every table that is not there, empty; two at once do no harm."""
+        for table in TABLES:
+            self.log.create(table)
+
+    def load(self, table: Table, version: int | None = None) -> Snapshot:
+        """Return the table's newest snapshot, or that of a version; JobError when the table was never created."""
+        return self.log.load(table, version)
+
+    def rows(self, table: Table, columns: Sequence[str] | None = None, **partition: str) -> Iterator[dict[str, Any]]:
+        """Yield the newest rows of the named partition values as dicts, partition columns among them, file after file."""
+        return self.rows_of(self.load(table).files(**partition), columns)
+
+    def rows_of(self, files: Sequence[TableFile], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of some files as dicts, partition columns among them, file after file."""
+        for file in files:
+            values = dict(file.partition)
+            names = None if columns is None else [name for name in columns if name not in values]
+            with pq.ParquetFile(self.warehouse.open(file.path)) as opened:
+                # A row becomes Python's objects here, beside which threads cost more than they save.
+                for batch in opened.iter_batches(columns=names, use_threads=False):
+                    for row in batch.to_pylist():
+                        yield row | values
+
+    def stage(self, table: Table, rows: Sequence[dict[str, Any]], partition: tuple[str, ...] = ()) -> StagedFile:
+        """Write a few rows as one fresh file of a table that no log names yet."""
+        packed = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(rows), arrow_schema(table)), packed)
+        hive = [f"{name}={value}" for name, value in zip(table.partition_by, partition, strict=True)]
+        path = "/".join([table.name, *hive, random_element(), "part-00000.parquet"])
+        self.warehouse.create(path, packed.getvalue())
+        return StagedFile(path, packed.tell(), len(rows), self.warehouse.sha256(path))
+
+    def commit(self, table: Table, changes: Sequence[Change], mode: Mode = "overwrite") -> Committed:
+        """Commit the changes that the table is behind, in one commit, under the one rule.
+
+        Before each try the table is loaded afresh: a change whose number is higher than the table's is committed; one that
+        is there already is done; any other is superseded and left out. A conflict says nothing about who won, so it only
+        means: load again and apply the rule.
+
+        Args:
+            table: the table.
+            changes: what to commit, one a key.
+            mode: `overwrite` replaces each change's table partition; `append` adds its files.
+
+        Raises:
+            JobError: a staged file is gone or has another size, or 20 tries all met a rival.
+        """
+        for attempt in range(COMMIT_ATTEMPTS):
+            snapshot = self.load(table)
+            standings = tuple(change.standing(snapshot) for change in changes)
+            behind = [change for change, standing in zip(changes, standings, strict=True) if standing is Standing.BEHIND]
+            if not behind:
+                return Committed(snapshot.version, standings)
+            self._check_files(behind)
+            staged = [StagedPartition(table.name, change.partition, change.files) for change in behind]
+            transactions: Mapping[str, int] = {name: n for change in behind for name, n in change.transactions.items()}
+            try:
+                self.log.commit(snapshot, table, staged, transactions, mode)
+            except ConflictError:
+                time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
+                continue
+            return Committed(snapshot.version + 1, standings)
+        raise JobError(f"{table.name}: {COMMIT_ATTEMPTS} commits in a row met a rival's; run the task again")
+
+    def _check_files(self, changes: Sequence[Change]) -> None:
+        for file in (file for change in changes for file in change.files):
+            size_bytes = self.warehouse.size(file.path)
+            if size_bytes != file.size_bytes:
+                raise JobError(
+                    f"{self.warehouse.uri_of(file.path)} has {size_bytes} bytes, its report says {file.size_bytes}: "
+                    "staged files were removed or damaged; start a new run of the batch"
+                )

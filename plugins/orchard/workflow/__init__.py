@@ -1,0 +1,1 @@
+"""The edge to Airflow: tasks, sensors, assets, timetables, lineage, the notifier."""

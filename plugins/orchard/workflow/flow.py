@@ -1,0 +1,30 @@
+"""The flow of one batch, from its uploads to its published rows. The DAGs that run it differ only in what starts them."""
+
+from typing import Any
+
+from orchard.launchers import launcher_for
+from orchard.launchers.request import JobRequest
+from orchard.settings import Settings
+from orchard.workflow.sensors import WaitForUploads
+from orchard.workflow.tasks import AFTER_SKIPS, plan_batch, publish_batch, record_lineage, validate_batch
+
+
+def batch_flow(settings: Settings, *, is_announced: bool) -> None:
+    """Put the tasks of a batch's run into the DAG that is being defined.
+
+    Args:
+        settings: the settings.
+        is_announced: the DAG's runs are started by uploads, not by the clock or by hand.
+    """
+    launcher = launcher_for(settings)
+
+    waited = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=is_announced)
+    planned: Any = plan_batch()
+    featurized = launcher.operator(JobRequest("featurize", plan_task="plan_batch"))
+    reduced = launcher.operator(JobRequest("reduce", plan_task="plan_batch", trigger_rule=AFTER_SKIPS))
+    validated: Any = validate_batch(planned)
+    published: Any = publish_batch(planned, validated)
+    recorded = record_lineage(planned, published)
+
+    waited >> planned >> featurized >> reduced >> validated >> published >> recorded
+    planned >> reduced

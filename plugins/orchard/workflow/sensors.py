@@ -1,0 +1,227 @@
+"""wait_for_uploads: a batch is settled when it holds an object and its newest one is older than the quiet period.
+
+Then the run waits for its turn while another run of the batch is at work (see `turns`).
+
+The stock S3KeySensor reads one listing on its first poke but, deferred, sends a HEAD for every object; and
+S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled years ago. So this trigger only lists.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+from orchard_jobs.errors import JobError
+
+from orchard.landing_zone.batch_lock import AT_WORK, RunName, Turns
+from orchard.landing_zone.keys import checked_partition_key
+from orchard.landing_zone.listing import ListedObject, list_batch, objects_of, with_quick_times
+from orchard.landing_zone.periods import batch_cron, period_end, period_start
+from orchard.settings import Settings
+from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.commit_rule import Tables
+from orchard.workflow.assets import UPLOADS
+from orchard.workflow.error_mapping import airflow_outcomes
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What one listing says of a batch: objects, and when the newest came."""
+
+    objects: int
+    newest: datetime | None
+
+    def is_settled(self, now: datetime, quiet_seconds: float) -> bool:
+        """Tell whether there is an object and the newest is older than the quiet period."""
+        return self.newest is not None and (now - self.newest).total_seconds() >= quiet_seconds
+
+
+def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
+    """Return what a listing says."""
+    times = [item.uploaded_at for item in listed]
+    return Arrivals(len(times), max(times, default=None))
+
+
+def turns_of(context: Any, settings: Settings) -> Turns:
+    """Return the turns of the running task's batch; its task has the asset `uploads` among its inlets.
+
+    Raises:
+        AirflowFailException: the run has no partition key, or one of another form.
+    """
+    run, ti = context["dag_run"], context["ti"]
+    with airflow_outcomes():
+        batch_id = checked_partition_key(run.partition_key, settings.batch_key_format)
+
+    def is_in(name: RunName, states: Sequence[str]) -> bool:
+        count: int = ti.get_dr_count(dag_id=name.dag_id, run_ids=[name.run_id], states=list(states))
+        return count > 0
+
+    return Turns(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_in)
+
+
+class WaitForUploads(BaseOperator):
+    """Wait, deferred, until the run's batch is settled and no other run is at work on it; skip when nothing comes.
+
+    A batch whose period ended longer ago than the grace time is decided at once: settled, or skipped because it is empty.
+    Else the wait lasts at most `wait_seconds`, then the run is skipped. A run's conf may set `quiet_seconds`.
+
+    An announced run was started by an upload, so its batch's period says nothing: an upload to an old day may still be going on,
+    and what was announced has come. It is skipped when another run of the batch will list it later anyhow, or when it is empty.
+    """
+
+    def __init__(self, *, settings: Settings, is_announced: bool, **kwargs: Any) -> None:
+        super().__init__(inlets=[UPLOADS], **kwargs)
+        self.settings = settings
+        self.is_announced = is_announced
+
+    def execute(self, context: Any) -> None:
+        """List once; go on when the batch is settled, skip when it stays empty, defer otherwise."""
+        turns = turns_of(context, self.settings)
+        coming = turns.coming() if self.is_announced else None
+        if coming is not None:
+            raise AirflowSkipException(f"run {coming} will list batch {turns.batch_id} later and see all that this one would")
+        turns.enlist()
+        now, arrivals = datetime.now(UTC), self._list(turns.batch_id)
+        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.quiet_seconds))
+        if not arrivals.is_settled(now, quiet_seconds):
+            if not self._is_decided(turns.batch_id, arrivals, now, quiet_seconds):
+                self._defer(turns.batch_id, arrivals, now, quiet_seconds)
+            self._skip_if_empty(turns, arrivals)
+        self.log.info("settled batch_id=%s objects=%s newest=%s", turns.batch_id, arrivals.objects, arrivals.newest)
+        self._take_turn(turns)
+
+    def resume(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on when the trigger found the batch settled; skip when the wait was over first."""
+        turns = turns_of(context, self.settings)
+        if not event["is_settled"]:
+            turns.begin_listing()
+            raise AirflowSkipException(
+                f"batch {turns.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
+                "start it again when its upload is over"
+            )
+        self.log.info("settled batch_id=%s objects=%s", turns.batch_id, event["objects"])
+        self._take_turn(turns)
+
+    def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on when the run that was at work has ended; wait again when another one was faster."""
+        self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
+        self._take_turn(turns_of(context, self.settings))
+
+    def _take_turn(self, turns: Turns) -> None:
+        other = turns.at_work()
+        if other is not None:
+            self.log.info("waiting batch_id=%s for run %s, which is at work on it", turns.batch_id, other)
+            trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.poll_seconds, 5.0))
+            self.defer(trigger=trigger, method_name="resume_turn")
+        turns.take()
+
+    def _list(self, batch_id: str) -> Arrivals:
+        client = with_quick_times(S3Hook(self.settings.aws_conn_id).get_conn())
+        return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
+
+    def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:
+        """Tell whether a batch that is not settled is not waited for."""
+        if quiet_seconds == 0:
+            return True  # whoever asks not to wait has finished the upload
+        if self.is_announced:
+            return not arrivals.objects
+        ended = period_end(period_start(batch_id, self.settings.batch_key_format), batch_cron(self.settings))
+        return now >= ended + timedelta(seconds=self.settings.grace_seconds)
+
+    def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:
+        settings = self.settings
+        self.log.info("waiting batch_id=%s objects=%s newest=%s", batch_id, arrivals.objects, arrivals.newest)
+        trigger = UploadsTrigger(
+            bucket=settings.bucket,
+            prefix=settings.batch_prefix(batch_id),
+            aws_conn_id=settings.aws_conn_id,
+            quiet_seconds=quiet_seconds,
+            poll_seconds=min(settings.poll_seconds, max(quiet_seconds, 1.0)),
+            wait_until=(now + timedelta(seconds=settings.wait_seconds)).timestamp(),
+        )
+        self.defer(trigger=trigger, method_name="resume")
+
+    def _skip_if_empty(self, turns: Turns, arrivals: Arrivals) -> None:
+        if arrivals.objects or not self._is_whole(turns.batch_id):
+            return
+        # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
+        turns.begin_listing()
+        if not self._list(turns.batch_id).objects:
+            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(turns.batch_id)}"
+            raise AirflowSkipException(f"batch {turns.batch_id} is empty: no object under {where}")
+
+    def _is_whole(self, batch_id: str) -> bool:
+        """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
+        tables = Tables.at(self.settings.warehouse)
+        try:
+            return PublishedVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+        except JobError:  # no table yet: no batch has got as far as a plan
+            return True
+
+
+class UploadsTrigger(BaseTrigger):
+    """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing a poll.
+
+    The end stands in the trigger, since Airflow's own time-out of a deferral fails the task instead of skipping it.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, aws_conn_id: str, quiet_seconds: float, poll_seconds: float, wait_until: float
+    ) -> None:
+        BaseTrigger.__init__(self)
+        self.bucket = bucket
+        self.prefix = prefix
+        self.aws_conn_id = aws_conn_id
+        self.quiet_seconds = quiet_seconds
+        self.poll_seconds = poll_seconds
+        self.wait_until = wait_until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        names = ("bucket", "prefix", "aws_conn_id", "quiet_seconds", "poll_seconds", "wait_until")
+        return "orchard.sensors.UploadsTrigger", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the prefix is settled or the wait is over."""
+        hook = S3Hook(self.aws_conn_id)
+        while True:
+            async with await hook.get_async_conn() as client:
+                pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+                arrivals = arrivals_of([item async for page in pages for item in objects_of(page)])
+            now = datetime.now(UTC)
+            is_settled = arrivals.is_settled(now, self.quiet_seconds)
+            if is_settled or now.timestamp() >= self.wait_until:
+                yield TriggerEvent({"objects": arrivals.objects, "is_settled": is_settled})
+                return
+            await asyncio.sleep(self.poll_seconds)
+
+
+class RunEndTrigger(BaseTrigger):
+    """Fires when a run is not running: it ended, or was cleared and is queued.
+
+    The stock DagStateTrigger waits for a run to be *in* a state, so one that somebody deletes would be waited for without end.
+    """
+
+    def __init__(self, dag_id: str, run_id: str, poll_seconds: float) -> None:
+        BaseTrigger.__init__(self)
+        self.dag_id = dag_id
+        self.run_id = run_id
+        self.poll_seconds = poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        return "orchard.sensors.RunEndTrigger", {name: getattr(self, name) for name in ("dag_id", "run_id", "poll_seconds")}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the run is not running."""
+        count = sync_to_async(RuntimeTaskInstance.get_dr_count)
+        while await count(dag_id=self.dag_id, run_ids=[self.run_id], states=list(AT_WORK)):
+            await asyncio.sleep(self.poll_seconds)
+        yield TriggerEvent({"dag_id": self.dag_id, "run_id": self.run_id})

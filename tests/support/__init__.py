@@ -1,0 +1,1 @@
+"""What tests share: fakes, stand-ins, flows and stores. No test stands here."""

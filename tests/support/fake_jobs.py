@@ -1,0 +1,237 @@
+"""The jobs' side of the contract without Spark and without a network: it writes real files and real reports.
+
+A content's vector is drawn from its SHA-256, so equal content has equal features wherever it is computed.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from orchard.batch.manifests import read_entries
+from orchard.landing_zone.listing import ListedObject
+from orchard.models.model import read_model
+from orchard.tables.commit_rule import Tables
+from orchard_jobs import __version__
+from orchard_jobs.audit.schemas import arrow_schema
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
+from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_folder
+from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.pca.moments import Moments
+from orchard_jobs.pca.project import VarianceTally, project
+
+BROKEN = b"broken"
+
+
+def vector_of(content: bytes, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the fake network's features of a content."""
+    seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+    return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
+
+
+OPAQUE = b"opaque"
+# Followed by what tells one upload from another, a space, and the bytes: SSE-KMS and SSE-C give each its own ETag.
+ENCRYPTED = b"encrypted "
+# Followed by its number of pixels; all other contents have one.
+LARGE = b"large "
+
+
+def etag_of(content: bytes) -> str:
+    """Return an object's ETag: its MD5; for `opaque` one as of a multipart upload; for `encrypted` one that looks like an MD5."""
+    suffix = "-2" if content.startswith(OPAQUE) else ""
+    return hashlib.md5(content.removeprefix(OPAQUE)).hexdigest() + suffix
+
+
+def bytes_of(content: bytes) -> bytes:
+    """Return what is read of an object: an opaque or an encrypted one holds what an MD5 one may hold, too."""
+    return content.removeprefix(ENCRYPTED).partition(b" ")[2] if content.startswith(ENCRYPTED) else content.removeprefix(OPAQUE)
+
+
+def listing(bucket: Mapping[str, bytes]) -> list[ListedObject]:
+    """Return a bucket's listing; every object came at the same moment."""
+    uploaded_at = datetime(2026, 1, 1, tzinfo=UTC)
+    return [ListedObject(key, etag_of(content), len(bytes_of(content)), uploaded_at) for key, content in sorted(bucket.items())]
+
+
+@dataclass
+class FakeJobs:
+    """Runs the three stages over a bucket held in memory; counts what went through the network."""
+
+    tables: Tables
+    bucket: Mapping[str, bytes]
+    network_runs: list[str] = field(default_factory=list)
+
+    def featurize(self, head: ManifestHead) -> JobReport:
+        work = work_digest(head.digest, head.backbone.id, "featurize")
+        finished = self.tables.warehouse.read_if_there(report_path(work))
+        if finished is not None:
+            return JobReport.from_json(finished)
+        good, bad = self._rows(head)
+        partition = (head.backbone.id, head.batch_id)
+        staged = (
+            self._stage(FEATURES, partition, work, good),
+            self._stage(QUARANTINE, partition, work, bad),
+            *self._moments(head, partition, work, good),
+        )
+        runs = len({row["content_sha256"] for row in good if row["computed_in"] == head.digest})
+        missing_good = head.missing - head.missing_quarantined
+        counts = {
+            "listed": head.listed,
+            "featurized": runs,
+            "reused": len(good) - missing_good - runs,
+            "quarantined": len(bad) - head.missing_quarantined,
+            "missing": head.missing,
+            "network_runs": runs,
+        }
+        return self._finish(JobReport(work, "featurize", head.digest, head.backbone.id, __version__, "fake", staged, counts))
+
+    def reduce(self, head: ManifestHead, featurized: JobReport) -> JobReport | None:
+        if head.model is None:
+            return None
+        work = work_digest(head.digest, head.backbone.id, "reduce")
+        (features,) = featurized.of_table("features")
+        batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
+        staged, captured = self._project(head.model.model_id, batch, work)
+        return self._finish(
+            JobReport(
+                work, "reduce", head.digest, head.backbone.id, __version__, "fake", (staged,), {"projected": staged.rows},
+                captured=(captured,),
+            )
+        )  # fmt: skip
+
+    def project(self, plan: ProjectionPlan) -> JobReport:
+        work = work_digest(plan.digest, plan.backbone, "project")
+        done = [self._project(model.model_id, batch, work) for model, batch in plan.pairs]
+        staged = tuple(partition for partition, _ in done)
+        counts = {"projected": sum(partition.rows for partition in staged), "batches": len(staged)}
+        captured = tuple(entry for _, entry in done)
+        return self._finish(
+            JobReport(work, "project", plan.digest, plan.backbone, __version__, "fake", staged, counts, captured=captured)
+        )
+
+    def _rows(self, head: ManifestHead) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        vectors = {row["content_sha256"]: row for row in self._published(head.vector_files)}
+        kept = {row["image_uri"]: row for row in self._published(head.features_files)}
+        kept_bad = {row["image_uri"]: row for row in self._published(head.quarantine_files)}
+        known = self._known(head)
+        assert known <= vectors.keys()
+        computed: dict[str, dict[str, Any]] = {}
+        good, bad = [], []
+        stamp = {"manifest_digest": head.digest, "jobs_version": __version__}
+        for entry in read_entries(self.tables.warehouse, head):
+            if entry.action == "keep":
+                good.append(kept[entry.image_uri] | stamp)
+            elif entry.action == "keep_quarantined":
+                bad.append(kept_bad[entry.image_uri] | stamp)
+            elif entry.action == "reuse":
+                assert entry.content_sha256 is not None
+                good.append(vectors[entry.content_sha256] | _of_entry(entry) | stamp)
+            else:
+                reused = computed | {content: vectors[content] for content in known}
+                self._compute(head, entry, reused, good, bad, stamp)
+                if good and good[-1]["image_uri"] == entry.image_uri:
+                    computed[good[-1]["content_sha256"]] = good[-1]
+        return good, bad
+
+    def _moments(
+        self, head: ManifestHead, partition: tuple[str, ...], work: str, good: list[dict[str, Any]]
+    ) -> tuple[StagedPartition, ...]:
+        """Stage the version's moments where they are no larger than its features, as the job does."""
+        if len(good) < head.backbone.dimension / 2:
+            return ()
+        moments = Moments.of(np.array([row["features"] for row in sorted(good, key=lambda row: row["image_uri"])], np.float32))
+        row = {"manifest_digest": head.digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
+        return (self._stage(MOMENTS, partition, work, [row]),)
+
+    def _known(self, head: ManifestHead) -> frozenset[str]:
+        if head.known is None:
+            return frozenset()
+        return read_known(self.tables.warehouse.read(manifest_path(head.digest, head.known.name)))
+
+    def _compute(
+        self,
+        head: ManifestHead,
+        entry: Entry,
+        reused: Mapping[str, dict[str, Any]],
+        good: list[dict[str, Any]],
+        bad: list[dict[str, Any]],
+        stamp: dict[str, str],
+    ) -> None:
+        content = self.bucket.get(entry.image_uri.removeprefix("s3://landing/"))
+        if content is None or etag_of(content) != entry.etag:
+            row = {"content_sha256": None, "reason": "vanished", "message": "gone or changed since the listing"}
+            bad.append(_of_entry(entry) | row | stamp)
+            return
+        content = bytes_of(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 in reused:
+            good.append(reused[sha256] | _of_entry(entry) | stamp)
+            return
+        pixels = int(content.removeprefix(LARGE)) if content.startswith(LARGE) else 1
+        if pixels > head.pixel_limit:
+            message = f"{pixels} pixels, the limit is {head.pixel_limit}"
+            row = {"content_sha256": sha256, "reason": Reason.OVER_PIXEL_LIMIT.value, "message": message}
+            bad.append(_of_entry(entry) | row | stamp)
+            return
+        if content.startswith(BROKEN):
+            bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
+            return
+        self.network_runs.append(sha256)
+        row = {
+            "content_sha256": sha256,
+            "width": 1,
+            "height": 1,
+            "features": vector_of(content, head.backbone.dimension),
+            "computed_in": head.digest,
+        }
+        good.append(_of_entry(entry) | row | stamp)
+
+    def _published(self, paths: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [row for path in paths for row in pq.ParquetFile(self.tables.warehouse.open(path)).read().to_pylist()]
+
+    def _project(self, model_id: str, batch: BatchVersion, work: str) -> tuple[StagedPartition, Any]:
+        basis = read_model(self.tables.warehouse, model_id).basis
+        rows = self._published(batch.files)
+        tally = VarianceTally.empty(basis.mean, basis.components)
+        for row in rows:
+            vector = np.array([row.pop("features")], dtype=np.float32)
+            tally = tally.add(vector)
+            row["pca_features"] = project(vector, basis.mean, basis.components)[0].astype(np.float32)
+            row |= {"manifest_digest": batch.manifest_digest, "jobs_version": __version__}
+        staged = self._stage(PCA_FEATURES, (model_id, batch.batch_id), work, rows)
+        return staged, tally.captured(model_id, batch.batch_id, batch.manifest_digest)
+
+    def _stage(self, table: Table, partition: tuple[str, ...], work: str, rows: list[dict[str, Any]]) -> StagedPartition:
+        if not rows:
+            return StagedPartition(table.name, partition, ())
+        rows = sorted(rows, key=lambda row: row.get("image_uri", ""))
+        packed = io.BytesIO()
+        columns = [{name: row[name] for name in table.column_names} for row in rows]
+        pq.write_table(pa.Table.from_pylist(columns, arrow_schema(table)), packed)
+        path = f"{staged_folder(table, partition, work, random_element())}/part-00000.parquet"
+        self.tables.warehouse.create(path, packed.getvalue())
+        file = StagedFile(path, packed.tell(), len(rows), self.tables.warehouse.sha256(path))
+        return StagedPartition(table.name, partition, (file,))
+
+    def _finish(self, report: JobReport) -> JobReport:
+        path = report_path(report.work)
+        self.tables.warehouse.create(path, report.to_json().encode())
+        return JobReport.from_json(self.tables.warehouse.read(path))
+
+
+def _of_entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "image_uri": entry.image_uri,
+        "etag": entry.etag,
+        "size_bytes": entry.size_bytes,
+        "uploaded_at": datetime.fromisoformat(entry.uploaded_at),
+        "label": entry.label,
+    }

@@ -1,0 +1,115 @@
+"""Settings: one table, and an error that names the variable, the value and what is wanted."""
+
+import pytest
+from orchard.settings import Settings, describe
+from orchard.workflow.notify import LogNotifier, failure_notifier
+from orchard_jobs.errors import ConfigurationError
+
+MINIMAL = {"ORCHARD_WAREHOUSE": "/data/warehouse"}
+
+
+def test_the_defaults_are_whole() -> None:
+    settings = Settings.from_environment(MINIMAL)
+    assert settings.warehouse == "file:///data/warehouse"
+    assert (settings.bucket, settings.prefix) == ("landing", "images/")
+    assert settings.batch_prefix("2026-01-01") == "images/2026-01-01/"
+    assert settings.backbone.dimension == 1280
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("WAREHOUSE", "", "neither an absolute path nor"),
+        ("WAREHOUSE", "ftp://x/y", "neither an absolute path nor"),
+        ("LANDING", "/folder", "not of the form s3://bucket/prefix"),
+        ("BACKBONE", "vgg", "efficientnet_lite0 or resnet50"),
+        ("ENGINE", "torch", "onnx, cuda, tensorflow"),
+        ("WEIGHTS_FILE", "/x.h5", "come together"),
+        ("PIXEL_LIMIT", "0", "not above 0"),
+        *(
+            ("COMPONENTS", value, "neither a whole number above 0")
+            for value in ("0", "-3", "1.0", "2.5", "0.0", "nan", "inf", "all")
+        ),
+        ("MODEL_RETENTION_DAYS", "-1", "not between 0"),
+        ("MODEL_RETENTION_DAYS", "nan", "not between 0"),
+        ("PIXEL_LIMIT", "many", "invalid literal"),
+        ("MAX_QUARANTINED_SHARE", "2", "not between 0 and 1"),
+        ("WAREHOUSE", "/data/or#chard", "holds #"),
+        ("WAREHOUSE", "s3://", "neither an absolute path nor"),
+        ("QUIET_SECONDS", "-1", "not between 0"),
+        ("POLL_SECONDS", "0", "not between 0.1"),
+        ("DRIVER_MEMORY", "lots", "not a size such as `2g` or `1536m`"),
+        ("WAIT_SECONDS", "inf", "not between 0"),
+        ("GRACE_SECONDS", "nan", "not between 0"),
+        ("RETRIES", "-3", "below 0"),
+        ("BATCH_KEY_FORMAT", "%d", "two days have one key"),
+        ("NOTIFIER_ARGUMENTS", "[]", "not a JSON object"),
+        ("SCHEDULE", "every day", "no cron expression"),
+        ("RECONCILE_SCHEDULE", "hourly", "no cron expression"),
+        ("UPLOADS_QUEUE", "arn:aws:sqs:us-east-1:1:q", "no URL of an SQS queue"),
+        ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot stand in a path"),
+    ],
+)
+def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Settings.from_environment({**MINIMAL, f"ORCHARD_{variable}": value})
+    assert f"ORCHARD_{variable}" in str(caught.value)
+
+
+def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
+    with pytest.raises(ConfigurationError, match="^ORCHARD_COMPONETS is no setting: if ORCHARD_COMPONENTS is meant, rename it"):
+        Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "secret"})
+    own = ("HOME", "PYTHON", "SHARED_DATA", "OWNER_PID", "STACK_ID", "SANDBOX_PYTHON", "TEST_JOBS_PYTHON", "SERVICE_CREDENTIAL")
+    others = ("VERSION", "SOURCE_URL", "UPLOADS_QUEUE_ARN", "EMR_CLUSTER_ID", "JOBS_PYTHONPATH", "AWS_CONN_URI", "ENGINE_HOME")
+    given = {f"ORCHARD_{name}": "x" for name in (*own, *others)}
+    Settings.from_environment({**MINIMAL, **given, "COMPONETS": "3", "ORCHARD_COMPONETS": ""})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0.2", 1), ("2", 2), ("15", 15), ("60", 15)])
+def test_a_clusters_job_is_looked_at_as_often_as_a_batch_up_to_each_15_seconds(text: str, seconds: int) -> None:
+    assert Settings.from_environment({**MINIMAL, "ORCHARD_POLL_SECONDS": text}).job_poll_seconds == seconds
+
+
+def test_resnet50_takes_a_file_with_its_digest() -> None:
+    weights = {"ORCHARD_BACKBONE": "resnet50", "ORCHARD_WEIGHTS_FILE": "/w.h5", "ORCHARD_WEIGHTS_SHA256": "ab" * 32}
+    one = Settings.from_environment({**MINIMAL, **weights}).backbone
+    moved = Settings.from_environment({**MINIMAL, **weights, "ORCHARD_WEIGHTS_FILE": "/elsewhere.h5"}).backbone
+    other = Settings.from_environment({**MINIMAL, "ORCHARD_BACKBONE": "resnet50"}).backbone
+    assert one.id == moved.id != other.id
+    assert one.dimension == 2048
+
+
+@pytest.mark.parametrize(("text", "value"), [("100", 100), ("1", 1), ("0.95", 0.95), ("1e-3", 0.001)])
+def test_components_are_a_number_or_a_share(text: str, value: float) -> None:
+    found = Settings.from_environment({**MINIMAL, "ORCHARD_COMPONENTS": text}).components
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_the_engine_is_part_of_the_backbone() -> None:
+    tensorflow = Settings.from_environment({**MINIMAL, "ORCHARD_ENGINE": "tensorflow"}).backbone
+    assert tensorflow.id != Settings.from_environment(MINIMAL).backbone.id
+
+
+def test_every_setting_is_described() -> None:
+    names = [name for name, _, _ in describe()]
+    assert len(names) == len(set(names))
+    assert all(text for _, _, text in describe())
+
+
+def test_the_notifier_is_a_setting() -> None:
+    assert isinstance(failure_notifier(Settings.from_environment(MINIMAL)), LogNotifier)
+    for wrong in ("nowhere.Notifier", "orchard.notify.Missing", "pathlib.Path"):
+        with pytest.raises(ConfigurationError, match="ORCHARD_NOTIFIER"):
+            failure_notifier(Settings.from_environment({**MINIMAL, "ORCHARD_NOTIFIER": wrong}))
+
+
+def test_the_log_notifier_names_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    class Task:
+        dag_id, task_id, run_id, try_number = "image_batches", "validate", "r1", 2
+
+    class Run:
+        partition_key = "2026-01-01"
+
+    LogNotifier().notify({"task_instance": Task(), "dag_run": Run(), "exception": ValueError("3 of 9 checks failed")})
+    assert "task=validate batch_id=2026-01-01" in caplog.text
+    assert "3 of 9 checks failed" in caplog.text
