@@ -77,7 +77,7 @@ test-containers: setup ## the images and the compose file, with the Docker engin
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench tests/sandbox tests/end_to_end
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
 	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml

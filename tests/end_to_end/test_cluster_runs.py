@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import polars as pl
 import pytest
 import requests
+from orchard_sandbox.s3.landing import aws_client, s3_environment
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import Layout
 from orchard_sandbox.stack.samples import image_bytes
@@ -45,8 +45,7 @@ class Emr:
 
     def __init__(self, stack: Stack) -> None:
         self.address = read_state(Layout(stack.home)).s3_address
-        credentials = {"aws_access_key_id": "any", "aws_secret_access_key": "thing", "region_name": "us-east-1"}
-        self.client = boto3.client("emr-serverless", endpoint_url=self.address, **credentials)
+        self.client = aws_client("emr-serverless", self.address)
         self.application = self.client.list_applications()["applications"][0]["id"]
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -164,10 +163,7 @@ class Lake:
         self.uri = f"s3://lake/{name}"
         network = next((stack.home / "warehouse").rglob("*.onnx"))
         s3.upload_file(str(network), "lake", f"{name}/{network.relative_to(stack.home / 'warehouse')}")
-        self.options = {
-            "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
-            "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-        }  # fmt: skip
+        self.options = s3_environment(s3.meta.endpoint_url) | {"AWS_ALLOW_HTTP": "true"}
 
     def table(self, name: str) -> pl.DataFrame:
         return pl.read_delta(f"{self.uri}/{name}", storage_options=self.options)

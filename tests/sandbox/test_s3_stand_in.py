@@ -147,7 +147,7 @@ def test_a_conditional_put_that_is_refused_changes_nothing(stand_in: StandIn) ->
     assert content(stand_in.start(), "once") == b"first"
 
 
-def test_ten_thousand_objects_are_listed_and_half_written_files_are_removed(stand_in: StandIn) -> None:
+def test_many_objects_are_listed_and_half_written_files_removed(stand_in: StandIn) -> None:
     from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 
     folder = ObjectFolder(stand_in.folder / "landing")
@@ -160,7 +160,7 @@ def test_ten_thousand_objects_are_listed_and_half_written_files_are_removed(stan
     assert not half.exists()
 
 
-def test_it_ends_on_sigterm_and_takes_its_former_port_again_unless_it_is_taken(tmp_path: Path) -> None:
+def test_it_takes_its_former_port_again_unless_that_is_taken(tmp_path: Path) -> None:
     one, two = StandIn(tmp_path / "one"), StandIn(tmp_path / "two")
     one.folder.mkdir()
     two.folder.mkdir()

@@ -61,7 +61,8 @@ class Server:
         self.emr.meta.events.register("after-call.emr-serverless", check_answer)
 
     def client(self, service: str, **config: Any) -> Any:
-        return boto3.client(
+        make: Any = boto3.client
+        return make(
             service,
             endpoint_url=self.address,
             aws_access_key_id="any",
@@ -87,6 +88,15 @@ class Server:
         """Return every state that a record was in, in order."""
         found: list[str] = requests.get(f"{self.address}/_orchard/states/{name}", timeout=30).json()
         return found
+
+    @contextmanager
+    def holding_jobs(self) -> Iterator[None]:
+        """Let no job start before the end of the block."""
+        self.fault("hold", times=0)
+        try:
+            yield
+        finally:
+            self.no_faults()
 
     def no_faults(self) -> None:
         assert requests.delete(f"{self.address}/_orchard/faults", timeout=10).ok
@@ -162,7 +172,7 @@ def processes_of(name: str) -> list[int]:
     return found
 
 
-def wait_until(is_so: Callable[[], Any], seconds: float) -> None:
+def wait_until(is_so: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-import boto3
 import polars as pl
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import RunFacts, publish_batch
@@ -28,7 +27,7 @@ from orchard_jobs.contract.layout import network_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.job_execution.processes import find_members
-from orchard_sandbox.s3.landing import REGION, queue_url
+from orchard_sandbox.s3.landing import aws_client, queue_url, s3_environment
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
 
@@ -65,9 +64,7 @@ class GeneratedHistory:
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
         address = self.s3.meta.endpoint_url
-        self._sqs = boto3.client(
-            "sqs", endpoint_url=address, region_name=REGION, aws_access_key_id="any", aws_secret_access_key="thing"
-        )
+        self._sqs = aws_client("sqs", address)
         self._queue = queue_url(address)
         self.days = tuple(f"2026-02-{1 + 2 * self.seed + n:02d}" for n in range(2))
 
@@ -75,10 +72,8 @@ class GeneratedHistory:
         """Live through the history, and let the stack come to rest."""
         for _ in range(3):
             self._upload()
-        kinds: dict[Callable[[], None], int] = {
-            self._upload: 5, self._copy: 2, self._delete: 2, self._start: 2, self._start_two: 1,
-            self._backfill: 1, self._kill_a_job: 1, self._wait: 3, self._repeat_messages: 1, self._lose_messages: 1,
-        }  # fmt: skip
+        kinds: dict[Callable[[], None], int] = {self._upload: 5, self._copy: 2, self._delete: 2, self._start: 2, self._wait: 3}
+        kinds |= dict.fromkeys((self._start_two, self._backfill, self._kill_a_job, self._repeat_messages, self._lose_messages), 1)
         for _ in range(steps):
             self.draw.choices([*kinds], [*kinds.values()])[0]()
         self.rest()
@@ -250,10 +245,8 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
         command = submit_command(ROOT / ".venv" / "jobs")
         command += [str(ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"), "featurize"]
         python = str(ROOT / ".venv" / "jobs" / "bin" / "python")
-        environment = os.environ | {
-            "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "AWS_ENDPOINT_URL": s3.meta.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
-        }  # fmt: skip
+        own = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+        environment = os.environ | s3_environment(s3.meta.endpoint_url) | own
         subprocess.run(
             [*command, "--warehouse", tables.warehouse.uri, "--input-digest", head.digest], env=environment, check=True
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import polars as pl
 from orchard_sandbox.job_execution.processes import find_members
+from orchard_sandbox.s3.landing import aws_client
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
 from orchard_sandbox.stack.state import read_state
@@ -31,10 +31,8 @@ class Stack:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ORCHARD", "AWS_"))}
         environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox")}
         environment |= {"ORCHARD_RETRY_SECONDS": "5", **self.variables, **variables}
-        done = subprocess.run(
-            [sys.executable, "-m", "orchard_sandbox", name],
-            env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "orchard_sandbox", name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT)
         print(done.stdout, done.stderr)
         return done
 
@@ -83,7 +81,4 @@ def wait_for_silence(api: AirflowApi, *dag_ids: str) -> None:
 
 def bare_client(stack: Stack) -> Any:
     """Return a client of the landing zone that knows nothing of Orchard."""
-    address = read_state(Layout(stack.home)).s3_address
-    return boto3.client(
-        "s3", endpoint_url=address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
-    )
+    return aws_client("s3", read_state(Layout(stack.home)).s3_address, "any", "thing")

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +46,19 @@ class Workspace:
     files: WorkspaceFiles
     environments: Environments
     mounts: Mounts
-    pace: Pace
-    faults: Faults
     address: str
+    pace: Pace = Pace()
+    faults: Faults = field(default_factory=Faults)
     has_spark: bool = True
 
     @classmethod
     def below(cls, folder: Path, machine: Machine, objects: Path, address: str, **given: Any) -> "Workspace":
-        """Return a workspace that keeps all below one folder.
-
-        Args:
-            folder: keeps all.
-            machine: what runs tasks.
-            objects: the S3 stand-in's objects.
-            address: where the stand-in itself answers.
-            given: other attributes.
-        """
+        """Return a workspace that keeps all below one folder; `objects` are the S3 stand-in's."""
         made = {
             "volumes": Volumes(folder / "volumes"),
             "files": WorkspaceFiles(folder / "workspace"),
             "environments": Environments(folder / "environments", machine.python),
             "mounts": Mounts(folder / "s3", objects),
-            "pace": Pace(),
-            "faults": Faults(),
         }
         return cls(folder=folder, machine=machine, address=address, **{**made, **given})
 
@@ -81,14 +71,7 @@ class Workspace:
 
 
 class TaskJob(GuardedJob):
-    """The one task of a run.
-
-    Args:
-        workspace: what it draws on.
-        request: of `runs/submit`.
-        folder: a folder of its own; its logs stay there.
-        marker: marks the task's processes.
-    """
+    """The one task of a run, as its request of `runs/submit` asks for it; the folder is its own."""
 
     out_of_memory = "Python kernel is unresponsive: the driver ran out of memory."
 

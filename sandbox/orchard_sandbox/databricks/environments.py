@@ -19,12 +19,7 @@ _PLATFORM = ("pyspark", "pandas", "numpy", "pyarrow", "grpcio", "grpcio-status",
 
 @dataclass
 class Environments:
-    """Python environments, one for each set of a wheel's bytes and its dependencies; each is made once.
-
-    Attributes:
-        folder: keeps them.
-        python: the Python that they stand on.
-    """
+    """Python environments on a Python, one for each set of a wheel's bytes and its dependencies; each is made once."""
 
     folder: Path
     python: Path

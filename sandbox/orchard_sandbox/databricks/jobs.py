@@ -17,17 +17,13 @@ Given = dict[str, Any]
 
 
 class Jobs:
-    """The jobs and runs of a workspace.
-
-    Args:
-        workspace: what runs draw on, and where all are kept.
-    """
+    """The jobs and runs of a workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._folder, self._runs_folder = workspace.folder / "jobs", workspace.folder / "runs"
         self._lock = threading.Lock()
-        self._runs = {run.run_id: run for run in Run.read_all(self._runs_folder.glob("*/run.json"))}
+        self._runs = {run.run_id: run for run in Run.read_all(self._runs_folder)}
         for run in self._runs.values():
             if not run.is_over:
                 run.lose()
@@ -77,8 +73,8 @@ class Jobs:
             if known:
                 return known[0]
             number = max(self._runs, default=1000) + 10
-            path = self._runs_folder / str(number) / "run.json"
-            run = Run(path=path, states=["PENDING"], run_id=number, request=given, start_time=now(), job_id=job_id)
+            folder = self._runs_folder / str(number)
+            run = Run(folder=folder, states=["PENDING"], run_id=number, request=given, start_time=now(), job_id=job_id)
             run.save()
             self._runs[number] = run
         if is_busy:

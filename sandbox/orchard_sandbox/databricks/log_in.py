@@ -13,13 +13,7 @@ TOKEN_SECONDS = 3600.0
 
 
 class LogIns:
-    """The tokens that are accepted.
-
-    Args:
-        address: of the workspace, which the discovery pages name.
-        token: a personal access token.
-        principals: service principals' secrets by id.
-    """
+    """The tokens that are accepted: a personal one, and those of service principals, given as secrets by id."""
 
     def __init__(self, address: str, token: str, principals: dict[str, str]) -> None:
         self._address = address

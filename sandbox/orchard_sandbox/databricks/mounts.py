@@ -11,12 +11,7 @@ from orchard_sandbox.s3.objects import ObjectFolder
 
 @dataclass
 class Mounts:
-    """Buckets as plain files, for Spark's readers: `s3://<bucket>/<key>` without a connector.
-
-    Attributes:
-        folder: the plain files.
-        objects: the S3 stand-in's objects.
-    """
+    """The S3 stand-in's objects as plain files in a folder, for Spark's readers: `s3://<bucket>/<key>` without a connector."""
 
     folder: Path
     objects: Path

@@ -126,7 +126,7 @@ class Run(RunRecord):
         def lead() -> None:
             life.linger()
             # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
-            job = TaskJob(workspace, self.request, self.log_folder, str(self.path.parent))
+            job = TaskJob(workspace, self.request, self.log_folder, str(self.folder))
             seconds = int(self.request.get("timeout_seconds") or 0) * workspace.pace.minute_seconds / 60
             ending = life.execute(job, lambda what: self.change(_STATES[what]), seconds, since)
             self._end("TERMINATED", _ENDS[ending.kind], self._words(ending))

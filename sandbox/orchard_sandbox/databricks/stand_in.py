@@ -24,13 +24,7 @@ from orchard_sandbox.job_execution.serving import add_options, listen, serve
 
 
 class Databricks:
-    """The workspace: its runs, files and log-ins.
-
-    Args:
-        workspace: what runs draw on.
-        token: a personal access token that is accepted.
-        principals: service principals' secrets by id.
-    """
+    """A workspace's API; see LogIns for the tokens that it accepts."""
 
     def __init__(self, workspace: Workspace, token: str, principals: dict[str, str]) -> None:
         self._workspace = workspace

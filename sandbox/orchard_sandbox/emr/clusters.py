@@ -43,11 +43,6 @@ class Step(RunRecord):
     life: LifeCycle = field(init=False, repr=False)
 
     @property
-    def name(self) -> str:
-        """Its id."""
-        return self.path.parent.name
-
-    @property
     def is_over(self) -> bool:
         """Whether the step has come to its end."""
         return self.state in _ENDS.values()
@@ -68,11 +63,6 @@ class Cluster(Record):
     details: str = ""
     is_ending: bool = False
     steps: list[Step] = field(default_factory=list, init=False)
-
-    @property
-    def name(self) -> str:
-        """Its id."""
-        return self.path.parent.name
 
     @property
     def is_over(self) -> bool:
@@ -97,22 +87,15 @@ class Cluster(Record):
 
 
 class Clusters:
-    """All clusters.
-
-    Args:
-        folder: where they and the steps' logs are kept.
-        machine: what runs steps.
-        pace: the clock.
-        faults: what the steps suffer.
-    """
+    """All clusters, which are kept in a folder."""
 
     def __init__(self, folder: Path, machine: Machine, pace: Pace, faults: Faults) -> None:
         self._folder, self._machine, self._pace, self._faults = folder, machine, pace, faults
         self.lock = threading.RLock()
         self.clusters: dict[str, Cluster] = {}
-        for cluster in Cluster.read_all(folder.glob("*/cluster.json")):
-            cluster.steps = sorted(Step.read_all(cluster.path.parent.glob("*/step.json")), key=lambda step: step.created)
-            self.clusters[cluster.name] = cluster
+        for cluster in Cluster.read_all(folder):
+            cluster.steps = sorted(Step.read_all(cluster.folder / "steps"), key=lambda step: step.created)
+            self.clusters[cluster.id] = cluster
             for step in cluster.steps:
                 step.life = LifeCycle(pace, faults)
                 if step.state in _STATES.values():
@@ -121,7 +104,7 @@ class Clusters:
 
     def find(self, name: str) -> Record | None:
         """Return a cluster, or a step of any."""
-        steps = (step for cluster in list(self.clusters.values()) for step in cluster.steps if step.name == name)
+        steps = (step for cluster in list(self.clusters.values()) for step in cluster.steps if step.id == name)
         return self.clusters.get(name) or next(steps, None)
 
     def run_job_flow(self, given: Mapping[str, Any]) -> Cluster:
@@ -135,10 +118,10 @@ class Clusters:
             raise RequestError(f"The supplied release label is invalid: {given.get('ReleaseLabel')}.")
         if not given.get("JobFlowRole") or not given.get("ServiceRole"):
             raise RequestError("ServiceRole and JobFlowRole are needed.")
-        path = self._folder / ("j-" + secrets.token_hex(6).upper()) / "cluster.json"
-        cluster = Cluster(path=path, states=["STARTING"], request={**given, "Steps": []})
+        name = "j-" + secrets.token_hex(6).upper()
+        cluster = Cluster(folder=self._folder / name, states=["STARTING"], request={**given, "Steps": []})
         self.add_steps(cluster, given.get("Steps") or [])
-        self.clusters[cluster.name] = cluster
+        self.clusters[name] = cluster
         self._begin(cluster)
         return cluster
 
@@ -151,7 +134,7 @@ class Clusters:
     def step(self, cluster: Cluster, name: str) -> Step:
         """Return a step of a cluster."""
         for step in cluster.steps:
-            if step.name == name:
+            if step.id == name:
                 return step
         raise RequestError(f"Step id '{name}' is not valid.")
 
@@ -168,15 +151,15 @@ class Clusters:
         return added
 
     def _new_step(self, cluster: Cluster, request: dict[str, Any]) -> Step:
-        path = cluster.path.parent / ("s-" + secrets.token_hex(6).upper()) / "step.json"
-        step = Step(path=path, states=["PENDING"], request=request)
+        name = "s-" + secrets.token_hex(6).upper()
+        step = Step(folder=cluster.folder / "steps" / name, states=["PENDING"], request=request)
         step.life = LifeCycle(self._pace, self._faults)
         step.save()
         return step
 
     def _begin(self, cluster: Cluster) -> None:
         if not cluster.is_over:
-            threading.Thread(target=self._lead, args=(cluster,), name=cluster.name, daemon=True).start()
+            threading.Thread(target=self._lead, args=(cluster,), name=cluster.id, daemon=True).start()
 
     def _lead(self, cluster: Cluster) -> None:
         for state in ("STARTING", "BOOTSTRAPPING"):
@@ -217,8 +200,8 @@ class Clusters:
             step.started = now()
             step.change("RUNNING")
         logs = cluster.request.get("LogUri")
-        uri = f"{logs.rstrip('/')}/{cluster.name}/steps/{step.name}" if logs else None
-        job = SparkSubmitJob(self._machine, step.log_folder, read_step(step.request), uri, step.name)
+        uri = f"{logs.rstrip('/')}/{cluster.id}/steps/{step.id}" if logs else None
+        job = SparkSubmitJob(self._machine, step.log_folder, read_step(step.request), uri, step.id)
         ending = step.life.execute(job, lambda what: step.change(_STATES[what]))
         step.end(ending if ending.kind == "failed" else Ending(ending.kind))
 

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from moto.core.responses import ActionResult, EmptyResult
+from moto.core.responses import ActionResult, EmptyResult, PaginatedResult
 from moto.emr import urls
 
 from orchard_sandbox.emr.api import ApiError, CheckedResponse, check_moto
 from orchard_sandbox.emr.clusters import Cluster, Clusters, Step
 from orchard_sandbox.s3.landing import ACCOUNT, REGION
-
-_PAGE = 50
 
 
 class ElasticMapReduceResponse(CheckedResponse):
@@ -38,7 +36,7 @@ class ElasticMapReduceResponse(CheckedResponse):
             and (not until or cluster.created.timestamp() < until.timestamp())
             and (not states or cluster.state in states)
         ]
-        return self._page("Clusters", clusters)
+        return PaginatedResult({"Clusters": clusters})
 
     def terminate_job_flows(self) -> ActionResult:
         for name in self.given["JobFlowIds"]:
@@ -50,16 +48,16 @@ class ElasticMapReduceResponse(CheckedResponse):
 
     def add_job_flow_steps(self) -> ActionResult:
         added = self.service.add_steps(self.service.cluster(self.given["JobFlowId"]), self.given["Steps"])
-        return ActionResult({"StepIds": [step.name for step in added]})
+        return ActionResult({"StepIds": [step.id for step in added]})
 
     def list_steps(self) -> ActionResult:
         given = self.given
         wanted = [
             _step(step)
             for step in reversed(self.service.cluster(given["ClusterId"]).steps)
-            if step.name in given.get("StepIds", [step.name]) and step.state in given.get("StepStates", [step.state])
+            if step.id in given.get("StepIds", [step.id]) and step.state in given.get("StepStates", [step.state])
         ]
-        return self._page("Steps", wanted)
+        return PaginatedResult({"Steps": wanted})
 
     def describe_step(self) -> ActionResult:
         cluster = self.service.cluster(self.given["ClusterId"])
@@ -71,18 +69,13 @@ class ElasticMapReduceResponse(CheckedResponse):
             {"CancelStepsInfoList": [_cancel(self.service.step(cluster, name)) for name in self.given["StepIds"]]}
         )
 
-    def _page(self, key: str, found: list[dict[str, Any]]) -> ActionResult:
-        first = int(self.given.get("Marker") or 0)
-        more = {"Marker": str(first + _PAGE)} if len(found) > first + _PAGE else {}
-        return ActionResult({key: found[first : first + _PAGE], **more})
-
 
 def _cancel(step: Step) -> dict[str, str]:
     if step.is_over:
-        reason = f"Step {step.name} is already completed: it is {step.state}."
-        return {"StepId": step.name, "Status": "FAILED", "Reason": reason}
+        reason = f"Step {step.id} is already completed: it is {step.state}."
+        return {"StepId": step.id, "Status": "FAILED", "Reason": reason}
     step.life.cancel()
-    return {"StepId": step.name, "Status": "SUBMITTED"}
+    return {"StepId": step.id, "Status": "SUBMITTED"}
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -91,7 +84,7 @@ def _step(step: Step) -> dict[str, Any]:
     if step.state == "FAILED":
         status["FailureDetails"] = {"Reason": "Unknown Error.", "Message": step.details}
     return {
-        "Id": step.name,
+        "Id": step.id,
         "Name": step.request["Name"],
         "ActionOnFailure": step.request.get("ActionOnFailure", "CONTINUE"),
         "Config": {"Jar": jar["Jar"], "Args": jar.get("Args", []), "Properties": {}},
@@ -102,7 +95,7 @@ def _step(step: Step) -> dict[str, Any]:
 def _summary(cluster: Cluster) -> dict[str, Any]:
     """Return a cluster as a listing shows it."""
     return {
-        "Id": cluster.name,
+        "Id": cluster.id,
         "Name": cluster.request["Name"],
         "Status": {
             "State": cluster.state,
@@ -110,7 +103,7 @@ def _summary(cluster: Cluster) -> dict[str, Any]:
             "Timeline": _timeline({"Creation": cluster.created, "End": cluster.ended}),
         },
         "NormalizedInstanceHours": 0,
-        "ClusterArn": f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/{cluster.name}",
+        "ClusterArn": f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/{cluster.id}",
     }
 
 

@@ -43,11 +43,6 @@ class Application(Record):
     request: str
     used: float = field(default_factory=time.monotonic, init=False)
 
-    @property
-    def name(self) -> str:
-        """Its id."""
-        return str(self.shown["applicationId"])
-
     def move(self, state: str) -> None:
         """Enter a state."""
         self.shown["updatedAt"], self.used = now(), time.monotonic()
@@ -61,7 +56,7 @@ class Application(Record):
         """Raise RequestError unless it is in one of the states."""
         if self.state not in states:
             raise RequestError(
-                f"Application {self.name} must be in one of the following statuses [{', '.join(states)}]. "
+                f"Application {self.id} must be in one of the following statuses [{', '.join(states)}]. "
                 f"Current status: {self.state}"
             )
 
@@ -70,20 +65,13 @@ Known = TypeVar("Known", Application, JobRun)
 
 
 class EmrServerless:
-    """All applications and job runs.
-
-    Args:
-        folder: where they and the jobs' logs are kept.
-        machine: what runs jobs.
-        pace: the clock.
-        faults: what the jobs suffer.
-    """
+    """All applications and job runs, which are kept in a folder."""
 
     def __init__(self, folder: Path, machine: Machine, pace: Pace, faults: Faults) -> None:
         self._folder, self._machine, self._pace, self._faults = folder, machine, pace, faults
         self.lock = threading.RLock()
-        self.applications = {one.name: one for one in Application.read_all(folder.glob("applications/*.json"))}
-        self.runs = {one.name: one for one in JobRun.read_all(folder.glob("jobs/*/run.json"))}
+        self.applications = {one.id: one for one in Application.read_all(folder / "applications")}
+        self.runs = {one.id: one for one in JobRun.read_all(folder / "jobs")}
         for application in self.applications.values():
             application.change(_NEXT.get(application.state, application.state))
         for run in self.runs.values():
@@ -112,8 +100,8 @@ class EmrServerless:
                 "createdAt": now(),
                 "updatedAt": now(),
             }
-            path = self._folder / "applications" / f"{name}.json"
-            made = Application(path=path, states=["CREATED"], shown=shown, token=given["clientToken"], request=_digest(given))
+            kept = {"shown": shown, "token": given["clientToken"], "request": _digest(given)}
+            made = Application(folder=self._folder / "applications" / name, states=["CREATED"], **kept)
             made.save()
             self.applications[name] = made
             return made
@@ -134,7 +122,7 @@ class EmrServerless:
             application.move(_NEXT[application.state])
         if application.state != "STARTED":
             return
-        if any(not run.is_over for run in self.runs_of(application.name)):
+        if any(not run.is_over for run in self.runs_of(application.id)):
             application.used = time.monotonic()
         elif idle.get("enabled") and since > idle.get("idleTimeoutMinutes", 15) * self._pace.minute_seconds:
             application.move("STOPPED")
@@ -142,7 +130,7 @@ class EmrServerless:
     def run(self, application: str, name: str) -> JobRun:
         """Return a job run of an application."""
         run = self.runs.get(name)
-        if run is None or run.shown["applicationId"] != self.application(application).name:
+        if run is None or run.shown["applicationId"] != self.application(application).id:
             raise ApiError("ResourceNotFoundException", f"JobRun {name} does not exist")
         return run
 
@@ -159,13 +147,13 @@ class EmrServerless:
             if known := _of_token(self.runs.values(), given):
                 return known
             if application.state == "TERMINATED":
-                raise RequestError(f"Application {application.name} is terminated. Cannot start job run.")
+                raise RequestError(f"Application {application.id} is terminated. Cannot start job run.")
             if not application.shown["autoStartConfiguration"].get("enabled"):
                 application.require("STARTED")
             run = self._new_run(given, application)
             run.save()
-            self.runs[run.name] = run
-        run.begin(LifeCycle(self._pace, self._faults), self._machine, submission, lambda: self._has_started(application.name))
+            self.runs[run.id] = run
+        run.begin(LifeCycle(self._pace, self._faults), self._machine, submission, lambda: self._has_started(application.id))
         return run
 
     def _new_run(self, given: Mapping[str, Any], application: Application) -> JobRun:
@@ -192,8 +180,8 @@ class EmrServerless:
             "retryPolicy": {"maxAttempts": (given.get("retryPolicy") or {}).get("maxAttempts", 1)},
             "attempt": 1,
         }
-        path = self._folder / "jobs" / name / "run.json"
-        return JobRun(path=path, states=["SUBMITTED"], shown=shown, token=given["clientToken"], request=_digest(given))
+        kept = {"shown": shown, "token": given["clientToken"], "request": _digest(given)}
+        return JobRun(folder=self._folder / "jobs" / name, states=["SUBMITTED"], **kept)
 
     def _has_started(self, name: str) -> bool:
         """Start an application if need be, and say whether it has started."""
@@ -215,7 +203,7 @@ class EmrServerless:
 
     def dashboard(self, run: JobRun) -> str:
         """Return the URL of a page about a job run."""
-        return f"{self._machine.address}/?{RUN_QUERY}={run.name}"
+        return f"{self._machine.address}/?{RUN_QUERY}={run.id}"
 
 
 def _of_token(records: Iterable[Known], given: Mapping[str, Any]) -> Known | None:

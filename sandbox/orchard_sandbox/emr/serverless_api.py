@@ -8,7 +8,6 @@ from moto.emrserverless import urls
 
 from orchard_sandbox.emr.api import CheckedResponse, check_moto
 from orchard_sandbox.emr.serverless import EmrServerless
-from orchard_sandbox.emr.serverless_requests import APPLICATION_MEMBERS, refuse_unknown
 from orchard_sandbox.emr.serverless_runs import TERMINAL, JobRun
 from orchard_sandbox.emr.submissions import RequestError
 from orchard_sandbox.job_execution.life_cycle import CANCEL_SECONDS
@@ -41,18 +40,8 @@ class EmrServerlessResponse(CheckedResponse):
     def list_applications(self) -> ActionResult:
         states = self.given.get("states")
         found = [self.service.application(name) for name in list(self.service.applications)]
-        shown = [{**one.show(), "id": one.name} for one in found if not states or one.state in states]
+        shown = [{**one.show(), "id": one.id} for one in found if not states or one.state in states]
         return PaginatedResult({"applications": shown})
-
-    def update_application(self) -> ActionResult:
-        given = self.given
-        refuse_unknown(given, (*APPLICATION_MEMBERS, "applicationId"))
-        with self.service.lock:
-            application = self.service.application(given["applicationId"])
-            application.require("CREATED", "STOPPED")
-            application.shown.update({key: value for key, value in given.items() if key != "clientToken" and value is not None})
-            application.move(application.state)
-        return ActionResult({"application": application.show()})
 
     def start_application(self) -> ActionResult:
         with self.service.lock:
@@ -65,8 +54,8 @@ class EmrServerlessResponse(CheckedResponse):
     def stop_application(self) -> ActionResult:
         with self.service.lock:
             application = self.service.application(self.given["applicationId"])
-            if any(not run.is_over for run in self.service.runs_of(application.name)):
-                raise RequestError(f"Application {application.name} cannot be stopped: it has job runs that have not ended")
+            if any(not run.is_over for run in self.service.runs_of(application.id)):
+                raise RequestError(f"Application {application.id} cannot be stopped: it has job runs that have not ended")
             application.require("CREATED", "STOPPED", "STOPPING", "STARTED")
             if application.state == "STARTED":
                 application.move("STOPPING")
@@ -92,14 +81,14 @@ class EmrServerlessResponse(CheckedResponse):
     def cancel_job_run(self) -> ActionResult:
         run = self._run()
         if run.is_over:
-            raise RequestError(f"Job run {run.name} has ended: its state is one of [{', '.join(TERMINAL)}]")
+            raise RequestError(f"Job run {run.id} has ended: its state is one of [{', '.join(TERMINAL)}]")
         run.cancel(self.given.get("shutdownGracePeriodInSeconds", CANCEL_SECONDS))
         return ActionResult({key: run.shown[key] for key in ("applicationId", "jobRunId")})
 
     def list_job_runs(self) -> ActionResult:
         given = self.given
         after, before = (given[name].timestamp() if name in given else None for name in ("createdAtAfter", "createdAtBefore"))
-        found = [run.show() for run in self.service.runs_of(self.service.application(given["applicationId"]).name)]
+        found = [run.show() for run in self.service.runs_of(self.service.application(given["applicationId"]).id)]
         left = [
             {**shown, "id": shown["jobRunId"]}
             for shown in sorted(found, key=lambda shown: shown["createdAt"], reverse=True)

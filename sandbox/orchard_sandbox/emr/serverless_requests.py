@@ -7,13 +7,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from orchard_sandbox.emr.submissions import RequestError, Submission, check_worker, read_submission
+from orchard_sandbox.emr.submissions import RequestError, Submission, read_submission
 from orchard_sandbox.s3.landing import ACCOUNT
 
-APPLICATION_MEMBERS = (
-    *("name", "releaseLabel", "type", "clientToken", "initialCapacity", "maximumCapacity", "tags", "architecture"),
+_APPLICATION_MEMBERS = (
+    *("name", "releaseLabel", "type", "clientToken", "tags", "architecture", "monitoringConfiguration"),
     *("autoStartConfiguration", "autoStopConfiguration", "networkConfiguration", "imageConfiguration"),
-    "monitoringConfiguration",
 )
 _JOB_MEMBERS = (
     *("applicationId", "clientToken", "executionRoleArn", "jobDriver", "configurationOverrides", "tags", "name", "mode"),
@@ -23,19 +22,17 @@ _JOB_MEMBERS = (
 
 def check_application(given: Mapping[str, Any]) -> None:
     """Check a request for an application."""
-    refuse_unknown(given, APPLICATION_MEMBERS)
+    _refuse_unknown(given, _APPLICATION_MEMBERS)
     if given["type"].upper() != "SPARK":
         raise RequestError(f"type {given['type']} is not known here: only SPARK")
     if not re.fullmatch(r"emr-[67]\.\d{1,2}\.\d(-latest|-\d{8})?", given["releaseLabel"]):
         raise RequestError(f"Type '{given['type']}' is not supported for release label '{given['releaseLabel']}'")
     _check_monitoring(given.get("monitoringConfiguration"))
-    for name, capacity in (given.get("initialCapacity") or {}).items():
-        _check_capacity(name, capacity)
 
 
 def read_job(given: Mapping[str, Any]) -> Submission:
     """Check a request for a job run and return what it submits."""
-    refuse_unknown(given, _JOB_MEMBERS)
+    _refuse_unknown(given, _JOB_MEMBERS)
     if given["executionRoleArn"].split(":")[4] != ACCOUNT:
         raise RequestError(f"executionRoleArn {given['executionRoleArn']} is a role of another account than {ACCOUNT}")
     minutes = given.get("executionTimeoutMinutes")
@@ -53,7 +50,7 @@ def read_job(given: Mapping[str, Any]) -> Submission:
 
 
 def _spark_defaults(overrides: Mapping[str, Any]) -> dict[str, str]:
-    refuse_unknown(overrides, ("applicationConfiguration", "monitoringConfiguration"), "configurationOverrides.")
+    _refuse_unknown(overrides, ("applicationConfiguration", "monitoringConfiguration"), "configurationOverrides.")
     _check_monitoring(overrides.get("monitoringConfiguration"))
     defaults: dict[str, str] = {}
     for configuration in overrides.get("applicationConfiguration") or []:
@@ -65,21 +62,13 @@ def _spark_defaults(overrides: Mapping[str, Any]) -> dict[str, str]:
 
 def _check_monitoring(given: Mapping[str, Any] | None) -> None:
     given = given or {}
-    refuse_unknown(given, ("s3MonitoringConfiguration", "managedPersistenceMonitoringConfiguration"), "monitoringConfiguration.")
+    _refuse_unknown(given, ("s3MonitoringConfiguration", "managedPersistenceMonitoringConfiguration"), "monitoringConfiguration.")
     uri = (given.get("s3MonitoringConfiguration") or {}).get("logUri")
     if uri is not None and not re.fullmatch(r"s3://[^/]+(/.*)?", uri):
         raise RequestError(f"logUri {uri} is no S3 URI")
 
 
-def _check_capacity(name: str, capacity: Mapping[str, Any]) -> None:
-    if name not in ("Driver", "Executor"):
-        raise RequestError(f"initialCapacity {name} is not known here: Spark has Driver and Executor")
-    if worker := capacity.get("workerConfiguration"):
-        cores, memory = (int(re.sub(r"\D.*", "", worker[key])) for key in ("cpu", "memory"))
-        check_worker(cores, memory, f"initialCapacity {name}")
-
-
-def refuse_unknown(given: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
+def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
     """Raise RequestError for a member that nothing is done with here."""
     unknown = [name for name, value in given.items() if value is not None and name not in known]
     if unknown:

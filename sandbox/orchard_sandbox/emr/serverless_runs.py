@@ -45,11 +45,6 @@ class JobRun(RunRecord):
     cancel: Callable[[float], None] = field(default=lambda seconds: None, init=False, repr=False)
 
     @property
-    def name(self) -> str:
-        """Its id."""
-        return str(self.shown["jobRunId"])
-
-    @property
     def is_over(self) -> bool:
         """Whether the run has come to its end."""
         return self.state in TERMINAL
@@ -61,7 +56,7 @@ class JobRun(RunRecord):
     @property
     def log_folder(self) -> Path:
         """The latest attempt's folder."""
-        return self.path.parent / str(self.shown["attempt"])
+        return self.folder / str(self.shown["attempt"])
 
     def show(self) -> dict[str, Any]:
         """Return it as the API shows it."""
@@ -69,14 +64,7 @@ class JobRun(RunRecord):
             return dict(self.shown)
 
     def begin(self, life: LifeCycle, machine: Machine, submission: Submission, has_started: Callable[[], bool]) -> None:
-        """Run it in a thread, up to its end.
-
-        Args:
-            life: its life cycle.
-            machine: what runs it.
-            submission: what to run.
-            has_started: starts the application if need be and says whether it has started.
-        """
+        """Run it in a thread, up to its end; `has_started` starts the application if need be and says whether it has."""
         self.cancel = life.cancel
 
         def attempt() -> Ending:
@@ -86,7 +74,7 @@ class JobRun(RunRecord):
             if not life.is_cancelled:
                 self.move("SCHEDULED")
                 life.linger()
-            job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), f"{self.name}-{self.shown['attempt']}")
+            job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), f"{self.id}-{self.shown['attempt']}")
             minutes = self.shown["executionTimeoutMinutes"]
             return life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.pace.minute_seconds)
 
@@ -98,7 +86,7 @@ class JobRun(RunRecord):
                 ending = attempt()
             self.move(_ENDS[ending.kind], self._words(ending))
 
-        life.lead(self.name, lead, lambda error: self.move("FAILED", error))
+        life.lead(self.id, lead, lambda error: self.move("FAILED", error))
 
     def move(self, state: str, details: str = "") -> None:
         """Enter a state."""
@@ -119,7 +107,7 @@ class JobRun(RunRecord):
         with self.lock:
             moment, shown = now(), self.shown
             shown.update(attempt=len(self.attempts) + 1, attemptCreatedAt=moment)
-            self.attempts.append({**shown, "id": self.name, "jobCreatedAt": shown["createdAt"], "createdAt": moment})
+            self.attempts.append({**shown, "id": self.id, "jobCreatedAt": shown["createdAt"], "createdAt": moment})
         self.move("PENDING")
 
     def _tell_attempt(self, state: str, details: str) -> None:
@@ -142,4 +130,4 @@ class JobRun(RunRecord):
     def _logs_uri(self) -> str | None:
         monitoring = self.shown["configurationOverrides"].get("monitoringConfiguration") or {}
         uri = (monitoring.get("s3MonitoringConfiguration") or {}).get("logUri")
-        return f"{uri.rstrip('/')}/applications/{self.shown['applicationId']}/jobs/{self.name}/SPARK_DRIVER" if uri else None
+        return f"{uri.rstrip('/')}/applications/{self.shown['applicationId']}/jobs/{self.id}/SPARK_DRIVER" if uri else None

@@ -9,13 +9,7 @@ from typing import Any
 
 
 def find_violations(shape: Any, value: Any, path: str) -> Iterator[str]:
-    """Yield a message for each constraint of the shape that the value fails, in the words of AWS.
-
-    Args:
-        shape: a botocore.model.Shape.
-        value: as parsed: dicts, lists, strings and numbers.
-        path: names the value in messages.
-    """
+    """Yield a message, in the words of AWS, for each constraint of a botocore Shape that a parsed value fails."""
     if value is None:
         return
     for constraint in _failed(shape, value):

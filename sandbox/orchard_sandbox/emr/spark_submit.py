@@ -21,15 +21,7 @@ _COMMANDS = Path(__file__).with_name("commands")
 
 
 class SparkSubmitJob(GuardedJob):
-    """One attempt to run a script.
-
-    Args:
-        machine: what runs it.
-        folder: a folder of its own; its logs stay there.
-        submission: what to run.
-        logs_uri: where `stdout.gz` and `stderr.gz` go; None for nowhere.
-        marker: marks the job's processes.
-    """
+    """One attempt to run a script; its streams go to `<logs_uri>/stdout.gz` and `stderr.gz`, where that is given."""
 
     def __init__(self, machine: Machine, folder: Path, submission: Submission, logs_uri: str | None, marker: str) -> None:
         super().__init__(folder, marker)

@@ -128,15 +128,10 @@ def _check_sizes(conf: Mapping[str, str]) -> None:
         overhead = conf.get(f"spark.{who}.memoryOverhead")
         total = _gigabytes(memory, f"spark.{who}.memory")
         total += _gigabytes(overhead, f"spark.{who}.memoryOverhead") if overhead else max(total * 0.1, 0.375)
-        check_worker(int(cores), total, f"spark.{who}.memory {memory} with its overhead")
-
-
-def check_worker(cores: int, gigabytes: float, what: str) -> None:
-    """Raise RequestError when AWS has no worker of this size."""
-    if cores not in LARGEST_MEMORY:
-        raise RequestError(f"{what}: a worker has 1, 2, 4, 8 or 16 vCPU, not {cores}")
-    if gigabytes > LARGEST_MEMORY[cores]:
-        raise RequestError(f"{what} is {gigabytes:.1f} GB: a worker of {cores} vCPU has at most {LARGEST_MEMORY[cores]} GB")
+        largest = LARGEST_MEMORY[int(cores)]
+        if total > largest:
+            what = f"spark.{who}.memory {memory} with its overhead"
+            raise RequestError(f"{what} is {total:.1f} GB: a worker of {cores} vCPU has at most {largest} GB")
 
 
 def _gigabytes(text: str, name: str) -> float:

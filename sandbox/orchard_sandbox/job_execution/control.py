@@ -31,7 +31,7 @@ class RunRecord(Record):
     @property
     def log_folder(self) -> Path:
         """The folder of its latest attempt's `stdout` and `stderr`."""
-        return self.path.parent / "task"
+        return self.folder / "task"
 
     def log_text(self, name: str) -> str:
         """Return what the run wrote to `stdout` or `stderr`."""
@@ -87,13 +87,13 @@ class Control:
 
     def _order(self, request: Request) -> Response:
         if request.method == "DELETE":
-            self.faults.clear()
+            self.faults.ordered.clear()
         elif request.method == "POST":
             try:
-                self.faults.order(Fault.model_validate_json(request.get_data()))
+                self.faults.ordered.append(Fault.model_validate_json(request.get_data()))
             except ValidationError as error:
                 return _json({"message": str(error)}, 400)
-        return _json([fault.model_dump() for fault in self.faults.left()])
+        return _json([fault.model_dump() for fault in list(self.faults.ordered)])
 
     def _suffer(self, fault: Fault, application: Application, environ: dict[str, Any]) -> Application:
         if fault.kind == "delay":
@@ -118,6 +118,6 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 def _page(run: RunRecord, path: str) -> Response:
     streams = [name for name in ("stdout", "stderr") if path == f"/logs/SPARK_DRIVER/{name}.gz"] or ["stderr", "stdout"]
     outcome, details = run.headline()
-    head = f"<h1>{run.path.parent.name}: {outcome}</h1><p>{escape(details)}</p>"
+    head = f"<h1>{run.id}: {outcome}</h1><p>{escape(details)}</p>"
     logs = "".join(f"<h2>{name}</h2><pre>{escape(run.log_text(name))}</pre>" for name in streams)
     return Response(head + logs, mimetype="text/html")

@@ -31,38 +31,23 @@ class Fault(BaseModel, extra="forbid"):
 
 
 class Faults:
-    """The ordered faults, first come, first served."""
+    """The faults that were ordered and have not been suffered yet: first come, first served."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ordered: list[Fault] = []
-
-    def order(self, fault: Fault) -> None:
-        """Add a fault."""
-        with self._lock:
-            self._ordered.append(fault)
-
-    def clear(self) -> None:
-        """Take all back."""
-        with self._lock:
-            self._ordered.clear()
-
-    def left(self) -> list[Fault]:
-        """Return what was ordered and has not been suffered yet."""
-        with self._lock:
-            return list(self._ordered)
+        self.ordered: list[Fault] = []
 
     def holds_jobs(self) -> bool:
         """Say whether no job may start now."""
-        return any(fault.kind == "hold" for fault in self.left())
+        return any(fault.kind == "hold" for fault in list(self.ordered))
 
     def take(self, kinds: Iterable[str], operation: str = "*") -> Fault | None:
         """Return the next fault of the kinds for the operation, and count it as suffered."""
         with self._lock:
-            for fault in self._ordered:
+            for fault in self.ordered:
                 if fault.kind in kinds and fault.operation in ("*", operation):
                     if fault.times == 1:
-                        self._ordered.remove(fault)
+                        self.ordered.remove(fault)
                     fault.times = max(fault.times - 1, 0)
                     return fault
         return None

@@ -8,44 +8,31 @@ PySpark's workers leave the job's process group, so its session, descendants and
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from orchard_sandbox.job_execution.processes import ProcessRecord, find_members, identity_of
+from orchard_sandbox.job_execution.processes import ProcessRecord, end_processes, identity_of
 
 ORPHAN_SECONDS = 3.0
 
 
-def signal_members(record: ProcessRecord, marker: str, number: int) -> bool:
-    """Send the signal to all processes of the job; say whether there were any."""
-    members = find_members([record], marker)
-    for pid in members:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-    return bool(members)
-
-
-def end_members(record: ProcessRecord, marker: str, seconds: float) -> None:
+def end_job(record: ProcessRecord, marker: str, seconds: float) -> None:
     """End all processes of the job: SIGTERM, and SIGKILL after the seconds."""
-    deadline = time.monotonic() + seconds
-    number = signal.SIGTERM if seconds else signal.SIGKILL
-    while signal_members(record, marker, number):
-        if time.monotonic() > deadline:
-            number = signal.SIGKILL
-        time.sleep(0.1)
+    if seconds:
+        end_processes([record], marker, seconds, signals=[(signal.SIGTERM, 1.0)])
+    while end_processes([record], marker, 1.0, signals=[(signal.SIGKILL, 1.0)])[1]:
+        pass
 
 
 def follow_orders(orders: IO[bytes], record: ProcessRecord, marker: str) -> None:
     """Carry out one order."""
     words = orders.readline().split()
-    end_members(record, marker, float(words[1]) if words else ORPHAN_SECONDS)
+    end_job(record, marker, float(words[1]) if words else ORPHAN_SECONDS)
 
 
 def main() -> int:
@@ -69,7 +56,7 @@ def main() -> int:
         record = ProcessRecord("job", process.pid, identity_of(process.pid) or "ended", time.time())
         threading.Thread(target=follow_orders, args=(orders, record, marker), daemon=True).start()
         status = process.wait()
-        end_members(record, marker, 0.0)  # what the job left behind
+        end_job(record, marker, 0.0)  # what the job left behind
         return 128 - status if status < 0 else status
 
 

@@ -50,12 +50,7 @@ class Ending:
 
 
 class LifeCycle:
-    """One run's way to its end; it can be cancelled at any moment.
-
-    Args:
-        pace: its clock.
-        faults: what it suffers.
-    """
+    """One run's way to its end, at a pace and with what faults it suffers; it can be cancelled at any moment."""
 
     def __init__(self, pace: Pace, faults: Faults) -> None:
         self.pace, self._faults = pace, faults

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import dropwhile
 from pathlib import Path
 
 MARKER = "ORCHARD_STACK_ID"
@@ -70,12 +69,8 @@ def identity_of(pid: int) -> str | None:
     """Return what tells this process from others that had or get its number; None when it does not run."""
     if pid in _children:
         _children[pid].poll()  # our own child stays a zombie until it is waited for
-    if _PROC.is_dir():
-        seen = _read_proc(pid, b"")
-        return seen.identity if seen else None
-    answer = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True)
-    state, _, start = answer.stdout.strip().partition(" ")
-    return start.strip() if start and not state.startswith("Z") else None
+    seen = _read_proc(pid, b"") if _PROC.is_dir() else _scan_ps().get(pid)
+    return seen.identity if seen else None
 
 
 def is_running(record: ProcessRecord) -> bool:
@@ -108,7 +103,7 @@ def find_members(records: Iterable[ProcessRecord], marker: str, spared: Collecti
 
 # A signal and its share of the time. Airflow's api-server takes 5 s to end well; its triggerer now and then sleeps on, its
 # runner gone, until it is killed.
-_SIGNALS = ((signal.SIGINT, 0.25), (signal.SIGTERM, 0.15), (signal.SIGKILL, 0.6))
+SIGNALS = ((signal.SIGINT, 0.25), (signal.SIGTERM, 0.15), (signal.SIGKILL, 0.6))
 
 
 def end_processes(
@@ -116,9 +111,9 @@ def end_processes(
     marker: str,
     seconds: float,
     spared: Collection[int] = (),
-    first: signal.Signals = signal.SIGINT,
+    signals: Iterable[tuple[signal.Signals, float]] = SIGNALS,
 ) -> tuple[int, int]:
-    """End all processes of the stack: SIGINT, then SIGTERM, then SIGKILL, within the seconds; or from a later one on.
+    """End all processes of the stack: by one signal after the other, each with its share of the seconds.
 
     Returns:
         How many there were, and how many are left.
@@ -126,20 +121,14 @@ def end_processes(
     records = list(records)
     members = find_members(records, marker, spared)
     count = len(members)
-    for number, share in dropwhile(lambda step: step[0] != first, _SIGNALS):
+    for number, share in signals:
         for pid in members:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
-        members = _wait_until_none(records, marker, spared, time.monotonic() + seconds * share)
+        deadline = time.monotonic() + seconds * share
+        while (members := find_members(records, marker, spared)) and time.monotonic() < deadline:
+            time.sleep(0.1)
     return count, len(members)
-
-
-def _wait_until_none(records: list[ProcessRecord], marker: str, spared: Collection[int], deadline: float) -> set[int]:
-    members = find_members(records, marker, spared)
-    while members and time.monotonic() < deadline:
-        time.sleep(0.1)
-        members = find_members(records, marker, spared)
-    return members
 
 
 def _owns_session(record: ProcessRecord, seen: Mapping[int, Seen]) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,19 @@ class Record:
     Its fields are kept but for those that `__init__` does not take.
 
     Attributes:
-        path: its file.
+        folder: of its own, named by its id.
         states: every state that it was in, the present one last.
         lock: held while several fields change.
     """
 
-    path: Path
+    folder: Path
     states: list[str]
     lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.folder.name
 
     @property
     def state(self) -> str:
@@ -41,25 +46,21 @@ class Record:
 
     def save(self) -> None:
         """Write the record."""
-        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.init and one.name != "path"}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(kept, default=_write_time))
+        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.init and one.name != "folder"}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "record.json", json.dumps(kept, default=lambda moment: {"$time": moment.isoformat()}))
 
     @classmethod
-    def read_all(cls, paths: Iterable[Path]) -> Iterator[Self]:
-        """Yield what was written to the paths, in their order by name."""
-        for path in sorted(paths):
-            yield cls(path=path, **json.loads(path.read_text(), object_hook=_read_time))
+    def read_all(cls, folder: Path) -> Iterator[Self]:
+        """Yield all records that lie in a folder, by their ids."""
+        for path in sorted(folder.glob("*/record.json")):
+            yield cls(folder=path.parent, **json.loads(path.read_text(), object_hook=_read_time))
 
 
 def now() -> datetime:
     """Return the time in whole milliseconds, as APIs give it."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _write_time(moment: datetime) -> dict[str, str]:
-    return {"$time": moment.isoformat()}
 
 
 def _read_time(given: dict[str, Any]) -> Any:

@@ -39,16 +39,7 @@ def serve(
     handler: type[WSGIRequestHandler] | None = None,
     certificate: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Args:
-        listener: the listening socket.
-        application: the WSGI application.
-        address: the server's URL.
-        address_file: gets the address, which tells whoever started this process that it listens.
-        handler: werkzeug's handler of requests; None for its usual one.
-        certificate: a PEM file of a key and its certificate, for TLS.
-    """
+    """Serve until SIGTERM or SIGINT; the file gets the address, which tells whoever waits that the server listens."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request would fill the disk
     tls = (str(certificate), str(certificate)) if certificate else None
     port, descriptor = listener.getsockname()[1], listener.fileno()

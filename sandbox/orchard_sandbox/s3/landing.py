@@ -29,15 +29,7 @@ def s3_environment(address: str) -> dict[str, str]:
 
 
 def aws_client(service: Any, address: str, key: str = LOG_IN, secret: str = LOG_IN, **config: Any) -> Any:
-    """Return a client of the stand-in, or of another server; it retries what fails on the way.
-
-    Args:
-        service: botocore's name of the API.
-        address: the server's URL.
-        key: the log-in's key.
-        secret: the log-in's secret.
-        config: more options of botocore's Config.
-    """
+    """Return a client of the stand-in, or of another server; it retries, and takes more options of botocore's Config."""
     import boto3
     from botocore.config import Config
 

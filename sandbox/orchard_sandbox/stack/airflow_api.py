@@ -20,12 +20,7 @@ _RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=range(500, 600), al
 
 
 class AirflowApi:
-    """A logged-in client; logs in again when its token is no longer good.
-
-    Args:
-        address: the API's URL.
-        password_file: JSON of user name to password.
-    """
+    """A logged-in client; logs in again, by the user's password in a JSON file, when its token is no longer good."""
 
     def __init__(self, address: str, password_file: Path) -> None:
         self.address, self._password_file = address, password_file

@@ -51,7 +51,8 @@ def find_batches(
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     if any(is_batch_name(name, key_format) for name in names):
         return _dated_batches(folder, names, chosen, day, key_format)
-    _refuse_date_like(folder, names, key_format)
+    if odd := next(filter(_DATE_LIKE.fullmatch, names), None):
+        raise SandboxError(f"{folder / odd} looks like a batch but is not of the form {key_format}: rename it")
     name = day or datetime.now(UTC).strftime(key_format)
     if not is_batch_name(name, key_format):
         raise SandboxError(f"BATCH={name} is not of the form {key_format}: give a date such as BATCH=2026-01-31")
@@ -79,12 +80,6 @@ def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day:
         there = " ".join(name for name in names if name not in strangers)
         raise SandboxError(f"BATCHES names {missing[0]!r}, which is no batch in {folder}: there are {there}")
     return [read_batch(folder / name, name) for name in chosen or names]
-
-
-def _refuse_date_like(folder: Path, names: list[str], key_format: str) -> None:
-    for name in names:
-        if _DATE_LIKE.fullmatch(name):
-            raise SandboxError(f"{folder / name} looks like a batch but is not of the form {key_format}: rename it")
 
 
 def is_batch_name(name: str, key_format: str) -> bool:

@@ -28,13 +28,7 @@ def warehouse(layout: Layout, variables: Mapping[str, str]) -> str:
 
 
 def airflow_environment(layout: Layout, state: StackState, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of every process of the stack.
-
-    Args:
-        layout: the stack's paths.
-        state: its ports.
-        variables: the user's environment: its ORCHARD_* settings win over the defaults here.
-    """
+    """Return the environment of every process of the stack; the user's ORCHARD_* settings win over the defaults here."""
     kept = {name: value for name, value in variables.items() if not name.startswith(_FOREIGN)}
     path = [str(layout.environments / name / "bin") for name in ("airflow", "jobs")] + [kept.get("PATH", os.defpath)]
     # A proxy knows nothing of this machine's loopback.

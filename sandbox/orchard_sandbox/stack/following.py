@@ -7,19 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.stack import runs
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.published import pending_work, published_batches, running_count
-from orchard_sandbox.stack.runs import (
-    ACTIVE_STATES,
-    Count,
-    Outcome,
-    RunView,
-    busy_task,
-    end_of_log,
-    failed_task,
-    outcome_of,
-    reason_of,
-)
+from orchard_sandbox.stack.runs import ACTIVE_STATES, Count, Outcome, RunView
 from orchard_sandbox.stack.screen import BatchResult, Screen
 
 IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL = "image_batches", "image_batches_on_arrival", "image_arrivals", "pca_model"
@@ -80,11 +71,8 @@ class Follower:
     def settle(self, has_uploaded: bool) -> str | None:
         """Show the runs until all of them have ended, and those of pca_model that they cause.
 
-        Args:
-            has_uploaded: events of uploads are under way; the runs that they start are waited for.
-
-        Returns:
-            The id of a run of pca_model that failed; None when all is well.
+        Where events of uploads are under way, the runs that they start are waited for. Returns the id of a run of pca_model
+        that failed.
         """
         self._listens = has_uploaded and self._hears
         while True:
@@ -99,9 +87,9 @@ class Follower:
         while True:
             self.check()
             self._listen()
-            runs = self._runs_by_batch()
-            self.screen.show([self._told(batch, found)[1] for batch, found in runs.items()])
-            if not _any_active(runs):
+            by_batch = self._runs_by_batch()
+            self.screen.show([self._told(batch, found)[1] for batch, found in by_batch.items()])
+            if not _any_active(by_batch):
                 return
             time.sleep(_LOOK_SECONDS)
 
@@ -109,16 +97,17 @@ class Follower:
         """Return what each batch came to."""
         published = published_batches(self.environment)
         found = []
-        for batch, runs in self._runs_by_batch().items():
-            run, _ = self._told(batch, runs)
-            outcome = outcome_of(run, self._instances(run))
+        for batch, run in self._told_runs().items():
+            outcome = runs.outcome_of(run, self._instances(run))
             found.append(BatchResult(batch, outcome, run["duration"], None if outcome == "failed" else published.get(batch)))
         return found
 
     def failed_runs(self) -> list[tuple[str, str]]:
         """Return (dag_id, run_id) of the run of each batch that failed."""
-        told = [self._told(batch, runs)[0] for batch, runs in self._runs_by_batch().items()]
-        return [(run["dag_id"], run["dag_run_id"]) for run in told if run["state"] == "failed"]
+        return [(run["dag_id"], run["dag_run_id"]) for run in self._told_runs().values() if run["state"] == "failed"]
+
+    def _told_runs(self) -> dict[str, dict[str, Any]]:
+        return {batch: self._told(batch, found)[0] for batch, found in self._runs_by_batch().items()}
 
     def _listen(self) -> None:
         """Count the looks since a message, or a run that takes one, was seen."""
@@ -140,35 +129,29 @@ class Follower:
         arrived = self.api.runs(ON_ARRIVAL, since=self.since) if self._hears else []
         found = {}
         for batch, run_id in self._started.items():
-            runs = [run for run in arrived if run["partition_key"] == batch]
-            others = [
-                started[met] for met in self._met & set(started) if started[met].get("partition_key") == batch and met != run_id
-            ]
-            found[batch] = runs + others + ([started[run_id]] if run_id else [])
+            own = [run for run in arrived if run["partition_key"] == batch] + ([started[run_id]] if run_id else [])
+            others = (started[met] for met in self._met & set(started) if met != run_id)
+            found[batch] = own + [run for run in others if run.get("partition_key") == batch]
         return found
 
-    def _told(self, batch: str, runs: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:
+    def _told(self, batch: str, found: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:
         """Return the run that stands for a batch, and how it is shown: one at work, else the last that changed something."""
-        views = {run["dag_run_id"]: self._view(batch, run) for run in runs}
-        active = [run for run in runs if run["state"] in ACTIVE_STATES]
+        views = {run["dag_run_id"]: self._view(batch, run) for run in found}
+        active = [run for run in found if run["state"] in ACTIVE_STATES]
         if active:
             told = max(active, key=lambda run: _nearness(views[run["dag_run_id"]]))
             view = views[told["dag_run_id"]]
-            is_published = any(views[run["dag_run_id"]].task == "published" for run in runs if run not in active)
+            is_published = any(views[run["dag_run_id"]].task == "published" for run in found if run not in active)
             return told, replace(view, task=f"again: {view.task}") if is_published and view.task else view
         for outcomes in _TOLD:
-            ended = [run for run in runs if views[run["dag_run_id"]].task in outcomes]
+            ended = [run for run in found if views[run["dag_run_id"]].task in outcomes]
             if ended:
                 told = max(ended, key=lambda run: run["end_date"] or "")
                 return told, views[told["dag_run_id"]]
         raise _gone(f"of batch {batch}", ON_ARRIVAL)
 
     def settle_model(self) -> str | None:
-        """Wait until no run of pca_model is active and the tables say that it has nothing to do; start one where it has.
-
-        Returns:
-            The id of a run that failed; None when all is well.
-        """
+        """Wait until no run of pca_model is active and none is needed; start one where it is. Return one that failed."""
         if not self.api.has_dag(PCA_MODEL):
             return None
         for starts in range(_MODEL_STARTS + 1):
@@ -182,12 +165,12 @@ class Follower:
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why a run failed: the task, its exception, and the end of its log."""
-        failed = failed_task(self.api.task_instances(dag_id, run_id))
+        failed = runs.failed_task(self.api.task_instances(dag_id, run_id))
         if failed is None:
             return f"run {run_id} of {dag_id} failed without a failed task: see the UI"
         log = self.api.task_log(failed)
-        lines = "\n".join(f"    {line}" for line in end_of_log(log))
-        return f"task {failed['task_id']} failed: {reason_of(log) or 'see the end of its log'}\n{lines}"
+        lines = "\n".join(f"    {line}" for line in runs.end_of_log(log))
+        return f"task {failed['task_id']} failed: {runs.reason_of(log) or 'see the end of its log'}\n{lines}"
 
     def _wait_for_model(self) -> str | None:
         """Show the runs of pca_model until none is active; return one that was seen and failed.
@@ -199,16 +182,16 @@ class Follower:
         while True:
             self.check()
             self._listen()
-            runs = {run["dag_run_id"]: run for run in self.api.runs(PCA_MODEL)}
-            active = [run_id for run_id, run in runs.items() if run["state"] in ACTIVE_STATES]
+            known = {run["dag_run_id"]: run for run in self.api.runs(PCA_MODEL)}
+            active = [run_id for run_id, run in known.items() if run["state"] in ACTIVE_STATES]
             seen.update(active)
-            if gone := seen - set(runs):
+            if gone := seen - set(known):
                 raise _gone(min(gone), PCA_MODEL)
             shown = max(active or seen, default=None)  # ids end in their time; one line is enough for a model
-            self.screen.show([self._view(PCA_MODEL, runs[shown])] if shown else [])
+            self.screen.show([self._view(PCA_MODEL, known[shown])] if shown else [])
             quiet_looks = 0 if active else quiet_looks + 1
             if quiet_looks == _QUIET_LOOKS or (quiet_looks and pending_work(self.environment) is None):
-                return next((run_id for run_id in sorted(seen) if runs[run_id]["state"] == "failed"), None)
+                return next((run_id for run_id in sorted(seen) if known[run_id]["state"] == "failed"), None)
             time.sleep(_LOOK_SECONDS)
 
     def _instances(self, run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -225,8 +208,8 @@ class Follower:
     def _view(self, batch: str, run: dict[str, Any]) -> RunView:
         instances = self._instances(run)
         if run["state"] not in ACTIVE_STATES:
-            return RunView(batch, run["state"], outcome_of(run, instances) if batch != PCA_MODEL else "")
-        task, state = busy_task(instances)
+            return RunView(batch, run["state"], runs.outcome_of(run, instances) if batch != PCA_MODEL else "")
+        task, state = runs.busy_task(instances)
         if state != "running":
             return RunView(batch, run["state"], f"{task} ({state})" if state else task)
         return RunView(batch, run["state"], task, self._count(run, task) if task in _COUNTED else None)

@@ -40,13 +40,7 @@ class PublishedBatch:
 
 
 def running_count(environment: Mapping[str, str], plan: Mapping[str, Any], stage: str) -> Count | None:
-    """Return the count of the job that works on a plan; None when there is none, or the warehouse is not on this disk.
-
-    Args:
-        environment: the environment of the stack's processes.
-        plan: what the task plan_batch returned.
-        stage: the job's stage.
-    """
+    """Return the count of the stage's job that works on a plan; None when there is none, or the warehouse is not on this disk."""
     warehouse = environment["ORCHARD_WAREHOUSE"]
     if not warehouse.startswith("file://"):
         return None

@@ -40,7 +40,7 @@ class Fruit:
     colours: tuple[Colour, ...]
     outline: Callable[[ImageDraw.ImageDraw], None]
     texture: Callable[[np.random.Generator], Floats]
-    details: Callable[[ImageDraw.ImageDraw, np.random.Generator], None]
+    details: Callable[[ImageDraw.ImageDraw, np.random.Generator], None] = lambda draw, random: None
 
 
 def _ellipse(width: int, height: int) -> Callable[[ImageDraw.ImageDraw], None]:
@@ -109,24 +109,18 @@ def _core(draw: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(20, 20, 15))
 
 
-def _nothing(draw: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
-    del draw, random
-
-
+_LEMON = _polygon((8, 100), (50, 50), (150, 50), (192, 100), (150, 150), (50, 150))
+_STRAWBERRY = _polygon((40, 45), (160, 45), (140, 120), (100, 180), (60, 120))
 FRUITS = {
     "Apple Red": Fruit(((190, 20, 30), (160, 30, 40)), _ellipse(160, 150), _speckles(0.05, 20), _stalk((90, 60, 30))),
-    "Banana": Fruit(((240, 210, 50), (225, 200, 80)), _crescent, _speckles(0.06, 10), _nothing),
+    "Banana": Fruit(((240, 210, 50), (225, 200, 80)), _crescent, _speckles(0.06, 10)),
     "Grape Blue": Fruit(((70, 50, 120), (50, 40, 95)), _bunch, _bubbles, _stalk((110, 120, 60))),
     "Kiwi": Fruit(((130, 180, 60), (115, 165, 50)), _ellipse(140, 160), _speckles(0.08, 4), _core),
-    "Lemon": Fruit(
-        ((245, 225, 70), (235, 220, 40)), _polygon((8, 100), (50, 50), (150, 50), (192, 100), (150, 150), (50, 150)),
-        _speckles(0.04, 5), _nothing,
-    ),
+    "Lemon": Fruit(((245, 225, 70), (235, 220, 40)), _LEMON, _speckles(0.04, 5)),
     "Pear": Fruit(((175, 190, 70), (200, 180, 80)), _pear, _speckles(0.1, 8), _stalk((80, 55, 30))),
-    "Strawberry": Fruit(((205, 25, 45), (220, 50, 60)), _polygon((40, 45), (160, 45), (140, 120), (100, 180), (60, 120)),
-                        _speckles(0.05, 10), _seeds),
-    "Watermelon": Fruit(((60, 130, 60), (40, 110, 50)), _ellipse(185, 165), _stripes, _nothing),
-}  # fmt: skip
+    "Strawberry": Fruit(((205, 25, 45), (220, 50, 60)), _STRAWBERRY, _speckles(0.05, 10), _seeds),
+    "Watermelon": Fruit(((60, 130, 60), (40, 110, 50)), _ellipse(185, 165), _stripes),
+}
 
 
 def draw_image(label: str, number: int = 0, seed: int = 0, size: tuple[int, int] = (PIXELS, PIXELS)) -> Image.Image:

@@ -32,12 +32,7 @@ class BatchResult:
 
 @dataclass
 class Screen:
-    """Shows runs while they go on, and what they came to.
-
-    Attributes:
-        stream: where to.
-        clock: monotonic seconds.
-    """
+    """Shows runs while they go on, and what they came to; the clock gives monotonic seconds."""
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     clock: Callable[[], float] = time.monotonic

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import IO, Any
 
 from orchard_sandbox.errors import SandboxError
@@ -65,7 +64,7 @@ def hold_lock(layout: Layout, command: str) -> Iterator[None]:
     """Be the one command that changes the stack; raise SandboxError when another is."""
     with layout.lock_file.open("a+") as lock:
         if not _try_lock(lock):
-            holder = _holder(layout.lock_file)
+            holder = _holder(layout)
             who = f"`make {holder.get('command', 'run')}` (process {holder.get('pid', 'unknown')})"
             raise SandboxError(f"another {who} works on {layout.home}: wait for it, or end it and the stack by `make stop`")
         _sign(lock, command)
@@ -76,14 +75,15 @@ def hold_lock(layout: Layout, command: str) -> Iterator[None]:
 def take_lock(layout: Layout, command: str, seconds: float = 20) -> Iterator[None]:
     """Be the one command that changes the stack, ending the one that is: a stop must never be refused."""
     with layout.lock_file.open("a+") as lock:
-        deadline = time.monotonic() + seconds
-        if not _try_lock(lock):
-            _tell(layout.lock_file, signal.SIGTERM)
-            while not _try_lock(lock):
-                if time.monotonic() > deadline:
-                    _tell(layout.lock_file, signal.SIGKILL)
-                    deadline += seconds
-                time.sleep(0.1)
+        number, deadline = signal.SIGTERM, time.monotonic()
+        while not _try_lock(lock):
+            if time.monotonic() >= deadline:
+                holder = _holder(layout)
+                if holder and identity_of(holder["pid"]) == holder["identity"]:
+                    with suppress(ProcessLookupError):
+                        os.kill(holder["pid"], number)
+                number, deadline = signal.SIGKILL, deadline + seconds
+            time.sleep(0.1)
         _sign(lock, command)
         yield
 
@@ -103,16 +103,8 @@ def _sign(lock: IO[str], command: str) -> None:
         os.write(lock.fileno(), text.encode())
 
 
-def _holder(path: Path) -> dict[str, Any]:
-    try:
-        holder: dict[str, Any] = json.loads(path.read_text())
-    except ValueError:
-        return {}
-    return holder
-
-
-def _tell(path: Path, number: int) -> None:
-    holder = _holder(path)
-    if holder and identity_of(holder["pid"]) == holder["identity"]:
-        with suppress(ProcessLookupError):
-            os.kill(holder["pid"], number)
+def _holder(layout: Layout) -> dict[str, Any]:
+    with suppress(ValueError):
+        holder: dict[str, Any] = json.loads(layout.lock_file.read_text())
+        return holder
+    return {}

@@ -18,7 +18,7 @@ from typing import Any
 
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.files import write_whole
-from orchard_sandbox.job_execution.processes import ProcessRecord, end_processes, is_running, start_process, wait_for_end
+from orchard_sandbox.job_execution.processes import SIGNALS, ProcessRecord, end_processes, is_running, start_process, wait_for_end
 from orchard_sandbox.stack.airflow_api import USER, AirflowApi
 from orchard_sandbox.stack.environment import airflow_environment, digests_at_start
 from orchard_sandbox.stack.layout import ROOT, Layout
@@ -57,7 +57,8 @@ class Supervisor:
             SandboxError: a process ended, or did not get ready in time; with the end of its log.
         """
         self._layout.create()
-        self._make_password()
+        if not self._layout.password_file.exists():
+            write_whole(self._layout.password_file, json.dumps({USER: secrets.token_urlsafe(12)}))
         self._ensure_s3()
         for _ in range(_PORT_TRIES):
             try:
@@ -173,7 +174,7 @@ class Supervisor:
             if not done.exists():
                 self._end_airflow()
                 database.unlink(missing_ok=True)
-            record = self._spawn("migrate", self._airflow("db", "migrate"), self._environment)
+            record = self._spawn_airflow("migrate", "db", "migrate")
             status = wait_for_end(record, WARM_SECONDS)
             if status != 0:
                 raise self._failure("migrate", "did not end well")
@@ -185,11 +186,12 @@ class Supervisor:
             return
         # A killed scheduler leaves its workers, which ignore SIGINT; no marker, so that only they end.
         if name in self._state.processes:
-            end_processes([self._state.processes[name]], "", STOP_SECONDS, first=signal.SIGTERM)
-        self._spawn(name, self._airflow(name, *arguments), self._environment)
+            end_processes([self._state.processes[name]], "", STOP_SECONDS, signals=SIGNALS[1:])
+        self._spawn_airflow(name, name, *arguments)
 
-    def _airflow(self, *arguments: str) -> list[str]:
-        return [str(self._layout.airflow_python), "-P", "-m", "airflow", *arguments]
+    def _spawn_airflow(self, name: str, *arguments: str) -> ProcessRecord:
+        command = [str(self._layout.airflow_python), "-P", "-m", "airflow", *arguments]
+        return self._spawn(name, command, self._environment)
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> ProcessRecord:
         """Start a process and record it; a Ctrl-C in between is held back, so there is no process without a record."""
@@ -234,10 +236,6 @@ class Supervisor:
         end_processes(records, self._layout.marker, STOP_SECONDS, spared={record.pid for record in kept.values()})
         self._state.processes = kept
         write_state(self._layout, self._state)
-
-    def _make_password(self) -> None:
-        if not self._layout.password_file.exists():
-            write_whole(self._layout.password_file, json.dumps({USER: secrets.token_urlsafe(12)}))
 
     @contextmanager
     def _step(self, what: str) -> Iterator[None]:
