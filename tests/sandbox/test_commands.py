@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.stack import stop
+from orchard_sandbox.stack import state
 from orchard_sandbox.stack.batches import read_batch
 from orchard_sandbox.stack.command import write_command
 from orchard_sandbox.stack.environment import airflow_environment
@@ -63,10 +63,10 @@ def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stop, "write_state", full)
+    monkeypatch.setattr(state, "write_state", full)
     monkeypatch.setattr(os, "write", full)
     with take_lock(layout, "stop"):
-        assert stop.stop_stack(layout) == (0, 0)
+        assert state.stop_stack(layout) == (0, 0)
     assert not layout.state_file.exists()
 
 

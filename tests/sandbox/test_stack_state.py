@@ -14,8 +14,7 @@ from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import ProcessRecord
 from orchard_sandbox.stack.environment import airflow_environment, digests_at_start, warehouse
 from orchard_sandbox.stack.layout import Layout
-from orchard_sandbox.stack.state import StackState, hold_lock, read_state, take_lock, write_state
-from orchard_sandbox.stack.stop import remove_home, stop_stack
+from orchard_sandbox.stack.state import StackState, hold_lock, read_state, remove_home, stop_stack, take_lock, write_state
 from orchard_sandbox.stack.supervisor import AIRFLOW, interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]

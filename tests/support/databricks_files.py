@@ -72,7 +72,7 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
     server = make_server("127.0.0.1", 0, application, threaded=True)
     volume.address = f"http://127.0.0.1:{server.server_port}"
     machine = Machine(python, python, "http://127.0.0.1:9")
-    workspace = Workspace.below(folder, machine, folder / "objects", volume.address, volumes=volumes, files=volume.workspace)
+    workspace = Workspace(folder, machine, folder / "objects", volume.address)
     service = Databricks(workspace, TOKEN, {PRINCIPAL: SECRET})
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

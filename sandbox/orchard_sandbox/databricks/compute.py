@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +23,26 @@ _OWN = (*_LOG_IN, "AWS_REGION", "AWS_DEFAULT_REGION")  # what an instance profil
 _STORE = (*_OWN, "AWS_ENDPOINT_URL")
 
 
-@dataclass(frozen=True)
 class Workspace:
-    """What runs draw on.
+    """What runs draw on, all below one folder.
 
     Attributes:
-        folder: keeps the runs and jobs.
-        machine: what runs them, and the S3 that their drivers reach.
-        volumes: holds wheels.
-        files: may hold wheels, too.
-        environments: makes the task's Python.
-        mounts: S3 as Spark reads it.
-        pace: their clock; a second of a time limit lasts a sixtieth of its minute.
-        faults: what they suffer.
+        machine: what runs tasks, and the S3 that their drivers reach.
         address: where the stand-in itself answers.
+        pace: the runs' clock; a second of a time limit lasts a sixtieth of its minute.
         has_spark: whether tasks get a Spark session, which takes most of a small one's time.
+        faults: what runs suffer.
+        mounts: the S3 stand-in's objects, as Spark reads them.
     """
 
-    folder: Path
-    machine: Machine
-    volumes: Volumes
-    files: WorkspaceFiles
-    environments: Environments
-    mounts: Mounts
-    address: str
-    pace: Pace = Pace()
-    faults: Faults = field(default_factory=Faults)
-    has_spark: bool = True
-
-    @classmethod
-    def below(cls, folder: Path, machine: Machine, objects: Path, address: str, **given: Any) -> "Workspace":
-        """Return a workspace that keeps all below one folder; `objects` are the S3 stand-in's."""
-        made = {
-            "volumes": Volumes(folder / "volumes"),
-            "files": WorkspaceFiles(folder / "workspace"),
-            "environments": Environments(folder / "environments", machine.python),
-            "mounts": Mounts(folder / "s3", objects),
-        }
-        return cls(folder=folder, machine=machine, address=address, **{**made, **given})
+    def __init__(
+        self, folder: Path, machine: Machine, objects: Path, address: str, pace: Pace | None = None, has_spark: bool = True
+    ) -> None:
+        self.folder, self.machine, self.address, self.has_spark = folder, machine, address, has_spark
+        self.pace, self.faults = pace or Pace(), Faults()
+        self.volumes, self.files = Volumes(folder / "volumes"), WorkspaceFiles(folder / "workspace")
+        self.environments = Environments(folder / "environments", machine.python)
+        self.mounts = Mounts(folder / "s3", objects)
 
     def library(self, path: str) -> Path:
         """Return where a wheel lies; MissingError when it is not there."""

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--without-spark", action="store_true", help="tasks get no Spark session: for tests of all else")
     given = parser.parse_args()
     python, listener = given.python.absolute(), listen(given.port)
-    workspace = Workspace.below(
+    workspace = Workspace(
         given.folder.absolute(),
         Machine(python.with_name("spark-submit"), python, given.s3),
         given.objects.absolute(),

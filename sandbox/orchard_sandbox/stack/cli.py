@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import is_running
 from orchard_sandbox.stack.layout import ROOT, Layout
-from orchard_sandbox.stack.state import hold_lock, read_state, take_lock
-from orchard_sandbox.stack.stop import remove_home, stop_stack
+from orchard_sandbox.stack.state import hold_lock, read_state, remove_home, stop_stack, take_lock
 
 if TYPE_CHECKING:
     from orchard_sandbox.stack.batches import LocalBatch

@@ -1,8 +1,12 @@
-"""What runs: `stack.json`, written with each start so that a stop works at any moment, and the lock of who changes it."""
+"""What runs: `stack.json`, written with each start so that a stop works at any moment; its lock, and its end.
+
+Standard library only.
+"""
 
 import fcntl
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -12,8 +16,10 @@ from typing import IO, Any
 
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.files import write_whole
-from orchard_sandbox.job_execution.processes import ProcessRecord, identity_of
+from orchard_sandbox.job_execution.processes import ProcessRecord, end_processes, identity_of
 from orchard_sandbox.stack.layout import Layout
+
+STOP_SECONDS = 25.0
 
 
 @dataclass
@@ -108,3 +114,24 @@ def _holder(layout: Layout) -> dict[str, Any]:
         holder: dict[str, Any] = json.loads(layout.lock_file.read_text())
         return holder
     return {}
+
+
+def stop_stack(layout: Layout) -> tuple[int, int]:
+    """End every process of the stack and return how many there were and how many are left; works without any record."""
+    state = read_state(layout)
+    ended, left = end_processes(state.processes.values(), layout.marker, STOP_SECONDS)
+    if not left:
+        state.processes.clear()
+        try:
+            write_state(layout, state)
+        except OSError:  # a full disk: without a record the next start chooses new ports
+            layout.state_file.unlink(missing_ok=True)
+        layout.address_file.unlink(missing_ok=True)
+    return ended, left
+
+
+def remove_home(layout: Layout) -> None:
+    """Remove everything that the stack has written; raise SandboxError for a folder that it did not make."""
+    if not layout.is_ours():
+        raise SandboxError(f"{layout.home} was not made by Orchard, so it is not removed: look at ORCHARD_HOME")
+    shutil.rmtree(layout.home)

@@ -23,8 +23,7 @@ from orchard_sandbox.stack.airflow_api import USER, AirflowApi
 from orchard_sandbox.stack.environment import airflow_environment, digests_at_start
 from orchard_sandbox.stack.layout import ROOT, Layout
 from orchard_sandbox.stack.runs import ACTIVE_STATES
-from orchard_sandbox.stack.state import StackState, read_state, write_state
-from orchard_sandbox.stack.stop import STOP_SECONDS
+from orchard_sandbox.stack.state import STOP_SECONDS, StackState, read_state, write_state
 from orchard_sandbox.stack.targets import make_warehouse_bucket, target_settings
 
 S3, DATABRICKS = "s3-stand-in", "databricks-stand-in"
