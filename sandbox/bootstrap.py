@@ -159,7 +159,7 @@ def build_environment(name: str, python: str, version: str, uv: str, settings: d
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
         check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
     if name == "jobs":
-        side_by_side(functools.partial(archive_classes, environment), functools.partial(export_network, environment))
+        side_by_side(functools.partial(archive_classes, environment), functools.partial(export_backbone, environment))
     (environment / "stamp").write_text(digest_of(name, python, version))
 
 
@@ -169,9 +169,9 @@ def archive_classes(environment: Path) -> None:
         run_ahead(environment, "archive-classes", str(environment / "spark.jsa"))
 
 
-def export_network(environment: Path) -> None:
-    """Export the usual backbone's network, which the first batch of each warehouse would wait for."""
-    with step("the network, exported"), tempfile.TemporaryDirectory() as warehouse:
+def export_backbone(environment: Path) -> None:
+    """Export the usual backbone, which the first batch of each warehouse would wait for."""
+    with step("the backbone, exported"), tempfile.TemporaryDirectory() as warehouse:
         run_ahead(environment, "prepare", "--warehouse", warehouse)
         kept = environment / "share" / "orchard" / "networks"
         kept.mkdir(parents=True, exist_ok=True)

@@ -155,14 +155,14 @@ def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
 
 
 class Lake:
-    """A warehouse of its own on S3, with the network."""
+    """A warehouse of its own on S3, with the exported backbone."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         s3 = bare_client(stack)
         s3.create_bucket(Bucket="lake")
         self.uri = f"s3://lake/{name}"
-        network = next((stack.home / "warehouse").rglob("*.onnx"))
-        s3.upload_file(str(network), "lake", f"{name}/{network.relative_to(stack.home / 'warehouse')}")
+        backbone = next((stack.home / "warehouse").rglob("*.onnx"))
+        s3.upload_file(str(backbone), "lake", f"{name}/{backbone.relative_to(stack.home / 'warehouse')}")
         self.options = s3_environment(s3.meta.endpoint_url) | {"AWS_ALLOW_HTTP": "true"}
 
     def table(self, name: str) -> pl.DataFrame:

@@ -166,7 +166,7 @@ def test_lineage_says_what_was_made_of_what(stack: Stack) -> None:
         assert (facet["runId"], facet["backbone"]) == (published[digest]["run_id"], published[digest]["backbone"])
 
 
-def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
+def test_one_late_image_runs_the_backbone_once(stack: Stack) -> None:
     write(stack.images / SECOND / "late" / "é 日本.jpg", image_bytes("Banana", 500))
     before = stack.table("features")
     done = stack.run(f"{BAD_FIRST} {SECOND}")

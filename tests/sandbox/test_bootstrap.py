@@ -253,11 +253,11 @@ def test_pips_settings_are_handed_on_to_uv_unless_it_has_its_own(tmp_path: Path,
     assert settings["SSL_CERT_FILE"] == "/own.pem"
 
 
-def test_an_environment_keeps_the_exported_network_if_there_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_keeps_the_exported_backbone_if_there_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = 'mkdir -p "$3/_work/networks" && echo "$1" >"$3/_work/networks/x-1.onnx"'
     program(tmp_path / "bin", "orchard-jobs", made)
-    bootstrap.export_network(tmp_path)
+    bootstrap.export_backbone(tmp_path)
     assert (tmp_path / "share" / "orchard" / "networks" / "x-1.onnx").read_text() == "prepare\n"
     program(tmp_path / "bin", "orchard-jobs", "exit 3")
-    bootstrap.export_network(tmp_path)
+    bootstrap.export_backbone(tmp_path)
     assert "exit status 3" in capsys.readouterr().err

@@ -84,9 +84,9 @@ def test_make_package_builds_what_a_cluster_runs(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    package, network = map(Path, done.stdout.splitlines()[-2:])
+    package, backbone = map(Path, done.stdout.splitlines()[-2:])
     wheel, archive = package / "orchard_jobs-0.1.0-py3-none-any.whl", package / "orchard_jobs.zip"
     assert {path.name for path in package.iterdir()} == {wheel.name, archive.name, "run_job.py", "manifest.json"}
     assert wheel.read_bytes() == archive.read_bytes()
-    assert network.parent == folder / "_work" / "networks"
-    assert network.stat().st_size > 10_000_000
+    assert backbone.parent == folder / "_work" / "networks"
+    assert backbone.stat().st_size > 10_000_000

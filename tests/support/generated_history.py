@@ -222,7 +222,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
 
     Args:
         warehouse: the new warehouse.
-        source: a warehouse that has the exported network.
+        source: a warehouse that has the exported backbone.
         s3: a client of the stand-in.
         contents: what is in the bucket, by key.
         days: the batches.
@@ -233,8 +233,8 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
     settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(warehouse), "ORCHARD_LANDING": f"s3://{CLEAN_BUCKET}/images"})
     tables = Tables.at(str(warehouse))
     tables.create_all()
-    network = network_path(settings.backbone.id)
-    tables.warehouse.create(network, Warehouse.at(str(source)).read(network))
+    backbone = network_path(settings.backbone.id)
+    tables.warehouse.create(backbone, Warehouse.at(str(source)).read(backbone))
     for day in days:
         found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.batch_prefix(day)).get("Contents", [])
         listed = [ListedObject(o["Key"], o["ETag"].strip('"'), o["Size"], o["LastModified"]) for o in found]
