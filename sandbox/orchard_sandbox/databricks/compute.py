@@ -1,4 +1,4 @@
-"""What a Databricks run's task runs on: its Python with the wheel and its dependencies, its command and its environment."""
+"""The compute of a Databricks task: its Python with the wheel and its dependencies, its command and its environment."""
 
 import json
 import shlex
@@ -24,7 +24,7 @@ _STORE = (*_OWN, "AWS_ENDPOINT_URL")
 
 
 class Workspace:
-    """What runs draw on, all below one folder.
+    """Everything that runs use, below one folder.
 
     Attributes:
         machine: what runs tasks, and the S3 that their drivers reach.
@@ -45,7 +45,7 @@ class Workspace:
         self.mounts = Mounts(folder / "s3", objects)
 
     def library(self, path: str) -> Path:
-        """Return where a wheel lies; MissingError when it is not there."""
+        """Return the path of a wheel; raise MissingError when it does not exist."""
         found = (self.files if path.startswith("/Workspace/") else self.volumes).path(path)
         if not found.is_file():
             raise MissingError(f"Library installation failed: {path} does not exist.")

@@ -19,14 +19,14 @@ _PLATFORM = ("pyspark", "pandas", "numpy", "pyarrow", "grpcio", "grpcio-status",
 
 @dataclass
 class Environments:
-    """Python environments on a Python, one for each set of a wheel's bytes and its dependencies; each is made once."""
+    """Python environments, one for each combination of wheel contents and dependencies; each is built once."""
 
     folder: Path
     python: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, wheels: Sequence[Path], packages: Sequence[str]) -> Path:
-        """Return the Python of the environment with these; MissingError, with uv's words, when they cannot be installed."""
+        """Return the Python of such an environment; raise MissingError with uv's message when the installation fails."""
         told = json.dumps([[hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels], sorted(packages), _pins()])
         environment = self.folder / hashlib.sha256(told.encode()).hexdigest()[:16]
         with self._lock:

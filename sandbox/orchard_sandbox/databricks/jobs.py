@@ -1,4 +1,4 @@
-"""The Jobs API of the Databricks stand-in: jobs that it keeps, and runs that are submitted or started from one."""
+"""The Jobs API of the Databricks stand-in: stored jobs, and runs that are submitted or started from a job."""
 
 import copy
 import json
@@ -48,12 +48,12 @@ class Jobs:
         return self._runs.get(int(name)) if name.isdigit() else None
 
     def _submit(self, given: Given) -> Given:
-        """Start a run, or return the one that the token started, however it ended."""
+        """Start a run, or return the run that the token started before, whatever its state."""
         check_request(given)
         return {"run_id": self._start(given).run_id}
 
     def _run_now(self, given: Given) -> Given:
-        """Start a run with a job's settings, and the call's token and parameters."""
+        """Start a run of a job, with the token and the parameters of the call."""
         check_start(given)
         settings = self._get(given)["settings"]
         taken = ("tasks", "environments", "timeout_seconds")
@@ -138,7 +138,7 @@ class Jobs:
         return {"jobs": found, "has_more": False}
 
     def _delete(self, given: Given) -> Given:
-        """Forget a job; its runs go on."""
+        """Delete a job; its runs continue."""
         self._get(given)
         self._path(given).unlink()
         return {}

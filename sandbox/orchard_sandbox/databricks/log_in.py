@@ -21,13 +21,13 @@ class LogIns:
         self._principals = principals
 
     def check(self, request: Request) -> None:
-        """Raise ApiError for a request without a token that holds."""
+        """Raise ApiError for a request without a valid token."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self._tokens.get(token, 0.0) < time.time():
             raise ApiError(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
 
     def answer(self, request: Request) -> tuple[dict[str, Any], int]:
-        """Return the body and status of a discovery page, or of a call for a token."""
+        """Return the body and status of a discovery page or of a token request."""
         pages = {
             "/.well-known/databricks-config": {"oidc_endpoint": f"{self._address}/oidc", "workspace_id": "1"},
             "/oidc/.well-known/oauth-authorization-server": {

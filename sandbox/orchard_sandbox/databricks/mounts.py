@@ -18,7 +18,7 @@ class Mounts:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def conf(self) -> dict[str, str]:
-        """Bring the files up to date, and return Spark's settings that mount them."""
+        """Update the files, and return the Spark settings that mount them."""
         found = {
             "fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
             "fs.viewfs.overload.scheme.target.s3.impl": "org.apache.hadoop.fs.LocalFileSystem",
@@ -50,7 +50,7 @@ class Mounts:
 
 
 def _plain_path(root: Path, key: str) -> Path | None:
-    """Return the file of a key, or None where a file system, and Spark with it, knows no such name."""
+    """Return the file of a key, or None for a key that is no valid file name."""
     elements = key.split("/")
     is_plain = all(element not in ("", ".", "..") and len(element.encode()) < 255 for element in elements)
     return root.joinpath(*elements) if is_plain and not re.search(r"[\x00-\x1f\x7f:]", key) else None

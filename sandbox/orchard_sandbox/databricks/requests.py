@@ -1,4 +1,4 @@
-"""What is asked of Databricks, read and checked: what it does not know, or this stand-in does not, is refused, never left out."""
+"""Reads and checks requests to Databricks: what Databricks or this stand-in does not know is refused, never ignored."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def invalid(message: str) -> ApiError:
 
 
 def given_of(request: Request) -> dict[str, Any]:
-    """Return a call's parameters: of a GET they may stand in the query or, as Airflow's triggers send them, in a JSON body."""
+    """Return the parameters of a call; those of a GET come in the query or, from Airflow's triggers, in a JSON body."""
     if "content" in request.files:  # an upload comes as a form
         return {**request.form.to_dict(), "content": request.files["content"].read()}
     body = request.get_data()
@@ -64,27 +64,27 @@ def without_empty(value: Any) -> Any:
 
 
 def refuse_unknown(given: Any, known: Collection[str], what: str = "the request") -> None:
-    """Raise ApiError for a field that nothing is done with here."""
+    """Raise ApiError for a field that this stand-in does not implement."""
     unknown = sorted(given.keys() - set(known)) if isinstance(given, dict) else given
     if unknown or not isinstance(given, dict):
         raise invalid(f"{what} holds {unknown}, which this stand-in does not know")
 
 
 def check_request(given: dict[str, Any]) -> None:
-    """Raise ApiError for what Databricks refuses in a run's submission, and for what is not known here."""
+    """Raise ApiError for a submission that Databricks or this stand-in refuses."""
     _check_token(given)
     _check_tasks(given, _RUN, api.SubmitTask)
 
 
 def check_job(given: dict[str, Any]) -> None:
-    """Raise ApiError for what Databricks refuses in a job's settings, and for what is not known here."""
+    """Raise ApiError for job settings that Databricks or this stand-in refuses."""
     if given.get("max_concurrent_runs", 1) != 1:
         raise invalid("this stand-in runs one run of a job at a time")
     _check_tasks(given, _JOB, api.Task)
 
 
 def check_start(given: dict[str, Any]) -> None:
-    """Raise ApiError for what Databricks refuses in a start of a job, and for what is not known here."""
+    """Raise ApiError for a `run-now` that Databricks or this stand-in refuses."""
     refuse_unknown(given, ("job_id", "idempotency_token", "python_params"))
     _check_token(given)
     parameters = given.get("python_params", [])

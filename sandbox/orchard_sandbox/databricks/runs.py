@@ -1,4 +1,4 @@
-"""A run on Databricks: the life cycle in its states and words, as `runs/get` shows them.
+"""A Databricks run: translates the life cycle into the states and messages that `runs/get` shows.
 
 A run is on disk after each change: it and its idempotency token are known after the stand-in's restart. It knows no HTTP.
 """
@@ -111,15 +111,15 @@ class Run(RunRecord):
         return found | {name: value for name, value in told.items() if value}
 
     def skip(self) -> None:
-        """End the run without having started it, for another run of its job is active."""
+        """Skip the run, because another run of its job is active."""
         self._end("SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", "Skipped: another run of the job is active.")
 
     def lose(self, message: str = "The cluster of this run was lost.") -> None:
-        """End a run that no thread leads."""
+        """End a run that nothing executes any more."""
         self._end("INTERNAL_ERROR", "FAILED", message)
 
     def begin(self, workspace: Workspace) -> None:
-        """Run it in a thread, up to its end."""
+        """Run it in a thread until it ends."""
         life, since = LifeCycle(workspace.pace, workspace.faults), time.monotonic()
         self.cancel = life.cancel
 
@@ -134,7 +134,7 @@ class Run(RunRecord):
         life.lead(str(self.run_id), lead, self.lose)
 
     def _words(self, ending: Ending) -> str:
-        """Return what Databricks says of an end, after noting why the task failed."""
+        """Note why the task failed, and return the message that Databricks gives for the ending."""
         if ending.kind == "cancelled":
             return "Run cancelled."
         if ending.kind == "timed_out":

@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _give_dbutils(credentials: Mapping[str, tuple[str, str]]) -> None:
-    """Put `databricks.sdk.runtime.dbutils` in place, as far as it gives out service credentials."""
+    """Provide `databricks.sdk.runtime.dbutils`, limited to service credentials."""
 
     def get_provider(name: str) -> Any:
         if name not in credentials:

@@ -24,7 +24,7 @@ class Volumes:
         self._of(path).mkdir(parents=True, exist_ok=True)
 
     def path(self, path: str) -> Path:
-        """Return where a file or folder of a volume lies; MissingError when there is no such volume."""
+        """Return the path of a file or folder on a volume; raise MissingError when there is no such volume."""
         parts = path.split("/")
         volume = self._of("/".join(parts[:5]))
         if len(parts) < 5 or ".." in parts or not volume.is_dir():

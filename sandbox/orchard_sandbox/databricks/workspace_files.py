@@ -44,7 +44,7 @@ class WorkspaceFiles:
         }
 
     def path(self, path: str) -> Path:
-        """Return where an object lies, be it there or not; ApiError for what is no path."""
+        """Return the path of an object, whether it exists or not; raise ApiError for an invalid path."""
         if not path.startswith("/") or ".." in path.split("/"):
             raise invalid(f"Path ({path}) doesn't start with '/', or leads out of the workspace")
         return self.folder / f"{path}/".removeprefix(f"{_TOP}/").strip("/")

@@ -110,7 +110,7 @@ def _failed(shape: Any, value: Any) -> Iterator[str]:
 
 
 def check_moto(paths: Iterable[str], expected: set[str], module: str) -> None:
-    """Raise SandboxError when moto is another version, or has other routes than those that the stand-in replaces."""
+    """Raise SandboxError unless moto has the version and the routes that the stand-in was made for."""
     if moto.__version__ != MOTO_VERSION or set(paths) != expected:
         raise SandboxError(
             f"moto {moto.__version__} has the routes {sorted(paths)} in {module}, but the stand-in was made for moto "
@@ -125,7 +125,7 @@ def refusal(status: int) -> dict[str, str]:
 
 
 def operation_of(environ: dict[str, Any]) -> str | None:
-    """Return the name of the AWS operation that a request calls; None when it calls S3 or nothing that is known here."""
+    """Return the AWS operation that a request calls; None for S3 and for everything unknown."""
     target: str = environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
         return target.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""EMR on clusters for the stand-in: clusters that run their steps one after the other, truly, and end as they were told to.
+"""EMR on clusters for the stand-in: clusters run their steps for real, one after the other, and end as requested.
 
 Clusters and steps outlive the process. Requests are the concern of `clusters_api`.
 """
@@ -80,7 +80,7 @@ class Cluster(Record):
         return next((step for step in self.steps if not step.is_over), None)
 
     def end(self, reason: str) -> None:
-        """Have it end, and its steps with it."""
+        """End the cluster and its steps."""
         self.details, self.is_ending = self.details or reason, True
         for step in self.steps:
             step.life.cancel()
@@ -186,7 +186,7 @@ class Clusters:
         cluster.change(last)
 
     def _wait(self, cluster: Cluster) -> None:
-        """Wait for a step, or end a cluster that has none and is not kept."""
+        """Wait for a step, or end a cluster that has none left and is not kept alive."""
         with self.lock:  # no step comes between the look and the end
             if not cluster.is_kept and cluster.next_step is None:
                 cluster.end("Steps completed")

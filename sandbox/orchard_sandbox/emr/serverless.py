@@ -1,4 +1,4 @@
-"""EMR Serverless for the stand-in: its applications and job runs, which truly run what is submitted.
+"""EMR Serverless for the stand-in: applications, and job runs that execute what is submitted.
 
 They and their client tokens outlive the process. Requests are the concern of `serverless_api`.
 """
@@ -83,7 +83,7 @@ class EmrServerless:
         return self.applications.get(name) or self.runs.get(name)
 
     def create_application(self, given: Mapping[str, Any]) -> Application:
-        """Make an application, or return that of the client token."""
+        """Create an application, or return the one that the client token created before."""
         check_application(given)
         with self.lock:
             if known := _of_token(self.applications.values(), given):
@@ -107,7 +107,7 @@ class EmrServerless:
             return made
 
     def application(self, name: str) -> Application:
-        """Return an application as it is by now."""
+        """Return an application in its present state."""
         if name not in self.applications:
             raise ApiError("ResourceNotFoundException", f"Application {name} does not exist")
         found = self.applications[name]
@@ -116,7 +116,7 @@ class EmrServerless:
         return found
 
     def _advance(self, application: Application) -> None:
-        """Lead an application to where time has brought it."""
+        """Move an application to the state that is due by now."""
         idle, since = application.shown["autoStopConfiguration"], time.monotonic() - application.used
         if application.state in _NEXT and since > self._pace.state_seconds:
             application.move(_NEXT[application.state])
@@ -140,7 +140,7 @@ class EmrServerless:
             return [run for run in self.runs.values() if run.shown["applicationId"] == application]
 
     def start_job_run(self, given: Mapping[str, Any]) -> JobRun:
-        """Start a job run, or return that of the client token, however it stands."""
+        """Start a job run, or return the one that the client token started before, whatever its state."""
         submission = read_job(given)
         with self.lock:
             application = self.application(given["applicationId"])
@@ -184,7 +184,7 @@ class EmrServerless:
         return JobRun(folder=self._folder / "jobs" / name, states=["SUBMITTED"], **kept)
 
     def _has_started(self, name: str) -> bool:
-        """Start an application if need be, and say whether it has started."""
+        """Start an application if necessary, and say whether it has started."""
         with self.lock:
             application = self.application(name)
             if application.state in ("CREATED", "STOPPED"):

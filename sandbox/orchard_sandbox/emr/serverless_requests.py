@@ -1,6 +1,6 @@
-"""What EMR Serverless's requests may ask for here: checked. It knows no application and no job run.
+"""Checks the requests to EMR Serverless. It knows no application and no job run.
 
-A member that AWS knows and that nothing is done with here is refused, never taken in silence.
+A member that AWS knows and this stand-in does not implement is refused, never ignored.
 """
 
 import re
@@ -69,7 +69,7 @@ def _check_monitoring(given: Mapping[str, Any] | None) -> None:
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
-    """Raise RequestError for a member that nothing is done with here."""
+    """Raise RequestError for a member that this stand-in does not implement."""
     unknown = [name for name, value in given.items() if value is not None and name not in known]
     if unknown:
         raise RequestError(f"{where}{unknown[0]} is not known here: this stand-in does nothing with it, so it refuses it")

@@ -1,4 +1,4 @@
-"""A job run on EMR Serverless: the life cycle in its states, attempts and words, as `GetJobRun` shows them."""
+"""An EMR Serverless job run: translates the life cycle into the states, attempts and messages that `GetJobRun` shows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ class JobRun(RunRecord):
             return dict(self.shown)
 
     def begin(self, life: LifeCycle, machine: Machine, submission: Submission, has_started: Callable[[], bool]) -> None:
-        """Run it in a thread, up to its end; `has_started` starts the application if need be and says whether it has."""
+        """Run it in a thread until it ends; `has_started` starts the application if necessary and says whether it has."""
         self.cancel = life.cancel
 
         def attempt() -> Ending:

@@ -1,4 +1,4 @@
-"""What a stand-in answers beside the vendor's API: orders of faults, the states that a record was in, and pages of runs.
+"""Endpoints of a stand-in beside the vendor's API: faults to order, the states of a record, and pages of runs.
 
 `/_orchard/faults` takes a fault as a JSON object by POST, lists those that are left by GET, and takes all back by DELETE.
 `/_orchard/states/<id>` lists every state of a record in order. `?orchard-run=<id>` is a page with a run's log, at any path:

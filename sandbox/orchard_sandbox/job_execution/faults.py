@@ -1,4 +1,4 @@
-"""Faults on demand: what a test orders, a stand-in's answers and jobs then suffer."""
+"""Faults on demand: a test orders them, and the stand-in's answers and jobs suffer them."""
 
 import threading
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The one life cycle of a run, whatever its vendor calls the states: prepared, started under a guard, watched, ended.
+"""The one life cycle of a run, whatever the vendor calls its states: prepare, start under a guard, watch, end.
 
 The vendors' stand-ins translate their requests into a job and an Ending into their states. It knows no request.
 """
@@ -68,7 +68,7 @@ class LifeCycle:
         self._cancelled.set()
 
     def linger(self) -> None:
-        """Stay in a state for as long as it lasts, or until the run is cancelled."""
+        """Stay in the present state for as long as it lasts, or until the run is cancelled."""
         self._cancelled.wait(self.pace.state_seconds)
 
     def wait_for(self, is_ready: Callable[[], bool]) -> None:
@@ -77,7 +77,7 @@ class LifeCycle:
             pass
 
     def lead(self, name: str, work: Callable[[], None], fail: Callable[[str], None]) -> None:
-        """Do the work in a thread of its own; a defect of ours must not leave the run in its state for ever."""
+        """Do the work in its own thread; a defect of the stand-in must not leave the run unfinished."""
 
         def run() -> None:
             try:

@@ -1,4 +1,4 @@
-"""What a stand-in keeps: records in files of their own, with every state that they were in. It knows no API."""
+"""The records of a stand-in, each in its own file, with every state that it was in. It knows no API."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from orchard_sandbox.files import write_whole
 
 @dataclass(kw_only=True)
 class Record:
-    """A run, an application or a cluster, known again after the stand-in's restart.
+    """A run, an application or a cluster, which survives a restart of the stand-in.
 
     Its fields are kept but for those that `__init__` does not take.
 

@@ -1,4 +1,4 @@
-"""How a stand-in serves: on loopback, on its former port where that is free, until SIGTERM or SIGINT."""
+"""Serves a stand-in on loopback, on its former port if that is free, until SIGTERM or SIGINT."""
 
 import argparse
 import logging
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """Return a listening socket; another port's when somebody has taken this one."""
+    """Return a listening socket, on another port if this one is taken."""
     try:
         return socket.create_server(("127.0.0.1", port), backlog=128)
     except OSError:

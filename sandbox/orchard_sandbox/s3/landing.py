@@ -1,4 +1,4 @@
-"""Where uploads land in the S3 stand-in, the queue that hears of them, and how its clients reach it. It knows nothing of moto."""
+"""The landing bucket of the S3 stand-in, the queue of its upload events, and clients for both. It knows nothing of moto."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ def queue_url(address: str) -> str:
 
 
 def s3_environment(address: str) -> dict[str, str]:
-    """Return the variables with which a process reaches the stand-in, and no other AWS."""
+    """Return the variables that point a process to the stand-in instead of AWS."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": LOG_IN,

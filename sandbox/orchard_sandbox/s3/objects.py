@@ -14,7 +14,7 @@ from orchard_sandbox.files import write_whole
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What outlives the process of an object apart from its bytes.
+    """What is stored of an object besides its bytes.
 
     Attributes:
         key: the raw key, any text that S3 allows.
@@ -39,7 +39,7 @@ class ObjectFolder:
     folder: Path
 
     def add_bucket(self, bucket: str) -> None:
-        """Make an empty bucket outlive the process."""
+        """Store an empty bucket."""
         (self.folder / bucket).mkdir(parents=True, exist_ok=True)
 
     def buckets(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""moto's S3, whose objects outlive its process, and a queue that does not but hears of each upload under the landing prefix.
+"""Makes the objects of moto's S3 outlive its process, and sends a message for each upload under the landing prefix.
 
 After each request, and before its answer is sent, every object that the request changed is on disk; a start loads them
 again with their ETags and times.
@@ -19,7 +19,7 @@ from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 
 
 class Persistence:
-    """Notes which objects a request changes in moto's memory, and brings their files up to date at its end."""
+    """Notes which objects a request changes in moto's memory, and stores them before the answer is sent."""
 
     def __init__(self, backend: S3Backend, folder: ObjectFolder) -> None:
         self._backend = backend
@@ -40,7 +40,7 @@ class Persistence:
                 key.set_metadata(stored.metadata)
 
     def watch(self) -> None:
-        """Have moto tell which objects change: every kind of PUT, copy, multipart and DELETE ends in one of these three."""
+        """Note every change: every kind of PUT, copy, multipart upload and DELETE calls one of these three methods."""
         for name in ("put_object", "delete_object", "create_bucket"):
             setattr(S3Backend, name, self._noting(getattr(S3Backend, name)))
 
@@ -91,7 +91,7 @@ def _stored_form(key: FakeKey) -> StoredObject:
 
 
 def take_every_key() -> None:
-    """Have moto route keys with line breaks, which S3 allows: the dot of its patterns ends at one."""
+    """Let moto route keys with line breaks, which S3 allows: a dot in its patterns does not match one."""
     method = "__init__"
     original = getattr(RegexConverter, method)
 

@@ -98,7 +98,7 @@ class AirflowApi:
     def call(
         self, method: str, path: str, body: Any = None, missing_is_none: bool = False, query: dict[str, Any] | None = None
     ) -> Any:
-        """Return the answer to a call below /api/v2; SandboxError for one that is refused or does not come."""
+        """Call the API below /api/v2; raise SandboxError when it refuses or does not answer."""
         ask = partial(self._session.request, method, f"{self.address}/api/v2/{path}", json=body, params=query, timeout=180)
         try:
             answer = ask()

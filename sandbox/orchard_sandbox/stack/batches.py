@@ -1,4 +1,4 @@
-"""Which files of a folder belong to which batch: a folder of images as the user has it, to keys below the landing prefix.
+"""Finds the batches in a folder of images, and the key of each file below the landing prefix.
 
 It reads names only: no S3, no Airflow.
 """
@@ -83,7 +83,7 @@ def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day:
 
 
 def is_batch_name(name: str, key_format: str) -> bool:
-    """Say whether a name is exactly what the form gives (`2026-1-5` is not)."""
+    """Say whether a name has exactly the given form (`2026-1-5` has not)."""
     try:
         return datetime.strptime(name, key_format).replace(tzinfo=UTC).strftime(key_format) == name
     except ValueError:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run one command; errors are one line, and a Ctrl-C leaves a stack that `make stop` ends."""
+    """Run one command; an error is one line, and `make stop` ends what a Ctrl-C leaves behind."""
     parser = argparse.ArgumentParser(prog="orchard_sandbox", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=sorted(_COMMANDS))
     command = parser.parse_args().command
@@ -80,7 +80,7 @@ def _run(layout: Layout) -> int:
 
 
 def _check_settings(layout: Layout) -> None:
-    """Refuse a wrong setting before anything is started or stopped, in the words that a DAG file would use."""
+    """Refuse a wrong setting before anything is started or stopped, with the message that a DAG file would give."""
     from orchard.settings import Settings
     from orchard_jobs.errors import ConfigurationError
 
@@ -184,7 +184,7 @@ def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]"
 
 
 def _upload_batches(batches: "list[LocalBatch]", *server: str) -> int:
-    """Upload what differs, say so, and return how many files that were."""
+    """Upload what differs, and return the number of uploaded files."""
     from orchard_sandbox.stack.upload import s3_client, upload_batch
 
     s3, uploaded = s3_client(*server), 0

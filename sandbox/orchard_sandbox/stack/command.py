@@ -1,4 +1,4 @@
-"""The command `orchard` for the embedded stack: a small script that sets what the stack's processes have and runs it."""
+"""The command `orchard` of the embedded stack: a script that runs it with the environment of the stack's processes."""
 
 import shlex
 from collections.abc import Mapping

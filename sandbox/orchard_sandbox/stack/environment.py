@@ -109,7 +109,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
 
 
 def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return, for each of Airflow's processes, the digest of code and settings that it has from its start on.
+    """Return, for each of Airflow's processes, the digest of the code and settings that it reads at its start.
 
     A change means starting it anew.
     The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which are told the

@@ -1,4 +1,4 @@
-"""Runs from their start to their end: starts what no upload event has, shows all, and waits until nothing is left to do."""
+"""Starts the runs that no upload event has started, shows all runs, and waits until nothing is left to do."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -135,7 +135,7 @@ class Follower:
         return found
 
     def _told(self, batch: str, found: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:
-        """Return the run that stands for a batch, and how it is shown: one at work, else the last that changed something."""
+        """Return the run that represents a batch, and its view: an active one, else the last that changed something."""
         views = {run["dag_run_id"]: self._view(batch, run) for run in found}
         active = [run for run in found if run["state"] in ACTIVE_STATES]
         if active:
@@ -164,7 +164,7 @@ class Follower:
         raise SandboxError(f"{PCA_MODEL} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI")
 
     def failures(self, dag_id: str, run_id: str) -> str:
-        """Return why a run failed: the task, its exception, and the end of its log."""
+        """Return why a run failed: the task, its exception and the end of its log."""
         failed = runs.failed_task(self.api.task_instances(dag_id, run_id))
         if failed is None:
             return f"run {run_id} of {dag_id} failed without a failed task: see the UI"
@@ -225,7 +225,7 @@ def _any_active(runs: Mapping[str, list[dict[str, Any]]]) -> bool:
 
 
 def _nearness(view: RunView) -> tuple[bool, bool]:
-    """Return how near a run is to its end: of several of a batch the others wait for the first."""
+    """Return how far a run has come: of several runs of a batch, the others wait for the first."""
     return bool(view.count), view.state == "running" and not view.task.startswith("wait_for_uploads")
 
 

@@ -1,4 +1,4 @@
-"""Where the stack keeps everything: one folder, `.orchard` or ORCHARD_HOME, that a stop keeps and a clean removes."""
+"""The paths of a stack: everything lies in one folder, `.orchard` or ORCHARD_HOME, until `make clean`."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What the warehouse says: running counts of jobs, what a batch came to, and whether the model lacks anything.
+"""Reads the warehouse: progress of jobs, the numbers of published batches, and what the model lacks.
 
 The one module of the sandbox that reads the warehouse.
 """
@@ -62,7 +62,7 @@ def read_counts(folder: Path) -> Count | None:
 
 
 def pending_work(environment: Mapping[str, str]) -> str | None:
-    """Return what pca_model still has to do, in words; None when the current model covers every published batch."""
+    """Describe what pca_model still has to do; None when the current model covers every published batch."""
     settings, tables = _opened(environment)
     with suppress(JobError):  # no table yet: no batch has got as far as a plan
         return refit.pending_work(tables, settings)

@@ -1,4 +1,4 @@
-"""What Airflow's answers about one run mean: its task, its outcome, why it failed. Values in, values out."""
+"""Interprets Airflow's answers about one run: its task, its outcome, and why it failed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def busy_task(instances: Iterable[dict[str, Any]]) -> tuple[str, str]:
 
 
 def outcome_of(run: dict[str, Any], instances: Iterable[dict[str, Any]]) -> Outcome:
-    """Return what an ended run came to: Airflow calls a run whose tasks were skipped a success."""
+    """Return the outcome of a run that has ended; for Airflow, a run with skipped tasks is a success."""
     states = {instance["task_id"]: instance["state"] for instance in instances}
     if run["state"] != "success":
         return "failed"

@@ -1,4 +1,4 @@
-"""The live display and the final table: on a terminal a block that is redrawn, elsewhere a line when something changes."""
+"""The live display and the final table: a redrawn block on a terminal, elsewhere one line for each change."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ class BatchResult:
 
 @dataclass
 class Screen:
-    """Shows runs while they go on, and what they came to; the clock gives monotonic seconds."""
+    """Shows runs in progress and their results; the clock gives monotonic seconds."""
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     clock: Callable[[], float] = time.monotonic
@@ -45,7 +45,7 @@ class Screen:
         self._console = Console(file=self.stream, highlight=False, width=None if self.stream.isatty() else 1000)
 
     def show(self, views: Sequence[RunView]) -> None:
-        """Bring the display up to date."""
+        """Update the display."""
         if self.stream.isatty():
             self._redraw(views)
         else:

@@ -67,7 +67,7 @@ def write_state(layout: Layout, state: StackState) -> None:
 
 @contextmanager
 def hold_lock(layout: Layout, command: str) -> Iterator[None]:
-    """Be the one command that changes the stack; raise SandboxError when another is."""
+    """Hold the stack's lock; raise SandboxError when another command holds it."""
     with layout.lock_file.open("a+") as lock:
         if not _try_lock(lock):
             holder = _holder(layout)
@@ -79,7 +79,7 @@ def hold_lock(layout: Layout, command: str) -> Iterator[None]:
 
 @contextmanager
 def take_lock(layout: Layout, command: str, seconds: float = 20) -> Iterator[None]:
-    """Be the one command that changes the stack, ending the one that is: a stop must never be refused."""
+    """Hold the stack's lock, ending the command that holds it: a stop must never be refused."""
     with layout.lock_file.open("a+") as lock:
         number, deadline = signal.SIGTERM, time.monotonic()
         while not _try_lock(lock):

@@ -1,4 +1,4 @@
-"""The supervisor: starts the S3 stand-in and Airflow in the order that works, and starts again what is down.
+"""The supervisor: starts the stand-ins and Airflow in the right order, and restarts what is down.
 
 It knows nothing of batches. The order: `db migrate`; api-server and dag-processor; both warm; scheduler and triggerer.
 Started all at once, as `airflow standalone` does, the first tasks die of a cold Execution API.
@@ -36,7 +36,7 @@ _PORT_TRIES = 3
 
 
 class PortTakenError(Exception):
-    """Somebody took the chosen port before the api-server did."""
+    """Another process took the port before the api-server did."""
 
 
 class Supervisor:
@@ -50,7 +50,7 @@ class Supervisor:
         self._environment: dict[str, str] = {}
 
     def start(self, dag_ids: tuple[str, ...]) -> tuple[StackState, AirflowApi]:
-        """Make the stack run and know some DAGs; what runs already and was started with the same settings stays.
+        """Start what does not run, or runs with other settings, and wait until Airflow knows some DAGs.
 
         Raises:
             SandboxError: a process ended, or did not get ready in time; with the end of its log.
@@ -149,7 +149,7 @@ class Supervisor:
             self._ensure("triggerer", "--skip-serve-logs")
 
     def _end_runs_of_others(self, api: AirflowApi) -> None:
-        """End runs that were cut off in another warehouse or on another target: gone on with, they would write into this one.
+        """End unfinished runs of another warehouse or target: resumed, they would write into this one.
 
         Called while there is no scheduler.
         """
@@ -165,7 +165,7 @@ class Supervisor:
         record.write_text(json.dumps(own))
 
     def _migrate(self) -> None:
-        """Make or bring up to date Airflow's database; one whose making was interrupted is made anew."""
+        """Create or migrate Airflow's database; one whose creation was interrupted is created again."""
         done, database = self._layout.airflow / "migrated", self._layout.airflow / "airflow.db"
         if done.exists() and database.exists() and done.read_text() == version("apache-airflow"):
             return
@@ -193,7 +193,7 @@ class Supervisor:
         return self._spawn(name, command, self._environment)
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> ProcessRecord:
-        """Start a process and record it; a Ctrl-C in between is held back, so there is no process without a record."""
+        """Start a process and record it; a Ctrl-C in between waits, so that no process lacks a record."""
         with interrupts_held():
             record = start_process(name, command, environment, self._log(name), self._layout.home)
             self._state.processes[name] = record
@@ -204,7 +204,7 @@ class Supervisor:
         return name in self._state.processes and is_running(self._state.processes[name])
 
     def _wait_until(self, name: str, is_ready: Callable[[], bool], api: AirflowApi | None = None) -> None:
-        """Wait for readiness; raise when the process has ended or the time is over."""
+        """Wait until a process is ready; raise when it has ended or takes too long."""
         deadline = time.monotonic() + WARM_SECONDS
         while not is_ready():
             if not self._is_up(name):
@@ -253,7 +253,7 @@ def free_port() -> int:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the end of the block; the signal mask would be inherited by a child."""
+    """Delay SIGINT and SIGTERM until the end of the block; a signal mask would be inherited by a child."""
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     former = {int(number): signal.signal(number, lambda got, _: held.append(got)) for number in numbers}

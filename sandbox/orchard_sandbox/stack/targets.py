@@ -1,4 +1,4 @@
-"""What the stand-in of a target needs before a job can be submitted: the deployed package, and what it is deployed to."""
+"""Prepares a target's stand-in for jobs: deploys the package, and creates what the package is deployed to."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ _CLUSTER = '{"CustomAmiId": "ami-0123456789abcdef0"}'
 
 
 def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that Airflow needs beside for the environment's target, after making what they name.
+    """Deploy the package to the environment's target, and return the additional variables that Airflow needs.
 
     Raises:
         SandboxError: the package could not be built or uploaded.
@@ -32,7 +32,7 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
 
 
 def make_warehouse_bucket(environment: Mapping[str, str]) -> None:
-    """Make the bucket of a warehouse in S3 on the stand-in, unless it is there."""
+    """Create the bucket of a warehouse on the S3 stand-in, unless it exists."""
     scheme, _, place = environment["ORCHARD_WAREHOUSE"].partition("://")
     if scheme == "s3":
         _make_bucket(environment, place.partition("/")[0])
