@@ -72,7 +72,8 @@ class Jobs:
             known = [run for run in self._runs.values() if token and run.request.get("idempotency_token") == token]
             if known:
                 return known[0]
-            number = max(self._runs, default=1000) + 10
+            used = [int(path.name) for path in self._runs_folder.glob("[0-9]*")]  # of other releases, too
+            number = max(used, default=1000) + 10
             folder = self._runs_folder / str(number)
             run = Run(folder=folder, states=["PENDING"], run_id=number, request=given, start_time=now(), job_id=job_id)
             run.save()
