@@ -32,7 +32,7 @@ from obstore.store import S3Store
 from orchard.batch.manifests import read_entries
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import RunFacts, publish_batch
-from orchard.landing_zone.listing import ListedObject, list_batch, with_quick_times
+from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick_times
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
@@ -68,7 +68,7 @@ def main() -> int:
         print("step                     seconds  CPU s  objects/s    objects/CPU s  peak MiB")
 
         def listed() -> Iterator[ListedObject]:
-            return list_batch(client, BUCKET, PREFIX)
+            return S3LandingZone(client, BUCKET).list(PREFIX)
 
         timed("listing alone", count, lambda: sum(1 for _ in listed()))
         head = timed("plan, new batch", count, lambda: plan_batch(tables, settings, BATCH, listed()))

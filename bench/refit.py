@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import model_file, read_model
-from orchard.models.refit import ModelPlan, pending_work, plan_model, publish_model, record_model_run
+from orchard.models.model_plan import ModelPlan
+from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
 from orchard.models.registry import Succession, append_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import key_of, readable_versions

@@ -13,7 +13,8 @@ the files that it names; they follow one retention later. Skipped when there is 
 """
 
 from airflow.sdk import DAG
-from orchard.workflow.tasks import clean_warehouse, dag_arguments, settings
+from orchard.workflow.context import dag_arguments, settings
+from orchard.workflow.tasks.maintenance import clean_warehouse
 
 with DAG(
     dag_id="clean_warehouse",

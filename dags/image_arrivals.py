@@ -18,7 +18,8 @@ finds what it was about.
 
 from airflow.sdk import DAG
 from orchard.workflow.assets import upload_messages
-from orchard.workflow.tasks import dag_arguments, emit_batches, settings
+from orchard.workflow.context import dag_arguments, settings
+from orchard.workflow.tasks.uploads import emit_batches
 
 messages = upload_messages(settings())
 

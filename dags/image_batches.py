@@ -23,8 +23,8 @@ a run that was cut off rolls forward. **By hand**: give the batch as the partiti
 """
 
 from airflow.sdk import DAG
+from orchard.workflow.context import dag_arguments, settings
 from orchard.workflow.flow import batch_flow
-from orchard.workflow.tasks import dag_arguments, settings
 from orchard.workflow.timetables import FIRST_DAY, batch_timetable, last_scheduled_day
 
 with DAG(

@@ -24,8 +24,8 @@ An upload during a run leads to a later run that sees it.
 
 from airflow.sdk import DAG, PartitionedAssetTimetable
 from orchard.workflow.assets import UPLOADS
+from orchard.workflow.context import dag_arguments, settings
 from orchard.workflow.flow import batch_flow
-from orchard.workflow.tasks import dag_arguments, settings
 
 with DAG(
     dag_id="image_batches_on_arrival",

@@ -21,7 +21,8 @@ from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
 from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest
 from orchard.workflow.assets import FEATURES
-from orchard.workflow.tasks import dag_arguments, plan_model, publish_model, settings, validate_model
+from orchard.workflow.context import dag_arguments, settings
+from orchard.workflow.tasks.model import plan_model, publish_model, validate_model
 
 with DAG(
     dag_id="pca_model",

@@ -14,7 +14,8 @@ A batch that is being worked on differs, too: its additional run waits, finds no
 """
 
 from airflow.sdk import DAG
-from orchard.workflow.tasks import dag_arguments, find_differences, settings, wake_model
+from orchard.workflow.context import dag_arguments, settings
+from orchard.workflow.tasks.uploads import find_differences, wake_model
 
 with DAG(
     dag_id="reconcile_uploads",

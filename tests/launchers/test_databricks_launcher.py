@@ -12,14 +12,15 @@ from orchard.deployment.package import WHEEL, build_package
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
-from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
 GOLDEN = Path(__file__).parents[1] / "golden"

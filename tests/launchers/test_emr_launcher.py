@@ -18,8 +18,9 @@ from orchard.launchers.attempting import Seen
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
 from orchard.launchers.emr_hook import NamingEmrHook
-from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
@@ -29,7 +30,7 @@ from support.task_context import TaskContext
 GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = '{"CustomAmiId": "ami-0123456789abcdef0"}'
 VARIABLES = {"ORCHARD_TARGET": "emr", "ORCHARD_JOBS_URI": "s3://jobs/orchard-0.1.0-abc", "ORCHARD_EMR_CLUSTER": IMAGE}
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 SLEEPER = "import time; time.sleep(300)"
 
 

@@ -11,12 +11,13 @@ import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
+from orchard.batch.spend import check_spend
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import JobRequest, Planned
-from orchard.launchers.spend import check_spend
+from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
@@ -25,7 +26,7 @@ from orchard_jobs.storage import Warehouse
 from support import aws_wire
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {
     "ORCHARD_TARGET": "emr_serverless",

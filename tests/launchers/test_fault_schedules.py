@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import databricks_stand_in as databricks
-import emr_stand_in as emr
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
-from orchard.launchers.request import JobRequest, Planned
+from orchard.launchers.request import JobRequest
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.layout import report_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
+from support import databricks_stand_in as databricks
+from support import emr_stand_in as emr
 from support.emr_stand_in import LOGS, ROLE, wait_until
 from support.task_context import TaskContext
 
@@ -195,7 +196,7 @@ def test_whatever_fails_there_are_never_two_jobs(
     monkeypatch.setattr("orchard.launchers.emr_hook._CLAIMED_SECONDS", 1)
     monkeypatch.setattr("orchard.launchers.emr_hook._CLAIMED_POLL_SECONDS", 0.2)
     target.connect(monkeypatch)
-    planned = Planned("file:///x/head.json", f"{seed:064x}", "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", f"{seed:064x}", "backbone-1", ("featurize",))
     work = planned.work("featurize")
     report = str(tmp_path / report_path(work))
     told = []
@@ -247,7 +248,7 @@ def test_after_kill_9_of_the_worker_the_retry_reaches_the_job_that_runs(
     """As soon as the job is there, which is recorded by then, or is not."""
     target = targets[name]
     target.connect(monkeypatch)
-    planned = Planned("file:///x/head.json", f"{name} killed", "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", f"{name} killed", "backbone-1", ("featurize",))
     report = str(tmp_path / report_path(planned.work("featurize")))
     operator = target.operator(tmp_path, report, 0, "slow_report")
     command = "import sys, test_fault_schedules as me; me.execute_as_worker(*sys.argv[1:])"
@@ -271,7 +272,7 @@ def execute_as_worker(name: str, where: str, warehouse: str, report: str, digest
     target = object.__new__({"emr_serverless": EmrServerless, "emr": EmrSteps, "databricks": Databricks}[name])
     target.cluster = target.application = where
     target.script = lambda job: f"s3://jobs/scripts/{job}.py"
-    planned = Planned("file:///x/head.json", digest, "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", digest, "backbone-1", ("featurize",))
     target.operator(Path(warehouse), report, 0, "slow_report").execute(TaskContext(planned))
 
 
@@ -297,7 +298,7 @@ def test_a_job_that_fails_ends_its_task_with_its_own_last_error(
     """By an exception, a missing entry point, want of memory, and its time limit."""
     target = targets[name]
     target.connect(monkeypatch)
-    planned = Planned("file:///x/head.json", f"{name}{job}{fault}", "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", f"{name}{job}{fault}", "backbone-1", ("featurize",))
     if fault:
         target.server.fault(fault, seconds=1)
     try:

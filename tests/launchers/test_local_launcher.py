@@ -11,8 +11,9 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard.launchers import launcher_for
-from orchard.launchers.request import JobRequest, Planned, skip_without_work
+from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
@@ -20,7 +21,7 @@ from orchard_jobs.storage import Warehouse
 from support.emr_stand_in import JOBS
 from support.task_context import TaskContext
 
-PLANNED = Planned("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
+PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from orchard.models.registry import release
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
 
-from support.fake_jobs import listing
+from support.listed_bucket import listing
 from support.storage import in_memory
 from support.world import DAYS, PROVENANCE, Run, World, finish
 

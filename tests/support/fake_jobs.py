@@ -7,14 +7,13 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard.batch.manifests import read_entries
-from orchard.landing_zone.listing import ListedObject
 from orchard.models.model import read_model
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
@@ -28,6 +27,8 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally, project
 
+from support.listed_bucket import bytes_of, etag_of
+
 BROKEN = b"broken"
 
 
@@ -37,28 +38,8 @@ def vector_of(content: bytes, dimension: int) -> np.ndarray[Any, np.dtype[np.flo
     return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
 
 
-OPAQUE = b"opaque"
-# Followed by what tells one upload from another, a space, and the bytes: SSE-KMS and SSE-C give each its own ETag.
-ENCRYPTED = b"encrypted "
 # Followed by its number of pixels; all other contents have one.
 LARGE = b"large "
-
-
-def etag_of(content: bytes) -> str:
-    """Return an object's ETag: its MD5; for `opaque` one as of a multipart upload; for `encrypted` one that looks like an MD5."""
-    suffix = "-2" if content.startswith(OPAQUE) else ""
-    return hashlib.md5(content.removeprefix(OPAQUE)).hexdigest() + suffix
-
-
-def bytes_of(content: bytes) -> bytes:
-    """Return what is read of an object: an opaque or an encrypted one holds what an MD5 one may hold, too."""
-    return content.removeprefix(ENCRYPTED).partition(b" ")[2] if content.startswith(ENCRYPTED) else content.removeprefix(OPAQUE)
-
-
-def listing(bucket: Mapping[str, bytes]) -> list[ListedObject]:
-    """Return a bucket's listing; every object came at the same moment."""
-    uploaded_at = datetime(2026, 1, 1, tzinfo=UTC)
-    return [ListedObject(key, etag_of(content), len(bytes_of(content)), uploaded_at) for key, content in sorted(bucket.items())]
 
 
 @dataclass

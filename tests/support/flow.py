@@ -1,43 +1,66 @@
-"""The DAGs' steps as plain calls over a bucket in memory: plan, jobs, audit, publish. What a run does, without Airflow."""
+"""The use cases of a run in the order of the DAGs, with fake jobs between them and a bucket in memory."""
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
-from orchard.batch.plan import plan_batch
-from orchard.batch.publish import RunFacts, publish_batch
-from orchard.models.refit import ModelPlan, plan_model, publish_model, record_model_run
+from orchard.batch import run as batch_run
+from orchard.batch.manifests import read_head
+from orchard.landing_zone.batch_lock import BatchLock, RunName
+from orchard.models import run as model_run
+from orchard.models.model_plan import ModelPlan, read_projection
+from orchard.models.refit import plan_model
+from orchard.outcomes import Failed, Outcome, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
-from orchard_jobs.audit.projection import audit_projection
+from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.columns import Table
-from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import split_image_uri
+from orchard_jobs.contract.jobs import JobReport, Stage
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.errors import SupersededError
 
-from support.fake_jobs import ENCRYPTED, FakeJobs, listing
+from support.fake_jobs import FakeJobs
+from support.listed_bucket import ListedBucket
+from support.state_store import Memory
 
-POLICY = AuditPolicy(max_quarantined_share=1.0)
+T = TypeVar("T")
+# Every share of bad images passes.
+LENIENT = Settings.from_environment({"ORCHARD_WAREHOUSE": "/never/written", "ORCHARD_MAX_QUARANTINED_SHARE": "1"})
+
+
+def value_of(outcome: Outcome[T]) -> T:
+    """Return a finished use case's value; raise what the others ended with."""
+    if isinstance(outcome, Skipped):
+        raise SupersededError(outcome.reason)
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return outcome.value
+
+
+def lock_of(batch_id: str) -> BatchLock:
+    """Return the lock of a batch that has one run alone."""
+    return BatchLock(batch_id, RunName("image_batches", "run"), Memory(), lambda name, states: False)
 
 
 def plan(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping[str, bytes]) -> ManifestHead | None:
-    prefix = settings.batch_prefix(batch_id)
-    own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
-    return plan_batch(tables, settings, batch_id, listing(own), partial(is_encrypted, bucket))
+    """Plan a batch; None when it is unchanged."""
+    planned = batch_run.plan(tables, settings, lock_of(batch_id), ListedBucket(bucket), lambda backbone: None)
+    return None if isinstance(planned, Skipped) else read_head(tables.warehouse, value_of(planned).input_digest)
 
 
-def is_encrypted(bucket: Mapping[str, bytes], image_uri: str) -> bool:
-    """Tell of an image, as a HEAD request does, whether its ETag is no MD5 though it looks like one."""
-    return bucket[split_image_uri(image_uri)[1]].startswith(ENCRYPTED)
+def planned_jobs(tables: Tables, head: ManifestHead) -> PlannedJobs:
+    """Return what the plan of a manifest hands on."""
+    stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
+    return PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages)
 
 
 def stage_and_publish(tables: Tables, head: ManifestHead, jobs: FakeJobs, run_id: str = "run") -> None:
-    featurized = jobs.featurize(head)
-    reduced = jobs.reduce(head, featurized)
-    verdict = audit_batch(tables.warehouse, head, featurized, reduced, POLICY)
-    verdict.raise_if_failed()
-    publish_batch(tables, head, featurized, reduced, RunFacts(run_id, "local", "passed"))
+    """Run the jobs of a manifest, validate and publish; SupersededError when a later run of the batch was faster."""
+    planned = planned_jobs(tables, head)
+    jobs.reduce(head, jobs.featurize(head))
+    verdict = value_of(batch_run.validate(tables, LENIENT, planned))
+    value_of(batch_run.publish(tables, LENIENT, planned, verdict, run_id))
 
 
 def run_batch(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping[str, bytes], run_id: str = "run") -> FakeJobs:
@@ -57,16 +80,21 @@ def project_model(tables: Tables, settings: Settings) -> tuple[ModelPlan, JobRep
 
 
 def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> ModelPlan:
-    """Run pca_model once; return its plan."""
-    decided = plan_model(tables, settings)
-    if decided.projection is None:
-        if decided.action != "nothing":
-            record_model_run(tables, settings.backbone.id, decided, run_id)
-        return decided
-    report = FakeJobs(tables, {}).project(decided.projection)
-    audit_projection(tables.warehouse, decided.projection, report).raise_if_failed()
-    publish_model(tables, decided, report, run_id)
-    return decided
+    """Run pca_model once; return what it decided."""
+    decided: list[ModelPlan] = []
+
+    def decide(tables: Tables, settings: Settings) -> ModelPlan:
+        decided.append(plan_model(tables, settings))
+        return decided[-1]
+
+    with patch.object(model_run, "plan_model", decide):
+        planned = model_run.plan(tables, settings, run_id)
+    if not isinstance(planned, Skipped):
+        jobs = value_of(planned)
+        FakeJobs(tables, {}).project(read_projection(tables.warehouse, jobs.input_digest))
+        value_of(model_run.validate(tables, jobs))
+        value_of(model_run.publish(tables, jobs, run_id))
+    return decided[-1]
 
 
 def rows(tables: Tables, table: Table, *ignored: str) -> list[dict[str, Any]]:

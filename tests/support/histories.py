@@ -1,6 +1,6 @@
 """A generated history of uploads, messages, runs, faults and changes of mind, at whose end the tables must be a clean run's.
 
-The machine drives the DAGs' own plan, publish and merge code. A run is a chain of steps, so two runs can take turns, also
+The machine drives the use cases that the DAGs call. A run is a chain of steps, so two runs can take turns, also
 between two commits, and be killed at any write.
 """
 
@@ -19,10 +19,11 @@ from orchard.models.model import current_promotion
 from orchard.models.registry import pin, promote, release, unpin
 from orchard.settings import Settings
 from orchard_jobs.contract.columns import MODELS
-from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.errors import ConfigurationError, JobError
 
 from support.clean_run import SECRET, check_against_clean_run, check_network_runs
-from support.fake_jobs import BROKEN, ENCRYPTED, LARGE, OPAQUE
+from support.fake_jobs import BROKEN, LARGE
+from support.listed_bucket import ENCRYPTED, OPAQUE
 from support.storage import Killed, Storage, in_memory
 from support.world import DAYS, Steps, World, finish
 
@@ -87,6 +88,22 @@ class History(RuleBasedStateMachine):
     @rule(writes=st.integers(0, 10))
     def run_model_and_kill(self, writes: int) -> None:
         self._operate(lambda: self._killed(self.world.model_steps(), writes))
+
+    @rule(day=st.sampled_from(DAYS))
+    def run_and_damage(self, day: str) -> None:
+        """A staged file is damaged before it is validated."""
+        self._operate(lambda: finish(self.world.steps(day, damages=True)))
+
+    @rule(what=st.sampled_from(("rows", "model")))
+    def run_model_and_damage(self, what: str) -> None:
+        self._operate(lambda: finish(self.world.model_steps(damages=what)))
+
+    @rule(day=st.sampled_from(DAYS))
+    def run_beyond_the_budget(self, day: str) -> None:
+        kept = self.world.settings
+        self.world.settings = replace(kept, target="emr", max_executor_hours=0.0)
+        self._operate(lambda: finish(self.world.steps(day)))
+        self.world.settings = kept
 
     @rule()
     def run_model(self) -> None:
@@ -155,10 +172,13 @@ class History(RuleBasedStateMachine):
 
     def retirable(self) -> list[str]:
         """The backbones that have rows and are not current."""
-        return [one.backbone for one in backbones(self.world.tables) if one.backbone != self.world.settings.backbone.id]
+        found = backbones(self.world.tables) if self.world.has_tables else ()
+        return [one.backbone for one in found if one.backbone != self.world.settings.backbone.id]
 
     def retirement(self, backbone: str) -> Steps:
-        with suppress(ConfigurationError):  # another run's rows may not be there yet
+        with suppress(
+            ConfigurationError, *(() if self.world.has_tables else (JobError,))
+        ):  # there may be no rows, or no table yet
             retire_backbone(self.world.tables, self.world.settings, backbone)
         yield
 
@@ -169,7 +189,7 @@ class History(RuleBasedStateMachine):
         if is_settled:
             self._operate(self.world.settle_model)
 
-    @precondition(lambda self: current_promotion(self.world.tables, self.world.settings.backbone.id))
+    @precondition(lambda self: self.models() and current_promotion(self.world.tables, self.world.settings.backbone.id))
     @rule()
     def let_the_model_go(self) -> None:
         release(self.world.tables, self.world.settings)
@@ -177,7 +197,8 @@ class History(RuleBasedStateMachine):
     def models(self) -> list[str]:
         """The published models of the current backbone."""
         backbone = self.world.settings.backbone.id
-        return sorted(row["model_id"] for row in self.world.tables.rows(MODELS) if row["backbone"] == backbone)
+        rows = self.world.tables.rows(MODELS) if self.world.has_tables else ()
+        return sorted(row["model_id"] for row in rows if row["backbone"] == backbone)
 
     def _operate(self, operation: Callable[[], None]) -> None:
         self.world.operation += 1
@@ -228,6 +249,7 @@ class History(RuleBasedStateMachine):
 class CleanedHistory(History):
     """A history with cleaning of everything that is not in use, however young; a vector that was cleaned is computed again."""
 
+    @precondition(lambda self: self.world.has_tables)
     @rule(writes=st.one_of(st.none(), st.integers(0, 12)))
     def clean(self, writes: int | None) -> None:
         later = datetime.now(UTC) + timedelta(hours=1)

@@ -141,17 +141,15 @@ class Storage:
 
 
 def in_memory() -> Storage:
-    """Return empty tables in memory."""
+    """Return a warehouse in memory; the first plan creates its tables."""
     writes = Writes()
     tables = Tables(StoredFiles("memory:", writes), WatchedLog(MemoryLog(), writes))
-    tables.create_all()
     return Storage(tables, writes)
 
 
 def on_disk(folder: Path) -> Storage:
-    """Return empty Delta tables in a folder."""
+    """Return a warehouse of Delta tables in a folder; the first plan creates them."""
     writes = Writes()
     warehouse = StoredFiles(f"file://{folder}", writes)
     tables = Tables(warehouse, WatchedLog(DeltaLog(warehouse), writes))
-    tables.create_all()
     return Storage(tables, writes)

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from orchard.launchers.request import Planned
+from orchard.tables.reports import PlannedJobs
 
 
 class TaskContext(dict[str, Any]):
     """A context whose XCom holds a plan, and what the task pushes; it is its own task instance."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedJobs) -> None:
         super().__init__(ti=self)
         self.planned, self.pushed = planned, dict[str, Any]()
 

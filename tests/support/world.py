@@ -1,30 +1,33 @@
-"""A bucket and its tables, and the DAGs' own plan, publish and merge code as chains of steps that can take turns or be killed."""
+"""A bucket and its tables, and the use cases of the DAGs as chains of steps that can take turns or be killed."""
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from urllib.parse import quote_plus
 
-from orchard.batch.comparison import PublishedView
-from orchard.batch.plan import plan_batch
-from orchard.batch.publish import RunFacts, publish_batch
-from orchard.batch.reconcile import find_differences
-from orchard.landing_zone.listing import ListedObject
-from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
+from orchard.batch import run as batch_run
+from orchard.batch.manifests import read_head
+from orchard.batch.reconcile import reconcile
+from orchard.landing_zone.batch_lock import BatchLock, RunName
+from orchard.models import run as model_run
+from orchard.models.model_plan import read_projection
+from orchard.outcomes import Done, Skipped
 from orchard.settings import Settings
 from orchard.tables.batch_versions import PublishedVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard_jobs.audit.batch import audit_batch
-from orchard_jobs.audit.projection import audit_projection
-from orchard_jobs.contract.columns import QUARANTINE, RUNS
+from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.columns import QUARANTINE, RUNS, TABLES
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import SupersededError
+from orchard_jobs.errors import JobError
 
-from support.fake_jobs import FakeJobs, listing
-from support.flow import POLICY
+from support.fake_jobs import FakeJobs
+from support.flow import value_of
+from support.listed_bucket import ListedBucket
+from support.state_store import Memory
 from support.storage import Storage
+from support.warehouse_faults import stretched
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")
 PROVENANCE = ("manifest_digest", "computed_in", "jobs_version", "uploaded_at")
@@ -68,6 +71,9 @@ class World:
     Attributes:
         messages: S3's, of every upload; each may be lost, or come again and again.
         seen: by manifest digest.
+        states: what Airflow keeps of the batches' locks.
+        prepared: the backbones that the target was asked about.
+        recorded: the lineage of what was published.
     """
 
     storage: Storage
@@ -77,6 +83,9 @@ class World:
     seen: dict[str, Seen] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     operation: int = 0
+    states: Memory = field(default_factory=Memory)
+    prepared: set[str] = field(default_factory=set)
+    recorded: list[batch_run.PublishedBatch] = field(default_factory=list)
 
     @property
     def tables(self) -> Tables:
@@ -94,6 +103,8 @@ class World:
 
     def of_version(self, batch_id: str) -> Bucket:
         """Return the contents of a batch's published version."""
+        if not self.has_tables:
+            return {}
         rows = self.tables.rows(RUNS, backbone=self.settings.backbone.id, batch_id=batch_id)
         newest = max(rows, key=lambda row: int(row["version"]), default=None)
         return self.seen[newest["manifest_digest"]].contents if newest else {}
@@ -103,33 +114,91 @@ class World:
         own = self.of_batch(batch_id)
         return own if own and self.settings.missing == "drop" else self.of_version(batch_id) | own
 
-    def steps(self, batch_id: str) -> Steps:
-        """Run image_batches, a pause after each task; the bucket and the settings may change in the pauses."""
+    def steps(self, batch_id: str, damages: bool = False) -> Steps:
+        """Run image_batches, a pause after each task; the bucket and the settings may change in the pauses.
+
+        Args:
+            batch_id: the batch.
+            damages: a staged file is damaged before it is validated; the run then ends with that.
+        """
         own, settings = self.of_batch(batch_id), self.settings
-        if not own and PublishedVersions.load(self.tables, settings.backbone.id, batch_id).is_whole(batch_id):
+        if not own and self._is_whole(batch_id):
             return  # wait_for_uploads skips an empty batch
         run, jobs = Run(self.operation), FakeJobs(self.tables, self.bucket)
         self.runs.append(run)
+        run_id = f"run {len(self.runs)}"
         try:
             seen = Seen(own, {key: content for key, content in self.last_seen(batch_id).items() if key not in own})
-            head = plan_batch(self.tables, settings, batch_id, listing(own))
+            planned = self._plan(batch_id, run_id)
             yield
-            if head is None:
+            if planned is None:
                 return
+            head = read_head(self.tables.warehouse, planned.input_digest)
             self.seen.setdefault(head.digest, seen)
+            assert head.backbone.id in self.prepared, "the target was not asked whether it can load the backbone"
             featurized = jobs.featurize(head)
             run.computed = tuple((head.backbone.id, content) for content in jobs.network_runs)
             self._note_vanished(head)
             yield
-            reduced = jobs.reduce(head, featurized)
+            if "reduce" in planned.stages:
+                jobs.reduce(head, featurized)
             yield
-            audit_batch(self.tables.warehouse, head, featurized, reduced, POLICY).raise_if_failed()
+            if damages and self._damage(planned.required_report(self.tables.warehouse, "featurize")):
+                assert not isinstance(batch_run.validate(self.tables, settings, planned), Done)
+                run.computed = ()  # lost with the damaged file
+                return
+            verdict = value_of(batch_run.validate(self.tables, settings, planned))
             yield
-            publish_batch(self.tables, head, featurized, reduced, RunFacts(f"run {len(self.runs)}", "local", "passed"))
-        except SupersededError:
-            return
+            published = batch_run.publish(self.tables, settings, planned, verdict, run_id)
+            if isinstance(published, Done):
+                batch_run.record(self.tables, planned, asdict(published.value), run_id, self.recorded.append)
+                assert self.recorded[-1].head == head
         finally:
             run.ended = self.operation
+
+    def _plan(self, batch_id: str, run_id: str) -> PlannedJobs | None:
+        """Plan as a run that has promised to list; None when it is skipped, or refused for its cost."""
+        lock = BatchLock(batch_id, RunName("image_batches", run_id), self.states, lambda name, states: True)
+        other = replace(lock, me=RunName("image_batches", "another"))
+        lock.promise_listing()
+
+        def check_promise() -> None:
+            assert other.run_that_will_list() != lock.me, "an upload during the listing would be left to this run"
+
+        bucket = ListedBucket(self.bucket, check_promise, tells_encryption=False)
+        planned = batch_run.plan(self.tables, self.settings, lock, bucket, lambda backbone: self.prepared.add(backbone.id))
+        if isinstance(planned, Done):
+            head = read_head(self.tables.warehouse, planned.value.input_digest)
+            assert not (self.is_broke and head.actions.get("compute")), "a batch was planned that nobody can pay for"
+            return planned.value
+        assert isinstance(planned, Skipped) or self.is_broke, planned
+        return None
+
+    @property
+    def is_broke(self) -> bool:
+        """Whether the settings allow no image to be computed."""
+        return self.settings.target != "local" and self.settings.max_executor_hours == 0
+
+    @property
+    def has_tables(self) -> bool:
+        try:
+            self.tables.load(RUNS)
+        except JobError:
+            return False
+        return True
+
+    def _is_whole(self, batch_id: str) -> bool:
+        if not self.has_tables:
+            return True
+        return PublishedVersions.load(self.tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+
+    def _damage(self, report: JobReport) -> bool:
+        """Overwrite a staged file that no table names; tell whether there was one."""
+        named = {file.path for table in TABLES for file in self.tables.load(table).files()}
+        staged = [file for part in report.partitions for file in part.files if file.path not in named]
+        for file in staged[:1]:
+            self.tables.warehouse.rewrite(file.path, bytes(file.size_bytes))
+        return bool(staged)
 
     def _note_vanished(self, head: ManifestHead) -> None:
         """What counts is what the first finished job of a manifest read."""
@@ -139,29 +208,31 @@ class World:
         gone = {row["image_uri"].removeprefix("s3://landing/") for row in rows if row["reason"] == "vanished"}
         self.seen[head.digest].vanished = frozenset(gone)
 
-    def model_steps(self) -> Steps:
-        """Run pca_model, a pause after each task."""
-        settings, backbone = self.settings, self.settings.backbone.id
-        decided = plan_model(self.tables, settings)
+    def model_steps(self, damages: str = "") -> Steps:
+        """Run pca_model, a pause after each task; where it damages `rows` or a `model`, the run ends with its validation."""
+        run_id = f"model {self.operation}"
+        outcome = model_run.plan(self.tables, self.settings, run_id)
         yield
-        if decided.projection is None:
-            if decided.action != "nothing":
-                record_model_run(self.tables, backbone, decided, f"model {self.operation}")
+        if isinstance(outcome, Skipped):
             return
-        report = FakeJobs(self.tables, {}).project(decided.projection)
+        planned, warehouse = value_of(outcome), self.tables.warehouse
+        projection = read_projection(warehouse, planned.input_digest)
+        report = FakeJobs(self.tables, {}).project(projection)
         yield
-        audit_projection(self.tables.warehouse, decided.projection, report).raise_if_failed()
-        with suppress(SupersededError):
-            publish_model(self.tables, decided, report, f"model {self.operation}")
+        if damages == "rows" and self._damage(report):
+            assert not isinstance(model_run.validate(self.tables, planned), Done)
+            return
+        if damages == "model":
+            with stretched(warehouse, projection.projections[0].model.path):
+                assert not isinstance(model_run.validate(self.tables, planned), Done)
+            return
+        value_of(model_run.validate(self.tables, planned))
+        model_run.publish(self.tables, planned, run_id)
 
-    def differences(self) -> list[str]:
+    def differences(self) -> tuple[str, ...]:
         """Return the batches that reconcile_uploads finds."""
-        view = PublishedView.load(self.tables, self.settings)
-        found = find_differences(self._listed, self.settings, view.differs)
-        return sorted({*found.batch_ids, *view.versions.half_way})
-
-    def _listed(self, prefix: str) -> list[ListedObject]:
-        return listing({key: content for key, content in self.bucket.items() if key.startswith(prefix)})
+        found = reconcile(self.tables, self.settings, ListedBucket(self.bucket))
+        return () if isinstance(found, Skipped) else value_of(found)
 
     def run_each(self, batch_ids: Iterable[str]) -> None:
         for batch_id in batch_ids:
@@ -181,11 +252,11 @@ class World:
 
     def settle_model(self) -> None:
         for _ in range(4):
-            if pending_work(self.tables, self.settings) is None:
+            if isinstance(model_run.find_pending(self.tables, self.settings), Skipped):
                 return
             self.operation += 1
             finish(self.model_steps())
-        raise AssertionError(f"pca_model is never idle: {pending_work(self.tables, self.settings)}")
+        raise AssertionError(f"pca_model is never idle: {model_run.find_pending(self.tables, self.settings)}")
 
 
 def finish(steps: Steps) -> None:

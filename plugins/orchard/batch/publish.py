@@ -25,8 +25,9 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class PublishedTables:
-    """The Delta version of each table that holds a published batch version."""
+    """What holds a published batch version: the Delta version of each table, and the batch version's own number."""
 
+    number: int
     features: int
     quarantine: int
     pca_features: int | None
@@ -66,7 +67,7 @@ def publish_batch(
     runs_version = _commit(tables, RUNS, _change(head, staged), mode="append")
     for moments in featurized.of_table(MOMENTS.name):
         tables.commit(MOMENTS, [_change(head, moments)])
-    return PublishedTables(features_version, quarantine_version, pca_version, runs_version)
+    return PublishedTables(head.number, features_version, quarantine_version, pca_version, runs_version)
 
 
 def _change(head: ManifestHead, staged: StagedPartition, scope: str | None = None) -> Change:

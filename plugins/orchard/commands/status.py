@@ -13,7 +13,7 @@ from orchard.batch.reconcile import ListPrefix
 from orchard.clients import aws_client
 from orchard.commands.console import format_table
 from orchard.landing_zone.keys import is_batch_key
-from orchard.landing_zone.listing import ListedObject, list_batch, with_quick_times
+from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick_times
 from orchard.landing_zone.periods import batch_cron, is_start, period_end, period_start
 from orchard.reporting.status import STATES, BatchState, Overview, look_over
 from orchard.settings import Settings
@@ -125,7 +125,7 @@ def _lister(connection: str | None, settings: Settings) -> ListPrefix:
 
     def listed(prefix: str) -> Iterator[ListedObject]:
         try:
-            yield from list_batch(_client_of(connection), settings.bucket, prefix)
+            yield from S3LandingZone(_client_of(connection), settings.bucket).list(prefix)
         except (BotoCoreError, ClientError) as error:
             raise JobError(
                 f"cannot list {settings.landing}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "

@@ -1,12 +1,13 @@
-"""Whose turn it is: which run will list a batch next, and which one is at work on it.
+"""Which run lists a batch next, and which run works on it.
 
-Many events lead to many runs of one batch. One that will list the batch later sees all that an earlier event told of, so a run
-gives way to it; and no run lists while another one is between its listing and its end, for it would compute the same images
-again. Both only save work: runs that meet all the same are kept apart by the commit rule of `tables`. So looking and setting need
-not be one step: two that look at once both work, or the one promise of two is taken back too early, and no upload is lost.
+Many events lead to many runs of one batch. A run that will list the batch later sees all that an earlier event told of. So a run
+gives way to one that has promised to list. No run lists while another one is between its listing and its end: it would compute
+the same images again. Both rules only save work: the commit rule of `tables` keeps apart runs that meet all the same. So looking
+and setting need not be one step. Two runs that look at once both work, or one promise of two is withdrawn too early; no upload is
+lost.
 
-The order of the steps is what makes it safe. A run takes its name off the list of coming ones *before* it lists. So whoever
-reads that name there knows that the listing is still to come, and an upload is never left to a run that has listed already.
+The order of the steps makes it safe. A run withdraws its promise *before* it lists. Whoever reads a promise knows that the
+listing is still to come, and an upload is never left to a run that has listed already.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 # States of a run that will list, and of one that others wait for.
 ACTIVE = ("queued", "running")
 AT_WORK = ("running",)
+# As the state store of running deployments spells them.
+_PROMISE, _HOLDER = "coming", "at_work"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class RunName:
         return f"{self.run_id} of {self.dag_id}"
 
 
-class Store(Protocol):
+class StateStore(Protocol):
     """Small values by key that outlive a run: Airflow's state store of an asset."""
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -43,44 +46,44 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class Turns:
-    """The turns of one batch, as one of its runs sees them.
+class BatchLock:
+    """The lock of one batch, as one of its runs sees it.
 
     Attributes:
         batch_id: the batch.
         me: the run that asks.
-        store: where the names stand.
-        is_in: says whether a run is in one of some states; a run that ended, or was deleted, is in none.
+        store: where the runs' names stand.
+        is_in: tells whether a run is in one of some states; a run that ended, or was deleted, is in none.
     """
 
     batch_id: str
     me: RunName
-    store: Store
+    store: StateStore
     is_in: Callable[[RunName, Sequence[str]], bool]
 
-    def coming(self) -> RunName | None:
+    def run_that_will_list(self) -> RunName | None:
         """Return another run that will list the batch after this moment, or None."""
-        return self._other("coming", ACTIVE)
+        return self._other(_PROMISE, ACTIVE)
 
-    def at_work(self) -> RunName | None:
-        """Return another run that is between its turn and its end, or None.
+    def run_at_work(self) -> RunName | None:
+        """Return another run that holds the lock, or None.
 
-        One that was cleared and is queued does not count: those that waited for it could hold the very places that it needs.
+        A run that was cleared and is queued does not count: the runs that waited for it could hold the very slots that it needs.
         """
-        return self._other("at_work", AT_WORK)
+        return self._other(_HOLDER, AT_WORK)
 
-    def enlist(self) -> None:
+    def promise_listing(self) -> None:
         """Promise that this run will list the batch after this moment, unless it fails or is skipped."""
-        self._set("coming")
+        self._set(_PROMISE)
 
-    def take(self) -> None:
-        """Take the turn: from here to the end of this run the batch's other runs wait."""
-        self._set("at_work")
+    def acquire(self) -> None:
+        """Take the lock: from here to the end of this run the batch's other runs wait."""
+        self._set(_HOLDER)
 
-    def begin_listing(self) -> None:
-        """Take back the promise: whatever is uploaded after this moment may not be seen by this run."""
-        if self._read("coming") == self.me:
-            self.store.delete(self._key("coming"))
+    def withdraw_promise(self) -> None:
+        """Take the promise back: this run may not see what is uploaded after this moment."""
+        if self._read(_PROMISE) == self.me:
+            self.store.delete(self._key(_PROMISE))
 
     def _key(self, what: str) -> str:
         return f"{self.batch_id}/{what}"

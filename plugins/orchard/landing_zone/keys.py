@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.layout import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
+from orchard.outcomes import Done, Outcome, use_case
 from orchard.settings import Settings
 
 
@@ -28,6 +29,12 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
             "or set ORCHARD_BATCH_KEY_FORMAT"
         ) from error
     return checked_batch_id(partition_key)
+
+
+@use_case
+def batch_id_of(partition_key: str | None, settings: Settings) -> Outcome[str]:
+    """Return the batch that a run's partition key names; failed when it names none."""
+    return Done(checked_partition_key(partition_key, settings.batch_key_format))
 
 
 def is_batch_key(text: str, key_format: str) -> bool:

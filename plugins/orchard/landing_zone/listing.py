@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
+from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
 from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
 from orchard_jobs.errors import JobError
@@ -35,16 +36,47 @@ class ListedObject:
     uploaded_at: datetime
 
 
-def list_batch(client: Any, bucket: str, prefix: str) -> Iterator[ListedObject]:
-    """Yield every image object below a prefix, page by page.
+class LandingZone(Protocol):
+    """Where batches land, as a plan asks for it."""
 
-    Args:
+    def list(self, prefix: str) -> Iterable[ListedObject]:
+        """Return every image object below a key prefix, in any order."""
+
+    def has_false_md5(self, image_uri: str) -> bool:
+        """Tell whether an object's ETag looks like an MD5 of its bytes and is none."""
+
+
+@dataclass(frozen=True)
+class S3LandingZone:
+    """A landing zone in S3.
+
+    Attributes:
         client: a boto3 S3 client.
         bucket: the landing bucket.
-        prefix: key prefix of the batch, ending in `/`.
     """
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from objects_of(page)
+
+    client: Any
+    bucket: str
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """Yield every image object below a key prefix, page by page."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            yield from objects_of(page)
+
+    def has_false_md5(self, image_uri: str) -> bool:
+        """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
+
+        False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
+        """
+        _, key = split_image_uri(image_uri)
+        try:
+            found = self.client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("403", "404"):
+                raise
+            log.warning("whether %s is under SSE-KMS cannot be asked, so its ETag is taken for an MD5: %s", image_uri, error)
+            return False
+        return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 
 
 def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
@@ -58,24 +90,6 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
                     "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
                 )
             yield ListedObject(item["Key"], etag, item["Size"], item["LastModified"].astimezone(UTC))
-
-
-def has_false_md5(client: Any, uri: str) -> bool:
-    """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
-
-    False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
-    """
-    from botocore.exceptions import ClientError
-
-    store, key = split_image_uri(uri)
-    try:
-        found = client.head_object(Bucket=store.removeprefix("s3://"), Key=key)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("403", "404"):
-            raise
-        log.warning("whether %s is under SSE-KMS cannot be asked, so its ETag is taken for an MD5: %s", uri, error)
-        return False
-    return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 
 
 def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -> pa.Table:

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, Source, Stage
 from orchard_jobs.contract.layout import network_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
 from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class JobRequest:
 
     Attributes:
         stage: the job's stage, also its task's id.
-        plan_task: the task whose XCom holds the input: a `Planned` as a dict.
+        plan_task: the task whose XCom holds the input: a `PlannedJobs` as a dict.
         trigger_rule: when the task runs.
     """
 
@@ -41,27 +41,6 @@ class Launcher(Protocol):
 
     def prepare(self, backbone: Backbone) -> None:
         """See that the target's jobs can load a backbone; ConfigurationError, before anything is submitted, when not."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a planning task hands on through XCom: names of what it wrote to the warehouse, never the thing itself.
-
-    Attributes:
-        input_uri: where the manifest's head, or the projection plan, lies.
-        input_digest: its digest.
-        backbone: the backbone's id.
-        stages: the stages that have work to do.
-    """
-
-    input_uri: str
-    input_digest: str
-    backbone: str
-    stages: tuple[Stage, ...]
-
-    def work(self, stage: Stage) -> str:
-        """Return a stage's work digest."""
-        return work_digest(self.input_digest, self.backbone, stage)
 
 
 def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") -> list[str]:
@@ -99,8 +78,8 @@ def check_deployed(settings: Settings, backbone: Backbone) -> None:
         raise ConfigurationError(f"{settings.warehouse}/{path} is not there: `orchard deploy` exports and uploads it")
 
 
-def _planned(request: JobRequest, context: Any) -> Planned:
-    return Planned(**context["ti"].xcom_pull(task_ids=request.plan_task))
+def _planned(request: JobRequest, context: Any) -> PlannedJobs:
+    return PlannedJobs(**context["ti"].xcom_pull(task_ids=request.plan_task))
 
 
 def planned_work(request: JobRequest, context: Any) -> str:

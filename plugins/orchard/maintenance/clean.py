@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from orchard_jobs.contract.columns import MODELS, TABLES
-from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, retired_path
+from orchard_jobs.contract.layout import DECISIONS, MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, retired_path
 from orchard_jobs.storage import StoredFile
 
 from orchard.maintenance.work_files import WorkFiles, look, named_by_tables, replaced_lately
 from orchard.models.retention import expired_models, retire_models
+from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
@@ -67,6 +68,16 @@ def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelt
     removals = plan_cleaning(tables, settings, now, retention)
     remove(tables, removals, retention)
     return totals(removals)
+
+
+@use_case
+def clean_on_schedule(tables: Tables, settings: Settings, now: datetime) -> Outcome[tuple[Total, ...]]:
+    """Clean with the retention of the settings; skipped when there is nothing to remove."""
+    tables.create_all()
+    removed = clean(tables, settings, now, timedelta(days=settings.retention_days))
+    if not removed:
+        return Skipped(f"there is nothing to remove that is older than {settings.retention_days} days")
+    return Done(removed)
 
 
 def totals(removals: Sequence[Removal]) -> tuple[Total, ...]:
@@ -147,7 +158,7 @@ def _kind_of(file: StoredFile, replaced: frozenset[str]) -> str | None:
     path = file.path
     if path in replaced:
         return "replaced"
-    for folder, kind in ((MANIFESTS, "manifest"), (NETWORKS, "network"), (RETIRED, "note")):
+    for folder, kind in ((MANIFESTS, "manifest"), (DECISIONS, "plan"), (NETWORKS, "network"), (RETIRED, "note")):
         if path.startswith(f"{folder}/"):
             return kind
     if path.startswith(f"{WORK}/"):

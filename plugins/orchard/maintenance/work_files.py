@@ -14,7 +14,17 @@ from typing import TypeVar
 from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
-from orchard_jobs.contract.layout import MANIFESTS, NETWORKS, PLANS, RETIRED, WORK, manifest_path, network_path
+from orchard_jobs.contract.layout import (
+    DECISIONS,
+    MANIFESTS,
+    NETWORKS,
+    PLANS,
+    RETIRED,
+    WORK,
+    decision_path,
+    manifest_path,
+    network_path,
+)
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile
 
@@ -25,7 +35,7 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import parsed
 
 T = TypeVar("T")
-_FOLDERS = (MANIFESTS, PLANS, NETWORKS, RETIRED)
+_FOLDERS = (MANIFESTS, PLANS, DECISIONS, NETWORKS, RETIRED)
 _OF_MANIFESTS: tuple[Stage, ...] = ("featurize", "reduce")
 
 
@@ -37,6 +47,7 @@ class WorkFiles:
         files: every file under the tables' folders and `_work`, logs apart, by path.
         heads: the manifests by digest.
         plans: the projection plans by digest.
+        decisions: by digest of a model plan, that of its projection plan.
         reports: the finished reports by work digest.
         notes: by digest, the files that a removed report or plan named.
         published: the current versions of every backbone.
@@ -46,6 +57,7 @@ class WorkFiles:
     files: Mapping[str, StoredFile]
     heads: Mapping[str, ManifestHead]
     plans: Mapping[str, ProjectionPlan]
+    decisions: Mapping[str, str]
     reports: Mapping[str, JobReport]
     notes: Mapping[str, tuple[str, ...]]
     published: tuple[PublishedVersions, ...]
@@ -100,6 +112,7 @@ class WorkFiles:
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
             yield network_path(plan.backbone)
+            yield from (decision_path(decision) for decision, decided in self.decisions.items() if decided == digest)
             yield from (one.model.path for one in plan.projections)
             yield from (path for _, batch in plan.pairs for path in batch.files)
         for work in self.used_reports:
@@ -139,11 +152,12 @@ def look(tables: Tables, young_since: datetime) -> WorkFiles:
 
     heads = told(MANIFESTS, "/head.json", ManifestHead.from_json)
     plans = told(PLANS, ".json", ProjectionPlan.from_json)
+    decisions = told(DECISIONS, ".json", lambda text: str(json.loads(text)["projection"]))
     reports = told(WORK, "/report.json", JobReport.from_json)
     notes = told(RETIRED, ".json", lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
     published = tuple(PublishedVersions.load(tables, backbone) for backbone in sorted(backbones))
-    return WorkFiles(files, heads, plans, reports, notes, published, young_since)
+    return WorkFiles(files, heads, plans, decisions, reports, notes, published, young_since)
 
 
 def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iterator[str]:

@@ -28,38 +28,13 @@ from orchard.models.model import (
     read_model,
     sources_of,
 )
+from orchard.models.model_plan import ModelPlan
 from orchard.models.registry import Succession, append_promotion
 from orchard.models.retention import Pair, rows_of_retired_batches, take_out
 from orchard.settings import Settings
 from orchard.tables.batch_versions import PublishedVersions, key_of
 from orchard.tables.commit_rule import Change, Standing, Tables, number_in
 from orchard.tables.reports import is_sound, mark_as_begun
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """What one run of pca_model is to do.
-
-    Attributes:
-        action: `nothing`; `none` (no model is possible yet); `keep` the current model; `fit` a new one.
-        reason: why, in words for the log and for `model_runs`.
-        considered: digest of all that the decision was made on: batch versions, model, hold and settings.
-        model_id: the current model after the run; None where there is none.
-        gain: share of the merged variance that a refit would gain; None where there is no model, or it was not asked.
-        distance: of a new model's subspace from the current one's; None where either is missing.
-        judged: the promotion that the decision was made on; None when there was none. A new model is promoted right after
-            it or not at all.
-        projection: the Spark job's work; None when there is none.
-    """
-
-    action: str
-    reason: str
-    considered: str
-    model_id: str | None = None
-    gain: float | None = None
-    distance: float | None = None
-    judged: Promotion | None = None
-    projection: ProjectionPlan | None = None
 
 
 @dataclass(frozen=True)

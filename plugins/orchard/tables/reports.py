@@ -1,9 +1,11 @@
-"""Finished reports of jobs, and whether what they name is still there."""
+"""Jobs as the Airflow side sees them: which ones a plan asks for, their finished reports, and what these name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
-from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.jobs import JobReport, Stage
 from orchard_jobs.contract.layout import progress_folder, report_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -45,3 +47,37 @@ def is_sound(warehouse: Warehouse, work: str) -> bool:
     report = finished_report(warehouse, work)
     files = [file for partition in report.partitions for file in partition.files] if report else []
     return all(warehouse.size(file.path) == file.size_bytes and warehouse.sha256(file.path) == file.sha256 for file in files)
+
+
+@dataclass(frozen=True)
+class PlannedJobs:
+    """The jobs that a plan asks for: names of what it wrote to the warehouse, never the thing itself. It crosses XCom.
+
+    Attributes:
+        input_uri: where the manifest's head, or the projection plan, lies.
+        input_digest: its digest.
+        backbone: the backbone's id.
+        stages: the stages that have work to do.
+        decision: digest of the model plan that asked for a projection; None for a batch.
+    """
+
+    input_uri: str
+    input_digest: str
+    backbone: str
+    stages: tuple[Stage, ...]
+    decision: str | None = None
+
+    def work(self, stage: Stage) -> str:
+        """Return a stage's work digest."""
+        return work_digest(self.input_digest, self.backbone, stage)
+
+    def report(self, warehouse: Warehouse, stage: Stage) -> JobReport | None:
+        """Return a stage's finished report; None where the stage has no work, or has not finished it."""
+        return finished_report(warehouse, self.work(stage)) if stage in self.stages else None
+
+    def required_report(self, warehouse: Warehouse, stage: Stage) -> JobReport:
+        """Return a stage's finished report; JobError when it is gone."""
+        report = self.report(warehouse, stage)
+        if report is None:
+            raise JobError(f"the report of {stage} work={self.work(stage)} is gone: clear the task {stage}, or start a new run")
+        return report

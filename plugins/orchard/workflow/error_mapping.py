@@ -1,18 +1,23 @@
-"""The product's errors as Airflow's: what a retry cannot mend fails at once, what is superseded is skipped."""
+"""A use case's outcome as Airflow's: a value goes on, what a retry cannot mend fails at once, the rest is skipped."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from orchard_jobs.errors import AuditError, ConfigurationError, SupersededError
+
+from orchard.outcomes import Failed, Outcome, Skipped
+
+T = TypeVar("T")
 
 
-@contextmanager
-def airflow_outcomes() -> Iterator[None]:
-    """Translate the errors of a block; a JobError goes through, so that its task is retried."""
-    try:
-        yield
-    except (ConfigurationError, AuditError) as error:
-        raise AirflowFailException(str(error)) from error
-    except SupersededError as error:
-        raise AirflowSkipException(str(error)) from error
+def airflow_value(outcome: Outcome[T]) -> T:
+    """Return a finished use case's value.
+
+    Raises:
+        AirflowSkipException: the use case was skipped.
+        AirflowFailException: it failed for good; Airflow does not retry the task.
+    """
+    if isinstance(outcome, Skipped):
+        raise AirflowSkipException(outcome.reason)
+    if isinstance(outcome, Failed):
+        raise AirflowFailException(str(outcome.error)) from outcome.error
+    return outcome.value

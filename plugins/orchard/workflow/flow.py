@@ -5,8 +5,9 @@ from typing import Any
 from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
+from orchard.workflow.context import AFTER_SKIPS
 from orchard.workflow.sensors import WaitForUploads
-from orchard.workflow.tasks import AFTER_SKIPS, plan_batch, publish_batch, record_lineage, validate_batch
+from orchard.workflow.tasks.batch import plan_batch, publish_batch, record_lineage, validate_batch
 
 
 def batch_flow(settings: Settings, *, is_announced: bool) -> None:

@@ -1,7 +1,5 @@
 """Lineage: OpenLineage events with facets that say which rows a run made of which images, with what. `dataset` means theirs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import attr
@@ -16,9 +14,9 @@ from openlineage.client.facet_v2 import (
     schema_dataset,
 )
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
-from orchard_jobs.contract.jobs import JobReport, StagedPartition
-from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.contract.jobs import StagedPartition
 
+from orchard.batch.run import PublishedBatch
 from orchard.settings import Settings
 
 
@@ -35,17 +33,6 @@ class BatchVersionRunFacet(RunFacet):
     jobsVersion: str
     jobIds: list[str]
     runId: str
-
-
-@dataclass(frozen=True)
-class PublishedBatch:
-    """A published batch version, as lineage tells it; `versions` are Delta versions by table name."""
-
-    head: ManifestHead
-    featurized: JobReport
-    reduced: JobReport | None
-    versions: Mapping[str, int | None]
-    run_id: str
 
 
 def emit_batch(settings: Settings, batch: PublishedBatch) -> None:

@@ -1,6 +1,6 @@
 """wait_for_uploads: a batch is settled when it holds an object and its newest one is older than the quiet period.
 
-Then the run waits for its turn while another run of the batch is at work (see `turns`).
+Then the run waits for its turn while another run of the batch is at work (see `landing_zone.batch_lock`).
 
 The stock S3KeySensor reads one listing on its first poke but, deferred, sends a HEAD for every object; and
 S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled years ago. So this trigger only lists.
@@ -20,15 +20,16 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from orchard_jobs.errors import JobError
 
-from orchard.landing_zone.batch_lock import AT_WORK, RunName, Turns
-from orchard.landing_zone.keys import checked_partition_key
-from orchard.landing_zone.listing import ListedObject, list_batch, objects_of, with_quick_times
+from orchard.landing_zone.batch_lock import AT_WORK, BatchLock, RunName
+from orchard.landing_zone.keys import batch_id_of
+from orchard.landing_zone.listing import ListedObject, objects_of
 from orchard.landing_zone.periods import batch_cron, period_end, period_start
 from orchard.settings import Settings
 from orchard.tables.batch_versions import PublishedVersions
 from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
-from orchard.workflow.error_mapping import airflow_outcomes
+from orchard.workflow.context import landing_zone_of
+from orchard.workflow.error_mapping import airflow_value
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,20 @@ def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
     return Arrivals(len(times), max(times, default=None))
 
 
-def turns_of(context: Any, settings: Settings) -> Turns:
-    """Return the turns of the running task's batch; its task has the asset `uploads` among its inlets.
+def batch_lock_of(context: Any, settings: Settings) -> BatchLock:
+    """Return the lock of the running task's batch; its task has the asset `uploads` among its inlets.
 
     Raises:
         AirflowFailException: the run has no partition key, or one of another form.
     """
     run, ti = context["dag_run"], context["ti"]
-    with airflow_outcomes():
-        batch_id = checked_partition_key(run.partition_key, settings.batch_key_format)
+    batch_id = airflow_value(batch_id_of(run.partition_key, settings))
 
     def is_in(name: RunName, states: Sequence[str]) -> bool:
         count: int = ti.get_dr_count(dag_id=name.dag_id, run_ids=[name.run_id], states=list(states))
         return count > 0
 
-    return Turns(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_in)
+    return BatchLock(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_in)
 
 
 class WaitForUploads(BaseOperator):
@@ -83,48 +83,47 @@ class WaitForUploads(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """List once; go on when the batch is settled, skip when it stays empty, defer otherwise."""
-        turns = turns_of(context, self.settings)
-        coming = turns.coming() if self.is_announced else None
+        lock = batch_lock_of(context, self.settings)
+        coming = lock.run_that_will_list() if self.is_announced else None
         if coming is not None:
-            raise AirflowSkipException(f"run {coming} will list batch {turns.batch_id} later and see all that this one would")
-        turns.enlist()
-        now, arrivals = datetime.now(UTC), self._list(turns.batch_id)
+            raise AirflowSkipException(f"run {coming} will list batch {lock.batch_id} later and see all that this one would")
+        lock.promise_listing()
+        now, arrivals = datetime.now(UTC), self._list(lock.batch_id)
         quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.quiet_seconds))
         if not arrivals.is_settled(now, quiet_seconds):
-            if not self._is_decided(turns.batch_id, arrivals, now, quiet_seconds):
-                self._defer(turns.batch_id, arrivals, now, quiet_seconds)
-            self._skip_if_empty(turns, arrivals)
-        self.log.info("settled batch_id=%s objects=%s newest=%s", turns.batch_id, arrivals.objects, arrivals.newest)
-        self._take_turn(turns)
+            if not self._is_decided(lock.batch_id, arrivals, now, quiet_seconds):
+                self._defer(lock.batch_id, arrivals, now, quiet_seconds)
+            self._skip_if_empty(lock, arrivals)
+        self.log.info("settled batch_id=%s objects=%s newest=%s", lock.batch_id, arrivals.objects, arrivals.newest)
+        self._take_turn(lock)
 
     def resume(self, context: Any, event: dict[str, Any]) -> None:
         """Go on when the trigger found the batch settled; skip when the wait was over first."""
-        turns = turns_of(context, self.settings)
+        lock = batch_lock_of(context, self.settings)
         if not event["is_settled"]:
-            turns.begin_listing()
+            lock.withdraw_promise()
             raise AirflowSkipException(
-                f"batch {turns.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
+                f"batch {lock.batch_id} was not settled within {self.settings.wait_seconds:.0f} s: {event['objects']} objects; "
                 "start it again when its upload is over"
             )
-        self.log.info("settled batch_id=%s objects=%s", turns.batch_id, event["objects"])
-        self._take_turn(turns)
+        self.log.info("settled batch_id=%s objects=%s", lock.batch_id, event["objects"])
+        self._take_turn(lock)
 
     def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
         """Go on when the run that was at work has ended; wait again when another one was faster."""
         self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
-        self._take_turn(turns_of(context, self.settings))
+        self._take_turn(batch_lock_of(context, self.settings))
 
-    def _take_turn(self, turns: Turns) -> None:
-        other = turns.at_work()
+    def _take_turn(self, lock: BatchLock) -> None:
+        other = lock.run_at_work()
         if other is not None:
-            self.log.info("waiting batch_id=%s for run %s, which is at work on it", turns.batch_id, other)
+            self.log.info("waiting batch_id=%s for run %s, which is at work on it", lock.batch_id, other)
             trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.poll_seconds, 5.0))
             self.defer(trigger=trigger, method_name="resume_turn")
-        turns.take()
+        lock.acquire()
 
     def _list(self, batch_id: str) -> Arrivals:
-        client = with_quick_times(S3Hook(self.settings.aws_conn_id).get_conn())
-        return arrivals_of(list_batch(client, self.settings.bucket, self.settings.batch_prefix(batch_id)))
+        return arrivals_of(landing_zone_of(self.settings).list(self.settings.batch_prefix(batch_id)))
 
     def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:
         """Tell whether a batch that is not settled is not waited for."""
@@ -148,14 +147,14 @@ class WaitForUploads(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def _skip_if_empty(self, turns: Turns, arrivals: Arrivals) -> None:
-        if arrivals.objects or not self._is_whole(turns.batch_id):
+    def _skip_if_empty(self, lock: BatchLock, arrivals: Arrivals) -> None:
+        if arrivals.objects or not self._is_whole(lock.batch_id):
             return
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
-        turns.begin_listing()
-        if not self._list(turns.batch_id).objects:
-            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(turns.batch_id)}"
-            raise AirflowSkipException(f"batch {turns.batch_id} is empty: no object under {where}")
+        lock.withdraw_promise()
+        if not self._list(lock.batch_id).objects:
+            where = f"s3://{self.settings.bucket}/{self.settings.batch_prefix(lock.batch_id)}"
+            raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where}")
 
     def _is_whole(self, batch_id: str) -> bool:
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""

@@ -10,6 +10,7 @@ _BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
 PLANS = f"{WORK}/plans"
+DECISIONS = f"{WORK}/decisions"
 NETWORKS = f"{WORK}/networks"
 RETIRED = f"{WORK}/retired"
 
@@ -74,6 +75,11 @@ def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
 def plan_path(plan_digest: str) -> str:
     """File of one projection plan."""
     return f"{PLANS}/{plan_digest}.json"
+
+
+def decision_path(digest: str) -> str:
+    """File of one model plan: what a run of pca_model decided, and why."""
+    return f"{DECISIONS}/{digest}.json"
 
 
 def network_path(backbone: str) -> str:

@@ -13,15 +13,16 @@ from orchard.batch.comparison import PublishedView
 from orchard.batch.manifests import read_entries
 from orchard.batch.plan import plan_batch
 from orchard.landing_zone.keys import checked_partition_key
-from orchard.landing_zone.listing import ListedObject, has_false_md5, list_batch
+from orchard.landing_zone.listing import ListedObject, S3LandingZone
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import Snapshot
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.errors import ConfigurationError
-from support.fake_jobs import BROKEN, ENCRYPTED, OPAQUE, FakeJobs, etag_of, listing, vector_of
+from support.fake_jobs import BROKEN, FakeJobs, vector_of
 from support.flow import plan, rows, run_batch, stage_and_publish
+from support.listed_bucket import ENCRYPTED, OPAQUE, ListedBucket, etag_of, listing
 
 DAY = "2026-01-01"
 NEXT_DAY = "2026-01-02"
@@ -238,7 +239,7 @@ def test_an_etag_that_only_looks_like_an_md5_costs_no_row_and_no_run_where_the_s
     tables: Tables, settings: Settings, can_be_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not can_be_asked:
-        monkeypatch.setattr("support.flow.is_encrypted", lambda bucket, image_uri: False)
+        monkeypatch.setattr(ListedBucket, "has_false_md5", lambda bucket, image_uri: False)
     run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
     bucket = {key(f"{n}.jpg", NEXT_DAY): ENCRYPTED + b"%d same" % n for n in range(2)}
     assert {item.size_bytes for item in listing(bucket)} == {4}
@@ -404,7 +405,7 @@ class Pages:
 
 
 def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
-    found = list(list_batch(Pages(), "landing", "images/2026-01-01/"))
+    found = list(S3LandingZone(Pages(), "landing").list("images/2026-01-01/"))
     assert [item.key.removeprefix("images/2026-01-01/") for item in found] == ["a/x 1.jpg", "a/ü%20#?.jpg", "loose.jpg"]
     assert {(item.etag, item.uploaded_at) for item in found} == {("e-2", datetime(2026, 1, 1, 12, tzinfo=UTC))}
 
@@ -423,13 +424,13 @@ def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
 def test_the_store_tells_of_what_a_key_of_kms_encrypts(
     told: dict[str, str] | str, is_false: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert has_false_md5(Head(told), "s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
+    assert S3LandingZone(Head(told), "landing").has_false_md5("s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
     assert ("cannot be asked" in caplog.text) == isinstance(told, str)
 
 
 def test_a_store_that_is_busy_is_asked_again_by_the_next_try() -> None:
     with pytest.raises(ClientError):
-        has_false_md5(Head("503"), "s3://landing/images/2026-01-01/a b%20#.jpg")
+        S3LandingZone(Head("503"), "landing").has_false_md5("s3://landing/images/2026-01-01/a b%20#.jpg")
 
 
 @dataclass(frozen=True)

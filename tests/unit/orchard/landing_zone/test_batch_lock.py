@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
-from orchard.landing_zone.batch_lock import RunName, Turns
+from orchard.landing_zone.batch_lock import BatchLock, RunName
 from support.state_store import Memory
 
 
@@ -19,12 +19,12 @@ class Airflow:
     seen: dict[int, int] = field(default_factory=dict)
     listed_at_once: int = 0
 
-    def turns(self, number: int) -> Turns:
+    def turns(self, number: int) -> BatchLock:
         def is_in(run: RunName, states: Sequence[str]) -> bool:
             state = self.states[int(run.run_id)]
             return (state if state in ("queued", "ended") else "running") in states
 
-        return Turns("2026-01-05", RunName("on_arrival", str(number)), self.store, is_in)
+        return BatchLock("2026-01-05", RunName("on_arrival", str(number)), self.store, is_in)
 
     def upload(self) -> None:
         """An object lands, and its event starts a run."""
@@ -34,17 +34,17 @@ class Airflow:
     def step(self, number: int) -> None:
         turns, state = self.turns(number), self.states[number]
         if state == "queued":
-            if turns.coming() is not None:
+            if turns.run_that_will_list() is not None:
                 self.states[number] = "ended"
                 return
-            turns.enlist()
+            turns.promise_listing()
             self.states[number] = "waiting"
         elif state == "waiting":
-            if turns.at_work() is None:
-                turns.take()
+            if turns.run_at_work() is None:
+                turns.acquire()
                 self.states[number] = "planning"
         elif state == "planning":
-            turns.begin_listing()
+            turns.withdraw_promise()
             self.states[number] = "listing"
         elif state == "listing":
             self.seen[number] = self.bucket
@@ -113,9 +113,9 @@ def test_a_run_that_failed_or_was_deleted_holds_up_nobody() -> None:
 def test_a_run_does_not_give_way_to_itself_or_wait_for_itself() -> None:
     airflow = Airflow(states={0: "waiting"})
     turns = airflow.turns(0)
-    turns.enlist()
-    turns.take()
-    assert (turns.coming(), turns.at_work()) == (None, None)
+    turns.promise_listing()
+    turns.acquire()
+    assert (turns.run_that_will_list(), turns.run_at_work()) == (None, None)
 
 
 def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
@@ -134,9 +134,9 @@ def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
 
 def test_only_ones_own_promise_is_taken_back() -> None:
     airflow = Airflow(states={0: "waiting", 1: "waiting", 2: "queued"})
-    airflow.turns(0).enlist()
-    airflow.turns(1).enlist()
-    airflow.turns(0).begin_listing()
-    assert airflow.turns(2).coming() == RunName("on_arrival", "1")
-    airflow.turns(1).begin_listing()
-    assert airflow.turns(2).coming() is None
+    airflow.turns(0).promise_listing()
+    airflow.turns(1).promise_listing()
+    airflow.turns(0).withdraw_promise()
+    assert airflow.turns(2).run_that_will_list() == RunName("on_arrival", "1")
+    airflow.turns(1).withdraw_promise()
+    assert airflow.turns(2).run_that_will_list() is None

@@ -18,9 +18,10 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import fault_path
-from support.fake_jobs import BROKEN, FakeJobs, listing
+from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
 from support.flow import plan, run_batch, run_model, stage_and_publish
+from support.listed_bucket import listing
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 Bucket = dict[str, bytes]

@@ -1,22 +1,22 @@
-"""The tasks' own order of steps, with Airflow and S3 replaced by what they are asked for."""
+"""The tasks at the edge to Airflow: what they emit, and how a use case's outcome becomes Airflow's."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
-from orchard.batch.manifests import read_entries, read_head
-from orchard.landing_zone.listing import ListedObject
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from orchard.models.registry import current_promotion
+from orchard.outcomes import Done, Failed, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard.workflow import tasks
 from orchard.workflow.assets import FEATURES, UPLOADS
-from support.fake_jobs import FakeJobs, listing
-from support.faults import killed_after
-from support.flow import plan, run_batch, stage_and_publish
+from orchard.workflow.error_mapping import airflow_value
+from orchard.workflow.tasks import model, uploads
+from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.errors import AuditError, ConfigurationError
+from support.flow import project_model, run_batch
+from support.listed_bucket import ListedBucket
 
-DAY, NEXT = "2026-01-01", "2026-01-02"
+DAY = "2026-01-01"
 Bucket = dict[str, bytes]
 
 
@@ -31,80 +31,73 @@ class Events:
         return type("Adder", (), {"add_partitions": lambda self, keys: added.extend(keys)})()
 
 
-class Encrypted:
-    """An S3 client as of a bucket under SSE-KMS."""
-
-    def head_object(self, Bucket: str, Key: str) -> dict[str, str]:
-        assert (Bucket, Key) == ("landing", f"images/{DAY}/kiwi/a.jpg")
-        return {"ServerSideEncryption": "aws:kms"}
-
-
-class Turns:
-    batch_id = DAY
-
-    def __init__(self, steps: list[str]) -> None:
-        self.steps = steps
-
-    def begin_listing(self) -> None:
-        self.steps.append("promise taken back")
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Bucket:
     bucket: Bucket = {}
-
-    def listed(client: Any, name: str, prefix: str) -> Iterator[ListedObject]:
-        yield from listing({key: content for key, content in bucket.items() if key.startswith(prefix)})
-
-    monkeypatch.setattr(tasks, "settings", lambda: settings)
-    monkeypatch.setattr(tasks, "S3Hook", lambda conn_id: type("Hook", (), {"get_conn": lambda self: Encrypted()})())
-    monkeypatch.setattr(tasks, "with_quick_times", lambda client: client)
-    monkeypatch.setattr(tasks, "list_batch", listed)
+    for module in (uploads, model):
+        monkeypatch.setattr(module, "settings", lambda: settings)
+        monkeypatch.setattr(module, "tables", lambda: Tables.at(settings.warehouse))
+    monkeypatch.setattr(uploads, "landing_zone_of", lambda settings: ListedBucket(bucket))
     return bucket
 
 
-def test_a_run_takes_back_its_promise_before_it_lists(monkeypatch: pytest.MonkeyPatch, tables: Tables, bucket: Bucket) -> None:
-    """Later, an upload between the listing and the promise's end would be left to a run that has listed already."""
-    bucket[f"images/{DAY}/kiwi/a.jpg"] = b"a"
-    steps: list[str] = []
-    real = tasks.list_batch
-
-    def listed(*arguments: Any) -> Iterator[ListedObject]:
-        steps.append("listed")
-        return real(*arguments)
-
-    monkeypatch.setattr(tasks, "list_batch", listed)
-    monkeypatch.setattr(tasks, "get_current_context", dict)
-    monkeypatch.setattr(tasks, "turns_of", lambda context, settings: Turns(steps))
-    monkeypatch.setattr(tasks, "launcher_for", lambda settings: type("Ready", (), {"prepare": lambda self, backbone: None})())
-    planned = tasks.plan_batch.function()
-    assert steps == ["promise taken back", "listed"]
-    assert planned["stages"] == ("featurize",)
-    (entry,) = read_entries(tables.warehouse, read_head(tables.warehouse, planned["input_digest"]))
-    assert entry.group == str(entry.size_bytes), "an ETag tells nothing under SSE-KMS"
+def test_a_done_use_case_hands_on_its_value() -> None:
+    assert airflow_value(Done(3)) == 3
 
 
-def test_reconciling_finds_what_differs_and_what_was_left_half_way(
-    monkeypatch: pytest.MonkeyPatch, tables: Tables, settings: Settings, bucket: Bucket, caplog: pytest.LogCaptureFixture
-) -> None:
-    gone = {f"images/{NEXT}/kiwi/gone.jpg": b"gone"}
-    head = plan(tables, settings, NEXT, gone)
-    assert head is not None
-    with killed_after(2, monkeypatch):
-        stage_and_publish(tables, head, FakeJobs(tables, gone))
+def test_a_skipped_use_case_skips_its_task() -> None:
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        airflow_value(Skipped("nothing to do"))
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("no bucket"), AuditError("rows are missing")])
+def test_a_failed_use_case_fails_its_task_for_good(error: ConfigurationError | AuditError) -> None:
+    with pytest.raises(AirflowFailException, match=str(error)):
+        airflow_value(Failed(error))
+
+
+def test_reconciling_emits_an_event_for_each_batch_that_differs(bucket: Bucket) -> None:
     bucket[f"images/{DAY}/kiwi/a.jpg"] = b"a"
     events = Events()
-    tasks.find_differences.function(outlet_events=events)
-    assert events.added[UPLOADS] == [DAY, NEXT]
-    assert events.added[FEATURES] == []
-    monkeypatch.setattr(tasks, "settings", lambda: replace(settings, batch_key_format="%Y%m%d"))
-    with pytest.raises(AirflowSkipException):
-        tasks.find_differences.function(outlet_events=Events())
-    assert f"batch {NEXT} was left half-way, and is no key" in caplog.text
+    uploads.find_differences.function(outlet_events=events)
+    assert events.added == {UPLOADS: [DAY], FEATURES: []}
 
 
 def test_reconciling_starts_the_model_where_it_lacks_a_batch(tables: Tables, settings: Settings, bucket: Bucket) -> None:
     run_batch(tables, settings, DAY, {f"images/{DAY}/kiwi/{n}.jpg": b"%d" % n for n in range(4)})
     events = Events()
-    tasks.wake_model.function(outlet_events=events)
+    uploads.wake_model.function(outlet_events=events)
     assert len(events.added[FEATURES]) == 1
+
+
+def test_a_model_run_that_an_earlier_release_planned_is_published(
+    tables: Tables, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It planned without a decision's file: what it decided is an XCom of its own."""
+    run_batch(tables, settings, DAY, {f"images/{DAY}/kiwi/{n}.jpg": b"%d" % n for n in range(4)})
+    decided, report = project_model(tables, settings)
+    assert decided.projection is not None
+    xcom = {
+        "action": "fit",
+        "reason": decided.reason,
+        "considered": decided.considered,
+        "model_id": decided.model_id,
+        "gain": None,
+        "distance": None,
+        "judged": None,
+        "projection": None,
+    }
+
+    class TaskInstance:
+        def xcom_pull(self, task_ids: str, key: str) -> dict[str, Any]:
+            assert (task_ids, key) == ("plan_model", "decided")
+            return xcom
+
+    run = type("DagRun", (), {"run_id": "of an earlier release"})()
+    monkeypatch.setattr(model, "get_current_context", lambda: {"dag_run": run, "ti": TaskInstance()})
+    uri = tables.warehouse.uri_of(plan_path(report.input_digest))
+    planned = {"input_uri": uri, "input_digest": report.input_digest, "backbone": report.backbone, "stages": ["project"]}
+    model.publish_model.function(planned, "passed")
+    promotion = current_promotion(tables, settings.backbone.id)
+    assert promotion is not None
+    assert promotion.model_id == decided.model_id

@@ -1,0 +1,121 @@
+"""The use cases of one run of a batch: plan, validate, publish, record. A DAG's task, a test and a history call these alike.
+
+Knows no Airflow: who lists the landing zone, who prepares the target and who takes the lineage come as arguments.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.jobs import JobReport, Stage
+from orchard_jobs.contract.layout import manifest_path
+from orchard_jobs.contract.manifest import ManifestHead
+
+from orchard.batch.manifests import read_head
+from orchard.batch.plan import plan_batch
+from orchard.batch.publish import PublishedTables, RunFacts, publish_batch
+from orchard.batch.spend import check_spend
+from orchard.landing_zone.batch_lock import BatchLock
+from orchard.landing_zone.listing import LandingZone
+from orchard.outcomes import Done, Outcome, Skipped, use_case
+from orchard.settings import Settings
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import PlannedJobs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublishedBatch:
+    """A published batch version, as lineage tells it; `versions` are Delta versions by table name."""
+
+    head: ManifestHead
+    featurized: JobReport
+    reduced: JobReport | None
+    versions: Mapping[str, int | None]
+    run_id: str
+
+
+@use_case
+def plan(
+    tables: Tables, settings: Settings, lock: BatchLock, landing_zone: LandingZone, prepare: Callable[[Backbone], None]
+) -> Outcome[PlannedJobs]:
+    """List the run's batch, compare it with what is published, and freeze the difference as a manifest.
+
+    Skipped when nothing differs. Failed when the target cannot load the backbone, or the batch would cost more than is allowed.
+
+    Args:
+        tables: the tables; those that are not there are created.
+        settings: the settings.
+        lock: the batch's lock; the run's promise to list is withdrawn before the listing.
+        landing_zone: lists the batch.
+        prepare: sees that the target's jobs can load a backbone; raises ConfigurationError when not.
+    """
+    batch_id = lock.batch_id
+    tables.create_all()
+    prepare(settings.backbone)
+    lock.withdraw_promise()
+    listed = landing_zone.list(settings.batch_prefix(batch_id))
+    head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
+    if head is None:
+        return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
+    log.info("cost: %s", check_spend(head, settings))
+    log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
+    stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
+    return Done(PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages))
+
+
+@use_case
+def validate(tables: Tables, settings: Settings, planned: PlannedJobs) -> Outcome[str]:
+    """Audit what the jobs staged; fails closed. The value is the verdict in words.
+
+    Raises:
+        JobError: a report is gone or damaged.
+    """
+    head = read_head(tables.warehouse, planned.input_digest)
+    policy = AuditPolicy(settings.max_quarantined_share)
+    verdict = audit_batch(tables.warehouse, head, *_reports(tables, planned), policy)
+    for warning in verdict.warnings:
+        log.warning("audit batch_id=%s %s", head.batch_id, warning)
+    verdict.raise_if_failed()
+    return Done("; ".join(["passed", *verdict.warnings]))
+
+
+@use_case
+def publish(tables: Tables, settings: Settings, planned: PlannedJobs, verdict: str, run_id: str) -> Outcome[PublishedTables]:
+    """Commit a validated version to the tables, `runs` last. Skipped when a later run of the batch was faster.
+
+    Raises:
+        JobError: a report or a staged file is gone or damaged.
+    """
+    head = read_head(tables.warehouse, planned.input_digest)
+    facts = RunFacts(run_id, settings.target, verdict)
+    return Done(publish_batch(tables, head, *_reports(tables, planned), facts))
+
+
+@use_case
+def record(
+    tables: Tables,
+    planned: PlannedJobs,
+    versions: Mapping[str, int | None],
+    run_id: str,
+    emit: Callable[[PublishedBatch], None],
+) -> Outcome[None]:
+    """Hand the published version on as lineage.
+
+    Args:
+        tables: the tables.
+        planned: the run's jobs.
+        versions: the Delta version of each table, as `publish` returned them.
+        run_id: the run.
+        emit: takes the lineage; must not fail for a backend that cannot be reached.
+    """
+    head = read_head(tables.warehouse, planned.input_digest)
+    emit(PublishedBatch(head, *_reports(tables, planned), versions, run_id))
+    return Done(None)
+
+
+def _reports(tables: Tables, planned: PlannedJobs) -> tuple[JobReport, JobReport | None]:
+    return planned.required_report(tables.warehouse, "featurize"), planned.report(tables.warehouse, "reduce")

@@ -1,0 +1,77 @@
+"""The use cases of one run of pca_model: find pending work, plan, validate, publish. Knows no Airflow."""
+
+import logging
+
+from orchard_jobs.audit.model import audit_model
+from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.contract.layout import plan_path
+
+from orchard.models.model import read_model
+from orchard.models.model_plan import create_decision, read_decision, read_projection
+from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
+from orchard.outcomes import Done, Outcome, Skipped, use_case
+from orchard.settings import Settings
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import PlannedJobs
+
+log = logging.getLogger(__name__)
+
+
+@use_case
+def find_pending(tables: Tables, settings: Settings) -> Outcome[str]:
+    """Return what pca_model has to do, in words; skipped when it has nothing to do."""
+    tables.create_all()
+    pending = pending_work(tables, settings)
+    if pending is None:
+        return Skipped("the current model covers every published batch")
+    return Done(pending)
+
+
+@use_case
+def plan(tables: Tables, settings: Settings, run_id: str) -> Outcome[PlannedJobs]:
+    """Decide what the run does: nothing, project what the current and the pinned models lack, or fit a new model.
+
+    Skipped when there is nothing to project; what was decided is recorded all the same.
+    """
+    tables.create_all()
+    decided = plan_model(tables, settings)
+    log.info("model action=%s gain=%s reason=%s", decided.action, decided.gain, decided.reason)
+    if decided.projection is None:
+        if decided.action != "nothing":
+            record_model_run(tables, settings.backbone.id, decided, run_id)
+        return Skipped(f"nothing to project: {decided.reason}")
+    digest, decision = decided.projection.digest, create_decision(tables.warehouse, decided)
+    uri = tables.warehouse.uri_of(plan_path(digest))
+    return Done(PlannedJobs(uri, digest, decided.projection.backbone, ("project",), decision))
+
+
+@use_case
+def validate(tables: Tables, planned: PlannedJobs) -> Outcome[str]:
+    """Audit the models and the rows that were projected with them; fails closed. The value is the verdict in words.
+
+    Raises:
+        JobError: a report or a plan is gone or damaged.
+    """
+    projection = read_projection(tables.warehouse, planned.input_digest)
+    for one in projection.projections:
+        model = read_model(tables.warehouse, one.model.model_id)
+        basis = model.basis
+        spectrum = (basis.explained_variance, basis.explained_variance_ratio)
+        audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
+    audit_projection(tables.warehouse, projection, planned.required_report(tables.warehouse, "project")).raise_if_failed()
+    return Done("passed")
+
+
+@use_case
+def publish(tables: Tables, planned: PlannedJobs, run_id: str) -> Outcome[None]:
+    """Commit the projected rows of all planned models and batches at once, then promote a new model.
+
+    Skipped when another model was promoted meanwhile.
+
+    Raises:
+        JobError: a report, a plan or a staged file is gone or damaged.
+    """
+    assert planned.decision is not None, "a model's plan names its decision"
+    decided = read_decision(tables.warehouse, planned.decision)
+    publish_model(tables, decided, planned.required_report(tables.warehouse, "project"), run_id)
+    return Done(None)

@@ -1,0 +1,19 @@
+"""The task of clean_warehouse."""
+
+import logging
+from datetime import UTC, datetime
+
+from airflow.sdk import task
+
+from orchard.maintenance.clean import clean_on_schedule
+from orchard.workflow.context import settings, tables
+from orchard.workflow.error_mapping import airflow_value
+
+log = logging.getLogger(__name__)
+
+
+@task
+def clean_warehouse() -> None:
+    """Remove the files that nothing needs any more and that are older than the retention."""
+    for total in airflow_value(clean_on_schedule(tables(), settings(), datetime.now(UTC))):
+        log.info("removed kind=%s files=%s bytes=%s", total.kind, total.files, total.size_bytes)

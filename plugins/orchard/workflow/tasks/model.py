@@ -1,0 +1,46 @@
+"""The tasks of pca_model."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from orchard.models import run
+from orchard.models.model_plan import create_decision, model_plan_of, read_projection
+from orchard.tables.reports import PlannedJobs
+from orchard.workflow.context import AFTER_SKIPS, settings, tables
+from orchard.workflow.error_mapping import airflow_value
+
+
+@task
+def plan_model() -> dict[str, Any]:
+    """Decide what pca_model has to do: nothing, project what the current and the pinned models lack, or fit a new one."""
+    context = get_current_context()
+    if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
+        raise AirflowSkipException("a later run of pca_model is queued: it will see every batch that this one sees")
+    return asdict(airflow_value(run.plan(tables(), settings(), context["dag_run"].run_id)))
+
+
+@task(task_id="validate", trigger_rule=AFTER_SKIPS)
+def validate_model(planned: dict[str, Any]) -> str:
+    """Audit the models and the rows that were projected with them; fails closed."""
+    return airflow_value(run.validate(tables(), PlannedJobs(**planned)))
+
+
+@task(task_id="publish")
+def publish_model(planned: dict[str, Any], verdict: str) -> None:
+    """Commit the projected rows of all planned models and batches at once, then promote a new model."""
+    context = get_current_context()
+    jobs = _with_decision(PlannedJobs(**planned), context["ti"])
+    airflow_value(run.publish(tables(), jobs, context["dag_run"].run_id))
+
+
+def _with_decision(planned: PlannedJobs, ti: Any) -> PlannedJobs:
+    """Return a plan with its decision's file: a release before 0.2 pushed the decision as an XCom of its own."""
+    if planned.decision is not None:
+        return planned
+    warehouse = tables().warehouse
+    decided = ti.xcom_pull(task_ids="plan_model", key="decided")
+    plan = model_plan_of(decided, read_projection(warehouse, planned.input_digest))
+    return replace(planned, decision=create_decision(warehouse, plan))

@@ -1,0 +1,46 @@
+"""The tasks of image_arrivals and reconcile_uploads: which batches need a run."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from orchard.batch.reconcile import reconcile
+from orchard.landing_zone.messages import read_messages
+from orchard.models import run as model_run
+from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
+from orchard.workflow.context import landing_zone_of, settings, tables
+from orchard.workflow.error_mapping import airflow_value
+
+log = logging.getLogger(__name__)
+
+
+@task(outlets=[UPLOADS])
+def emit_batches(outlet_events: Any = None) -> None:
+    """Read the messages that started this run, and emit an event of `uploads` for each batch that got an upload."""
+    source = upload_messages(settings())
+    events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
+    bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
+    found = read_messages(bodies, settings())
+    log.info("messages=%s records=%s batches=%s", len(bodies), found.counts, found.batch_ids)
+    for kind, shown in found.examples.items():
+        log.warning("left out kind=%s count=%s for example %s", kind, found.counts[kind], list(shown))
+    if not found.batch_ids:
+        raise AirflowSkipException(f"{len(bodies)} messages tell of no upload to a batch: {found.counts}")
+    outlet_events[UPLOADS].add_partitions(list(found.batch_ids))
+
+
+@task(outlets=[UPLOADS])
+def find_differences(outlet_events: Any = None) -> None:
+    """List the whole landing zone, and emit an event of `uploads` for each batch that differs from what is published."""
+    batch_ids = airflow_value(reconcile(tables(), settings(), landing_zone_of(settings())))
+    outlet_events[UPLOADS].add_partitions(list(batch_ids))
+
+
+@task(outlets=[FEATURES])
+def wake_model(outlet_events: Any = None) -> None:
+    """Start pca_model by an event of `features` where the current model lacks a batch."""
+    pending = airflow_value(model_run.find_pending(tables(), settings()))
+    log.info("starting pca_model: %s", pending)
+    outlet_events[FEATURES].add_partitions(["reconciled"])
