@@ -111,7 +111,7 @@ def test_on_a_terminal_the_block_is_redrawn_and_never_higher_than_it(monkeypatch
     screen.show(views)
     assert isinstance(screen.stream, io.StringIO)
     text = screen.stream.getvalue()
-    assert text.count("\x1b[1A") == 7  # from the last of eight lines up to the first
+    assert text.count("\x1b[1A") == 8  # from below the eight lines up to the first
     assert text.count("5 of 40 batches done") == 2
     assert max(len(line) for line in re.sub(r"\x1b\[\d*[A-Z]", "", text).splitlines()) <= 40
 

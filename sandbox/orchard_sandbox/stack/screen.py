@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from rich.console import Console, Group
+from rich.control import Control
 from rich.live_render import LiveRender
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +57,7 @@ class Screen:
 
     def show_results(self, results: Sequence[BatchResult]) -> None:
         """Show the final table; a `-` stands where nothing is published."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("batch")
         for name in ("listed", "featurized", "reused", "quarantined", "captured", "seconds"):
             table.add_column(name, justify="right")
@@ -80,19 +82,21 @@ class Screen:
 
     def _redraw(self, views: Sequence[RunView]) -> None:
         block, rows = Table.grid(padding=(0, 2, 0, 0)), self._console.height
-        for width in (12, 8, None, 20, None):
+        for width in (12, 8, None, None, None):
             block.add_column(min_width=width, no_wrap=True, overflow="ellipsis")
         over, shown = [view for view in views if view.is_over], views
         if len(views) > rows - 2:
             shown = [view for view in views if not view.is_over][: rows - 3]
         for view in shown:
-            bar = ProgressBar(view.count.total, view.count.done, width=20) if view.count and not view.is_over else ""
+            bar = ProgressBar(view.count.total, view.count.done, width=12) if view.count and not view.is_over else ""
             state = Text(view.state, _STYLES.get(view.state, ""))
             block.add_row(view.batch, state, Text(view.task, _STYLES.get(view.task, "")), bar, "  ".join(self._counted(view)))
         summary = [f"{len(over)} of {len(views)} batches done"] if len(shown) < len(views) else []
-        self._console.print(self._block.position_cursor(), end="")
+        if self._block.renderable:
+            self._console.control(Control((ControlType.CURSOR_UP, 1)), self._block.position_cursor())
         self._block.set_renderable(Group(block, *summary))
         self._console.print(self._block)
+        self._console.line()
 
     def _say(self, view: RunView) -> None:
         state, now = f"{view.state} {view.task}", self.clock()
