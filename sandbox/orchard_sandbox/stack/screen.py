@@ -57,7 +57,7 @@ class Screen:
 
     def show_results(self, results: Sequence[BatchResult]) -> None:
         """Show the final table; a `-` stands where nothing is published."""
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table = Table(box=None, pad_edge=False, padding=(0, 2 if self._console.width > 90 else 1, 0, 0))
         table.add_column("batch")
         for name in ("listed", "featurized", "reused", "quarantined", "captured", "seconds"):
             table.add_column(name, justify="right")
