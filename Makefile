@@ -63,8 +63,8 @@ $(SUITES):
 	echo "== $@, $$(($$(date +%s) - begin)) s: $(SUITE)"; cat $$log; rm $$log; exit $$status
 
 soak: setup ## thousands of generated histories against one clean run each, five on the real stack, 100 schedules of faults (not in CI)
-	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py & first=$$!; \
-	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/test_histories.py -k bucket_alone & second=$$!; \
+	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py & first=$$!; \
+	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py -k bucket_alone & second=$$!; \
 	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py; third=$$?; \
 	wait $$first && wait $$second && test $$third = 0 && \
 	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
@@ -77,7 +77,7 @@ test-containers: setup ## the images and the compose file, with the Docker engin
 lint: setup ## formatting, lint, types, import rules
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench tests/sandbox tests/end_to_end
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench dags $(addprefix tests/,conftest.py architecture containers dags end_to_end launchers sandbox support unit/orchard)
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
 	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml

@@ -1,6 +1,6 @@
-"""How fast is the featurize stage, measured against the bare network in the same run?
+"""How fast is the featurize stage, measured against the bare backbone in the same run?
 
-The bare network is two processes of one thread each over decoded images in memory: the most that two cores can do. The stage
+The bare backbone is two processes of one thread each over decoded images in memory: the most that two cores can do. The stage
 is the whole Spark job over image files on the local disk, without Spark's start. The two take turns, so that a machine whose
 speed drifts drifts for both. Run: .venv/jobs/bin/python bench/featurize.py [images] [rounds]
 """
@@ -27,7 +27,7 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import manifest_path, report_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
-from orchard_jobs.images.backbones import load_network
+from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.compute import BATCH
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.local_spark import class_archive_of, submit_command
@@ -54,10 +54,10 @@ def main() -> int:
         prepare(backbone, warehouse)
         archive = "with" if ARCHIVE.exists() else "without"
         print(f"{count} images, {CORES} cores, batches of {BATCH}, {archive} a class archive")
-        print("round  bare/s  stage/s  ratio  network step/s  ratio  network waits  start s")
+        print("round  bare/s  stage/s  ratio  backbone step/s  ratio  backbone waits  start s")
         ratios = []
         for number in range(1, rounds + 1):
-            bare = bare_network(backbone, warehouse, paths, count)
+            bare = bare_backbone(backbone, warehouse, paths, count)
             report, wall = run_stage(backbone, warehouse, paths, number)
             seconds = sum(report.seconds.values())
             stage, step = count / seconds, count / report.seconds["network"]
@@ -67,25 +67,25 @@ def main() -> int:
                 f"{number:>5}  {bare:6.1f}  {stage:7.1f}  {stage / bare:5.2f}  {step:14.1f}  {step / bare:5.2f}"
                 f"  {waits:13.1%}  {wall - seconds:7.1f}"
             )
-        print(f"median ratio of the stage to the bare network: {median(ratios):.2f}")
+        print(f"median ratio of the stage to the bare backbone: {median(ratios):.2f}")
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"largest process: {largest:.0f} MiB")
     return 0
 
 
 def prepare(backbone: Backbone, warehouse: Warehouse) -> None:
-    """Export the network, in a process of its own as a launcher does, so that TensorFlow's memory is not measured."""
+    """Export the backbone, in a process of its own as a launcher does, so that TensorFlow's memory is not measured."""
     command = [sys.executable, "-m", "orchard_jobs.cli", "prepare", "--warehouse", warehouse.uri]
     subprocess.run([*command, "--backbone", json.dumps(asdict(backbone))], check=True, capture_output=True)
 
 
-def bare_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], count: int) -> float:
-    """Return images a second of the network alone, one process a core."""
+def bare_backbone(backbone: Backbone, warehouse: Warehouse, paths: list[Path], count: int) -> float:
+    """Return images a second of the backbone alone, one process a core."""
     spawn = multiprocessing.get_context("spawn")
     barrier, seconds = spawn.Barrier(CORES), spawn.Queue()
     each = count // CORES
     workers = [
-        spawn.Process(target=_run_network, args=(backbone, warehouse, paths[core::CORES][:IN_MEMORY], each, barrier, seconds))
+        spawn.Process(target=_run_backbone, args=(backbone, warehouse, paths[core::CORES][:IN_MEMORY], each, barrier, seconds))
         for core in range(CORES)
     ]
     for worker in workers:
@@ -96,16 +96,16 @@ def bare_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], co
     return each * CORES / slowest
 
 
-def _run_network(backbone: Backbone, warehouse: Warehouse, paths: list[Path], each: int, barrier: Barrier, seconds: Any) -> None:
-    network = load_network(backbone, warehouse)
+def _run_backbone(backbone: Backbone, warehouse: Warehouse, paths: list[Path], each: int, barrier: Barrier, seconds: Any) -> None:
+    loaded = load_backbone(backbone, warehouse)
     images = [decode(path.read_bytes(), 10**9, backbone.input_pixels) for path in paths]
     pixels = np.stack([image.pixels for image in images if isinstance(image, Decoded)])
-    network(pixels[:BATCH])
+    loaded(pixels[:BATCH])
     barrier.wait()
     start = time.perf_counter()
     for first in range(0, each, BATCH):
         begin = first % (len(pixels) - BATCH)
-        network(pixels[begin : begin + BATCH])
+        loaded(pixels[begin : begin + BATCH])
     seconds.put(time.perf_counter() - start)
 
 

@@ -40,7 +40,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import random_element, report_path, staged_folder
+from orchard_jobs.contract.layout import random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 
 BATCH, BUCKET = "2026-01-01", "landing"
@@ -125,11 +125,8 @@ def _answers(port: int) -> bool:
 
 def fill(address: str, count: int) -> None:
     """Put so many small objects of different content, over 100 labels."""
-    options: Any = {"client_options": {"allow_http": True}}
-    store = S3Store(
-        BUCKET, endpoint=address, access_key_id=KEY, secret_access_key=KEY, region="us-east-1",
-        virtual_hosted_style_request=False, **options,
-    )  # fmt: skip
+    options: Any = {"client_options": {"allow_http": True}, "virtual_hosted_style_request": False}
+    store = S3Store(BUCKET, endpoint=address, access_key_id=KEY, secret_access_key=KEY, region="us-east-1", **options)
     from concurrent.futures import ThreadPoolExecutor
 
     def put(number: int) -> None:
@@ -148,17 +145,20 @@ def content_of(number: int) -> bytes:
 def publish(tables: Tables, head: ManifestHead) -> None:
     """Stage what featurize would of a batch of only good images, and publish it."""
     work = work_digest(head.digest, head.backbone.id, "featurize")
-    folder = staged_folder(FEATURES, (head.backbone.id, head.batch_id), work, random_element())
+    partition, process = (head.backbone.id, head.batch_id), random_element()
     files: list[StagedFile] = []
     rows: list[Entry] = []
+
+    def path_of(number: int) -> str:
+        return staged_path(FEATURES, partition, work, process, f"part-{number:05d}.parquet")
+
     for entry in read_entries(tables.warehouse, head):
         rows.append(entry)
         if len(rows) == ROWS_PER_FILE:
-            files.append(_stage(tables, head, f"{folder}/part-{len(files):05d}.parquet", rows))
+            files.append(_stage(tables, head, path_of(len(files)), rows))
             rows = []
     if rows:
-        files.append(_stage(tables, head, f"{folder}/part-{len(files):05d}.parquet", rows))
-    partition = (head.backbone.id, head.batch_id)
+        files.append(_stage(tables, head, path_of(len(files)), rows))
     staged = (StagedPartition("features", partition, tuple(files)), StagedPartition("quarantine", partition, ()))
     counts = {"listed": head.listed, "featurized": head.listed, "reused": 0, "quarantined": 0, "missing": 0}
     counts["network_runs"] = head.listed

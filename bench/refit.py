@@ -37,7 +37,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, RUNS, Table
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import StagedFile
-from orchard_jobs.contract.layout import random_element
+from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.pca.moments import Moments
 
@@ -192,8 +192,7 @@ def stage(tables: Tables, table: Table, partition: tuple[str, ...], rows: pa.Tab
     """Write one file as a job stages it."""
     packed = io.BytesIO()
     pq.write_table(rows, packed)
-    hive = "/".join(f"{name}={value}" for name, value in zip(table.partition_by, partition, strict=True))
-    path = f"{table.name}/{hive}/{random_element()}/part-00000.parquet"
+    path = staged_path(table, partition, None, random_element(), "part-00000.parquet")
     tables.warehouse.create(path, packed.getvalue())
     return StagedFile(path, packed.tell(), len(rows), tables.warehouse.sha256(path))
 

@@ -22,6 +22,7 @@ from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest
 from orchard.workflow.assets import FEATURES
 from orchard.workflow.context import dag_arguments, settings
+from orchard.workflow.flow import TaskValue
 from orchard.workflow.tasks.model import plan_model, publish_model, validate_model
 
 with DAG(
@@ -31,9 +32,9 @@ with DAG(
     doc_md=__doc__,
     **dag_arguments(),
 ):
-    planned = plan_model()
+    planned: TaskValue = plan_model()
     projected = launcher_for(settings()).operator(JobRequest("project", plan_task="plan_model"))
-    validated = validate_model(planned)
+    validated: TaskValue = validate_model(planned)
     published = publish_model(planned, validated)
 
     planned >> projected >> validated >> published

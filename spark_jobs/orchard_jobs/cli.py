@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from orchard_jobs import __version__, entry
+from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_as_task() -> None:
-    """Run one command of `sys.argv`; raise what it failed on, for who calls this looks at no exit status."""
+    """Run one command of `sys.argv`; raise the error it failed on, since the platform that calls this ignores exit statuses."""
     status = _run(_parser().parse_args())
     if status != 0:
         raise JobError(f"{sys.argv[1]} ended with status {status}")
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
             "--source", choices=get_args(Source), default="fetch", help="who reads images: the Python workers, or Spark for them"
         )
         command.add_argument("--credential", help="Unity Catalog's service credential for the warehouse, on Databricks")
-    prepare = commands.add_parser("prepare", help="check a backbone's weights and export its network once")
+    prepare = commands.add_parser("prepare", help="check a backbone's weights and export it once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")
     prepare.add_argument("--load", action="store_true", help="also see that this machine can run it")
@@ -101,10 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _rehearse() -> int:
     from orchard_jobs.session import session
-    from orchard_jobs.stages.rehearsal import rehearse
+    from orchard_jobs.stages.class_loading import load_classes
 
     with session("orchard rehearse") as spark:
-        print(f"rehearsed on {rehearse(spark)} rows")
+        print(f"rehearsed on {load_classes(spark)} rows")
     return 0
 
 
@@ -114,18 +114,18 @@ def _archive_classes(file: Path) -> int:
     command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
     conf = local_spark_conf(None) | own
     command += [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-    command += [str(Path(entry.__path__[0]) / "run_job.py"), "rehearse"]
+    command += [str(Path(__file__).parent / "entry" / "run_job.py"), "rehearse"]
     python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     return subprocess.run(command, env=os.environ | python, check=False).returncode
 
 
 def _prepare(warehouse: Warehouse, definition: str | None, must_load: bool) -> int:
-    from orchard_jobs.images.backbones import load_network, prepare_network
+    from orchard_jobs.images.backbones import load_backbone, prepare_backbone
 
     backbone = Backbone(**json.loads(definition)) if definition else backbone_named("efficientnet_lite0")
-    prepare_network(backbone, warehouse)
+    prepare_backbone(backbone, warehouse)
     if must_load and backbone.is_exported:  # of the others the preparation is the loading
-        load_network(backbone, warehouse)
+        load_backbone(backbone, warehouse)
     return 0
 
 
@@ -162,7 +162,7 @@ def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
 
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
-    print(f"orchard-jobs {__version__} from {Path(entry.__path__[0]).parent}, Python {platform.python_version()}", flush=True)
+    print(f"orchard-jobs {__version__} from {Path(__file__).parent}, Python {platform.python_version()}", flush=True)
     stage, input_digest = given.stage, given.input_digest
     if stage == "project":
         plan = ProjectionPlan.from_json(warehouse.read(plan_path(input_digest)))
@@ -179,10 +179,10 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
     from orchard_jobs.stages.featurize import featurize
     from orchard_jobs.stages.project import project
     from orchard_jobs.stages.reduce import reduce
-    from orchard_jobs.stages.tasks import Workers
+    from orchard_jobs.stages.workers import Workers
 
     end_with_owner()
-    with _fault_told(warehouse, work), session(f"orchard {stage} {work[:12]}") as spark:
+    with _recording_fault(warehouse, work), session(f"orchard {stage} {work[:12]}") as spark:
         workers = Workers(spark, given.source)
         if stage == "project":
             report = project(workers, warehouse, plan, work)
@@ -192,20 +192,20 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
         else:
             report = featurize(workers, warehouse, head, work)
         finished = staging.finish(warehouse, report)
-        print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} network={finished.network}")
+        print(f"stage={stage} work={work} counts={finished.counts} seconds={finished.seconds} backbone={finished.network}")
     return 0
 
 
 @contextmanager
-def _fault_told(warehouse: Warehouse, work: str) -> Iterator[None]:
-    """Write what a job fails on beside its work, for `orchard status`."""
+def _recording_fault(warehouse: Warehouse, work: str) -> Iterator[None]:
+    """Write the error that a job fails on beside its work, for `orchard status`."""
     try:
         yield
     except Exception as error:
-        told = {"error": _last_error(error), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        fault = {"error": _last_error(error), "at": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
-            warehouse.rewrite(fault_path(work), json.dumps(told).encode())
-        except Exception as second:  # the store itself may be what failed
+            warehouse.rewrite(fault_path(work), json.dumps(fault).encode())
+        except Exception as second:  # the store itself may have failed
             print(f"{fault_path(work)} cannot be written: {second}", file=sys.stderr)
         raise
 
@@ -215,8 +215,8 @@ def _last_error(error: Exception) -> str:
     text = str(error)
     traces = re.findall(_TRACE, text)
     in_java = re.search(r"^: (\S+: .*)$", text, re.MULTILINE)
-    told = traces[-1] if traces else in_java[1] if in_java else f"{type(error).__name__}: {text}"
-    return re.sub(r"[\x00-\x20\x7f]+", " ", told).strip()[:1000]
+    line = traces[-1] if traces else in_java[1] if in_java else f"{type(error).__name__}: {text}"
+    return re.sub(r"[\x00-\x20\x7f]+", " ", line).strip()[:1000]
 
 
 if __name__ == "__main__":

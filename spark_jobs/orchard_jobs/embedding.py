@@ -1,6 +1,6 @@
 """Embed single images outside of a batch: the vectors that the jobs would publish for the same bytes. No Spark, no table.
 
-Features are equal to the published ones bit for bit, for the network gives one image the same numbers in any batch. Their
+Features are equal to the published ones bit for bit, for the backbone gives one image the same numbers in any batch. Their
 projection is computed row by row here and in chunks there, so it agrees within the rounding of float32.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.images.backbones import Network, load_network, prepare_network
+from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.images.decode import Rejected, decode
 from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.moments import Floats
@@ -43,27 +43,27 @@ class Embedded:
 class Embedder:
     """A loaded backbone and, where there is one, a model's basis: (mean [d], components [k, d])."""
 
-    network: Network
+    backbone: LoadedBackbone
     basis: tuple[Floats, Floats] | None
     pixel_limit: int
 
     @classmethod
     def load(cls, warehouse: Warehouse, backbone: Backbone, model: ModelReference | None, pixel_limit: int) -> "Embedder":
-        """Load once, embed often; a network that was never exported is exported first.
+        """Load once, embed often; a backbone that was never exported is exported first.
 
         Raises:
             ConfigurationError: a package or the weights are missing.
             JobError: the model's file is gone, or holds another model.
         """
-        prepare_network(backbone, warehouse)
+        prepare_backbone(backbone, warehouse)
         basis = read_basis(warehouse, model) if model else None
-        return cls(load_network(backbone, warehouse), basis, pixel_limit)
+        return cls(load_backbone(backbone, warehouse), basis, pixel_limit)
 
     def embed(self, content: bytes) -> Embedded | Rejected:
         """Return an image's vectors, or why it would be quarantined; never raises for a bad image."""
-        found = decode(content, self.pixel_limit, self.network.input_pixels)
+        found = decode(content, self.pixel_limit, self.backbone.input_pixels)
         if isinstance(found, Rejected):
             return found
-        features = self.network(found.pixels[np.newaxis])
+        features = self.backbone(found.pixels[np.newaxis])
         projected = project(features, *self.basis)[0].astype(np.float32) if self.basis else None
         return Embedded(hashlib.sha256(content).hexdigest(), found.width, found.height, features[0], projected)

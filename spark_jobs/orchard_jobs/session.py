@@ -14,7 +14,7 @@ _SETTINGS = {
     "spark.sql.codegen.wholeStage": "false",
 }
 _OWNER_POLL_SECONDS = 2.0
-# Which session is active is told to the thread alone that made it.
+# Spark names the active session only to the thread that made it.
 _made: list[SparkSession] = []
 
 

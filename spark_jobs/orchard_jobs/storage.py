@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import S3Location, local_path, warehouse_uri
 from orchard_jobs.errors import JobError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVICE_CREDENTIAL = "ORCHARD_SERVICE_CREDENTIAL"
 _S3, _REGION = "https://s3.amazonaws.com", "us-east-1"
 _HASH_CHUNK = 8 * 1024 * 1024
-# ENOSPC and EDQUOT as obstore and delta-rs, both in Rust, tell them.
+# ENOSPC and EDQUOT in the words of obstore and delta-rs, which are both written in Rust.
 _FULL_DISK = ("(os error 28)", "(os error 122)")
 
 
@@ -50,16 +50,16 @@ def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig 
 
 @cache
 def _region_of(bucket: str) -> str:
-    """Return a bucket's region, which S3 tells to everybody, in a refusal too; `us-east-1` where it tells none."""
+    """Return a bucket's region, which S3 names to anybody, even in a refusal; `us-east-1` where it names none."""
     request = urllib.request.Request(f"{_S3}/{bucket}", method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            told = answer.headers
+            headers = answer.headers
     except urllib.error.HTTPError as error:
-        told = error.headers
-    except OSError:  # what cannot be reached is told by the first request for an object
+        headers = error.headers
+    except OSError:  # the first request for an object says what cannot be reached
         return _REGION
-    return str(told.get("x-amz-bucket-region") or _REGION)
+    return str(headers.get("x-amz-bucket-region") or _REGION)
 
 
 @cache
@@ -74,16 +74,16 @@ def _service_log_in(name: str) -> Any:
 
 
 @contextmanager
-def full_disk_told(uri: str) -> Iterator[None]:
-    """Turn the libraries' errors of a full disk, in a block that writes a URI, into a JobError that says what to do."""
+def explaining_full_disk(uri: str) -> Iterator[None]:
+    """Turn a full disk's error, in a block that writes to a URI, into a JobError that says what to do."""
     try:
         yield
     except (BaseError, OSError) as error:
         if not any(mark in str(error) for mark in _FULL_DISK):
             raise
         raise JobError(
-            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some, `orchard clean` lists what "
-            "nothing needs any more, then clear the task or start the run again: it goes on from here, no reader sees half of it"
+            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some (`orchard clean` lists what "
+            "nothing needs), then clear the task or start the run again: it continues from here, and no reader sees half of it"
         ) from error
 
 
@@ -140,12 +140,12 @@ class Warehouse:
 
     @cached_property
     def _store(self) -> Any:
-        if self.uri.startswith("file://"):
-            root = Path(self.uri.removeprefix("file://"))
-            root.mkdir(parents=True, exist_ok=True)
-            return LocalStore(root)
-        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
-        return s3_store(bucket, prefix or None)
+        folder = local_path(self.uri)
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            return LocalStore(folder)
+        place = S3Location.parse(self.uri)
+        return s3_store(place.bucket, place.key or None)
 
     def uri_of(self, path: str) -> str:
         """Return a relative path as Spark's readers and writers take it."""
@@ -168,7 +168,7 @@ class Warehouse:
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless one is there; tell whether this call wrote it. Two writers at once: one wins."""
         try:
-            with full_disk_told(self.uri_of(path)):
+            with explaining_full_disk(self.uri_of(path)):
                 obstore.put(self._store, path, content, mode="create")
         except AlreadyExistsError:
             return False
@@ -176,7 +176,7 @@ class Warehouse:
 
     def rewrite(self, path: str, content: bytes) -> None:
         """Write a file in any case. Only for running counts, never for data."""
-        with full_disk_told(self.uri_of(path)):
+        with explaining_full_disk(self.uri_of(path)):
             obstore.put(self._store, path, content)
 
     def open(self, path: str) -> Any:
@@ -219,40 +219,40 @@ class Warehouse:
 
 
 @dataclass(frozen=True)
-class CarriedWarehouse(Warehouse):
-    """A warehouse as it comes along to a worker without a network: a few of its files, and room for those that it makes.
+class DetachedWarehouse(Warehouse):
+    """A warehouse for a worker without a network: copies of a few files to read, and room for the files it creates.
 
     Attributes:
-        brought: content by path of the files that came along.
+        copies: content by path of the files that it can read.
     """
 
-    brought: dict[str, bytes] = field(default_factory=dict, compare=False)
+    copies: dict[str, bytes] = field(default_factory=dict, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.uri, "brought": self.brought}
+        return {"uri": self.uri, "copies": self.copies}
 
     @cached_property
-    def _made(self) -> dict[str, bytes]:
+    def _created(self) -> dict[str, bytes]:
         return {}
 
     @cached_property
     def _store(self) -> Any:
-        raise JobError(f"this worker has no network, and a few files of {self.uri} alone: only those can be read")
+        raise JobError(f"this worker has no network and only a few files of {self.uri}: it can read no others")
 
     def read_if_there(self, path: str) -> bytes | None:
-        """Return a file's bytes, or None when it did not come along."""
-        return self.brought.get(path)
+        """Return a file's bytes, or None when there is no copy of it."""
+        return self.copies.get(path)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Keep a file for `take`."""
-        self._made[path] = content
+        """Keep a file for `take_created`."""
+        self._created[path] = content
         return True
 
     def rewrite(self, path: str, content: bytes) -> None:
-        """Do nothing: who takes the files counts them."""
+        """Do nothing: the driver counts the files that it takes."""
 
-    def take(self) -> list[tuple[str, bytes]]:
-        """Return the files that were made, and forget them."""
-        made = list(self._made.items())
-        self._made.clear()
-        return made
+    def take_created(self) -> list[tuple[str, bytes]]:
+        """Return the files that were created, as (path, content), and forget them."""
+        created = list(self._created.items())
+        self._created.clear()
+        return created

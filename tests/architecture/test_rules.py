@@ -13,14 +13,11 @@ import pytest
 from orchard.settings import describe
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.contract.quarantine import Reason
-from support.repository import ROOT
+from support.repository import ROOT, checked_tests, sources_in
 
-SOURCES = [
-    path
-    for folder in ("dags", "plugins", "spark_jobs", "sandbox", "bench")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    if ".venv" not in path.parts
-]
+SOURCES = sources_in("dags", "plugins", "spark_jobs", "sandbox", "bench")
+# Its comments may still leave out a line of the formatting.
+NOT_YET_FORMATTED = ROOT / "sandbox"
 
 
 def test_the_import_rules_hold() -> None:
@@ -32,10 +29,11 @@ def test_the_import_rules_hold() -> None:
 
 def test_no_check_is_switched_off() -> None:
     found = []
-    for path in SOURCES:
+    for path in SOURCES + checked_tests():
+        pattern = r"noqa|type: ignore|pragma|fmt: off" + ("" if path.is_relative_to(NOT_YET_FORMATTED) else "|fmt: skip")
         with path.open("rb") as file:
             for token in tokenize.tokenize(file.readline):
-                if token.type == tokenize.COMMENT and re.search(r"noqa|type: ignore|pragma|fmt: off", token.string):
+                if token.type == tokenize.COMMENT and re.search(pattern, token.string):
                     found.append(f"{path.relative_to(ROOT)}:{token.start[0]} {token.string}")
     assert found == []
 
@@ -47,7 +45,7 @@ def test_files_stay_short() -> None:
 def test_every_module_says_its_duty() -> None:
     bare = [
         path.relative_to(ROOT)
-        for path in SOURCES
+        for path in SOURCES + checked_tests()
         if path.name != "run_job.py" and not path.read_text().startswith('"""') and path.read_text().strip()
     ]
     assert bare == []
@@ -86,7 +84,7 @@ def test_an_old_python_gets_as_far_as_the_line_that_refuses_it(name: str) -> Non
     assert {module.partition(".")[0] for module in named} <= {"interpreters", *sys.stdlib_module_names}
 
 
-def test_what_several_languages_must_say_is_said_alike() -> None:
+def test_files_of_several_languages_name_the_same_versions() -> None:
     said = {
         "version": (r'^version = "(.*)"$|^__version__ = "(.*)"$|ARG VERSION=(.*)$|ORCHARD_VERSION:-([^}]*)}', 8),
         "uv": (r'^UV = "uv==(.*)"$|^ARG UV=(.*)$', 3),
@@ -94,8 +92,8 @@ def test_what_several_languages_must_say_is_said_alike() -> None:
         "S3 server": (r"versitygw[:@](v[0-9.]+[0-9])", 3),
         "PostgreSQL": (r"(?:there |IMAGE:?[-=])postgres:([0-9]+)", 3),
     }
-    files = ("pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py")
-    files += ("Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh")
+    files = ["pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py"]
+    files += ["Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh"]
     text = "\n".join((ROOT / file).read_text() for file in files)
     for what, (pattern, times) in said.items():
         found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]

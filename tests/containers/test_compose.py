@@ -196,7 +196,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         assert not docker("ps", "-aq", "--filter", f"name={PROJECT}")
 
 
-def test_nothing_is_root_or_can_be_written_or_is_open_to_others(compose: Compose) -> None:
+def test_no_service_is_root_or_writable_or_open_to_others(compose: Compose) -> None:
     for service in SERVICES:
         found = compose.inspect(service)
         published = found["HostConfig"]["PortBindings"] or {}
@@ -249,7 +249,7 @@ def test_airflow_asks_for_a_log_in(compose: Compose) -> None:
     assert {"image_batches", "pca_model"} <= {dag["dag_id"] for dag in compose.api.call("GET", "dags")["dags"]}
 
 
-def test_a_batch_is_published_though_all_is_killed_in_the_middle(compose: Compose, images: Path, tmp_path: Path) -> None:
+def test_a_batch_is_published_though_every_service_is_killed_midway(compose: Compose, images: Path, tmp_path: Path) -> None:
     compose.upload(images, DAY)
     run_id = compose.api.start_run("image_batches", DAY, {"quiet_seconds": 0})
     wait_until(lambda: compose.task(run_id, "featurize")["state"] == "running")

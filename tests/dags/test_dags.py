@@ -7,17 +7,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 from orchard.settings import Settings
-from orchard.workflow import tasks
+from orchard.workflow import context
 from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
+from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.timetables import batch_timetable, last_scheduled_day
 from support.repository import ROOT
 
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
 BATCH_FLOW = ["wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"]
 DAGS = {
     "image_arrivals": ["emit_batches"],
@@ -34,9 +38,9 @@ def dags_with(folder: Path, **variables: str) -> DagBag:
         patch.setenv("ORCHARD_WAREHOUSE", str(folder))
         for name, value in variables.items():
             patch.setenv(f"ORCHARD_{name}", value)
-        tasks.settings.cache_clear()
+        context.settings.cache_clear()
         found = DagBag(ROOT / "dags", bundle_path=ROOT / "dags", bundle_name="dags")
-    tasks.settings.cache_clear()
+    context.settings.cache_clear()
     return found
 
 
@@ -114,14 +118,21 @@ def test_the_two_reconciling_tasks_do_not_wait_for_each_other(bag: DagBag) -> No
     assert bag.dags["reconcile_uploads"].max_active_runs == 1
 
 
+def is_announced(dag: DAG) -> bool:
+    """Tell whether the DAG's runs are started by uploads."""
+    waiting = dag.get_task("wait_for_uploads")
+    assert isinstance(waiting, WaitForUploads)
+    return waiting.is_announced
+
+
 def test_uploads_start_the_same_flow_as_the_clock(bag: DagBag) -> None:
     clock, arrival = (bag.dags[dag_id] for dag_id in ("image_batches", "image_batches_on_arrival"))
     for task_id in BATCH_FLOW:
         mine, other = clock.get_task(task_id), arrival.get_task(task_id)
         assert (mine.task_type, mine.trigger_rule, mine.pool) == (other.task_type, other.trigger_rule, other.pool)
         assert mine.downstream_task_ids == other.downstream_task_ids
-    assert not clock.get_task("wait_for_uploads").is_announced
-    assert arrival.get_task("wait_for_uploads").is_announced
+    assert not is_announced(clock)
+    assert is_announced(arrival)
     # Whose turn it is stands in the state store of `uploads`, which a task sees only of its inlets and outlets.
     for dag in (clock, arrival):
         assert all(UPLOADS in dag.get_task(task_id).inlets for task_id in ("wait_for_uploads", "plan_batch"))
@@ -131,18 +142,23 @@ def test_uploads_start_the_same_flow_as_the_clock(bag: DagBag) -> None:
     assert FEATURES in bag.dags["reconcile_uploads"].get_task("wake_model").outlets
 
 
-def test_without_a_queue_nothing_is_watched_and_with_one_many_messages_make_one_event(bag: DagBag, tmp_path: Path) -> None:
+def test_without_a_queue_nothing_is_watched(bag: DagBag) -> None:
     assert upload_messages(settings()) is None
     assert not bag.dags["image_arrivals"].timetable.can_be_scheduled
-    queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/uploads"
-    watched = upload_messages(settings(UPLOADS_QUEUE=queue, POLL_SECONDS="0.2"))
+
+
+def test_with_a_queue_its_messages_start_image_arrivals(tmp_path: Path) -> None:
+    assert dags_with(tmp_path, UPLOADS_QUEUE=QUEUE).dags["image_arrivals"].timetable.can_be_scheduled
+
+
+def test_many_messages_of_a_queue_make_one_event() -> None:
+    watched = upload_messages(settings(UPLOADS_QUEUE=QUEUE, POLL_SECONDS="0.2"))
     assert watched is not None
     (watcher,) = watched.watchers
     path, arguments = watcher.trigger.serialize()
     assert path == "airflow.providers.amazon.aws.triggers.sqs.SqsSensorTrigger"
-    assert (arguments["sqs_queue"], arguments["aws_conn_id"]) == (queue, "aws_default")
+    assert (arguments["sqs_queue"], arguments["aws_conn_id"]) == (QUEUE, "aws_default")
     assert (arguments["max_messages"], arguments["num_batches"], arguments["waiter_delay"]) == (10, 10, 1)
-    assert dags_with(tmp_path, UPLOADS_QUEUE=queue).dags["image_arrivals"].timetable.can_be_scheduled
 
 
 def test_reconciling_runs_by_a_setting(bag: DagBag, tmp_path: Path) -> None:
@@ -164,7 +180,7 @@ def test_the_run_of_a_day_has_the_key_of_the_day_before() -> None:
     timetable = scheduler_timetable(settings())
     info = timetable.next_dagrun_info_v2(
         last_dagrun_info=None,
-        restriction=TimeRestriction(earliest=datetime(2026, 1, 5, tzinfo=UTC), latest=None, catchup=True),
+        restriction=TimeRestriction(earliest=pendulum.datetime(2026, 1, 5), latest=None, catchup=True),
     )
     assert (info.run_after, info.partition_key) == (datetime(2026, 1, 5, tzinfo=UTC), "2026-01-04")
 
@@ -179,7 +195,9 @@ def test_a_range_has_the_keys_of_its_first_and_last_day() -> None:
 def test_without_a_schedule_the_clock_starts_nothing() -> None:
     none = settings(SCHEDULE="none")
     assert last_scheduled_day(settings()) is None
-    latest = last_scheduled_day(none)
+    last_day = last_scheduled_day(none)
+    assert last_day is not None
+    latest = pendulum.instance(last_day)
     info = scheduler_timetable(none).next_dagrun_info_v2(
         last_dagrun_info=None, restriction=TimeRestriction(earliest=latest, latest=latest, catchup=False)
     )

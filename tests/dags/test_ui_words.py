@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import airflow
+from support.repository import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs" / "operating.md"
+DOCS = ROOT / "docs" / "operating.md"
 ENGLISH = Path(airflow.__file__).parent / "ui" / "dist" / "i18n" / "locales" / "en"
 
 

@@ -1,6 +1,7 @@
 """The launcher `databricks`: what it sends, what a retry reaches, and what a failed run says."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from orchard.launchers.databricks import SubmitDatabricksRun
 from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from support.repository import ROOT
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
 WORK = PLANNED.work("featurize")
 VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 
 class Workspace:
@@ -219,10 +221,7 @@ def test_a_failed_run_tells_its_error_and_its_trace(
     context = TaskContext(PLANNED)
     defer(settings, context)
     workspace.end(1, "FAILED")
-    event = {
-        "run_id": 1, "run_page_url": "http://w/run", "errors": [],
-        "run_state": json.dumps(workspace.states[1]),
-    }  # fmt: skip
+    event = {"run_id": 1, "run_page_url": "http://w/run", "errors": [], "run_state": json.dumps(workspace.states[1])}
     with pytest.raises(JobError, match="run 1 is FAILED: message of 1: JobError: no memory in 10"):
         operator_of(settings).execute_complete(context, event)
     for line in ("began", "Traceback", "  in featurize"):
@@ -267,7 +266,8 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
     operator = operator_of(settings)
     with pytest.raises(TaskDeferred):
         operator.execute(TaskContext(PLANNED))
-    operator.on_kill()
+    kill: Callable[[], None] = operator.on_kill
+    kill()
     assert workspace.cancelled == [1]
 
 
@@ -294,11 +294,14 @@ def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_pat
         launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
 
 
-def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:
+def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Settings) -> None:
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
+    launcher.prepare(settings.backbone)
+
+
+def test_tensorflow_needs_no_deployed_backbone(settings: Settings) -> None:
     tensorflow = replace(settings, engine="tensorflow")
     launcher_for(tensorflow).prepare(tensorflow.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
-    launcher.prepare(settings.backbone)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
@@ -19,11 +18,12 @@ from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
+from support.repository import ROOT
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -102,7 +102,7 @@ def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pyt
     operator = launcher_for(fixed).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, StartEmrServerlessJob)
     assert (operator.pool, operator.deferrable) == ("spark", True)
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "GET /applications/00f1": {"application": {"state": "STARTED"}},
         "POST /applications/00f1/jobruns": {"jobRunId": "job-1"},
     }
@@ -111,7 +111,7 @@ def test_what_is_sent_is_the_golden_request(settings: Settings, monkeypatch: pyt
     context = TaskContext(PLANNED)
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
-    golden = Path(__file__).parents[1] / "golden" / "emr_serverless_start_job_run.json"
+    golden = ROOT / "tests" / "golden" / "emr_serverless_start_job_run.json"
     assert [body for name, body in sent if name.startswith("POST")] == [json.loads(golden.read_text())]
     assert deferred.value.trigger.serialize()[1]["job_id"] == "job-1"
     assert context.pushed["emr_serverless_dashboard"]["job_run_id"] == "job-1"
@@ -122,10 +122,8 @@ def test_emr_ends_a_job_before_airflow_gives_it_up(settings: Settings, monkeypat
     assert operator.waiter_delay * operator.waiter_max_attempts > operator.config["executionTimeoutMinutes"] * 60
 
 
-def test_of_every_state_that_emr_has_it_is_known_whether_it_is_the_end(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = botocore.session.get_session().get_service_model("emr-serverless").shape_for("JobRunState").enum
+def test_every_state_that_emr_has_is_known_to_be_an_end_or_not(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = aws_wire.enum_of("emr-serverless", "JobRunState")
     seen = {}
     for state in states:
         emr = Emr(state)
@@ -271,7 +269,7 @@ def test_a_job_that_emr_does_not_tell_about_goes_on_and_is_reached_again(
     assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-1"
 
 
-def test_why_a_job_failed_is_told_also_when_its_log_cannot_be_read(
+def test_a_failed_job_tells_its_reason_though_its_log_cannot_be_read(
     settings: Settings, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emr, context = Emr("RUNNING"), TaskContext(PLANNED)
@@ -310,21 +308,19 @@ def test_a_wrong_setting_is_named(variable: str, value: str, words: str, tmp_pat
         launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
 
 
-def test_a_network_that_was_not_deployed_fails_before_anything_is_submitted(settings: Settings) -> None:
+def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Settings) -> None:
     launcher = launcher_for(settings)
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher.prepare(settings.backbone)
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"network")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
 
 
 def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None:
-    head = ManifestHead(
-        "2026-01-01", backbone_named("efficientnet_lite0"), 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ()
-    )  # fmt: skip
-    with pytest.raises(
-        ConfigurationError, match=r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
-    ):
+    backbone = backbone_named("efficientnet_lite0")
+    head = ManifestHead("2026-01-01", backbone, 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ())
+    words = r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
+    with pytest.raises(ConfigurationError, match=words):
         check_spend(head, settings)
     assert "4166.67 executor-hours" in check_spend(head, replace(settings, target="local"))
     assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)

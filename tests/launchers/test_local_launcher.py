@@ -1,6 +1,5 @@
 """The launcher `local`: what it submits, what it skips, and what it refuses before anything is submitted."""
 
-import os
 import shlex
 import sys
 from dataclasses import replace
@@ -14,7 +13,7 @@ from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
@@ -33,10 +32,9 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     operator = launcher_for(settings).operator(JobRequest("featurize", plan_task="plan_batch"))
     assert type(operator) is SparkSubmitOperator
     assert (operator.task_id, operator.pool) == ("featurize", "spark")
-    assert operator.application_args == [
-        "featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest",
-        "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}",
-    ]  # fmt: skip
+    digest = "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}"
+    words = ["featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest", digest]
+    assert operator.application_args == words
     assert Path(operator.application).read_text().count("\n") <= 6
     assert operator.conf == local_spark_conf(settings.class_archive)
 
@@ -61,7 +59,7 @@ def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
 
 
 def test_an_exported_network_is_not_prepared_again(settings: Settings) -> None:
-    Warehouse.at(settings.warehouse).create(network_path(settings.backbone.id), b"onnx")
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"onnx")
     launcher_for(replace(settings, jobs_python="/does/not/exist")).prepare(settings.backbone)
 
 
@@ -71,8 +69,7 @@ def test_a_jobs_environment_that_is_not_there_is_named(settings: Settings) -> No
 
 
 def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Settings, tmp_path: Path) -> None:
-    weights = {"backbone_name": "resnet50", "weights_file": str(tmp_path / "none.h5"), "weights_sha256": "0" * 64}
-    wrong = replace(settings, **weights, jobs_python=os.environ.get("ORCHARD_TEST_JOBS_PYTHON", sys.executable))
+    wrong = replace(settings, backbone_name="resnet50", weights_file=str(tmp_path / "none.h5"), weights_sha256="0" * 64)
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         launcher_for(wrong).prepare(wrong.backbone)
 
@@ -80,7 +77,7 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
 def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
     cuda = replace(settings, engine="cuda", jobs_python=str(JOBS / "python"))
     (exported,) = (JOBS.parent / "share" / "orchard" / "networks").glob("efficientnet_lite0-*.onnx")
-    Warehouse.at(cuda.warehouse).create(network_path(cuda.backbone.id), exported.read_bytes())
+    Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported.read_bytes())
     with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
         launcher_for(cuda).prepare(cuda.backbone)
 
@@ -96,12 +93,20 @@ def test_with_a_spark_connect_server_this_python_is_its_client(settings: Setting
     assert type(operator) is BashOperator
     assert (operator.task_id, operator.pool, operator.append_env) == ("featurize", "spark", True)
     assert operator.env == {"SPARK_REMOTE": "sc://spark:15002"}
-    words = shlex.split(operator.bash_command)  # type: ignore[arg-type]
-    assert words[:5] == ["exec", sys.executable, "-m", "orchard_jobs.cli", "featurize"]
-    assert operator.bash_command.endswith("--input-digest {{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}")  # type: ignore[union-attr]
+    command = operator.bash_command
+    assert isinstance(command, str)
+    assert shlex.split(command)[:5] == ["exec", sys.executable, "-m", "orchard_jobs.cli", "featurize"]
+    assert command.endswith("--input-digest {{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}")
+
+
+def test_a_spark_connect_server_needs_a_deployed_backbone(settings: Settings) -> None:
+    remote = replace(settings, spark_remote="sc://spark:15002")
     with pytest.raises(ConfigurationError, match="orchard deploy"):
         launcher_for(remote).prepare(remote.backbone)
-    Warehouse.at(remote.warehouse).create(network_path(remote.backbone.id), b"network")
+    Warehouse.at(remote.warehouse).create(backbone_path(remote.backbone.id), b"network")
     launcher_for(remote).prepare(remote.backbone)
+
+
+def test_a_spark_connect_server_is_named_with_its_scheme() -> None:
     with pytest.raises(ConfigurationError, match="not of the form sc://host:port"):
         Settings.from_environment({"ORCHARD_WAREHOUSE": "/tmp/w", "ORCHARD_SPARK_REMOTE": "spark:15002"})

@@ -1,4 +1,4 @@
-"""One Spark session, one exported network and one warehouse a session: each costs seconds.
+"""One Spark session, one exported backbone and one warehouse a session: each costs seconds.
 
 With SPARK_REMOTE=local[2,4] in the environment the session is one of Spark Connect, as pyspark itself reads it.
 """
@@ -17,7 +17,7 @@ import pytest
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.local_spark import class_archive_of, local_spark_conf
 from orchard_jobs.session import session
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 from pyspark.sql import SparkSession
 

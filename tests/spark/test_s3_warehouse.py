@@ -12,22 +12,22 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from manifests import entry_of, files_of, freeze
 from orchard_jobs import entry
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import network_path, report_path
-from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.contract.layout import backbone_path, report_path
+from orchard_jobs.contract.manifest import Action, ManifestHead
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from PIL import Image
+from support.local_manifests import entry_of, files_of, freeze
 
 
 @pytest.fixture
 def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
-    """A warehouse in a moto server of its own, with the exported network in it."""
+    """A warehouse in a moto server of its own, with the exported backbone in it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,7 +41,7 @@ def lake(warehouse: Warehouse, backbone: Backbone, monkeypatch: pytest.MonkeyPat
             config = Config(retries={"total_max_attempts": 10, "mode": "standard"})
             boto3.client("s3", config=config).create_bucket(Bucket="lake")
             lake = Warehouse.at("s3://lake/warehouse")
-            lake.create(network_path(backbone.id), warehouse.read(network_path(backbone.id)))
+            lake.create(backbone_path(backbone.id), warehouse.read(backbone_path(backbone.id)))
             yield lake
         finally:
             server.terminate()
@@ -72,12 +72,16 @@ def test_a_batch_is_computed_and_then_kept(lake: Warehouse, backbone: Backbone, 
 
     late = tmp_path / "late.png"
     Image.new("RGB", (40, 30), (1, 2, 3)).save(late)
-    actions = {path: "keep_quarantined" if path.stem == "broken" else "keep" for path in paths}
+    actions: dict[Path, Action] = {path: "keep_quarantined" if path.stem == "broken" else "keep" for path in paths}
     entries = [replace(entry_of(path, group=""), action=action) for path, action in actions.items()]
     head = freeze(
-        lake, backbone, [*entries, entry_of(late)], number=2,
-        features_files=files_of(first, "features"), quarantine_files=files_of(first, "quarantine"),
-    )  # fmt: skip
+        lake,
+        backbone,
+        [*entries, entry_of(late)],
+        number=2,
+        features_files=files_of(first, "features"),
+        quarantine_files=files_of(first, "quarantine"),
+    )
     second = featurize(lake, head)
     audit_batch(lake, head, second, None, policy).raise_if_failed()
     assert (second.counts["network_runs"], second.counts["reused"], second.counts["quarantined"]) == (1, 6, 1)

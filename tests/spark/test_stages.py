@@ -1,4 +1,4 @@
-"""The stages on a real Spark with the real network: every image once, every row accounted for, every file in the report."""
+"""The stages on a real Spark with the real backbone: every image once, every row accounted for, every file in the report."""
 
 import json
 import re
@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifests import entry_of, files_of, freeze, rows_of
 from orchard_jobs import __version__
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
@@ -23,9 +22,9 @@ from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.layout import fault_path, plan_path, progress_folder, report_path
-from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference
+from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
-from orchard_jobs.images.backbones import load_network
+from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.pca.fit import Spectrum
 from orchard_jobs.pca.moments import Moments
@@ -33,10 +32,11 @@ from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.project import project
 from orchard_jobs.stages.reduce import reduce
 from orchard_jobs.stages.staging import finish
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.stack.samples import draw_samples
 from PIL import Image
+from support.local_manifests import entry_of, files_of, freeze, rows_of
 
 Rows = list[dict[str, Any]]
 POLICY = AuditPolicy(max_quarantined_share=1.0)
@@ -101,14 +101,14 @@ def test_every_image_has_one_row_and_the_audit_agrees(
     audit_batch(warehouse, head, report, None, POLICY).raise_if_failed()
 
 
-def test_the_features_are_those_of_the_bare_network(
+def test_the_features_are_those_of_the_bare_backbone(
     warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport]
 ) -> None:
-    network = load_network(backbone, warehouse)
+    loaded = load_backbone(backbone, warehouse)
     for row in rows_of(warehouse, first[1], "features")[:5]:
         image = decode(Path(row["image_uri"].removeprefix("file://")).read_bytes(), 50_000_000, backbone.input_pixels)
         assert isinstance(image, Decoded)
-        np.testing.assert_array_equal(np.float32(row["features"]), network(image.pixels[np.newaxis])[0])
+        np.testing.assert_array_equal(np.float32(row["features"]), loaded(image.pixels[np.newaxis])[0])
         assert (row["width"], row["height"]) == (image.width, image.height)
 
 
@@ -141,29 +141,41 @@ def test_the_next_version_keeps_reuses_and_computes_only_what_is_new(
     entries: list[Entry] = []
     for path in batch:
         entry = entry_of(path, group="")
-        action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
+        action: Action = "keep_quarantined" if entry.image_uri in quarantined else "keep"
         entries.append(replace(entry, action=action))
     gone = next(index for index, entry in enumerate(entries) if entry.action == "keep")
     entries[gone] = replace(entries[gone], is_missing=True)
     source = published[entries[gone].image_uri]
     moved = replace(
-        entries[gone], image_uri="file:///elsewhere/x.jpg", label="moved", action="reuse",
-        content_sha256=source["content_sha256"], is_missing=False,
-    )  # fmt: skip
+        entries[gone],
+        image_uri="file:///elsewhere/x.jpg",
+        label="moved",
+        action="reuse",
+        content_sha256=source["content_sha256"],
+        is_missing=False,
+    )
     new = batch[0].parent / "late.png"
     Image.new("RGB", (30, 20), (200, 30, 40)).save(new)
     head = freeze(
-        warehouse, backbone, [*entries, moved, entry_of(new)], number=2,
-        features_files=files_of(report, "features"), vector_files=files_of(report, "features"),
+        warehouse,
+        backbone,
+        [*entries, moved, entry_of(new)],
+        number=2,
+        features_files=files_of(report, "features"),
+        vector_files=files_of(report, "features"),
         quarantine_files=files_of(report, "quarantine"),
-    )  # fmt: skip
+    )
     second = run_featurize(workers, warehouse, head)
     new.unlink()
     listed = len(batch) - 1 + 2
     expected = {
-        "listed": listed, "featurized": 1, "network_runs": 1, "missing": 1,
-        "reused": listed - 1 - len(quarantined), "quarantined": len(quarantined),
-    }  # fmt: skip
+        "listed": listed,
+        "featurized": 1,
+        "network_runs": 1,
+        "missing": 1,
+        "reused": listed - 1 - len(quarantined),
+        "quarantined": len(quarantined),
+    }
     assert second.counts == expected
     rows = {row["image_uri"]: row for row in rows_of(warehouse, second, "features")}
     assert rows["file:///elsewhere/x.jpg"]["features"] == source["features"]
@@ -189,7 +201,7 @@ def test_a_batch_of_only_broken_files_has_no_features(
     assert audit_batch(warehouse, head, report, None, POLICY).warnings
 
 
-def test_equal_content_under_opaque_etags_costs_one_network_run(
+def test_equal_content_under_opaque_etags_costs_one_backbone_run(
     workers: Workers, warehouse: Warehouse, backbone: Backbone, batch: list[Path], images: Path
 ) -> None:
     folder = images / "copies" / "label"
@@ -205,7 +217,7 @@ def test_equal_content_under_opaque_etags_costs_one_network_run(
     assert (counts["network_runs"], counts["featurized"], counts["reused"]) == (1, 1, 11)
 
 
-def test_a_known_content_costs_a_read_and_no_network_run(
+def test_a_known_content_costs_a_read_and_no_backbone_run(
     workers: Workers, warehouse: Warehouse, backbone: Backbone, first: tuple[ManifestHead, JobReport], images: Path
 ) -> None:
     source = rows_of(warehouse, first[1], "features")[0]
@@ -370,10 +382,10 @@ def test_a_job_leaves_word_of_what_its_worker_failed_on(
     monkeypatch.setattr("orchard_jobs.session.end_with_owner", lambda: None)
     never_exported = backbone_named("efficientnet_lite0", "cuda")
     head = freeze(warehouse, never_exported, [entry_of(batch[0])])
-    with pytest.raises(Exception, match="the exported network"):
+    with pytest.raises(Exception, match="the exported backbone"):
         main(["featurize", "--warehouse", warehouse.uri, "--input-digest", head.digest])
     told = json.loads(warehouse.read(fault_path(work_digest(head.digest, never_exported.id, "featurize"))))
-    assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported network .* is not there", told["error"])
+    assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported backbone .* is not there", told["error"])
     assert datetime.fromisoformat(told["at"]).tzinfo is not None
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.httpsession import URLLib3Session
+from botocore.model import StringShape
+from botocore.session import get_session
 from orchard.launchers.attempting import AttemptingJob
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -30,13 +33,20 @@ def record(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, d
         body = json.loads(request.body or b"{}")
         sent.append((name or f"{request.method} {path}", body))
         told = json.dumps(answer(*sent[-1])).encode()
-        return AWSResponse(request.url, 200, {}, _Raw(told))
+        return AWSResponse(request.url, 200, HTTPHeaders(), _Raw(told))
 
     monkeypatch.setattr(URLLib3Session, "send", send)
     for name, value in (("ACCESS_KEY_ID", "any"), ("SECRET_ACCESS_KEY", "thing"), ("DEFAULT_REGION", "eu-west-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws"}')
     return sent
+
+
+def enum_of(service: str, shape: str) -> list[str]:
+    """Return the values that a service's model knows of a string."""
+    found = get_session().get_service_model(service).shape_for(shape)
+    assert isinstance(found, StringShape)
+    return list(found.enum)
 
 
 def without_attempts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,9 @@ MODULE = """
         print("started", flush=True)
         time.sleep(300)
 
+    def overrun():
+        sleep()
+
     def deaf():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sleep()
@@ -61,8 +64,9 @@ MODULE = """
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
-    def slow_report():
-        time.sleep(5)
+    def held_report():
+        while not pathlib.Path(sys.argv[1] + ".released").exists():
+            time.sleep(0.1)
         report()
 
     def report_of_spark():
@@ -127,7 +131,7 @@ class Server:
         command += ["--port", self.port, "--minute-seconds", "1", *self.options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked"}
         self.process = subprocess.Popen(command, env=environment)
-        wait_until(address.exists, 60)
+        wait_until(address.exists)
         self.address = address.read_text()
         self.port = self.address.rpartition(":")[2]
         self.client = WorkspaceClient(host=self.address, token=TOKEN)
@@ -172,7 +176,7 @@ def serving(folder: Path, objects: Path, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
 
 
 class Task:
@@ -248,7 +252,7 @@ def check_answers(client: WorkspaceClient) -> None:
     api: Any = client.jobs._api
     ask = api.do
 
-    def asked(method: str, path: str, **given: Any) -> Any:
+    def asked(method: str, path: str = "", **given: Any) -> Any:
         answer = ask(method, path, **given)
         if path.startswith("/api/2.2/jobs/"):
             kind = ANSWERS[method, path]

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 from databricks.sdk.service.catalog import CatalogInfo, DataSourceFormat, SchemaInfo, TableInfo, TableType
+
 from support.databricks_files import TOKEN
 
 CATALOG, SCHEMA = "main", "ml"

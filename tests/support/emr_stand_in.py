@@ -43,26 +43,19 @@ class Server:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(self.folder / "landing")]
-        command += [
-            "--address-file",
-            str(address),
-            "--spark-submit",
-            str(JOBS / "spark-submit"),
-            "--python",
-            str(JOBS / "python"),
-        ]
-        command += ["--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        command += ["--address-file", str(address), "--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
         self.process = subprocess.Popen(command, env=environment)
-        wait_until(address.exists, 60)
+        wait_until(address.exists)
         self.address = address.read_text()
         self.s3 = self.client("s3")
         self.emr = self.client("emr-serverless")
         self.emr.meta.events.register("after-call.emr-serverless", check_answer)
 
     def client(self, service: str, **config: Any) -> Any:
-        make: Any = boto3.client
-        return make(
+        client: Callable[..., Any] = boto3.client  # whose stubs know services by their literal names
+        return client(
             service,
             endpoint_url=self.address,
             aws_access_key_id="any",
@@ -111,7 +104,7 @@ def serving(folder: Path) -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(120) == 0
 
 
 class Job:
@@ -172,7 +165,8 @@ def processes_of(name: str) -> list[int]:
     return found
 
 
-def wait_until(is_so: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(is_so: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait for a state that lasts, however busy the machine is."""
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -21,7 +21,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_folder
+from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.pca.moments import Moments
@@ -81,12 +81,9 @@ class FakeJobs:
         (features,) = featurized.of_table("features")
         batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
         staged, captured = self._project(head.model.model_id, batch, work)
-        return self._finish(
-            JobReport(
-                work, "reduce", head.digest, head.backbone.id, __version__, "fake", (staged,), {"projected": staged.rows},
-                captured=(captured,),
-            )
-        )  # fmt: skip
+        counts, backbone = {"projected": staged.rows}, head.backbone.id
+        report = JobReport(work, "reduce", head.digest, backbone, __version__, "fake", (staged,), counts, captured=(captured,))
+        return self._finish(report)
 
     def project(self, plan: ProjectionPlan) -> JobReport:
         work = work_digest(plan.digest, plan.backbone, "project")
@@ -166,14 +163,9 @@ class FakeJobs:
             bad.append(_of_entry(entry) | {"content_sha256": sha256, "reason": "truncated", "message": "cut short"} | stamp)
             return
         self.network_runs.append(sha256)
-        row = {
-            "content_sha256": sha256,
-            "width": 1,
-            "height": 1,
-            "features": vector_of(content, head.backbone.dimension),
-            "computed_in": head.digest,
-        }
-        good.append(_of_entry(entry) | row | stamp)
+        vector = vector_of(content, head.backbone.dimension)
+        computed = {"width": 1, "height": 1, "features": vector, "computed_in": head.digest}
+        good.append(_of_entry(entry) | {"content_sha256": sha256} | computed | stamp)
 
     def _published(self, paths: tuple[str, ...]) -> list[dict[str, Any]]:
         return [row for path in paths for row in pq.ParquetFile(self.tables.warehouse.open(path)).read().to_pylist()]
@@ -197,7 +189,7 @@ class FakeJobs:
         packed = io.BytesIO()
         columns = [{name: row[name] for name in table.column_names} for row in rows]
         pq.write_table(pa.Table.from_pylist(columns, arrow_schema(table)), packed)
-        path = f"{staged_folder(table, partition, work, random_element())}/part-00000.parquet"
+        path = staged_path(table, partition, work, random_element(), "part-00000.parquet")
         self.tables.warehouse.create(path, packed.getvalue())
         file = StagedFile(path, packed.tell(), len(rows), self.tables.warehouse.sha256(path))
         return StagedPartition(table.name, partition, (file,))

@@ -15,7 +15,7 @@ from support.storage import Killed
 def killed_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Kill the block at the commit after so many."""
     real = Tables.commit
-    done = []
+    done: list[Table] = []
 
     def commit(self: Tables, table: Table, changes: list[Change], mode: Any = "overwrite") -> Committed:
         if len(done) == commits:

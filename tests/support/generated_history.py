@@ -23,7 +23,7 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import finished_report
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.job_execution.processes import find_members
@@ -233,7 +233,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
     settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(warehouse), "ORCHARD_LANDING": f"s3://{CLEAN_BUCKET}/images"})
     tables = Tables.at(str(warehouse))
     tables.create_all()
-    backbone = network_path(settings.backbone.id)
+    backbone = backbone_path(settings.backbone.id)
     tables.warehouse.create(backbone, Warehouse.at(str(source)).read(backbone))
     for day in days:
         found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.batch_prefix(day)).get("Contents", [])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchard.landing_zone.listing import ListedObject
-from orchard_jobs.contract.layout import split_image_uri
+from orchard_jobs.contract.locations import split_image_uri
 
 OPAQUE = b"opaque"
 # Followed by what tells one upload from another, a space, and the bytes: SSE-KMS and SSE-C give each its own ETag.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import add_log_in
@@ -112,7 +112,7 @@ def _network(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, 
     backbone, warehouse = settings.backbone, tables.warehouse
     if not backbone.is_exported:
         return None
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     size_bytes = warehouse.size(path)
     state = "there"
     if size_bytes is None and is_dry_run:

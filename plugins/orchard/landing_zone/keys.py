@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from orchard_jobs.contract.layout import checked_batch_id
+from orchard_jobs.contract.locations import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.outcomes import Done, Outcome, use_case

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
-from orchard_jobs.contract.layout import image_uri, label_of, split_image_uri
+from orchard_jobs.contract.locations import image_uri, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 
 log = logging.getLogger(__name__)

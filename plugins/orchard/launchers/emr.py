@@ -41,6 +41,18 @@ _CLUSTER = {
     "JobFlowRole": "EMR_EC2_DefaultRole",
     "VisibleToAllUsers": True,
 }
+_SPOT = {
+    "SpotSpecification": {
+        "TimeoutDurationMinutes": 10,
+        "TimeoutAction": "SWITCH_TO_ON_DEMAND",
+        "AllocationStrategy": "price-capacity-optimized",
+    }
+}
+
+
+def _fleet(name: str, kind: str, **fields: Any) -> dict[str, Any]:
+    instances = [{"InstanceType": _INSTANCE, "WeightedCapacity": 1}]
+    return {"Name": name, "InstanceFleetType": kind, "InstanceTypeConfigs": instances, **fields}
 
 
 @dataclass(frozen=True)
@@ -119,22 +131,10 @@ class EmrLauncher:
             "KeepJobFlowAliveWhenNoSteps": False,
             "TerminationProtected": False,
             "InstanceFleets": [
-                {
-                    "Name": "primary", "InstanceFleetType": "MASTER", "TargetOnDemandCapacity": 1,
-                    "InstanceTypeConfigs": [{"InstanceType": _INSTANCE, "WeightedCapacity": 1}],
-                },
-                {
-                    "Name": "core", "InstanceFleetType": "CORE", "TargetSpotCapacity": settings.executors,
-                    "InstanceTypeConfigs": [{"InstanceType": _INSTANCE, "WeightedCapacity": 1}],
-                    "LaunchSpecifications": {
-                        "SpotSpecification": {
-                            "TimeoutDurationMinutes": 10, "TimeoutAction": "SWITCH_TO_ON_DEMAND",
-                            "AllocationStrategy": "price-capacity-optimized",
-                        }
-                    },
-                },
+                _fleet("primary", "MASTER", TargetOnDemandCapacity=1),
+                _fleet("core", "CORE", TargetSpotCapacity=settings.executors, LaunchSpecifications=_SPOT),
             ],
-        }  # fmt: skip
+        }
         tags = [{"Key": name, "Value": value} for name, value in (settings.job_tags | {"orchard": request.stage}).items()]
         own: dict[str, Any] = _CLUSTER | {"LogUri": f"{settings.logs_uri}/", "Tags": tags}
         instances = fleet | given.get("Instances", {})

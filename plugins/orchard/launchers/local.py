@@ -18,7 +18,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
@@ -87,7 +87,7 @@ class LocalLauncher:
         warehouse = Warehouse.at(self.settings.warehouse)
         # Two batches that start together would both export, each at half the speed.
         with _one_at_a_time(backbone.id):
-            if backbone.engine != "onnx" or warehouse.size(network_path(backbone.id)) is None:
+            if backbone.engine != "onnx" or warehouse.size(backbone_path(backbone.id)) is None:
                 prepare_backbone(self.settings, os.environ | self._job_environment(), is_run_here=True)
 
     def _job_environment(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobArguments, Source, Stage
-from orchard_jobs.contract.layout import network_path, report_path
+from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.storage import Warehouse
 
@@ -73,7 +73,7 @@ def emr_conf(settings: Settings) -> dict[str, str]:
 
 def check_deployed(settings: Settings, backbone: Backbone) -> None:
     """Raise ConfigurationError unless the network, where the engine needs an exported one, is in the warehouse."""
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     if backbone.is_exported and Warehouse.at(settings.warehouse).size(path) is None:
         raise ConfigurationError(f"{settings.warehouse}/{path} is not there: `orchard deploy` exports and uploads it")
 

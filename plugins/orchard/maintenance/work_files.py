@@ -21,9 +21,9 @@ from orchard_jobs.contract.layout import (
     PLANS,
     RETIRED,
     WORK,
+    backbone_path,
     decision_path,
     manifest_path,
-    network_path,
 )
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile
@@ -106,12 +106,17 @@ class WorkFiles:
             yield from self.manifest_files(digest)
         for digest in self.open_inputs & self.heads.keys():
             head = self.heads[digest]
-            yield from (*head.features_files, *head.quarantine_files, *head.vector_files, network_path(head.backbone.id))
+            yield from (
+                *head.features_files,
+                *head.quarantine_files,
+                *head.vector_files,
+                backbone_path(head.backbone.id),
+            )
             if head.model is not None:
                 yield head.model.path
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
-            yield network_path(plan.backbone)
+            yield backbone_path(plan.backbone)
             yield from (decision_path(decision) for decision, decided in self.decisions.items() if decided == digest)
             yield from (one.model.path for one in plan.projections)
             yield from (path for _, batch in plan.pairs for path in batch.files)
@@ -171,7 +176,7 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
             yield from (file.path for file in versions.features_files(batch_id))
             yield from (file.path for file in versions.quarantine_files(batch_id))
     backbones = {settings.backbone.id, *(versions.backbone for versions in seen.published if versions.current)}
-    yield from map(network_path, backbones)
+    yield from map(backbone_path, backbones)
     promotions = (current_promotion(tables, backbone) for backbone in backbones)
     yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from croniter import croniter
-from orchard_jobs.contract.layout import checked_batch_id
+from orchard_jobs.contract.locations import checked_batch_id
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.pca.fit import Components
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.jobs import Source
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import warehouse_uri
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.pca.fit import Components
 

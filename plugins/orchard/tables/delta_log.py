@@ -24,7 +24,7 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.errors import ConfigurationError, JobError
-from orchard_jobs.storage import Warehouse, full_disk_told
+from orchard_jobs.storage import Warehouse, explaining_full_disk
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
@@ -158,7 +158,7 @@ class DeltaLog:
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
             self.load(table)
             return
-        with full_disk_told(self._uri(table)):
+        with explaining_full_disk(self._uri(table)):
             DeltaTable.create(
                 self._uri(table),
                 arrow_schema(table, with_partitions=True),
@@ -201,7 +201,7 @@ class DeltaLog:
         """Make the version after a snapshot, or raise ConflictError."""
         assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
         try:
-            with full_disk_told(self._uri(table)):
+            with explaining_full_disk(self._uri(table)):
                 snapshot.delta.create_write_transaction(
                     [*(_remove_actions(snapshot, staged) if mode == "overwrite" else ()), *_add_actions(table, staged)],
                     # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.

@@ -9,6 +9,9 @@ from orchard.workflow.context import AFTER_SKIPS
 from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.tasks.batch import plan_batch, publish_batch, record_lineage, validate_batch
 
+# What a task is going to return. Airflow hands the value itself to the task that takes it.
+TaskValue = Any
+
 
 def batch_flow(settings: Settings, *, is_announced: bool) -> None:
     """Put the tasks of a batch's run into the DAG that is being defined.
@@ -20,11 +23,11 @@ def batch_flow(settings: Settings, *, is_announced: bool) -> None:
     launcher = launcher_for(settings)
 
     waited = WaitForUploads(task_id="wait_for_uploads", settings=settings, is_announced=is_announced)
-    planned: Any = plan_batch()
+    planned: TaskValue = plan_batch()
     featurized = launcher.operator(JobRequest("featurize", plan_task="plan_batch"))
     reduced = launcher.operator(JobRequest("reduce", plan_task="plan_batch", trigger_rule=AFTER_SKIPS))
-    validated: Any = validate_batch(planned)
-    published: Any = publish_batch(planned, validated)
+    validated: TaskValue = validate_batch(planned)
+    published: TaskValue = publish_batch(planned, validated)
     recorded = record_lineage(planned, published)
 
     waited >> planned >> featurized >> reduced >> validated >> published >> recorded

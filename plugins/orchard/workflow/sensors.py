@@ -32,6 +32,10 @@ from orchard.workflow.context import landing_zone_of
 from orchard.workflow.error_mapping import airflow_value
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Arrivals:
     """What one listing says of a batch: objects, and when the newest came."""
@@ -88,7 +92,7 @@ class WaitForUploads(BaseOperator):
         if coming is not None:
             raise AirflowSkipException(f"run {coming} will list batch {lock.batch_id} later and see all that this one would")
         lock.promise_listing()
-        now, arrivals = datetime.now(UTC), self._list(lock.batch_id)
+        now, arrivals = _now(), self._list(lock.batch_id)
         quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.quiet_seconds))
         if not arrivals.is_settled(now, quiet_seconds):
             if not self._is_decided(lock.batch_id, arrivals, now, quiet_seconds):
@@ -194,7 +198,7 @@ class UploadsTrigger(BaseTrigger):
             async with await hook.get_async_conn() as client:
                 pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
                 arrivals = arrivals_of([item async for page in pages for item in objects_of(page)])
-            now = datetime.now(UTC)
+            now = _now()
             is_settled = arrivals.is_settled(now, self.quiet_seconds)
             if is_settled or now.timestamp() >= self.wait_until:
                 yield TriggerEvent({"objects": arrivals.objects, "is_settled": is_settled})

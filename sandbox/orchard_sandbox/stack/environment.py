@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 
-from orchard_jobs.contract.layout import warehouse_uri
+from orchard_jobs.contract.locations import warehouse_uri
 from orchard_jobs.local_spark import class_archive_of
 
 from orchard_sandbox.job_execution.processes import MARKER

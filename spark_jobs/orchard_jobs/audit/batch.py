@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
-from orchard_jobs.audit.ledger import LEDGER_CHECKS, Ledger
 from orchard_jobs.audit.moments import MOMENTS_CHECK, ColumnSums, check_moments
 from orchard_jobs.audit.projection import PCA_CHECKS, check_projected
+from orchard_jobs.audit.row_matching import MATCHING_CHECKS, RowMatcher
 from orchard_jobs.audit.rows import (
     CONTENT_CHECK,
     FEATURES_CHECKS,
@@ -55,7 +55,7 @@ class _Batch:
     featurize: JobReport
     reduce: JobReport | None
     findings: Findings
-    ledger: Ledger
+    matcher: RowMatcher
     sums: ColumnSums
 
     def rows_of(self, table: Table) -> Iterator[Rows]:
@@ -82,7 +82,7 @@ def audit_batch(
     Raises:
         AuditError: a file cannot be decoded.
     """
-    batch = _Batch(warehouse, head, featurize, reduce, Findings(), Ledger(head.digest), ColumnSums(head.backbone.dimension))
+    batch = _Batch(warehouse, head, featurize, reduce, Findings(), RowMatcher(head.digest), ColumnSums(head.backbone.dimension))
     batch.findings.judge(REPORT_CHECK | MANIFEST_CHECK)
     _check_reports(batch)
     _check_manifest(batch)
@@ -116,15 +116,15 @@ def _check_reports(batch: _Batch) -> None:
 
 
 def _check_manifest(batch: _Batch) -> None:
-    head, ledger, findings = batch.head, batch.ledger, batch.findings
+    head, matcher, findings = batch.head, batch.matcher, batch.findings
     for part in (*head.parts, *([head.known] if head.known else [])):
         path = manifest_path(head.digest, part.name)
         try:
             findings.extend("manifest", path, _expect_part(batch, part))
         except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
             findings.add("manifest", path, f"cannot be read: {error}")
-    if (ledger.listed, ledger.entries_missing) != (head.listed, head.missing):
-        counted = f"{ledger.listed} listed and {ledger.entries_missing} missing entries"
+    if (matcher.listed, matcher.entries_missing) != (head.listed, head.missing):
+        counted = f"{matcher.listed} listed and {matcher.entries_missing} missing entries"
         findings.add("manifest", "manifest", f"the parts hold {counted}, the head names {head.listed} and {head.missing}")
 
 
@@ -137,10 +137,10 @@ def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
         yield f"its text does not have SHA-256 {part.sha256}"
         return
     if part == batch.head.known:
-        batch.ledger.expect_known(read_known(packed))
+        batch.matcher.expect_known(read_known(packed))
         return
     for entry in read_part(packed):
-        if not batch.ledger.expect(entry):
+        if not batch.matcher.expect(entry):
             yield f"{entry.image_uri} stands twice"
 
 
@@ -150,10 +150,10 @@ def _entries(batch: _Batch) -> Iterator[Entry]:
 
 
 def _check_all_rows(batch: _Batch) -> None:
-    batch.findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | FEATURES_CHECKS | QUARANTINE_CHECKS | LEDGER_CHECKS)
+    batch.findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | FEATURES_CHECKS | QUARANTINE_CHECKS | MATCHING_CHECKS)
     _check_features(batch)
     _check_quarantine(batch)
-    batch.findings.extend("keys", "manifest", batch.ledger.lost(_entries(batch)))
+    batch.findings.extend("keys", "manifest", batch.matcher.lost(_entries(batch)))
     _check_moments(batch)
     _check_projection(batch)
 
@@ -163,8 +163,8 @@ def _check_features(batch: _Batch) -> None:
         check_rows(rows, batch.head.digest, batch.findings)
         vectors = check_vectors(rows, "features", batch.head.backbone.dimension, batch.findings)
         check_features(rows, vectors, batch.findings)
-        batch.ledger.see(rows, batch.findings)
-        batch.ledger.see_vectors(rows, vectors, batch.findings)
+        batch.matcher.see(rows, batch.findings)
+        batch.matcher.see_vectors(rows, vectors, batch.findings)
         batch.sums.add(vectors.matrix)
 
 
@@ -172,7 +172,7 @@ def _check_quarantine(batch: _Batch) -> None:
     for rows in batch.rows_of(QUARANTINE):
         check_rows(rows, batch.head.digest, batch.findings)
         check_reasons(rows, batch.findings)
-        batch.ledger.see(rows, batch.findings)
+        batch.matcher.see(rows, batch.findings)
 
 
 def _check_moments(batch: _Batch) -> None:
@@ -198,24 +198,25 @@ def _check_projection(batch: _Batch) -> None:
 
 
 def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
-    ledger, findings, counts = batch.ledger, batch.findings, batch.featurize.counts
+    matcher, findings, counts = batch.matcher, batch.findings, batch.featurize.counts
     findings.judge(COUNT_CHECKS)
     found = {
-        "listed": ledger.listed,
-        "featurized": ledger.featurized,
-        "reused": ledger.good - ledger.featurized,
-        "quarantined": ledger.quarantined,
-        "missing": ledger.missing,
+        "listed": matcher.listed,
+        "featurized": matcher.featurized,
+        "reused": matcher.good - matcher.featurized,
+        "quarantined": matcher.quarantined,
+        "missing": matcher.missing,
     }
     wrong = (f"{name}: report {counts.get(name)}, rows {value}" for name, value in found.items() if counts.get(name) != value)
     findings.extend("counts", "report", wrong)
-    if ledger.listed != ledger.good + ledger.quarantined:
-        findings.add("counts", "report", f"{ledger.listed} listed, {ledger.good} good, {ledger.quarantined} quarantined")
-    if counts.get("network_runs", -1) < ledger.featurized:
-        findings.add("counts", "report", f"network_runs: {counts.get('network_runs')}, featurized {ledger.featurized}")
-    allowed = max(policy.min_quarantined, policy.max_quarantined_share * ledger.listed)
+    if matcher.listed != matcher.good + matcher.quarantined:
+        findings.add("counts", "report", f"{matcher.listed} listed, {matcher.good} good, {matcher.quarantined} quarantined")
+    if counts.get("network_runs", -1) < matcher.featurized:
+        findings.add("counts", "report", f"network_runs: {counts.get('network_runs')}, featurized {matcher.featurized}")
+    allowed = max(policy.min_quarantined, policy.max_quarantined_share * matcher.listed)
     # A batch without any good image has no row that somebody could take for the whole batch: its quarantine tells why.
-    if ledger.good and ledger.quarantined > allowed:
-        findings.add("quarantined_share", "report", f"{ledger.quarantined} of {ledger.listed} images are quarantined")
-    if ledger.good == 0:
-        findings.warn(f"batch {batch.head.batch_id} has no good image: {ledger.quarantined} of {ledger.listed} are quarantined")
+    if matcher.good and matcher.quarantined > allowed:
+        findings.add("quarantined_share", "report", f"{matcher.quarantined} of {matcher.listed} images are quarantined")
+    if matcher.good == 0:
+        quarantined = f"{matcher.quarantined} of {matcher.listed} are quarantined"
+        findings.warn(f"batch {batch.head.batch_id} has no good image: {quarantined}")

@@ -12,7 +12,7 @@ from orchard_jobs.audit.schemas import schema_differences
 from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import staged_folder
+from orchard_jobs.contract.layout import StagedPath, parse, partition_folder
 from orchard_jobs.errors import AuditError
 from orchard_jobs.storage import Warehouse
 
@@ -133,7 +133,8 @@ def report_differences(
 
 
 def _path_differences(report: JobReport, partition: StagedPartition) -> Iterator[str]:
-    folder = staged_folder(TABLE_NAMED[partition.table], partition.partition, report.work, "")
+    wanted = (TABLE_NAMED[partition.table], partition.partition, report.work)
     for file in partition.files:
-        if not file.path.startswith(folder) or ".." in file.path.split("/"):
-            yield f"{file.path} is not below {folder}"
+        found = parse(file.path)
+        if not isinstance(found, StagedPath) or (found.table, found.partition, found.work) != wanted:
+            yield f"{file.path} is no file of work {report.work} in {partition_folder(*wanted[:2])}"

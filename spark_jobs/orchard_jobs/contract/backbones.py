@@ -1,6 +1,6 @@
-"""Backbones by name: the network, its weights' identity and its preprocessing, and the digest that versions them.
+"""Backbones by name: the CNN, the identity of its weights, its preprocessing, and the digest that versions them.
 
-Only the identity lives here, so that the Airflow side can plan without a network library; `images.backbones` loads them.
+Only the identity lives here, so that the Airflow side can plan without a library that runs them; `images.backbones` loads them.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -16,13 +16,13 @@ RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that turns one 224 x 224 RGB image into `dimension` features.
+    """A CNN that turns one 224 x 224 RGB image into `dimension` features.
 
     Attributes:
         name: `efficientnet_lite0` or `resnet50`.
         weights: what the weights are, `sha256:<hex>` or `md5:<hex>` of their file.
         dimension: length of a feature vector.
-        preprocessing: how uint8 RGB becomes the network's input.
+        preprocessing: how uint8 RGB becomes its input.
         engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference).
         weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
         engine_options: not to be changed after the digest was asked for.
@@ -48,7 +48,7 @@ class Backbone:
 
     @property
     def is_exported(self) -> bool:
-        """Whether its engine runs an exported network, which lies in the warehouse; else it runs Keras's own."""
+        """Whether its engine runs an export, which lies in the warehouse; else it runs Keras's own definition."""
         return self.engine != "tensorflow"
 
     @property

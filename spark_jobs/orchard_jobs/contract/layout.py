@@ -1,136 +1,297 @@
-"""Where everything lies under the warehouse, as paths relative to it, and the forms of URIs and batch ids."""
+"""Where everything lies under the warehouse: each kind of path once, built from its values and parsed back into them.
+
+Paths are relative to the warehouse. What `parse` does not know, Orchard did not write.
+"""
 
 import re
 import secrets
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, ClassVar
 
-from orchard_jobs.contract.columns import Table
-from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
-_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
 PLANS = f"{WORK}/plans"
 DECISIONS = f"{WORK}/decisions"
 NETWORKS = f"{WORK}/networks"
 RETIRED = f"{WORK}/retired"
+_PROGRESS = f"{WORK}/{{work}}/progress"
+_ATTEMPTS = f"{WORK}/{{work}}/attempts"
+_SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
+# What a field of a form may hold; any other field is one element of the path.
+_FIELDS = {"digest": _SHA256, "work": _SHA256, "process": f"{_PROCESS}|planned", "attempt": "[0-9]{6,}", "name": ".+"}
 
 
-def checked_batch_id(batch_id: str) -> str:
-    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
-    if not _BATCH_ID.fullmatch(batch_id):
-        raise ConfigurationError(
-            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
-            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
-        )
-    return batch_id
+@dataclass(frozen=True)
+class WarehousePath:
+    """The values in one path; `str` gives its text."""
+
+    form: ClassVar[str]
+
+    def __str__(self) -> str:
+        return self.form.format_map(vars(self))
 
 
-def image_uri(bucket: str, key: str) -> str:
-    """Return `s3://bucket/` + the raw key, never percent-encoded."""
-    return f"s3://{bucket}/{key}"
+@dataclass(frozen=True)
+class ManifestPath(WarehousePath):
+    """A file of a manifest: its head, or a part of a name."""
+
+    form = f"{MANIFESTS}/{{digest}}/{{name}}"
+    digest: str
+    name: str = "head.json"
+
+    @property
+    def is_head(self) -> bool:
+        """Tell whether it is the head, by which a manifest is known."""
+        return self == ManifestPath(self.digest)
 
 
-def split_image_uri(uri: str) -> tuple[str, str]:
-    """Return (store, key) of an image URI: `s3://bucket/a b.jpg` gives (`s3://bucket`, `a b.jpg`).
+@dataclass(frozen=True)
+class PlanPath(WarehousePath):
+    """A projection plan."""
 
-    The key is raw: `#`, `?` and `%` are part of it. `file:///folder/x.jpg` gives (`file:///`, `folder/x.jpg`).
+    form = f"{PLANS}/{{digest}}.json"
+    digest: str
+
+
+@dataclass(frozen=True)
+class DecisionPath(WarehousePath):
+    """A model plan: what a run of pca_model decided, and why."""
+
+    form = f"{DECISIONS}/{{digest}}.json"
+    digest: str
+
+
+@dataclass(frozen=True)
+class BackbonePath(WarehousePath):
+    """A backbone's export, which workers load."""
+
+    form = f"{NETWORKS}/{{backbone}}.onnx"
+    backbone: str
+
+
+@dataclass(frozen=True)
+class RetiredPath(WarehousePath):
+    """What a removed report or plan named, so that it outlives it by one retention."""
+
+    form = f"{RETIRED}/{{digest}}.json"
+    digest: str
+
+
+@dataclass(frozen=True)
+class WorkPath(WarehousePath):
+    """A file of one piece of work, in the folder that its digest names."""
+
+    work: str
+
+
+@dataclass(frozen=True)
+class ReportPath(WorkPath):
+    """The report of a finished piece of work; created once."""
+
+    form = f"{WORK}/{{work}}/report.json"
+
+
+@dataclass(frozen=True)
+class ProgressPath(WorkPath):
+    """A running count of one worker task, in the folder of its job's process; never data."""
+
+    form = f"{_PROGRESS}/{{process}}/{{name}}"
+    process: str
+    name: str
+
+
+@dataclass(frozen=True)
+class AttemptPath(WorkPath):
+    """An attempt's event, `claimed`, `started` or `ended`; created once."""
+
+    form = f"{_ATTEMPTS}/{{attempt:06d}}/{{event}}.json"
+    attempt: int
+    event: str
+
+
+@dataclass(frozen=True)
+class ScratchPath(WorkPath):
+    """What one process writes on the way to its tables; the name may have elements of its own."""
+
+    form = f"{WORK}/{{work}}/scratch/{{process}}/{{name}}"
+    process: str
+    name: str
+
+
+@dataclass(frozen=True)
+class FaultPath(WorkPath):
+    """What a job at a piece of work last failed on, rewritten by the next that fails."""
+
+    form = f"{WORK}/{{work}}/scratch/fault.json"
+
+
+@dataclass(frozen=True)
+class ModelPath(WarehousePath):
+    """A fitted model's one file, which the table of models names."""
+
+    form = f"{MODELS.name}/{{model_id}}/model.parquet"
+    model_id: str
+
+
+@dataclass(frozen=True)
+class StagedPath(WarehousePath):
+    """A file of a table's partition, staged in a folder that is fresh for one process.
+
+    Attributes:
+        table: the table.
+        partition: the values of the table's partition columns, in their order.
+        work: the piece of work that staged it; None for the few rows that the Airflow side writes itself.
+        process: the folder's name, which one process drew.
+        name: the file's name.
     """
-    scheme, _, rest = uri.partition("://")
-    host, _, key = rest.partition("/")
-    return (f"{scheme}://{host}" if host else f"{scheme}:///"), key
+
+    table: Table
+    partition: tuple[str, ...]
+    work: str | None
+    process: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self.partition) != len(self.table.partition_by):
+            raise ValueError(f"{self.table.name} is partitioned by {self.table.partition_by}, not by {self.partition}")
+
+    def __str__(self) -> str:
+        work = [self.work] if self.work else []
+        return "/".join([partition_folder(self.table, self.partition), *work, self.process, self.name])
 
 
-def label_of(key: str, batch_prefix: str) -> str | None:
-    """Return the label: the second-to-last element of the key below the batch, or None directly under it."""
-    elements = key.removeprefix(batch_prefix).split("/")
-    return elements[-2] if len(elements) > 1 else None
+def parse(path: str) -> WarehousePath | None:
+    """Return the values in a path that a function of this module, or `str` of a class, built; None for any other path."""
+    if any(element in ("", ".", "..") for element in path.split("/")):
+        return None
+    found = (_parsed(kind, pattern, path) for kind, pattern in _PATTERNS.items())
+    return next((one for one in found if one is not None), None) or _parsed_staged(path)
 
 
-def warehouse_uri(text: str) -> str:
-    """Return a warehouse's URI without a trailing slash: `file:///...` for an absolute path, `s3://...` as it is.
+def _parsed(kind: type[WarehousePath], pattern: re.Pattern[str], path: str) -> WarehousePath | None:
+    match = pattern.fullmatch(path)
+    if match is None:
+        return None
+    values: dict[str, Any] = match.groupdict()
+    found = kind(**{name: int(value) if name == "attempt" else value for name, value in values.items()})
+    return found if str(found) == path else None
 
-    Raises:
-        ConfigurationError: another scheme, a relative path, no bucket, or a character that URIs give a meaning of their own.
-    """
-    scheme, mark, rest = text.partition("://") if "://" in text else ("file", "", text.removeprefix("file:"))
-    is_file = scheme == "file" and rest.startswith("/") and rest.strip("/") != ""
-    is_s3 = scheme in ("s3", "s3a") and bool(mark) and rest.partition("/")[0] != ""
-    if not (is_file or is_s3):
-        raise ConfigurationError(
-            f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI, of a folder: set ORCHARD_WAREHOUSE"
-        )
-    odd = sorted(set(rest) & set("#?%\\"))
-    if odd:
-        raise ConfigurationError(
-            f"warehouse {text!r} holds {' '.join(odd)}, which readers of URIs take for something else: choose another folder"
-        )
-    return f"{'file' if is_file else 's3'}://{rest}".rstrip("/")
+
+def _parsed_staged(path: str) -> StagedPath | None:
+    for table, pattern in _STAGED.items():
+        if match := pattern.fullmatch(path):
+            *partition, work, process, name = match.groups()
+            return StagedPath(table, tuple(partition), work, process, name)
+    return None
+
+
+def _pattern_of(form: str) -> re.Pattern[str]:
+    found = ""
+    for text, name, _, _ in Formatter().parse(form):
+        found += re.escape(text) + (f"(?P<{name}>{_FIELDS.get(name, '[^/]+')})" if name else "")
+    return re.compile(found, re.DOTALL)
+
+
+def _staged_pattern_of(table: Table) -> re.Pattern[str]:
+    values = "".join(f"/{re.escape(name)}=([^/]+)" for name in table.partition_by)
+    return re.compile(f"{re.escape(table.name)}{values}/(?:({_SHA256})/)?({_PROCESS})/(.+)", re.DOTALL)
+
+
+_KINDS = (
+    *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RetiredPath),
+    *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
+)
+_PATTERNS: dict[type[WarehousePath], re.Pattern[str]] = {kind: _pattern_of(kind.form) for kind in _KINDS}
+_STAGED = {table: _staged_pattern_of(table) for table in TABLES}
 
 
 def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
     """File of one manifest: its head, or a part of a name."""
-    return f"{MANIFESTS}/{manifest_digest}/{name}"
+    return str(ManifestPath(manifest_digest, name))
 
 
 def plan_path(plan_digest: str) -> str:
     """File of one projection plan."""
-    return f"{PLANS}/{plan_digest}.json"
+    return str(PlanPath(plan_digest))
 
 
 def decision_path(digest: str) -> str:
     """File of one model plan: what a run of pca_model decided, and why."""
-    return f"{DECISIONS}/{digest}.json"
+    return str(DecisionPath(digest))
 
 
-def network_path(backbone: str) -> str:
-    """File of a backbone's exported network."""
-    return f"{NETWORKS}/{backbone}.onnx"
+def backbone_path(backbone: str) -> str:
+    """File of a backbone's export."""
+    return str(BackbonePath(backbone))
 
 
 def report_path(work: str) -> str:
     """File of a finished piece of work's report; created once."""
-    return f"{WORK}/{work}/report.json"
+    return str(ReportPath(work))
 
 
 def retired_path(digest: str) -> str:
-    """File that names what a removed report or plan named, so that it outlives it by one retention."""
-    return f"{RETIRED}/{digest}.json"
+    """File that names what a removed report or plan named."""
+    return str(RetiredPath(digest))
 
 
-def progress_folder(work: str) -> str:
-    """Folder of the running counts of a piece of work: a folder an attempt, in which each worker task rewrites its own file.
-
-    Never data.
-    """
-    return f"{WORK}/{work}/progress"
+def begun_mark_path(work: str) -> str:
+    """File that says by its age when a run was last about to do a piece of work."""
+    return str(ProgressPath(work, "planned", "mark.json"))
 
 
-def attempts_folder(work: str) -> str:
-    """Folder of the attempts at a piece of work, where its jobs outlive their submitter: a folder each."""
-    return f"{WORK}/{work}/attempts"
+def fault_path(work: str) -> str:
+    """File of what a job at a piece of work last failed on."""
+    return str(FaultPath(work))
 
 
 def attempt_path(work: str, attempt: int, event: str) -> str:
     """File of an attempt's event, `claimed`, `started` or `ended`; created once."""
-    return f"{attempts_folder(work)}/{attempt:06d}/{event}.json"
+    return str(AttemptPath(work, attempt, event))
+
+
+def model_path(model_id: str) -> str:
+    """File of a fitted model."""
+    return str(ModelPath(model_id))
+
+
+def staged_path(table: Table, partition: tuple[str, ...], work: str | None, process: str, name: str) -> str:
+    """File of a table's partition that no table names yet; `work` is None for the rows that the Airflow side writes."""
+    return str(StagedPath(table, partition, work, process, name))
+
+
+def progress_folder(work: str) -> str:
+    """Folder of the running counts of a piece of work: a folder an attempt, in which each worker task rewrites its own file."""
+    return _PROGRESS.format(work=work)
+
+
+def attempts_folder(work: str) -> str:
+    """Folder of the attempts at a piece of work, where its jobs outlive their submitter: a folder each."""
+    return _ATTEMPTS.format(work=work)
+
+
+def partition_folder(table: Table, values: tuple[str, ...]) -> str:
+    """Folder of a table's files with these values of its first partition columns; the table's own without values."""
+    hive = (f"{name}={value}" for name, value in zip(table.partition_by[: len(values)], values, strict=True))
+    return "/".join([table.name, *hive])
+
+
+def table_path(table: Table, relative: str) -> str:
+    """File of a table, of its path relative to the table's folder, as the Delta log has it."""
+    return f"{table.name}/{relative}"
+
+
+def relative_to_table(table: Table, path: str) -> str:
+    """Return the path relative to the table's folder; raise ValueError when it lies elsewhere."""
+    folder = f"{table.name}/"
+    if not path.startswith(folder):
+        raise ValueError(f"{path!r} is not below {folder}")
+    return path.removeprefix(folder)
 
 
 def random_element() -> str:
     """Return a folder name that no other process draws."""
     return secrets.token_hex(8)
-
-
-def scratch_folder(work: str, element: str) -> str:
-    """Folder for what a job writes on the way to its tables."""
-    return f"{WORK}/{work}/scratch/{element}"
-
-
-def fault_path(work: str) -> str:
-    """File of what a job at a piece of work last failed on, rewritten by the next that fails."""
-    return f"{WORK}/{work}/scratch/fault.json"
-
-
-def staged_folder(table: Table, partition_values: tuple[str, ...], work: str, element: str) -> str:
-    """Folder, fresh for one process, of the Parquet files that a job stages for one table partition."""
-    hive = "/".join(f"{name}={value}" for name, value in zip(table.partition_by, partition_values, strict=True))
-    return f"{table.name}/{hive}/{work}/{element}"

@@ -183,6 +183,6 @@ def is_md5(etag: str) -> bool:
     """Tell whether an ETag has the form of an MD5, so that equal (ETag, size) stands for equal content.
 
     Objects encrypted by SSE-KMS or SSE-C have ETags of this form that are drawn for each upload: what differs is not equal in
-    them either, but equal content is not told.
+    them either, but equal content goes unnoticed.
     """
     return re.fullmatch(MD5, etag) is not None

@@ -5,7 +5,7 @@ import sys
 from importlib.machinery import PathFinder
 
 
-def take_installed_pyspark() -> None:
+def prefer_installed_pyspark() -> None:
     """Import PySpark from where it is installed, not from the zip inside it that spark-submit puts first on the path.
 
     Both hold the same sources, but Python compiles those of a zip anew at each start: half a second of a driver, and again of a

@@ -1,1 +1,1 @@
-"""From a manifest's entries to feature vectors: fetch, decode, de-duplicate, run the network. No Spark, no Airflow."""
+"""From a manifest's entries to feature vectors: fetch, decode, de-duplicate, run the backbone. No Spark, no Airflow."""

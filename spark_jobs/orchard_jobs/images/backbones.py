@@ -1,7 +1,7 @@
-"""Load a backbone as a `Network`: uint8 squares in, features out, preprocessing included.
+"""Load a backbone: uint8 squares in, features out, preprocessing included.
 
 A backbone is defined in Keras. The `tensorflow` engine runs that definition; `onnx` and, on an NVIDIA GPU, `cuda` run an
-export of it that `prepare_network` writes into the warehouse once, so that workers need neither TensorFlow nor the weights.
+export of it that `prepare_backbone` writes into the warehouse once, so that workers need neither TensorFlow nor the weights.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.efficientnet_lite0 import Tensors, build_efficientnet_lite0
 from orchard_jobs.images.torch_weights import read_tensors
@@ -27,13 +27,13 @@ from orchard_jobs.storage import Warehouse
 _RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50_FILE}"
 _HASH_CHUNK = 1024 * 1024
-# Where the jobs' environment, or an image without TensorFlow, keeps networks that were exported when it was built.
+# Where the jobs' environment, or an image without TensorFlow, keeps the exports that were made when it was built.
 _BUNDLED = Path(sys.prefix) / "share" / "orchard" / "networks"
 _CUDA = "CUDAExecutionProvider"
 _OPTIMIZATION = {"all": "ORT_ENABLE_ALL"}
 
 
-class Network(Protocol):
+class LoadedBackbone(Protocol):
     """A loaded backbone, on one thread.
 
     Attributes:
@@ -51,7 +51,7 @@ class Network(Protocol):
         ...
 
 
-class _LoadedNetwork:
+class _RunningBackbone:
     def __init__(self, backbone: Backbone, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> None:
         self.engine = backbone.engine
         self.input_pixels = backbone.input_pixels
@@ -62,22 +62,22 @@ class _LoadedNetwork:
         return self._run(pixels)
 
 
-def prepare_network(backbone: Backbone, warehouse: Warehouse) -> None:
+def prepare_backbone(backbone: Backbone, warehouse: Warehouse) -> None:
     """Make sure that workers can load the backbone: check its weights, or export it, once, for an engine that runs an export.
 
     Raises:
         ConfigurationError: a package or the weights are missing, or are other ones than the backbone names.
     """
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     if backbone.is_exported:
         if warehouse.size(path) is None:
-            exported = _BUNDLED / path.rpartition("/")[2]
+            exported = _BUNDLED / PurePosixPath(path).name
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
     else:
         _build_keras(backbone)
 
 
-def load_network(backbone: Backbone, warehouse: Warehouse) -> Network:
+def load_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
     """Return the backbone, ready to run in this process.
 
     Raises:
@@ -85,8 +85,8 @@ def load_network(backbone: Backbone, warehouse: Warehouse) -> Network:
             cannot be had on this machine, or (`cuda`) it has no GPU that works.
     """
     if backbone.is_exported:
-        return _LoadedNetwork(backbone, _onnx_runner(backbone, warehouse))
-    return _LoadedNetwork(backbone, _tensorflow_runner(backbone))
+        return _RunningBackbone(backbone, _onnx_runner(backbone, warehouse))
+    return _RunningBackbone(backbone, _tensorflow_runner(backbone))
 
 
 def lite0_tensors(backbone: Backbone) -> Tensors:
@@ -121,11 +121,11 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
     _need(backbone, "onnxruntime", f"orchard-jobs[{backbone.engine}]")
     import onnxruntime
 
-    path = network_path(backbone.id)
+    path = backbone_path(backbone.id)
     content = warehouse.read_if_there(path)
     if content is None:
         raise ConfigurationError(
-            f"the exported network {warehouse.uri_of(path)} is not there: run prepare_network for {backbone.id} first, "
+            f"the exported backbone {warehouse.uri_of(path)} is not there: run `orchard-jobs prepare` for {backbone.id} first, "
             "where orchard-jobs[tensorflow] is installed"
         )
     options = onnxruntime.SessionOptions()
@@ -158,7 +158,7 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
 
 
 def _providers(backbone: Backbone) -> list[Any]:
-    """Return what ONNX Runtime is to run a network on; of the GPU's provider it falls back to the CPU without an error."""
+    """Return what ONNX Runtime runs a backbone on. Where the GPU does not work it takes the CPU without an error."""
     if backbone.engine != "cuda":
         return ["CPUExecutionProvider"]
     import onnxruntime
@@ -196,7 +196,7 @@ def _build_keras(backbone: Backbone) -> Any:
         raise
     except Exception as error:
         raise ConfigurationError(
-            f"the weights {backbone.weights} of {backbone.name} do not fit its network: {error}: give the file that Keras "
+            f"the weights {backbone.weights} of {backbone.name} do not fit it: {error}: give the file that Keras "
             "itself would fetch (the notop .h5)"
         ) from error
 

@@ -1,6 +1,6 @@
 """The pipeline of one worker task: a source's images to features or quarantine outcomes. No Spark, no storage.
 
-Fetching and decoding run in a thread of their own, ahead of the network; both release the GIL where it counts.
+Fetching and decoding run in a thread of their own, ahead of the backbone; both release the GIL where it counts.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.backbones import Network
+from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.decode import Decoded, Rejected, decode
 from orchard_jobs.images.sources import Vanished
 
@@ -39,7 +39,7 @@ class Good:
         width: pixels after EXIF rotation.
         height: likewise.
         features: float32 [dimension].
-        is_network_run: whether this image was put through the network; False for a duplicate of one that was.
+        is_backbone_run: whether this image was put through the backbone; False for a duplicate of one that was.
     """
 
     entry: Entry
@@ -47,7 +47,7 @@ class Good:
     width: int
     height: int
     features: NDArray[np.float32]
-    is_network_run: bool
+    is_backbone_run: bool
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ Outcome = Good | Bad | Known
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What is decided about an image before the network.
+class InputRules:
+    """What is decided about an image before the backbone.
 
     Attributes:
         pixel_limit: width x height above which it is quarantined.
@@ -90,9 +90,9 @@ class Tally:
 
     Attributes:
         images: outcomes yielded.
-        network_runs: images put through the network.
-        busy_seconds: the network at work.
-        waiting_seconds: the network waiting for the next decoded image.
+        network_runs: images put through the backbone.
+        busy_seconds: the backbone at work.
+        waiting_seconds: the backbone waiting for the next decoded image.
     """
 
     images: int = 0
@@ -111,8 +111,8 @@ class Tally:
 
 def compute(
     source: Iterable[tuple[Entry, bytes | Vanished]],
-    network: Network,
-    intake: Intake,
+    backbone: LoadedBackbone,
+    rules: InputRules,
     tally: Tally,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Generator[Outcome, None, None]:
@@ -123,16 +123,16 @@ def compute(
 
     Args:
         source: entries with their bytes; iterated in a thread of its own, and closed there.
-        network: the loaded backbone.
-        intake: what is decided before the network.
+        backbone: the loaded backbone.
+        rules: what is decided before the backbone.
         tally: added to as the work goes on.
         on_progress: called with the number of outcomes so far, after each; it should be cheap.
 
     Raises:
-        JobError: the network failed on a batch. What the source raises is passed on.
+        JobError: the backbone failed on a batch. What the source raises is passed on.
     """
-    batch = _Batch(network)
-    with closing(_ahead(_decode_all(source, intake, network.input_pixels), tally)) as images:
+    batch = _Batch(backbone)
+    with closing(_ahead(_decode_all(source, rules, backbone.input_pixels), tally)) as images:
         for image in images:
             batch.hold(image)
             if batch.is_full:
@@ -158,7 +158,7 @@ class _Image:
 
 
 def _decode_all(
-    source: Iterable[tuple[Entry, bytes | Vanished]], intake: Intake, input_pixels: int
+    source: Iterable[tuple[Entry, bytes | Vanished]], rules: InputRules, input_pixels: int
 ) -> Generator[_Image, None, None]:
     group: str | None = None
     seen: set[str] = set()
@@ -170,12 +170,12 @@ def _decode_all(
                 yield _Image(entry, None, Rejected(Reason.VANISHED, content.message))
                 continue
             content_sha256 = hashlib.sha256(content).hexdigest()
-            if content_sha256 in intake.known:
+            if content_sha256 in rules.known:
                 yield _Image(entry, content_sha256, None, is_known=True)
                 continue
             is_new = content_sha256 not in seen
             seen.add(content_sha256)
-            yield _Image(entry, content_sha256, decode(content, intake.pixel_limit, input_pixels) if is_new else None)
+            yield _Image(entry, content_sha256, decode(content, rules.pixel_limit, input_pixels) if is_new else None)
 
 
 def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
@@ -184,9 +184,9 @@ def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
 
 @dataclass
 class _Batch:
-    """Entries in order until enough of them need the network; remembers the contents of the last entry's group."""
+    """Entries in order until enough of them need the backbone; remembers the contents of the last entry's group."""
 
-    network: Network
+    backbone: LoadedBackbone
     held: list[_Image] = field(default_factory=list)
     squares: list[NDArray[np.uint8]] = field(default_factory=list)
     group: str | None = None
@@ -212,17 +212,17 @@ class _Batch:
         pixels = np.stack(self.squares)
         started = time.perf_counter()
         try:
-            features = self.network(pixels)
+            features = self.backbone(pixels)
         except Exception as error:
             raise JobError(
-                f"the network failed on {len(pixels)} images, the first held is {self.held[0].entry.image_uri!r}: {error}: "
+                f"the backbone failed on {len(pixels)} images, the first held is {self.held[0].entry.image_uri!r}: {error}: "
                 "check the worker's memory; the images themselves had decoded"
             ) from error
         tally.busy_seconds += time.perf_counter() - started
         tally.network_runs += len(pixels)
-        expected = (len(pixels), self.network.dimension)
+        expected = (len(pixels), self.backbone.dimension)
         if features.shape != expected or features.dtype != np.float32:
-            raise JobError(f"the network gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew")
+            raise JobError(f"the backbone gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew")
         return features
 
     def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
@@ -249,7 +249,7 @@ class _Batch:
 
 
 def _of_duplicate(entry: Entry, first: Outcome) -> Outcome:
-    return replace(first, entry=entry, is_network_run=False) if isinstance(first, Good) else replace(first, entry=entry)
+    return replace(first, entry=entry, is_backbone_run=False) if isinstance(first, Good) else replace(first, entry=entry)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bytes of an image file to the network's square of RGB pixels, or the reason why not. Knows no storage and no network.
+"""Bytes of an image file to the backbone's square of RGB pixels, or the reason why not. Knows no storage and no network.
 
 Good means that strict Pillow decodes the whole first frame. What is odd but whole is converted by one rule a kind:
 
@@ -89,7 +89,7 @@ def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rej
     Args:
         content: the whole file.
         pixel_limit: width x height above which the image is rejected, judged from the header.
-        input_pixels: side of the square that the network takes.
+        input_pixels: side of the square that the backbone takes.
     """
     if not content:
         return Rejected(Reason.EMPTY, "the object has no bytes")

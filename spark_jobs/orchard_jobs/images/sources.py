@@ -3,7 +3,7 @@
 A `source` is any iterable of (entry, bytes or `Vanished`); `fetch` is the one for platforms whose workers have a network.
 """
 
-import os
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import from_url
 
-from orchard_jobs.contract.layout import split_image_uri
+from orchard_jobs.contract.locations import S3Location, common_folder, is_s3, split_image_uri
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import s3_store
@@ -29,7 +29,9 @@ class Vanished:
 
 
 Fetched = tuple[Entry, bytes | Vanished]
-_Reader = Callable[[Entry, str], bytes | Vanished]
+_ReadObject = Callable[[Entry, str], bytes | Vanished]
+# Of the keys that S3 allows, those that obstore refuses or alters: an element is empty, `.` or `..`, or a character controls.
+_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,13 @@ def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Genera
         threads.shutdown(wait=False)
 
 
-def common_folder(entries: Sequence[Entry]) -> str:
-    """Return the deepest folder, as a URI that ends in `/`, below which all entries lie."""
-    return os.path.commonprefix([entry.image_uri for entry in entries]).rpartition("/")[0] + "/"
-
-
 def listed_as_before(entries: Sequence[Entry]) -> frozenset[str]:
     """Return the URIs of the entries whose objects are now listed with the ETag that they were listed with.
 
     From `file:`, where an ETag is not kept, those of all entries.
     """
-    folder = common_folder(entries) if entries else "file:///"
-    if folder.startswith("file:///"):
+    folder = common_folder(entry.image_uri for entry in entries)
+    if not is_s3(folder):
         return frozenset(entry.image_uri for entry in entries)
     store, prefix = split_image_uri(folder)
     listed = {
@@ -106,10 +103,10 @@ class _Readers:
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
-        self._made: dict[tuple[str, bool], _Reader] = {}
+        self._made: dict[tuple[str, bool], _ReadObject] = {}
 
-    def of(self, store: str, key: str) -> _Reader:
-        wanted = (store, store.startswith("s3://") and _is_odd(key))
+    def of(self, store: str, key: str) -> _ReadObject:
+        wanted = (store, is_s3(store) and _ODD_KEY.search(key) is not None)
         if wanted not in self._made:
             try:
                 self._made[wanted] = self._make(*wanted)
@@ -120,23 +117,16 @@ class _Readers:
                 ) from error
         return self._made[wanted]
 
-    def _make(self, store: str, is_odd: bool) -> _Reader:
+    def _make(self, store: str, is_odd: bool) -> _ReadObject:
         if store == "file:///":
             return _read_file
         return _boto_reader(store, self._limits) if is_odd else _obstore_reader(store, self._limits)
 
 
-def _is_odd(key: str) -> bool:
-    """Tell whether obstore would refuse or alter a key that S3 allows."""
-    return any(element in ("", ".", "..") for element in key.split("/")) or any(
-        character < " " or character == "\x7f" for character in key
-    )
-
-
 def _open_store(store_uri: str, limits: FetchLimits) -> Any:
     retries: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(seconds=limits.retry_seconds)}
-    if store_uri.startswith("s3://"):
-        return s3_store(store_uri.removeprefix("s3://"), retry_config=retries)
+    if is_s3(store_uri):
+        return s3_store(S3Location.parse(store_uri).bucket, retry_config=retries)
     return from_url(store_uri, retry_config=retries)
 
 
@@ -153,7 +143,7 @@ def _read_file(entry: Entry, key: str) -> bytes | Vanished:
         raise _failed(entry, error) from error
 
 
-def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+def _obstore_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
     store = _open_store(store_uri, limits)
 
     def read(entry: Entry, key: str) -> bytes | Vanished:
@@ -173,12 +163,12 @@ def _obstore_reader(store_uri: str, limits: FetchLimits) -> _Reader:
     return read
 
 
-def _boto_reader(store_uri: str, limits: FetchLimits) -> _Reader:
+def _boto_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import ClientError
 
-    bucket = store_uri.removeprefix("s3://")
+    bucket = S3Location.parse(store_uri).bucket
     config = Config(retries={"mode": "standard", "total_max_attempts": limits.retries + 1}, max_pool_connections=limits.at_once)
     # The region as storage.s3_store takes it: boto3 alone would not look at AWS_REGION.
     client = boto3.client("s3", region_name=s3_store(bucket).config.get("region"), config=config)

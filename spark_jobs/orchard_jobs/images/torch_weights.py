@@ -1,4 +1,4 @@
-"""Read the tensors of a legacy torch file without torch. Knows nothing of any network.
+"""Read the tensors of a legacy torch file without torch. Knows nothing of any backbone.
 
 A legacy file is five pickles (magic number, version, system, state, storage keys), then each storage as its element count
 and its bytes. Unpickling runs what the file names, so the unpickler here admits tensors and nothing else.

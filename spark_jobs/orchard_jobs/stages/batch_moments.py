@@ -13,8 +13,8 @@ from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
-from orchard_jobs.stages.staging import StagedWriter, Staging, files_told, lists, tell_files, vectors
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.staging import OwnPaths, StagedWriter, Staging, files_from_json, files_to_json, lists, vectors
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 _ROWS_AT_ONCE = 1024
@@ -32,7 +32,7 @@ class PartialMoments:
     A scratch file is named by the features file, so that what a task left behind that was run again counts for nothing.
     """
 
-    folder: str
+    paths: OwnPaths
 
     def write(self, warehouse: Warehouse, rows: pa.Table, features_path: str) -> None:
         """Write the moments of the rows of a features file."""
@@ -50,22 +50,22 @@ class PartialMoments:
         return Moments(int(numbers[0]), numbers[1 : 1 + dimension], numbers[1 + dimension :])
 
     def _path(self, features_path: str) -> str:
-        return f"{self.folder}/{PurePosixPath(features_path).stem}"
+        return self.paths.scratch(f"moments/{PurePosixPath(features_path).stem}")
 
 
 def stage_moments(
     workers: Workers, staging: Staging, head: ManifestHead, partials: PartialMoments, features: StagedPartition
 ) -> StagedPartition:
-    """Stage the version's moments: the merge of those of its features files, in a worker: the driver needs no memory for them."""
+    """Stage the version's moments, merged in a worker so that the driver needs no memory for them."""
     partition = (head.backbone.id, head.batch_id)
     paths = tuple(file.path for file in features.files)
     merging = partial(_merge, digest=head.digest, partials=partials, paths=paths, writer=staging.writer(MOMENTS, partition))
-    return StagedPartition(MOMENTS.name, partition, files_told(workers.run(1, merging)))
+    return StagedPartition(MOMENTS.name, partition, files_from_json(workers.run(1, merging)))
 
 
 def _merge(_: int, digest: str, partials: PartialMoments, paths: tuple[str, ...], writer: StagedWriter) -> str:
-    """Write the merge of some features files' moments, of which few are held at a time; tell the file."""
+    """Write the merged moments of some features files, holding few at a time; return the file as JSON."""
     merged = merge_all(partials.read(writer.warehouse, path) for path in paths)
     columns = [[digest], [merged.n], lists(merged.mean[np.newaxis]), lists(merged.upper_triangle[np.newaxis])]
     rows = pa.Table.from_arrays([pa.array(column) for column in columns], schema=arrow_schema(MOMENTS))
-    return tell_files((writer.write(rows),))
+    return files_to_json((writer.write(rows),))

@@ -1,7 +1,7 @@
 """featurize: a manifest becomes the batch's next version: features, quarantine rows and moments, all staged.
 
-Every image goes through the network once: the workers write the rows of what they computed in the one pass that runs it, so no
-Spark action can run it again. The rows that are kept or reused are copied apart, where there are any.
+Every image goes through the backbone once: a worker writes the rows in the same pass that computes them, so no Spark action
+can compute them again. Rows that are kept or reused are copied separately.
 """
 
 import math
@@ -14,22 +14,22 @@ import pyarrow.parquet as pq
 
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
-from orchard_jobs.contract.layout import manifest_path, progress_folder
+from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
-from orchard_jobs.stages.carried import compute_carried
-from orchard_jobs.stages.copies import ROWS_PER_FILE, copy_kept, copy_vectors
-from orchard_jobs.stages.outcomes import OutcomeTask, Told, work_on
-from orchard_jobs.stages.staging import Staging, VersionWriter
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, copy_kept, copy_vectors
+from orchard_jobs.stages.featurize_task import FeaturizeTask, TaskResult, featurize_shard
+from orchard_jobs.stages.spark_reader import compute_from_spark
+from orchard_jobs.stages.staging import OwnPaths, Staging, VersionWriter
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 # A task's good images are one features file, and a task is what a lost worker loses. From 65,536 images on there are about 64
 # tasks, enough for a cluster, and they grow. Below, they are of up to 1,024: smaller ones cost a machine with two cores a
 # turn-around each, larger ones would leave cores of a cluster idle. Tasks are alike in size, so two or four cores end together.
 _SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 1024, 64, 4
-# Of images that Spark hands to a worker, which may hold a whole shard of them.
-_CARRIED_BYTES = 256 * 1024 * 1024
+# Of the images that Spark hands to a worker, which may hold a whole shard in memory.
+_BYTES_PER_SHARD = 256 * 1024 * 1024
 
 
 def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str) -> JobReport:
@@ -45,27 +45,27 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
         The report, not yet written.
 
     Raises:
-        JobError: images could not be fetched for another reason than their absence, or the network failed.
+        JobError: images could not be fetched for another reason than their absence, or the backbone failed.
     """
-    staging = Staging(warehouse, work)
+    staging = Staging(warehouse, OwnPaths(work))
     partition = (head.backbone.id, head.batch_id)
-    partials = PartialMoments(staging.scratch_path("moments"))
+    partials = PartialMoments(staging.paths)
     # How many images are good is known once they are read: partial moments are written when there may be enough.
     on_file = partials.write if has_moments(head, head.listed + head.missing) else None
     good = VersionWriter(staging.writer(FEATURES, partition), head.digest, on_file)
     bad = VersionWriter(staging.writer(QUARANTINE, partition), head.digest)
     entries = _entries_by_action(warehouse, head)
     with staging.timed("network"):
-        told = _compute(workers, staging, head, entries["compute"], (good, bad))
+        result = _compute(workers, staging, head, entries["compute"], (good, bad))
     with staging.timed("features"):
         kept = copy_kept(workers, head, head.features_files, "keep", good)
-        known = [entry for path in told.known for entry in read_part(warehouse.read(path))]
+        known = [entry for path in result.known for entry in read_part(warehouse.read(path))]
         wanted = [*entries["reuse"], *known]
-        reused = copy_vectors(workers, head.vector_files, wanted, staging.scratch_path("reused"), good) if wanted else ()
-        features = StagedPartition(FEATURES.name, partition, told.features + kept + reused)
+        reused = copy_vectors(workers, head.vector_files, wanted, staging.paths, good) if wanted else ()
+        features = StagedPartition(FEATURES.name, partition, result.features + kept + reused)
     with staging.timed("quarantine"):
         kept = copy_kept(workers, head, head.quarantine_files, "keep_quarantined", bad)
-        quarantine = StagedPartition(QUARANTINE.name, partition, told.quarantine + kept)
+        quarantine = StagedPartition(QUARANTINE.name, partition, result.quarantine + kept)
     with staging.timed("moments"):
         moments = (stage_moments(workers, staging, head, partials, features),) if has_moments(head, features.rows) else ()
     good_missing = head.missing - head.missing_quarantined
@@ -73,19 +73,19 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
         staging.report("featurize", head, workers.job_id, (features, quarantine, *moments)),
         counts={
             "listed": head.listed,
-            "featurized": len(told.contents),
-            "reused": features.rows - good_missing - len(told.contents),
+            "featurized": len(result.contents),
+            "reused": features.rows - good_missing - len(result.contents),
             "quarantined": quarantine.rows - head.missing_quarantined,
             "missing": head.missing,
-            "network_runs": told.tally.network_runs,
+            "network_runs": result.tally.network_runs,
         },
         reasons=_reasons(warehouse, quarantine),
-        network=asdict(told.tally),
+        network=asdict(result.tally),
     )
 
 
 def _entries_by_action(warehouse: Warehouse, head: ManifestHead) -> dict[str, list[Entry]]:
-    """Return the entries that are read or placed one by one; those that are kept are told apart where their rows are read."""
+    """Return the entries that are read or placed one by one; those that are kept are selected where their rows are read."""
     found: dict[str, list[Entry]] = {"compute": [], "reuse": []}
     for part in head.parts:
         for entry in read_part(warehouse.read(manifest_path(head.digest, part.name))):
@@ -100,20 +100,20 @@ def _compute(
     head: ManifestHead,
     entries: list[Entry],
     writers: tuple[VersionWriter, VersionWriter],
-) -> Told:
-    """Run the network once over the entries to compute; return what was written."""
-    task = OutcomeTask(
+) -> TaskResult:
+    """Put the entries to compute through the backbone, each once."""
+    task = FeaturizeTask(
         head=head,
         features=writers[0],
         quarantine=writers[1],
-        known=staging.scratch_path("known"),
-        progress=f"{progress_folder(staging.work)}/{staging.element}",
+        paths=staging.paths,
         total=len(entries),
     )
     if workers.source == "spark":
-        return compute_carried(workers.spark, task, _shards(entries, _CARRIED_BYTES))
+        return compute_from_spark(workers.spark, task, _shards(entries, _BYTES_PER_SHARD))
     paths = _write_shards(staging, _shards(entries))
-    return sum(map(Told.from_json, workers.run(len(paths), partial(work_on, task=task, shards=paths))), Told())
+    results = workers.run(len(paths), partial(featurize_shard, task=task, shards=paths))
+    return sum(map(TaskResult.from_json, results), TaskResult())
 
 
 def _shards(entries: list[Entry], largest_bytes: float = math.inf) -> list[list[Entry]]:
@@ -135,7 +135,7 @@ def _shards(entries: list[Entry], largest_bytes: float = math.inf) -> list[list[
 
 def _write_shards(staging: Staging, shards: list[list[Entry]]) -> tuple[str, ...]:
     """Write the shards, a file each; return the paths."""
-    paths = tuple(f"{staging.scratch_path('shards')}/{number:05d}.jsonl.gz" for number in range(len(shards)))
+    paths = tuple(staging.paths.scratch(f"shards/{number:05d}.jsonl.gz") for number in range(len(shards)))
     for path, shard in zip(paths, shards, strict=True):
         staging.warehouse.create(path, write_entries(shard))
     return paths

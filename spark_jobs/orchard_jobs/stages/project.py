@@ -1,11 +1,11 @@
-"""project: published features x models -> pca_features of each planned model and batch, staged. No image, no network."""
+"""project: published features x models -> pca_features of each planned model and batch, staged. No image, no backbone."""
 
 from dataclasses import replace
 
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.stages.projection import project_batches
-from orchard_jobs.stages.staging import Staging
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.staging import OwnPaths, Staging
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 
@@ -21,7 +21,7 @@ def project(workers: Workers, warehouse: Warehouse, plan: ProjectionPlan, work: 
     Returns:
         The report, not yet written: one partition and one `captured` a model and batch, in the plan's order.
     """
-    staging = Staging(warehouse, work)
+    staging = Staging(warehouse, OwnPaths(work))
     with staging.timed("project"):
         staged, captured = project_batches(workers, staging, plan.pairs)
     counts = {"projected": sum(partition.rows for partition in staged), "batches": len(staged)}

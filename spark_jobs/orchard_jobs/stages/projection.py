@@ -23,7 +23,7 @@ from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.moments import Floats
 from orchard_jobs.pca.project import VarianceTally, project
 from orchard_jobs.stages.staging import Staging, VersionWriter, lists, vectors
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 _COPIED = ("image_uri", "content_sha256", "label")
@@ -59,8 +59,8 @@ def project_batches(
         for model, batch in pairs
         for path in batch.files
     )
-    told = iter(_run(workers, files))
-    of_pairs = [(model, batch, list(islice(told, len(batch.files)))) for model, batch in pairs]
+    results = iter(_run(workers, files))
+    of_pairs = [(model, batch, list(islice(results, len(batch.files)))) for model, batch in pairs]
     return tuple(_partition(*one) for one in of_pairs), tuple(_captured(staging.warehouse, *one) for one in of_pairs)
 
 
@@ -69,22 +69,22 @@ def _run(workers: Workers, files: tuple[_File, ...]) -> list[dict[str, Any]]:
     return [json.loads(text) for text in workers.run(len(files), partial(_project_file, files=files), at_most)]
 
 
-def _partition(model: ModelReference, batch: BatchVersion, told: list[dict[str, Any]]) -> StagedPartition:
-    files = tuple(StagedFile(**one["file"]) for one in told)
+def _partition(model: ModelReference, batch: BatchVersion, results: list[dict[str, Any]]) -> StagedPartition:
+    files = tuple(StagedFile(**one["file"]) for one in results)
     return StagedPartition(PCA_FEATURES.name, (model.model_id, batch.batch_id), files)
 
 
-def _captured(warehouse: Warehouse, model: ModelReference, batch: BatchVersion, told: list[dict[str, Any]]) -> Captured:
+def _captured(warehouse: Warehouse, model: ModelReference, batch: BatchVersion, results: list[dict[str, Any]]) -> Captured:
     mean, components = _basis(warehouse, model)
     tally = VarianceTally.empty(mean, components)
-    for one in told:
+    for one in results:
         mean = np.frombuffer(b64decode(one["mean"]))
         tally = tally.merge(VarianceTally(components, one["n"], mean, one["total"], one["kept"]))
     return tally.captured(model.model_id, batch.batch_id, batch.manifest_digest)
 
 
 def _project_file(number: int, files: tuple[_File, ...]) -> str:
-    """Project one file, and tell the written one and what the model keeps of its rows as JSON."""
+    """Project one file; return the file written and what the model keeps of its rows as JSON."""
     file = files[number]
     warehouse = file.writer.warehouse
     basis = _basis(warehouse, file.model)

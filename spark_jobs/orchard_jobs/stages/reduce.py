@@ -6,8 +6,8 @@ from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.stages.projection import project_batches
-from orchard_jobs.stages.staging import Staging
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.staging import OwnPaths, Staging
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 
@@ -29,7 +29,7 @@ def reduce(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str
     """
     if head.model is None:
         raise ConfigurationError(f"manifest {head.digest} names no PCA model: there is nothing to reduce with yet")
-    staging = Staging(warehouse, work)
+    staging = Staging(warehouse, OwnPaths(work))
     (features,) = featurized.of_table("features")
     batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
     with staging.timed("project"):

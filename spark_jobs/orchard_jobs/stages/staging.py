@@ -22,11 +22,36 @@ from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import random_element, report_path, scratch_folder, staged_folder
+from orchard_jobs.contract.layout import ProgressPath, ScratchPath, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import Warehouse
 
 OnFile = Callable[[Warehouse, pa.Table, str], None]
+
+
+@dataclass(frozen=True)
+class OwnPaths:
+    """The paths at which a job writes for a piece of work; can be pickled to its workers.
+
+    Attributes:
+        work: the work digest.
+        process: drawn by the job's driver, so that no two jobs share a folder.
+    """
+
+    work: str
+    process: str = field(default_factory=random_element)
+
+    def scratch(self, name: str) -> str:
+        """Return the path of a scratch file; the name may have elements of its own."""
+        return str(ScratchPath(self.work, self.process, name))
+
+    def new_progress(self) -> str:
+        """Return a path for a running count that nobody else writes."""
+        return str(ProgressPath(self.work, self.process, f"{random_element()}.json"))
+
+    def new_staged(self, table: Table, partition: tuple[str, ...]) -> str:
+        """Return a path for a file of a table's partition that nobody else writes."""
+        return staged_path(table, partition, self.work, self.process, f"part-{random_element()}.parquet")
 
 
 @dataclass(frozen=True)
@@ -35,7 +60,8 @@ class StagedWriter:
 
     warehouse: Warehouse
     table: Table
-    folder: str
+    partition: tuple[str, ...]
+    paths: OwnPaths
 
     def write(self, rows: pa.Table) -> StagedFile:
         """Write one file of rows, whose columns may stand in any order, and account for it. No other process draws its name."""
@@ -45,7 +71,7 @@ class StagedWriter:
         plain = [field.name for field in schema if not pa.types.is_list(field.type)]
         # Numbers that seldom recur: a dictionary of them costs time and saves no byte.
         pq.write_table(found, packed, use_dictionary=plain, row_group_size=max(1, found.num_rows))
-        path, content = f"{self.folder}/part-{random_element()}.parquet", packed.getvalue()
+        path, content = self.paths.new_staged(self.table, self.partition), packed.getvalue()
         self.warehouse.create(path, content)
         return StagedFile(path, len(content), found.num_rows, hashlib.sha256(content).hexdigest())
 
@@ -89,18 +115,16 @@ class VersionWriter:
 
 @dataclass
 class Staging:
-    """The fresh folders of one process, and its clock.
+    """Where a job writes, and its clock.
 
     Attributes:
         warehouse: where everything is written.
-        work: the work digest.
-        element: drawn by this process, so that no two processes share a folder.
+        paths: its own.
         seconds: wall seconds by step.
     """
 
     warehouse: Warehouse
-    work: str
-    element: str = field(default_factory=random_element)
+    paths: OwnPaths
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -112,30 +136,26 @@ class Staging:
         finally:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 3)
 
-    def scratch_path(self, name: str) -> str:
-        """Return a folder for intermediate files."""
-        return f"{scratch_folder(self.work, self.element)}/{name}"
-
     def writer(self, table: Table, partition: tuple[str, ...]) -> StagedWriter:
-        """Return what writes a table partition's files in this process's own folder."""
-        return StagedWriter(self.warehouse, table, staged_folder(table, partition, self.work, self.element))
+        """Return what writes a table partition's files."""
+        return StagedWriter(self.warehouse, table, partition, self.paths)
 
     def report(
         self, stage: Stage, planned: ManifestHead | ProjectionPlan, job_id: str, partitions: tuple[StagedPartition, ...]
     ) -> JobReport:
         """Return the report of what was staged for a manifest or a plan, without what the stage counts; not yet written."""
         backbone = planned.backbone if isinstance(planned, ProjectionPlan) else planned.backbone.id
-        return JobReport(self.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
+        return JobReport(self.paths.work, stage, planned.digest, backbone, __version__, job_id, partitions, seconds=self.seconds)
 
 
-def tell_files(files: tuple[StagedFile, ...]) -> str:
-    """Return files that a task has written as the text that it tells."""
+def files_to_json(files: tuple[StagedFile, ...]) -> str:
+    """Return the files that a task has written as the text that it returns."""
     return json.dumps([asdict(file) for file in files])
 
 
-def files_told(told: list[str]) -> tuple[StagedFile, ...]:
-    """Return the files that tasks have told, in the tasks' order."""
-    return tuple(StagedFile(**file) for text in told for file in json.loads(text))
+def files_from_json(texts: list[str]) -> tuple[StagedFile, ...]:
+    """Return the files in the texts of `files_to_json`, in order."""
+    return tuple(StagedFile(**file) for text in texts for file in json.loads(text))
 
 
 def finish(warehouse: Warehouse, report: JobReport) -> JobReport:

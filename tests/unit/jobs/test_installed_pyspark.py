@@ -8,7 +8,7 @@ from pathlib import Path
 import pyspark
 import pytest
 from orchard_jobs import entry
-from orchard_jobs.entry import take_installed_pyspark
+from orchard_jobs.entry import prefer_installed_pyspark
 
 OWN = str(Path(pyspark.__file__).parent / "python" / "lib")
 
@@ -16,7 +16,7 @@ OWN = str(Path(pyspark.__file__).parent / "python" / "lib")
 def path_after(monkeypatch: pytest.MonkeyPatch, *zips: str, without_installed: bool = False) -> list[str]:
     rest = ["/elsewhere"] if without_installed else list(sys.path)
     monkeypatch.setattr(sys, "path", [*zips, *rest])
-    take_installed_pyspark()
+    prefer_installed_pyspark()
     return sys.path[: len(sys.path) - len(rest)]
 
 

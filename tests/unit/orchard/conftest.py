@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from support.batches import DAYS, publish_days
+from support.emr_stand_in import wait_until
 from support.flow import run_model
 from support.repository import ROOT
 
@@ -57,14 +57,10 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
-    deadline = time.monotonic() + 60
-    while not address.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: address.exists() or process.poll() is not None)
     yield address.read_text()
     process.terminate()
-    process.wait(30)
+    process.wait(120)
 
 
 @pytest.fixture

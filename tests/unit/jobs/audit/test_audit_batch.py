@@ -16,16 +16,34 @@ from orchard_jobs.contract.jobs import Captured
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import write_known, write_parts
 from orchard_jobs.errors import AuditError
-from staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
+from support.staged_batch import MODEL, StagedBatch, content_of, entry_of, nullable, quarantine_row, sha256, uri_of
 
 Damage = Callable[[StagedBatch], object]
 POLICY = AuditPolicy()
 FILE_LEVEL = {"report", "manifest", "files", "schema", "rows"}
-ALL_CHECKS = FILE_LEVEL | {
-    "not_null", "manifest_digest", "provenance", "content_sha256", "vector_length", "finite", "not_zero", "image_size",
-    "reason", "unique_uri", "keys", "listing", "actions", "computed_in", "equal_content", "moments", "pca_rows", "captured",
-    "counts", "quarantined_share",
-}  # fmt: skip
+ROW_LEVEL = {
+    "not_null",
+    "manifest_digest",
+    "provenance",
+    "content_sha256",
+    "vector_length",
+    "finite",
+    "not_zero",
+    "image_size",
+    "reason",
+    "unique_uri",
+    "keys",
+    "listing",
+    "actions",
+    "computed_in",
+    "equal_content",
+    "moments",
+    "pca_rows",
+    "captured",
+    "counts",
+    "quarantined_share",
+}
+ALL_CHECKS = FILE_LEVEL | ROW_LEVEL
 
 
 def judge(batch: StagedBatch, folder: Path, policy: AuditPolicy = POLICY) -> Verdict:
@@ -39,7 +57,7 @@ def failed(verdict: Verdict) -> set[str]:
 
 def test_a_sound_batch_passes_every_check(tmp_path: Path) -> None:
     batch = StagedBatch.sound()
-    batch.add_moments()
+    batch.with_moments()
     verdict = judge(batch, tmp_path)
     assert verdict.has_passed
     assert set(verdict.passed) == ALL_CHECKS
@@ -102,7 +120,7 @@ def take_another_jobs_vector(batch: StagedBatch) -> None:
 
 def moments_with(**values: object) -> Damage:
     def damage(batch: StagedBatch) -> None:
-        batch.add_moments()
+        batch.with_moments()
         batch.moments[0].update(values)
 
     return damage
@@ -110,14 +128,14 @@ def moments_with(**values: object) -> Damage:
 
 def moments_nearly(name: str, i: int, factor: float) -> Damage:
     def damage(batch: StagedBatch) -> None:
-        batch.add_moments()
+        batch.with_moments()
         batch.moments[0][name][i] *= factor
 
     return damage
 
 
 def two_moments(batch: StagedBatch) -> None:
-    batch.add_moments()
+    batch.with_moments()
     batch.moments *= 2
 
 
@@ -146,7 +164,7 @@ ROW_FAULTS: list[tuple[str, Damage]] = [
     ("manifest_digest", set_in("features", 7, manifest_digest=sha256("other"))),
     ("manifest_digest", set_in("quarantine", 0, manifest_digest=sha256("other"))),
     ("manifest_digest", set_in("pca", 2, manifest_digest=sha256("other"))),
-    ("manifest_digest", lambda batch: (batch.add_moments(), batch.moments[0].update(manifest_digest="x"))),
+    ("manifest_digest", lambda batch: batch.with_moments().moments[0].update(manifest_digest="x")),
     ("provenance", set_in("features", 6, computed_in="")),
     ("provenance", set_in("quarantine", 2, jobs_version="")),
     ("content_sha256", in_both(0, content_sha256=sha256("0").upper())),
@@ -243,7 +261,7 @@ def test_equal_content_of_two_jobs_may_differ(tmp_path: Path) -> None:
     assert judge(batch, tmp_path).has_passed
 
 
-def test_a_known_content_has_the_vector_of_another_job_and_counts_as_reused(tmp_path: Path) -> None:
+def test_a_known_content_has_another_jobs_vector_and_counts_as_reused(tmp_path: Path) -> None:
     batch = StagedBatch.sound()
     name_known(0)(batch)
     take_another_jobs_vector(batch)
@@ -433,7 +451,7 @@ def test_a_manifest_that_names_a_key_twice_fails(tmp_path: Path) -> None:
     assert (failure.check, failure.examples) == ("manifest", (f"{uri_of(0)} stands twice",))
 
 
-def test_a_lost_image_shows_in_the_counts_although_the_report_agrees_with_its_rows(tmp_path: Path) -> None:
+def test_a_lost_image_shows_in_the_counts_although_the_report_agrees(tmp_path: Path) -> None:
     batch = StagedBatch.sound()
     batch.quarantine.pop(0)
     batch.counts["quarantined"] = 1

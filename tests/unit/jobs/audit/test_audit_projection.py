@@ -10,10 +10,10 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, Projection, ProjectionPlan, StagedPartition
-from orchard_jobs.contract.layout import staged_folder
+from orchard_jobs.contract.layout import staged_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.storage import Warehouse
-from staged_batch import BACKBONE, MODEL, Row, features_row, nullable, pca_row, sha256, stage
+from support.staged_batch import BACKBONE, MODEL, PROCESS, WORK, Row, features_row, nullable, pca_row, sha256, stage
 
 BATCHES = {"2026-01-05": range(3), "2026-01-06": range(3, 6)}
 PINNED = ModelReference("model-2", "models/model-2.parquet", k=2)
@@ -33,7 +33,7 @@ class Projected:
     def report(self) -> JobReport:
         captured = tuple(Captured(*pair, sha256(pair[1]), len(rows), 2.0, 1.0) for pair, rows in self.rows.items())
         partitions = tuple(self._stage(*pair) for pair in self.rows)
-        return JobReport("w2", "project", self.plan.digest, BACKBONE.id, "0.1.0", "app-2", partitions, captured=captured)
+        return JobReport(WORK, "project", self.plan.digest, BACKBONE.id, "0.1.0", "app-2", partitions, captured=captured)
 
     def verdict(self) -> Verdict:
         return audit_projection(self.warehouse, self.plan, self.report())
@@ -44,8 +44,8 @@ class Projected:
         return BatchVersion(name, sha256(name), 1, (path,))
 
     def _stage(self, model_id: str, name: str) -> StagedPartition:
-        folder = staged_folder(PCA_FEATURES, (model_id, name), "w2", "0123456789abcdef")
-        file = stage(self.warehouse, f"{folder}/0.parquet", nullable(arrow_schema(PCA_FEATURES)), self.rows[model_id, name])
+        path = staged_path(PCA_FEATURES, (model_id, name), WORK, PROCESS, "0.parquet")
+        file = stage(self.warehouse, path, nullable(arrow_schema(PCA_FEATURES)), self.rows[model_id, name])
         return StagedPartition(PCA_FEATURES.name, (model_id, name), (file,))
 
 
@@ -60,10 +60,8 @@ def failed(verdict: Verdict) -> set[str]:
 def test_a_sound_projection_passes_every_check(tmp_path: Path) -> None:
     verdict = Projected(tmp_path).verdict()
     assert verdict.has_passed
-    assert set(verdict.passed) == {
-        "report", "files", "schema", "rows", "not_null", "manifest_digest", "provenance", "content_sha256",
-        "vector_length", "finite", "pca_rows", "captured",
-    }  # fmt: skip
+    of_files, of_rows = "report files schema rows", "not_null manifest_digest provenance content_sha256 vector_length finite"
+    assert set(verdict.passed) == {*of_files.split(), *of_rows.split(), "pca_rows", "captured"}
 
 
 @pytest.mark.parametrize(

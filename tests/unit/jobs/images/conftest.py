@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.images import backbones
-from orchard_jobs.images.backbones import Network, load_network, prepare_network
+from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.storage import Warehouse
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -33,24 +33,24 @@ def _no_former_export() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """A warehouse for the whole session, so that a network is exported once."""
+    """A warehouse for the whole session, so that a backbone is exported once."""
     return Warehouse.at(str(tmp_path_factory.mktemp("warehouse")))
 
 
 @pytest.fixture(scope="session")
-def lite0_onnx(warehouse: Warehouse) -> Network:
+def lite0_onnx(warehouse: Warehouse) -> LoadedBackbone:
     """EfficientNet-Lite0 as workers run it."""
     backbone = backbone_named("efficientnet_lite0", "onnx")
     with warnings.catch_warnings():
         # TensorFlow and tf2onnx warn of numpy and protobuf while they are imported; that is theirs.
         warnings.simplefilter("ignore")
-        prepare_network(backbone, warehouse)
-    return load_network(backbone, warehouse)
+        prepare_backbone(backbone, warehouse)
+    return load_backbone(backbone, warehouse)
 
 
 @pytest.fixture(scope="session")
-def lite0_tensorflow(warehouse: Warehouse) -> Network:
+def lite0_tensorflow(warehouse: Warehouse) -> LoadedBackbone:
     """EfficientNet-Lite0 on the reference engine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_network(backbone_named("efficientnet_lite0", "tensorflow"), warehouse)
+        return load_backbone(backbone_named("efficientnet_lite0", "tensorflow"), warehouse)

@@ -16,8 +16,8 @@ from orchard_jobs.contract.manifest import Entry, ModelReference
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.embedding import Embedded, Embedder
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.backbones import Network
-from orchard_jobs.images.compute import Good, Intake, Tally, compute
+from orchard_jobs.images.backbones import LoadedBackbone
+from orchard_jobs.images.compute import Good, InputRules, Tally, compute
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.pca.project import project
 from orchard_jobs.storage import Warehouse
@@ -48,10 +48,17 @@ def model(warehouse: Warehouse, backbone: Backbone) -> ModelReference:
     drawn = np.random.default_rng(7)
     components = np.linalg.qr(drawn.normal(size=(backbone.dimension, K)))[0].T
     row = {
-        "model_id": "pca-test", "backbone": backbone.id, "k": K, "n": 9, "mean": drawn.normal(size=backbone.dimension),
-        "components": components.ravel(), "explained_variance": np.ones(K), "explained_variance_ratio": np.ones(K),
-        "merged_from": [], "second_moment": [], "created_at": None,
-    }  # fmt: skip
+        "model_id": "pca-test",
+        "backbone": backbone.id,
+        "k": K,
+        "n": 9,
+        "mean": drawn.normal(size=backbone.dimension),
+        "components": components.ravel(),
+        "explained_variance": np.ones(K),
+        "explained_variance_ratio": np.ones(K),
+        "merged_from": [],
+        "second_moment": [],
+    }
     schema = arrow_schema(MODELS)
     columns = {name: row.get(name) for name in schema.names}
     table = pa.Table.from_pylist([columns], pa.schema([field.with_nullable(True) for field in schema]))
@@ -61,11 +68,11 @@ def model(warehouse: Warehouse, backbone: Backbone) -> ModelReference:
 
 
 @pytest.fixture(scope="module")
-def published(lite0_onnx: Network, files: list[Path]) -> list[Good]:
+def published(lite0_onnx: LoadedBackbone, files: list[Path]) -> list[Good]:
     """What a worker task of featurize gives for the files, run in its batches."""
     entries = [Entry(f"file://{path}", "e", 1, "2026-01-01T00:00:00+00:00", None, "compute", "g") for path in files]
     source = [(entry, path.read_bytes()) for entry, path in zip(entries, files, strict=True)]
-    outcomes = list(compute(source, lite0_onnx, Intake(LIMIT), Tally()))
+    outcomes = list(compute(source, lite0_onnx, InputRules(LIMIT), Tally()))
     return [outcome for outcome in outcomes if isinstance(outcome, Good)]
 
 
@@ -89,9 +96,8 @@ def test_vectors_are_those_of_the_jobs(
 def test_a_bad_image_has_its_quarantine_reason(warehouse: Warehouse, backbone: Backbone, files: list[Path]) -> None:
     embedder = Embedder.load(warehouse, backbone, None, LIMIT)
     found = [embedder.embed(content) for content in (b"", b"text", files[0].read_bytes()[:50])]
-    assert [one.reason for one in found if isinstance(one, Rejected)] == [
-        Reason.EMPTY, Reason.NOT_AN_IMAGE, Reason.TRUNCATED,
-    ]  # fmt: skip
+    reasons = [one.reason for one in found if isinstance(one, Rejected)]
+    assert reasons == [Reason.EMPTY, Reason.NOT_AN_IMAGE, Reason.TRUNCATED]
     good = embedder.embed(files[0].read_bytes())
     assert isinstance(good, Embedded)
     assert good.pca_features is None
@@ -106,9 +112,14 @@ def test_a_model_that_is_gone_is_said(warehouse: Warehouse, backbone: Backbone, 
 
 
 def test_the_command_prints_a_line_a_file_and_goes_on_after_a_bad_one(
-    warehouse: Warehouse, backbone: Backbone, model: ModelReference, files: list[Path], published: list[Good],
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    warehouse: Warehouse,
+    backbone: Backbone,
+    model: ModelReference,
+    files: list[Path],
+    published: list[Good],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "-odd.txt").write_text("text")
     given = [str(files[0]), str(tmp_path / "-odd.txt"), str(tmp_path / "none.jpg"), str(tmp_path), str(files[1])]
     options = ["--warehouse", warehouse.uri, "--backbone", json.dumps(asdict(backbone)), "--pixel-limit", str(LIMIT)]

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.efficientnet_lite0 import GOLDEN, drawn_pixels
 from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.images.backbones import Network, lite0_tensors, load_network, prepare_network
+from orchard_jobs.images.backbones import LoadedBackbone, lite0_tensors, load_backbone, prepare_backbone
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.efficientnet_lite0 import imagenet_head
 from orchard_jobs.storage import Warehouse
+from support.golden_features import GOLDEN, drawn_pixels
 
 # TensorFlow, Keras and tf2onnx warn of what is theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,17 +27,17 @@ LITE0 = backbone_named("efficientnet_lite0", "onnx")
 
 
 @pytest.fixture(params=["onnx", "tensorflow"])
-def lite0(request: pytest.FixtureRequest) -> Network:
-    network: Network = request.getfixturevalue(f"lite0_{request.param}")
-    assert (network.engine, network.input_pixels, network.dimension) == (request.param, 224, 1280)
-    return network
+def lite0(request: pytest.FixtureRequest) -> LoadedBackbone:
+    backbone: LoadedBackbone = request.getfixturevalue(f"lite0_{request.param}")
+    assert (backbone.engine, backbone.input_pixels, backbone.dimension) == (request.param, 224, 1280)
+    return backbone
 
 
 def close_to(expected: NDArray[Any]) -> float:
     return 1e-4 * max(1.0, float(np.abs(expected).max()))
 
 
-def test_features_are_the_golden_ones(lite0: Network) -> None:
+def test_features_are_the_golden_ones(lite0: LoadedBackbone) -> None:
     golden = json.loads(GOLDEN.read_text())
     pictures = drawn_pixels()
     assert sorted(golden) == sorted(pictures)
@@ -57,7 +57,7 @@ def test_golden_pictures_differ_in_their_features() -> None:
     assert all(entry["largest"] > 0.5 for entry in golden.values())
 
 
-def test_engines_agree(lite0_onnx: Network, lite0_tensorflow: Network) -> None:
+def test_engines_agree(lite0_onnx: LoadedBackbone, lite0_tensorflow: LoadedBackbone) -> None:
     pixels = np.random.default_rng(7).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
     reference = lite0_tensorflow(pixels)
     assert reference.shape == (5, 1280)
@@ -65,22 +65,22 @@ def test_engines_agree(lite0_onnx: Network, lite0_tensorflow: Network) -> None:
 
 
 @pytest.fixture
-def cuda(warehouse: Warehouse, lite0_onnx: Network) -> Backbone:
+def cuda(warehouse: Warehouse, lite0_onnx: LoadedBackbone) -> Backbone:
     """A backbone of engine `cuda`, whose export is that of `onnx`, in the warehouse."""
     backbone = backbone_named("efficientnet_lite0", "cuda")
     assert backbone.id != LITE0.id
-    if warehouse.size(network_path(backbone.id)) is None:
-        warehouse.create(network_path(backbone.id), warehouse.read(network_path(LITE0.id)))
+    if warehouse.size(backbone_path(backbone.id)) is None:
+        warehouse.create(backbone_path(backbone.id), warehouse.read(backbone_path(LITE0.id)))
     return backbone
 
 
 def test_without_a_gpu_the_cpu_does_not_stand_in_for_it(warehouse: Warehouse, cuda: Backbone) -> None:
     with pytest.raises(ConfigurationError, match="engine cuda: onnxruntime .* started on .* without a GPU"):
-        load_network(cuda, warehouse)
+        load_backbone(cuda, warehouse)
 
 
 def test_a_gpu_is_asked_for_full_precision(
-    warehouse: Warehouse, cuda: Backbone, lite0_onnx: Network, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, cuda: Backbone, lite0_onnx: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a session that claims a GPU, and runs on the CPU."""
     import onnxruntime
@@ -96,28 +96,28 @@ def test_a_gpu_is_asked_for_full_precision(
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Claiming)
-    network = load_network(cuda, warehouse)
+    backbone = load_backbone(cuda, warehouse)
     ((name, options),) = asked
-    assert (name, options["use_tf32"], network.engine) == ("CUDAExecutionProvider", "0", "cuda")
+    assert (name, options["use_tf32"], backbone.engine) == ("CUDAExecutionProvider", "0", "cuda")
     pixels = np.stack(list(drawn_pixels().values()))
-    np.testing.assert_array_equal(network(pixels), lite0_onnx(pixels))
+    np.testing.assert_array_equal(backbone(pixels), lite0_onnx(pixels))
 
 
-def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: Network) -> None:
+def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: LoadedBackbone) -> None:
     pixels = np.stack(list(drawn_pixels().values()) * 2)
     together = lite0_onnx(pixels)
     alone = np.concatenate([lite0_onnx(pixels[index : index + 1]) for index in range(len(pixels))])
     np.testing.assert_array_equal(together, alone)
 
 
-def test_a_red_disc_and_noise_are_classes_apart(lite0_onnx: Network) -> None:
+def test_a_red_disc_and_noise_are_classes_apart(lite0_onnx: LoadedBackbone) -> None:
     weight, bias = imagenet_head(lite0_tensors(LITE0))
     classes = np.argmax(lite0_onnx(np.stack(list(drawn_pixels().values()))) @ weight + bias, axis=1)
     assert len(set(classes.tolist())) == 4
 
 
 @pytest.mark.parametrize(("label", "imagenet_class"), [("Strawberry", 949), ("Lemon", 951), ("Orange", 950)])
-def test_real_fruit_is_recognised(lite0_onnx: Network, shared_data: Path, label: str, imagenet_class: int) -> None:
+def test_real_fruit_is_recognised(lite0_onnx: LoadedBackbone, shared_data: Path, label: str, imagenet_class: int) -> None:
     files = sorted((shared_data / "fruits360").glob(f"*/{label}/*"))[:6]
     weight, bias = imagenet_head(lite0_tensors(LITE0))
     squares = []
@@ -129,45 +129,45 @@ def test_real_fruit_is_recognised(lite0_onnx: Network, shared_data: Path, label:
     assert np.mean(classes == imagenet_class) >= 0.5, classes
 
 
-def test_an_export_is_made_once(lite0_onnx: Network, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_is_made_once(lite0_onnx: LoadedBackbone, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(backbone: Backbone) -> bytes:
         raise AssertionError("exported again")
 
     monkeypatch.setattr("orchard_jobs.images.backbones._export", refuse)
-    prepare_network(LITE0, warehouse)
+    prepare_backbone(LITE0, warehouse)
 
 
 def test_loading_without_an_export_says_to_prepare(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"networks/efficientnet_lite0-.*prepare_network"):
-        load_network(LITE0, Warehouse.at(str(tmp_path)))
+    with pytest.raises(ConfigurationError, match=r"networks/efficientnet_lite0-.*orchard-jobs prepare"):
+        load_backbone(LITE0, Warehouse.at(str(tmp_path)))
 
 
 def test_a_broken_export_is_refused(tmp_path: Path) -> None:
     place = Warehouse.at(str(tmp_path))
-    place.create(network_path(LITE0.id), b"no network")
+    place.create(backbone_path(LITE0.id), b"no backbone")
     with pytest.raises(ConfigurationError, match="onnxruntime cannot load"):
-        load_network(LITE0, place)
+        load_backbone(LITE0, place)
 
 
-def test_an_export_of_another_dimension_is_refused(lite0_onnx: Network, warehouse: Warehouse, tmp_path: Path) -> None:
+def test_an_export_of_another_dimension_is_refused(lite0_onnx: LoadedBackbone, warehouse: Warehouse, tmp_path: Path) -> None:
     other = replace(LITE0, dimension=7)
     place = Warehouse.at(str(tmp_path))
-    place.create(network_path(other.id), warehouse.read(network_path(LITE0.id)))
+    place.create(backbone_path(other.id), warehouse.read(backbone_path(LITE0.id)))
     with pytest.raises(ConfigurationError, match="gives 1280 features"):
-        load_network(other, place)
+        load_backbone(other, place)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for engine in ("onnx", "tensorflow"):
         with pytest.raises(ConfigurationError, match=r"needs the package .* install orchard-jobs\["):
-            prepare_network(backbone_named("efficientnet_lite0", engine), Warehouse.at(str(tmp_path)))
+            prepare_backbone(backbone_named("efficientnet_lite0", engine), Warehouse.at(str(tmp_path)))
 
 
 def test_other_weights_than_named_are_refused(tmp_path: Path) -> None:
     wrong = replace(LITE0, weights="sha256:" + "0" * 64)
     with pytest.raises(ConfigurationError, match=r"have sha256 5793442.*names 0000"):
-        prepare_network(wrong, Warehouse.at(str(tmp_path)))
+        prepare_backbone(wrong, Warehouse.at(str(tmp_path)))
 
 
 def test_weights_that_keras_cannot_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_weights_that_keras_cannot_fetch(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(keras.utils, "get_file", unreachable)
     with pytest.raises(ConfigurationError, match=r"no route to host: .*ORCHARD_WEIGHTS_FILE"):
-        prepare_network(backbone_named("resnet50"), Warehouse.at(str(tmp_path)))
+        prepare_backbone(backbone_named("resnet50"), Warehouse.at(str(tmp_path)))
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +211,9 @@ def test_resnet50_from_a_file_on_both_engines(resnet50_file: tuple[Path, str], w
 
     path, sha256 = resnet50_file
     backbone = backbone_named("resnet50", "onnx", str(path), sha256)
-    prepare_network(backbone, warehouse)
-    onnx = load_network(backbone, warehouse)
-    reference = load_network(backbone_named("resnet50", "tensorflow", str(path), sha256), warehouse)
+    prepare_backbone(backbone, warehouse)
+    onnx = load_backbone(backbone, warehouse)
+    reference = load_backbone(backbone_named("resnet50", "tensorflow", str(path), sha256), warehouse)
     pixels = np.random.default_rng(5).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     expected = reference(pixels)
     assert expected.shape == (2, 2048)
@@ -230,11 +230,11 @@ def test_resnet50_refuses_another_file(resnet50_file: tuple[Path, str], tmp_path
     path, sha256 = resnet50_file
     place = Warehouse.at(str(tmp_path))
     with pytest.raises(ConfigurationError, match=f"have sha256 {sha256}"):
-        prepare_network(backbone_named("resnet50", "onnx", str(path), "1" * 64), place)
+        prepare_backbone(backbone_named("resnet50", "onnx", str(path), "1" * 64), place)
     with pytest.raises(ConfigurationError, match=r"cannot read the weights.*none\.h5.*ORCHARD_WEIGHTS_FILE"):
-        prepare_network(backbone_named("resnet50", "onnx", str(tmp_path / "none.h5"), sha256), place)
+        prepare_backbone(backbone_named("resnet50", "onnx", str(tmp_path / "none.h5"), sha256), place)
     text = tmp_path / "text.h5"
     text.write_text("not a file of weights")
-    with pytest.raises(ConfigurationError, match="do not fit its network"):
-        prepare_network(backbone_named("resnet50", "onnx", str(text), hashlib.sha256(text.read_bytes()).hexdigest()), place)
+    with pytest.raises(ConfigurationError, match="do not fit it"):
+        prepare_backbone(backbone_named("resnet50", "onnx", str(text), hashlib.sha256(text.read_bytes()).hexdigest()), place)
     assert list(place.list("_work")) == []

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.backbones import Network
-from orchard_jobs.images.compute import BATCH, Bad, Good, Intake, Known, Outcome, Tally, compute
+from orchard_jobs.images.backbones import LoadedBackbone
+from orchard_jobs.images.compute import BATCH, Bad, Good, InputRules, Known, Outcome, Tally, compute
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
 
 LIMIT = 10_000
-INTAKE = Intake(LIMIT)
+RULES = InputRules(LIMIT)
 
 
 class MeanColour:
-    """A network that tells images apart by their mean colour, and counts its batches."""
+    """A backbone that tells images apart by their mean colour, and counts its batches."""
 
     engine = "none"
     input_pixels = 8
@@ -50,9 +50,9 @@ def entry(number: int, group: str = "g") -> Entry:
     return Entry(f"s3://landing/{number:05d}.png", "e", 1, "2026-01-01T00:00:00+00:00", None, "compute", group)
 
 
-def run(source: list[tuple[Entry, bytes | Vanished]], network: Network | None = None) -> tuple[list[Outcome], Tally]:
+def run(source: list[tuple[Entry, bytes | Vanished]], backbone: LoadedBackbone | None = None) -> tuple[list[Outcome], Tally]:
     tally = Tally()
-    return list(compute(source, network or MeanColour(), INTAKE, tally)), tally
+    return list(compute(source, backbone or MeanColour(), RULES, tally)), tally
 
 
 def test_good_images_get_their_own_features() -> None:
@@ -62,7 +62,7 @@ def test_good_images_get_their_own_features() -> None:
         assert outcome.entry == entry(shade)
         assert outcome.features.tolist() == [shade, shade // 2, 7]
         assert outcome.features.dtype == np.float32
-        assert (outcome.width, outcome.height, outcome.is_network_run) == (3 + shade % 3, 2, True)
+        assert (outcome.width, outcome.height, outcome.is_backbone_run) == (3 + shade % 3, 2, True)
         assert outcome.content_sha256 == hashlib.sha256(coloured(shade)).hexdigest()
     assert (tally.images, tally.network_runs) == (30, 30)
 
@@ -96,28 +96,33 @@ def test_a_content_is_run_once_a_group() -> None:
         (entry(5, "b"), coloured(1)),
         (entry(6, "b"), coloured(1)),
     ]
-    network = MeanColour()
-    outcomes, tally = run(source, network)
-    assert [isinstance(outcome, Good) and outcome.is_network_run for outcome in outcomes] == [
-        True, False, False, False, False, True, False,
-    ]  # fmt: skip
+    backbone = MeanColour()
+    outcomes, tally = run(source, backbone)
+    runs = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Good) and outcome.is_backbone_run]
+    assert (len(outcomes), runs) == (7, [0, 5])
     for outcome in (outcomes[0], outcomes[1], outcomes[4], outcomes[6]):
         assert isinstance(outcome, Good)
         assert outcome.features.tolist() == [1, 0, 7]
     assert isinstance(outcomes[3], Bad)
     assert (outcomes[3].reason, outcomes[3].entry) == (Reason.NOT_AN_IMAGE, entry(3, "a"))
-    assert (tally.network_runs, sum(network.batches)) == (2, 2)
+    assert (tally.network_runs, sum(backbone.batches)) == (2, 2)
 
 
 def test_a_known_content_is_neither_decoded_nor_run() -> None:
     contents = [coloured(1), b"no image", coloured(1), coloured(2)]
-    intake = Intake(LIMIT, frozenset(hashlib.sha256(content).hexdigest() for content in contents[:2]))
-    network, tally = MeanColour(), Tally()
+    rules = InputRules(LIMIT, frozenset(hashlib.sha256(content).hexdigest() for content in contents[:2]))
+    backbone, tally = MeanColour(), Tally()
     source = [(entry(number), content) for number, content in enumerate(contents)]
-    outcomes = list(compute(source, network, intake, tally))
+    outcomes = list(compute(source, backbone, rules, tally))
     assert outcomes[:3] == [Known(entry(i), hashlib.sha256(contents[i]).hexdigest()) for i in range(3)]
     assert isinstance(outcomes[3], Good)
-    assert (tally.images, tally.network_runs, network.batches) == (4, 1, [1])
+    assert (tally.images, tally.network_runs, backbone.batches) == (4, 1, [1])
+
+
+def content_of(kind: int | str) -> bytes | Vanished:
+    if isinstance(kind, int):
+        return coloured(kind)
+    return b"text" if kind == "bad" else Vanished("gone")
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,10 +130,9 @@ def test_a_known_content_is_neither_decoded_nor_run() -> None:
 def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]]) -> None:
     source: list[tuple[Entry, bytes | Vanished]] = []
     for number, (group, kind) in enumerate(sorted(drawn, key=lambda one: one[0])):
-        content = {"bad": b"text", "gone": Vanished("gone")}[kind] if isinstance(kind, str) else coloured(kind)
-        source.append((entry(number, str(group)), content))
-    network = MeanColour()
-    outcomes, tally = run(source, network)
+        source.append((entry(number, str(group)), content_of(kind)))
+    backbone = MeanColour()
+    outcomes, tally = run(source, backbone)
     assert [outcome.entry for outcome in outcomes] == [one for one, _ in source]
     for outcome, (_, content) in zip(outcomes, source, strict=True):
         found = None if isinstance(content, Vanished) else decode(content, LIMIT, 8)
@@ -136,12 +140,12 @@ def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]
         if isinstance(outcome, Good) and isinstance(found, Decoded):
             np.testing.assert_array_equal(outcome.features, MeanColour()(found.pixels[None])[0])
     contents = {(one.group, content) for one, content in source if isinstance(content, bytes) and content != b"text"}
-    assert tally.network_runs == sum(network.batches) == len(contents)
-    assert all(size <= BATCH for size in network.batches)
+    assert tally.network_runs == sum(backbone.batches) == len(contents)
+    assert all(size <= BATCH for size in backbone.batches)
 
 
 def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
-    network = MeanColour()
+    backbone = MeanColour()
     taken: list[int] = []
 
     def source() -> Iterator[tuple[Entry, bytes | Vanished]]:
@@ -149,29 +153,29 @@ def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
             taken.append(number)
             yield entry(number), coloured(number % 2 if number > 40 else number)
 
-    for number, outcome in enumerate(compute(source(), network, INTAKE, Tally())):
+    for number, outcome in enumerate(compute(source(), backbone, RULES, Tally())):
         assert outcome.entry == entry(number)
         assert taken[-1] - number <= 64 + 4 * BATCH + 2
-    assert network.batches[:5] == [BATCH] * 5
+    assert backbone.batches[:5] == [BATCH] * 5
 
 
 def test_progress_is_told_for_every_image() -> None:
     told: list[int] = []
     source: list[tuple[Entry, bytes | Vanished]] = [(entry(number), coloured(number)) for number in range(20)]
-    assert len(list(compute(source, MeanColour(), INTAKE, Tally(), told.append))) == 20
+    assert len(list(compute(source, MeanColour(), RULES, Tally(), told.append))) == 20
     assert told == list(range(1, 21))
 
 
-def test_a_network_that_fails_is_a_job_fault() -> None:
+def test_a_backbone_that_fails_is_a_job_fault() -> None:
     class Failing(MeanColour):
         def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             raise MemoryError("no arena")
 
-    with pytest.raises(JobError, match=r"network failed on 1 images.*00000\.png.*no arena"):
+    with pytest.raises(JobError, match=r"backbone failed on 1 images.*00000\.png.*no arena"):
         run([(entry(0), coloured(1))], Failing())
 
 
-def test_a_network_that_answers_another_shape_is_a_job_fault() -> None:
+def test_a_backbone_that_answers_another_shape_is_a_job_fault() -> None:
     class Short(MeanColour):
         def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             return super().__call__(pixels)[:-1]
@@ -185,7 +189,7 @@ def test_what_the_source_raises_is_passed_on_after_what_it_gave() -> None:
         yield entry(0), b"text"
         raise JobError("access denied")
 
-    outcomes = compute(source(), MeanColour(), INTAKE, Tally())
+    outcomes = compute(source(), MeanColour(), RULES, Tally())
     assert isinstance(next(outcomes), Bad)
     with pytest.raises(JobError, match="access denied"):
         next(outcomes)
@@ -201,7 +205,7 @@ def test_stopping_early_closes_the_source_and_ends_the_thread() -> None:
         finally:
             closed.set()
 
-    outcomes = compute(source(), MeanColour(), INTAKE, Tally())
+    outcomes = compute(source(), MeanColour(), RULES, Tally())
     next(outcomes)
     outcomes.close()
     assert closed.is_set()
@@ -215,17 +219,17 @@ def test_tallies_add_up() -> None:
     assert tally.waiting_seconds > 0
 
 
-def test_files_to_features(lite0_onnx: Network, tmp_path: Path) -> None:
+def test_files_to_features(lite0_onnx: LoadedBackbone, tmp_path: Path) -> None:
     entries = []
     for number in range(BATCH + 3):
         file = tmp_path / f"{number} é%20.png"
         file.write_bytes(coloured(number * 20 % 200))
         entries.append(Entry(f"file://{file}", "x", file.stat().st_size, "2026-01-01T00:00:00+00:00", None, "compute", "g"))
-    outcomes = list(compute(fetch(entries), lite0_onnx, INTAKE, Tally()))
+    outcomes = list(compute(fetch(entries), lite0_onnx, RULES, Tally()))
     assert [outcome.entry for outcome in outcomes] == entries
     for number, outcome in enumerate(outcomes):
         found = decode(coloured(number * 20 % 200), LIMIT, 224)
         assert isinstance(outcome, Good)
         assert isinstance(found, Decoded)
         np.testing.assert_array_equal(outcome.features, lite0_onnx(found.pixels[None])[0])
-    assert [isinstance(outcome, Good) and outcome.is_network_run for outcome in outcomes] == [True] * 10 + [False]
+    assert [isinstance(outcome, Good) and outcome.is_backbone_run for outcome in outcomes] == [True] * 10 + [False]

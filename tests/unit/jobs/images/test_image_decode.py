@@ -39,7 +39,8 @@ def resized(rgb: Image.Image, side: int = 224) -> NDArray[np.uint8]:
 def good(content: bytes, side: int = 224) -> Decoded:
     found = decode(content, LIMIT, side)
     assert isinstance(found, Decoded), found
-    assert (found.pixels.dtype, found.pixels.shape) == (np.uint8, (side, side, 3))
+    assert found.pixels.dtype == np.uint8
+    assert found.pixels.shape == (side, side, 3)
     return found
 
 

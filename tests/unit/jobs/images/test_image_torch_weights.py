@@ -20,6 +20,8 @@ class Named:
 
 
 class FilePickler(pickle._Pickler):  # the Python one: torch's names must be written without torch
+    write: Any
+
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, Named):
             self.write(pickle.GLOBAL + obj.name.replace(" ", "\n").encode() + b"\n")
@@ -30,7 +32,7 @@ class FilePickler(pickle._Pickler):  # the Python one: torch's names must be wri
             self.save(("storage", Named(obj.kind), obj.key, "cpu", obj.elements, None))
             self.write(pickle.BINPERSID)
         else:
-            super().save(obj, save_persistent_id)
+            vars(pickle._Pickler)["save"](self, obj, save_persistent_id)
 
 
 class Storage:

@@ -1,24 +1,27 @@
 """Fits against scikit-learn, the numerical rank, and the shares of variance."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as run_settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from orchard_jobs.pca.fit import Basis, Spectrum, kept_share, subspace_distance
-from orchard_jobs.pca.moments import Moments, merge_all
+from orchard_jobs.pca.moments import Floats, Moments, merge_all
 from sklearn.decomposition import PCA
 
 FEATURE_SCALES = np.geomspace(3.0, 0.05, 24)
 
 
-def rows_of(n: int = 300, seed: int = 0) -> np.ndarray:
+def rows_of(n: int = 300, seed: int = 0) -> Floats:
     random = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(np.random.default_rng(99).normal(size=(24, 24)))
-    return (random.normal(size=(n, 24)) * FEATURE_SCALES) @ turn + 5.0
+    return np.asarray((random.normal(size=(n, 24)) * FEATURE_SCALES) @ turn + 5.0)
 
 
-def fitted(rows: np.ndarray, k: int) -> Basis:
+def fitted(rows: NDArray[Any], k: int) -> Basis:
     basis = Spectrum.of(Moments.of(rows)).fit(k)
     assert basis is not None
     return basis
@@ -27,7 +30,7 @@ def fitted(rows: np.ndarray, k: int) -> Basis:
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("k", [1, 10, 24])
 def test_a_fit_agrees_with_scikit_learn(k: int, dtype: type) -> None:
-    rows = rows_of().astype(dtype)
+    rows: NDArray[Any] = rows_of().astype(dtype)
     found, exact = fitted(rows, k), PCA(k, svd_solver="covariance_eigh").fit(rows.astype(np.float64))
     signs = np.sign((found.components * exact.components_).sum(axis=1))[:, np.newaxis]
     np.testing.assert_allclose(found.components, exact.components_ * signs, rtol=1e-6, atol=1e-8)

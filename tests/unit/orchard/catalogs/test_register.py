@@ -24,6 +24,8 @@ FEATURES_AT = f"{WAREHOUSE}/features"
 DATABASE = "orchard"
 TO_GLUE, TO_UNITY = ["register", "--glue", DATABASE], ["register", "--unity", "main.ml"]
 Out = pytest.CaptureFixture[str]
+# Breaks something and returns the command's words.
+Fault = Callable[[Any, UnityServer, pytest.MonkeyPatch], list[str]]
 
 
 @pytest.fixture
@@ -69,15 +71,24 @@ def test_the_columns_are_those_of_the_delta_log(tables: Tables) -> None:
         assert Entry(table, "").fields == json.loads(log.schema().to_json())["fields"]
 
 
+SPELLED = {
+    "label": "string",
+    "width": "int",
+    "size_bytes": "bigint",
+    "uploaded_at": "timestamp",
+    "features": "array<float>",
+    "mean": "array<double>",
+    "job_ids": "array<string>",
+    "is_held": "boolean",
+    "gain": "double",
+    "merged_from": "array<struct<batch_id:string,manifest_digest:string>>",
+}
+
+
 def test_types_are_spelled_as_hive_and_spark_do() -> None:
     entries = [Entry(table, "") for table in TABLES]
     found = {(field["name"], kind) for entry in entries for field, (_, kind) in zip(entry.fields, entry.columns, strict=True)}
-    assert found >= {
-        ("label", "string"), ("width", "int"), ("size_bytes", "bigint"), ("uploaded_at", "timestamp"),
-        ("features", "array<float>"), ("mean", "array<double>"), ("job_ids", "array<string>"),
-        ("is_held", "boolean"), ("gain", "double"),
-        ("merged_from", "array<struct<batch_id:string,manifest_digest:string>>"),
-    }  # fmt: skip
+    assert found >= set(SPELLED.items())
     assert {kind for _, kind in found if "<" not in kind} == {"string", "int", "bigint", "timestamp", "boolean", "double"}
 
 
@@ -292,9 +303,8 @@ def half_a_name(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_a_fault_is_one_line(
-    glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch, capsys: Out,
-    fault: Callable[[Any, UnityServer, pytest.MonkeyPatch], list[str]], status: int, words: str,
-) -> None:  # fmt: skip
+    fault: Fault, status: int, words: str, glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
     assert main([*fault(glue, unity, monkeypatch), "--json"]) == status
     out, err = capsys.readouterr()
     assert words in err
@@ -302,7 +312,7 @@ def test_a_fault_is_one_line(
 
 
 @pytest.mark.parametrize("where", [[], ["--glue", "x", "--unity", "main.ml"]])
-def test_one_catalog_is_named(where: list[str]) -> None:
+def test_exactly_one_catalog_has_to_be_named(where: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["register", *where])
     assert ended.value.code == 2

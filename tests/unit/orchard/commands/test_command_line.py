@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orchard
 import pytest
-from orchard import cli
 from orchard.cli import find_commands, main
 from orchard.commands.console import format_bytes, format_table
 from orchard.settings import Settings
@@ -174,11 +174,10 @@ def test_clean_takes_another_age(tables: Tables, settings: Settings, capsys: Out
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "orchard.cli", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == cli.__version__
+    assert done.stdout.strip() == orchard.__version__
 
 
 def test_sizes_and_tables_are_readable() -> None:
-    assert [format_bytes(size) for size in (0, 999, 1000, 1_530_000, 2 * 10**15)] == [
-        "0 bytes", "999 bytes", "1.0 KB", "1.5 MB", "2000.0 TB",
-    ]  # fmt: skip
+    sizes = {0: "0 bytes", 999: "999 bytes", 1000: "1.0 KB", 1_530_000: "1.5 MB", 2 * 10**15: "2000.0 TB"}
+    assert {size: format_bytes(size) for size in sizes} == sizes
     assert format_table(("a", "rows"), [("xyz", "5"), ("y", "-")]) == "a    rows\nxyz     5\ny       -"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_without_a_model_there_are_features(capsys: Out) -> None:
     assert "8 features (no PCA model yet): 0.5, 0.5, 0.5, 0.5, ..." in capsys.readouterr().out
 
 
-def test_with_the_current_or_a_named_model(tables: Tables, settings: Settings, capsys: Out) -> None:
+def test_with_a_model_there_are_pca_features(tables: Tables, settings: Settings, capsys: Out) -> None:
     model_id = publish(tables, settings)
     for arguments in ([], ["--model", model_id]):
         assert main(["embed", "a.jpg", "b.jpg", "--json", *arguments]) == 0
@@ -104,12 +105,13 @@ def test_a_jobs_python_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
     assert "ORCHARD_JOBS_PYTHON='/no/python' cannot be run" in capsys.readouterr().err
 
 
-def test_who_stops_reading_ends_the_process(settings: Settings, tmp_path: Path) -> None:
+def test_a_reader_that_stops_ends_the_process(settings: Settings, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     slow = f"#!{sys.executable}\nimport os, signal\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\n"
     slow += 'print(\'{"file": "a"}\', flush=True)\nsignal.pause()\n'
     (tmp_path / "python").write_text(slow)
     rows = embed(Settings.from_environment(), ["a", "b"], None)
+    assert isinstance(rows, Generator)
     assert next(rows) == {"file": "a"}
     rows.close()
     assert not Path(f"/proc/{pid.read_text()}").exists()

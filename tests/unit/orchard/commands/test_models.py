@@ -63,7 +63,7 @@ def test_the_text_marks_what_is_chosen_and_draws_the_current_model(
     ("action", "words"),
     [("promote", "is current and held"), ("pin", "is pinned"), ("unpin", "is not pinned"), ("release", "is not held")],
 )
-def test_an_action_says_what_is_so_now_and_whether_it_changed_anything(
+def test_an_action_prints_the_new_state_and_whether_it_changed_anything(
     tables: Tables, always: Settings, models: tuple[str, str], capsys: pytest.CaptureFixture[str], action: str, words: str
 ) -> None:
     argv = (action,) if action == "release" else (action, models[1][:10])

@@ -17,25 +17,27 @@ from orchard.clients import aws_client
 from orchard.deployment.destinations import environment_file
 from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
 from support.batches import switch_backbone as switch
 from support.databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeServer, serve_volume
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
+# Breaks something and returns the command's words.
+Fault = Callable[[Any, VolumeServer, pytest.MonkeyPatch], list[str]]
 # Stands for the jobs' Python: an `orchard-jobs prepare` that writes a network, or cannot.
 FAKE = """#!{python}
 import json, os, sys
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import network_path
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
 assert sys.argv[1:4] == ["-m", "orchard_jobs.cli", "prepare"]
 given = dict(zip(sys.argv[4::2], sys.argv[5::2]))
 if os.environ.get("NO_WEIGHTS"):
     print("ConfigurationError: no weights", file=sys.stderr)
     sys.exit(2)
-assert Warehouse.at(given["--warehouse"]).create(network_path(Backbone(**json.loads(given["--backbone"])).id), b"a network")
+assert Warehouse.at(given["--warehouse"]).create(backbone_path(Backbone(**json.loads(given["--backbone"])).id), b"a network")
 """
 
 
@@ -81,7 +83,7 @@ def test_the_package_and_the_network_go_where_the_cluster_reads_them(s3: Any, se
     out, err = capsys.readouterr()
     built = build_package()
     assert objects(s3) == {f"{PREFIX}/{built.name}/{name}": content for name, content in built.files.items()}
-    assert Warehouse.at(settings.warehouse).read(network_path(settings.backbone.id)) == b"a network"
+    assert Warehouse.at(settings.warehouse).read(backbone_path(settings.backbone.id)) == b"a network"
     assert out.splitlines()[-2:] == ["settings:", f"ORCHARD_JOBS_URI=s3://cluster/{PREFIX}/{built.name}"]
     assert [line.split()[0] for line in out.splitlines()[:-2]] == ["uploaded"] * 4 + ["exported"]
     assert err == ""
@@ -123,7 +125,7 @@ def test_a_dry_run_writes_nothing(s3: Any, settings: Settings, capsys: Out) -> N
     assert found["settings"] == {"ORCHARD_JOBS_URI": f"s3://cluster/{build_package().name}"}
     assert found["is_dry_run"]
     assert objects(s3) == {}
-    assert Warehouse.at(settings.warehouse).size(network_path(settings.backbone.id)) is None
+    assert Warehouse.at(settings.warehouse).size(backbone_path(settings.backbone.id)) is None
     assert main(["deploy", "s3://cluster", "--dry-run"]) == 0
     assert "nothing was uploaded" in capsys.readouterr().out
 
@@ -168,7 +170,7 @@ def test_a_warehouse_in_s3_gets_the_network(s3: Any, settings: Settings, monkeyp
     monkeypatch.setenv("ORCHARD_WAREHOUSE", "s3://cluster/warehouse")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     assert main(["deploy", "s3://cluster"]) == 0
-    assert objects(s3)[f"warehouse/{network_path(settings.backbone.id)}"] == b"a network"
+    assert objects(s3)[f"warehouse/{backbone_path(settings.backbone.id)}"] == b"a network"
 
 
 def test_the_network_of_a_gpu_is_exported_as_that_of_a_cpu(
@@ -253,11 +255,11 @@ def test_an_unknown_connection_is_refused() -> None:
     assert "orchard: Airflow has no connection 'not_there'" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "to",
-    ["", "jobs", "s3://", "s3:///x", "s3://cluster//x", "s3://clu ster", "s3://cluster/a b", "s3://cluster/a#b", "https://x/y",
-     "/Volumes/main/ml", "/Volumes//ml/jobs", "/Workspace", "/Workspace/a b", "dbfs:/Volumes/main/ml/jobs", "/tmp/x"],
-)  # fmt: skip
+NO_BUCKETS = ("", "jobs", "s3://", "s3:///x", "s3://cluster//x", "s3://clu ster", "s3://cluster/a b", "s3://cluster/a#b")
+NO_VOLUMES = ("/Volumes/main/ml", "/Volumes//ml/jobs", "/Workspace", "/Workspace/a b", "dbfs:/Volumes/main/ml/jobs")
+
+
+@pytest.mark.parametrize("to", [*NO_BUCKETS, *NO_VOLUMES, "https://x/y", "/tmp/x"])
 def test_another_place_is_refused(to: str, capsys: Out) -> None:
     assert main(["deploy", to]) == 2
     err = capsys.readouterr().err
@@ -333,9 +335,15 @@ def no_weights(s3: Any, volume: VolumeServer, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_fault_is_one_line(
-    s3: Any, volume: VolumeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Out,
-    fault: Callable[[Any, VolumeServer, pytest.MonkeyPatch], list[str]], status: int, words: str,
-) -> None:  # fmt: skip
+    fault: Fault,
+    status: int,
+    words: str,
+    s3: Any,
+    volume: VolumeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: Out,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["deploy", *fault(s3, volume, monkeypatch), "--json"]) == status
     out, err = capsys.readouterr()

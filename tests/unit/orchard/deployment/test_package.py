@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from orchard.deployment import package
 from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard_jobs import __version__
 from orchard_jobs.errors import ConfigurationError
@@ -78,7 +77,7 @@ def test_the_wheel_holds_what_hatchling_builds(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_it_installs_and_runs_and_an_installed_one_gives_the_same_package(tmp_path: Path) -> None:
+def test_an_installed_wheel_runs_and_gives_the_same_package(tmp_path: Path) -> None:
     """As in a production Airflow: orchard beside an installed wheel of the jobs, with no source tree in sight."""
     built = build_package()
     folder = built.write(tmp_path)
@@ -106,6 +105,6 @@ def test_the_entry_script_runs_with_the_zip_on_the_path(tmp_path: Path) -> None:
 
 
 def test_metadata_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package.orchard_jobs, "__version__", "0.0.9")
+    monkeypatch.setattr("orchard_jobs.__version__", "0.0.9")
     with pytest.raises(ConfigurationError, match=rf"installed as {__version__}, its code says 0\.0\.9: install it anew"):
         build_package()

@@ -73,7 +73,7 @@ def test_the_last_upload_is_always_listed_and_one_run_works_at_a_time(moves: lis
     assert airflow.listed_at_once == 1
 
 
-def test_an_upload_between_a_runs_listing_and_its_end_leads_to_a_later_run_that_sees_it() -> None:
+def test_an_upload_after_a_runs_listing_leads_to_a_run_that_sees_it() -> None:
     airflow = Airflow()
     airflow.upload()
     while airflow.states[0] != "working":
@@ -118,7 +118,7 @@ def test_a_run_does_not_give_way_to_itself_or_wait_for_itself() -> None:
     assert (turns.run_that_will_list(), turns.run_at_work()) == (None, None)
 
 
-def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
+def test_nobody_waits_for_a_cleared_run_that_cannot_start_yet() -> None:
     airflow = Airflow()
     airflow.upload()
     while airflow.states[0] != "ended":
@@ -132,7 +132,7 @@ def test_nobody_waits_for_a_cleared_run_that_has_no_place_to_run_in() -> None:
     assert max(airflow.seen.values()) == 2
 
 
-def test_only_ones_own_promise_is_taken_back() -> None:
+def test_a_run_takes_back_no_promise_but_its_own() -> None:
     airflow = Airflow(states={0: "waiting", 1: "waiting", 2: "queued"})
     airflow.turns(0).promise_listing()
     airflow.turns(1).promise_listing()

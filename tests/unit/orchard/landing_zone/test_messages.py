@@ -79,7 +79,7 @@ def test_event_bridge_and_sns_are_understood(wrap: Any) -> None:
         (sns("plain text"), "unreadable"),
     ],
 )
-def test_whatever_is_no_upload_is_counted_and_holds_up_nothing(message: str, kind: str) -> None:
+def test_messages_of_no_upload_are_counted_and_hold_up_nothing(message: str, kind: str) -> None:
     arrived = read_messages([message, body(record(f"{DAY}a.jpg"))], SETTINGS)
     assert arrived.batch_ids == ("2026-01-05",)
     assert arrived.counts == {kind: 1, "upload": 1}

@@ -20,7 +20,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import network_path, progress_folder, report_path
+from orchard_jobs.contract.layout import backbone_path, progress_folder, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -103,7 +103,7 @@ def test_nothing_young_goes(used: Tables, settings: Settings) -> None:
     assert stored(used) == before
 
 
-def test_in_two_rounds_all_goes_that_nothing_needs(used: Tables, settings: Settings) -> None:
+def test_two_rounds_remove_all_that_nothing_needs(used: Tables, settings: Settings) -> None:
     before = contents(used)
     age(used)
     first = clean(used, settings)
@@ -138,7 +138,7 @@ class Killed(BaseException):
 @contextmanager
 def killed_at(number: int) -> Iterator[None]:
     """Kill the block at the removal or note of this number."""
-    done = []
+    done: list[tuple[Any, ...]] = []
 
     def counted(real: Any) -> Any:
         def call(self: Warehouse, *arguments: Any) -> None:
@@ -326,13 +326,13 @@ def test_checksums_stay_with_their_files(used: Tables, settings: Settings) -> No
 def test_only_networks_without_a_batch_go(used: Tables, settings: Settings) -> None:
     other = backbone_named("resnet50")
     for backbone in (settings.backbone, other):
-        used.warehouse.create(network_path(backbone.id), b"onnx")
+        used.warehouse.create(backbone_path(backbone.id), b"onnx")
     age(used)
-    assert [removal.path for removal in clean(used, settings) if removal.kind == "network"] == [network_path(other.id)]
-    assert used.warehouse.size(network_path(settings.backbone.id)) == 4
+    assert [removal.path for removal in clean(used, settings) if removal.kind == "network"] == [backbone_path(other.id)]
+    assert used.warehouse.size(backbone_path(settings.backbone.id)) == 4
 
 
-def test_two_at_once_do_no_harm(used: Tables, settings: Settings) -> None:
+def test_two_cleanings_at_once_do_no_harm(used: Tables, settings: Settings) -> None:
     before = contents(used)
     age(used)
     with ThreadPoolExecutor(4) as pool:
@@ -342,7 +342,7 @@ def test_two_at_once_do_no_harm(used: Tables, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("table", [table.name for table in TABLES])
-def test_where_a_table_is_not_there_nothing_is_judged(used: Tables, settings: Settings, table: str) -> None:
+def test_nothing_is_removed_while_a_table_is_missing(used: Tables, settings: Settings, table: str) -> None:
     age(used)
     (root_of(used) / table / "_delta_log").rename(root_of(used) / "hidden")
     before = stored(used)

@@ -40,7 +40,9 @@ def two(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pyt
     return old, publish(tables, settings)
 
 
-def test_both_lines_stand_beside_each_other(tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]) -> None:
+def test_the_rows_of_two_backbones_stand_side_by_side(
+    tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str]
+) -> None:
     expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2}
     assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, settings.backbone.id)))
     assert two[0] != two[1]
@@ -114,7 +116,7 @@ def test_a_backbone_that_comes_back_is_computed_anew_and_alike(
     assert pending_work(tables, settings) is None
 
 
-def test_a_backbone_that_goes_and_comes_back_leaves_one_captured_row_a_version(
+def test_a_backbone_that_comes_back_has_one_captured_row_a_version(
     tables: Tables, settings: Settings, backbone: Backbone, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = settings.backbone
@@ -147,7 +149,7 @@ def test_what_is_published_beside_a_retirement_holds_up_no_later_run(
     assert pending_work(tables, settings) is None
 
 
-def test_rows_of_a_first_model_that_is_published_beside_a_retirement_are_taken_out(
+def test_rows_of_a_model_published_beside_a_retirement_are_taken_out(
     tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for day in DAYS[:2]:

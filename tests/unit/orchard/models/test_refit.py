@@ -248,15 +248,17 @@ def check_merged_moments(tables: Tables, settings: Settings) -> None:
     assert error < 1e-12
 
 
-def test_cached_moments_are_those_of_the_features_and_a_stale_one_is_not_taken(
-    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_moments_are_those_of_the_features(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_days(tables, settings, *DAYS[:2])
     cached = {file.partition["batch_id"] for file in tables.load(MOMENTS).files(backbone=settings.backbone.id)}
     assert cached == set(DAYS[:2])
     with monkeypatch.context() as patched:
         patched.delattr("orchard.models.merged_moments._feature_chunks")
         check_merged_moments(tables, settings)
+
+
+def test_stale_cached_moments_are_not_taken(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_days(tables, settings, *DAYS[:2])
     with monkeypatch.context() as patched:  # a new version whose moments never came: those of the old one stay
         patched.setattr(FakeJobs, "_moments", lambda *_: ())
         run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], 13))

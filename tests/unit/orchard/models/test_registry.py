@@ -79,7 +79,7 @@ def test_a_model_that_is_gone_back_to_is_given_what_it_lacks(tables: Tables, alw
     assert images_of(tables, models[0]) == published_images(tables)
 
 
-def test_a_choice_that_stands_is_not_made_again(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
+def test_a_choice_that_is_made_twice_is_recorded_once(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     assert promote(tables, always, models[1])  # current already, but not held
     before = rows(tables, PROMOTIONS)
     assert not promote(tables, always, models[1])
@@ -101,7 +101,7 @@ def test_a_model_that_is_not_there_is_refused(tables: Tables, always: Settings, 
         choose(tables, always, "pca-")
 
 
-def test_a_beginning_that_no_other_id_has_is_enough(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
+def test_a_unique_beginning_of_an_id_is_enough(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     lengths = range(len("pca-") + 1, len(models[0]) + 1)
     texts = [models[0][:length] for length in lengths if not models[1].startswith(models[0][:length])]
     assert {known_model(tables, always.backbone.id, text) for text in texts} == {models[0]}

@@ -99,7 +99,7 @@ def test_a_retired_model_that_is_chosen_again_gets_all_its_rows_back(
     assert pending_work(tables, always) is None
 
 
-def test_rows_that_a_running_job_publishes_after_the_retirement_are_found_again(
+def test_rows_that_are_published_after_the_retirement_are_found_again(
     tables: Tables, always: Settings, models: tuple[str, str]
 ) -> None:
     pin(tables, always, models[0])
@@ -134,7 +134,7 @@ def test_a_model_that_is_promoted_while_its_rows_go_is_projected_anew(
     assert images_of(tables, models[0]) == published_images(tables)
 
 
-def test_a_retirement_and_a_publish_at_once_leave_rows_and_numbers_that_agree(
+def test_a_retirement_and_a_publish_at_once_leave_numbers_that_agree(
     tables: Tables, always: Settings, models: tuple[str, str]
 ) -> None:
     pin(tables, always, models[0])
@@ -142,9 +142,10 @@ def test_a_retirement_and_a_publish_at_once_leave_rows_and_numbers_that_agree(
     decided, report = project_model(tables, always)
     unpin(tables, always, models[0])
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(publish_model, tables, decided, report, "r"), pool.submit(retire_models, tables, [models[0]])]
-        for one in done:
-            one.result()
+        published = pool.submit(publish_model, tables, decided, report, "r")
+        retired = pool.submit(retire_models, tables, [models[0]])
+        published.result()
+        retired.result()
     with_rows = {batch_id for batch_id in DAYS[:3] if list(tables.rows(PCA_FEATURES, model_id=models[0], batch_id=batch_id))}
     assert with_rows == {day for day, number in zip(DAYS, numbers(tables, models[0]), strict=False) if number}
     assert len(images_of(tables, models[0])) == len(list(tables.rows(PCA_FEATURES, model_id=models[0])))

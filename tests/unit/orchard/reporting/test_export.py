@@ -136,17 +136,19 @@ def test_a_file_that_is_there_is_replaced_only_by_force(
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "warehouse"]
 
 
+def limit_files() -> None:
+    """Let this process write no file of more than 700 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_full_disk_leaves_no_half_file(published: Tables, tmp_path: Path, ending: str) -> None:
     """A limit on the size of a file stands for the full disk: the write fails in the middle."""
     folder = tmp_path / "to"
     folder.mkdir()
     (folder / f"out.{ending}").write_text("old")
-    done = subprocess.run(
-        [sys.executable, "-m", "orchard.cli", "export", "models", "--to", str(folder / f"out.{ending}"), "--force"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700)),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "orchard.cli", "export", "models", "--to", str(folder / f"out.{ending}"), "--force"]
+    done = subprocess.run(command, preexec_fn=limit_files, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert os.strerror(errno.EFBIG) in done.stderr
     assert "Traceback" not in done.stderr

@@ -64,7 +64,7 @@ def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settin
     assert list(next_steps(after, settings)) == []
 
 
-def test_late_changed_and_expired_objects(tables: Tables, settings: Settings) -> None:
+def test_late_and_changed_objects_show_and_expired_ones_do_not(tables: Tables, settings: Settings) -> None:
     bucket = bucket_of(DAY, NEXT, THIRD)
     for day in (DAY, NEXT, THIRD):
         run_batch(tables, settings, day, bucket)
@@ -82,7 +82,7 @@ def test_objects_under_no_batch_are_counted(tables: Tables, settings: Settings) 
     assert (found.strays, [batch.batch_id for batch in found.batches]) == (3, [DAY])
 
 
-def test_a_planned_and_a_staged_version(tables: Tables, settings: Settings) -> None:
+def test_a_planned_version_shows_how_far_its_jobs_have_come(tables: Tables, settings: Settings) -> None:
     bucket = bucket_of(DAY)
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
@@ -122,7 +122,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
 
 @pytest.mark.parametrize("commits", [1, 2])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_half_way_version(
+def test_a_version_left_half_way_shows_and_can_be_completed(
     tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch, commits: int, is_first: bool
 ) -> None:
     if not is_first:
@@ -202,10 +202,9 @@ def test_the_command_tells_a_program(
     assert main(["status", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["is_settled"], found["strays"]) == (False, 0)
-    assert found["batches"][0] | {"captured": None} == {
-        "batch_id": DAY, "state": "published", "version": 1, "listed": 6, "quarantined": 0, "missing": 0,
-        "captured": None, "is_covered": False, "why": "",
-    }  # fmt: skip
+    counts = {"listed": 6, "quarantined": 0, "missing": 0}
+    state = {"batch_id": DAY, "state": "published", "version": 1, "captured": None, "is_covered": False, "why": ""}
+    assert found["batches"][0] | {"captured": None} == state | counts
     assert found["next"] == [
         {"words": "start pca_model, unless a run of it is active", "command": "airflow dags trigger pca_model"}
     ]

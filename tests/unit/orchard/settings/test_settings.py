@@ -66,7 +66,7 @@ def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0.2", 1), ("2", 2), ("15", 15), ("60", 15)])
-def test_a_clusters_job_is_looked_at_as_often_as_a_batch_up_to_each_15_seconds(text: str, seconds: int) -> None:
+def test_a_clusters_job_is_polled_as_often_as_a_batch_or_each_15_seconds(text: str, seconds: int) -> None:
     assert Settings.from_environment({**MINIMAL, "ORCHARD_POLL_SECONDS": text}).job_poll_seconds == seconds
 
 

@@ -11,14 +11,20 @@ from orchard.landing_zone.periods import period_end, period_start
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
-from orchard.workflow.sensors import Arrivals, RunEndTrigger, RuntimeTaskInstance, UploadsTrigger, WaitForUploads
+from orchard.workflow.sensors import Arrivals, RunEndTrigger, UploadsTrigger, WaitForUploads
 from orchard_jobs.contract.columns import RUNS
 from support.fake_jobs import FakeJobs
 from support.faults import killed_after
 from support.flow import plan, run_batch, stage_and_publish
 from support.state_store import Memory
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it always be NOW."""
+    monkeypatch.setattr("orchard.workflow.sensors._now", lambda: NOW)
 
 
 class Run:
@@ -77,7 +83,7 @@ def test_a_fresh_batch_is_waited_for(monkeypatch: pytest.MonkeyPatch, settings: 
     path, arguments = trigger.serialize()
     assert path == "orchard.sensors.UploadsTrigger"
     assert arguments["prefix"] == f"images/{TODAY}/"
-    assert arguments["wait_until"] == pytest.approx((NOW + timedelta(hours=26)).timestamp(), abs=600)
+    assert arguments["wait_until"] == (NOW + timedelta(hours=26)).timestamp()
     assert deferred.value.timeout is None
     assert UploadsTrigger(**arguments).serialize() == (path, arguments)
 
@@ -111,7 +117,7 @@ def test_an_old_day_with_a_late_upload_is_decided_at_once(monkeypatch: pytest.Mo
     execute(monkeypatch, settings, Run("2020-01-01"), seconds_ago(1))
 
 
-def test_whoever_finished_the_upload_need_not_wait(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+def test_a_run_without_a_quiet_period_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), seconds_ago(0))
     with pytest.raises(AirflowSkipException, match="is empty"):
         execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": 0}), NONE)
@@ -185,7 +191,7 @@ def test_the_end_of_a_run_is_seen_also_when_it_was_deleted(monkeypatch: pytest.M
         assert (dag_id, run_ids, states) == ("image_batches", ["r"], ["running"])
         return counts.pop(0)
 
-    monkeypatch.setattr(RuntimeTaskInstance, "get_dr_count", count)
+    monkeypatch.setattr("orchard.workflow.sensors.RuntimeTaskInstance.get_dr_count", count)
 
     async def first() -> Any:
         async for event in RunEndTrigger("image_batches", "r", poll_seconds=0).run():
@@ -214,7 +220,7 @@ class Listing:
     async def paginate(self, Bucket: str, Prefix: str) -> Any:
         assert (Bucket, Prefix) == ("landing", "images/d/")
         age = self.looks.pop(0)
-        item = {"ETag": '"e"', "Size": 1, "LastModified": datetime.now(UTC) - timedelta(seconds=age)}
+        item = {"ETag": '"e"', "Size": 1, "LastModified": NOW - timedelta(seconds=age)}
         yield {"Contents": [{"Key": "images/d/x"} | item, {"Key": "images/d/"} | item]}
 
 
@@ -241,7 +247,7 @@ def test_the_trigger_ends_with_the_wait(monkeypatch: pytest.MonkeyPatch) -> None
     assert fired(monkeypatch, [1.0, 1.0], NOW.timestamp() - 1) == {"objects": 1, "is_settled": False}
 
 
-def test_an_empty_batch_is_looked_at_again_once_nobody_gives_way_any_more(
+def test_an_empty_batch_is_listed_again_once_nobody_gives_way_any_more(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     """What came between the listing and the skip would be seen by no run: others gave way to this one."""

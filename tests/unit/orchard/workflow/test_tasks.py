@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from orchard.models.registry import current_promotion
+from orchard.models.model import current_promotion
 from orchard.outcomes import Done, Failed, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables

@@ -1,6 +1,6 @@
-"""The worker tasks of featurize: a manifest's entries in, the table files of their outcomes out.
+"""The worker tasks of featurize: a manifest's entries in, features and quarantine files out.
 
-A task's images become a features file and a quarantine file as soon as the last of them is through the network.
+A task writes its files as soon as the last of its images is through the backbone.
 """
 
 import json
@@ -17,32 +17,30 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import PROGRESS_SECONDS, Progress, StagedFile
 from orchard_jobs.contract.layout import manifest_path, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
-from orchard_jobs.images.backbones import Network, load_network
-from orchard_jobs.images.compute import Bad, Good, Intake, Known, Outcome, Tally, compute
+from orchard_jobs.images.backbones import LoadedBackbone, load_backbone
+from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, compute
 from orchard_jobs.images.sources import Fetched, fetch
-from orchard_jobs.stages.copies import ROWS_PER_FILE, entry_columns
-from orchard_jobs.stages.staging import VersionWriter, lists
+from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, entry_columns
+from orchard_jobs.stages.staging import OwnPaths, VersionWriter, lists
 from orchard_jobs.storage import Warehouse
 
 
 @dataclass(frozen=True)
-class OutcomeTask:
+class FeaturizeTask:
     """What every worker task of a job is given.
 
     Attributes:
         head: the manifest's head.
         features: writes features files.
         quarantine: writes quarantine files.
-        known: the folder of scratch files of images whose content has features elsewhere.
-        progress: the folder of the running counts.
+        paths: where scratch files and running counts go.
         total: the images that all tasks compute.
     """
 
     head: ManifestHead
     features: VersionWriter
     quarantine: VersionWriter
-    known: str
-    progress: str
+    paths: OwnPaths
     total: int
 
     @property
@@ -50,20 +48,20 @@ class OutcomeTask:
         """Where everything lies."""
         return self.features.warehouse
 
-    def in_warehouse(self, warehouse: Warehouse) -> "OutcomeTask":
+    def in_warehouse(self, warehouse: Warehouse) -> "FeaturizeTask":
         """Return the task with all that it reads and writes in another warehouse."""
         return replace(self, features=self.features.in_warehouse(warehouse), quarantine=self.quarantine.in_warehouse(warehouse))
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one task tells of itself, or all tasks of a job together.
+class TaskResult:
+    """What one worker task did, or all tasks of a job together.
 
     Attributes:
         features: the features files that it wrote.
         quarantine: the quarantine files.
         known: the scratch files of entries whose content has features elsewhere, now with that content.
-        contents: SHA-256 in hex of each content that it put through the network.
+        contents: SHA-256 in hex of each content that it put through the backbone.
         tally: what it counted.
     """
 
@@ -73,8 +71,8 @@ class Told:
     contents: frozenset[str] = frozenset()
     tally: Tally = field(default_factory=Tally)
 
-    def __add__(self, other: "Told") -> "Told":
-        return Told(
+    def __add__(self, other: "TaskResult") -> "TaskResult":
+        return TaskResult(
             self.features + other.features,
             self.quarantine + other.quarantine,
             self.known + other.known,
@@ -87,8 +85,8 @@ class Told:
         return json.dumps({**asdict(self), "contents": sorted(self.contents)})
 
     @classmethod
-    def from_json(cls, text: str) -> "Told":
-        """Return what a text of `to_json` tells."""
+    def from_json(cls, text: str) -> "TaskResult":
+        """Return the result of a text that `to_json` wrote."""
         fields = json.loads(text)
         return cls(
             tuple(StagedFile(**file) for file in fields["features"]),
@@ -99,35 +97,35 @@ class Told:
         )
 
 
-def work_on(number: int, task: OutcomeTask, shards: tuple[str, ...]) -> str:
-    """Put the entries of a shard's file through the network, write their rows, and return what was done as JSON."""
+def featurize_shard(number: int, task: FeaturizeTask, shards: tuple[str, ...]) -> str:
+    """Put the entries of a shard's file through the backbone, write their rows, and return the result as JSON."""
     entries = read_part(task.warehouse.read(shards[number]))
-    return sum(put_through(fetch(entries), task), Told()).to_json()
+    return sum(featurize_images(fetch(entries), task), TaskResult()).to_json()
 
 
-def put_through(source: Iterable[Fetched], task: OutcomeTask) -> Iterator[Told]:
-    """Put the images of a source through the network and write their rows; yield what was done after each file."""
+def featurize_images(source: Iterable[Fetched], task: FeaturizeTask) -> Iterator[TaskResult]:
+    """Put the images of a source through the backbone and write their rows; yield a result after each file."""
     tally = Tally()
     progress = ProgressFile.of(task)
-    network = _network(task.head.backbone, task.warehouse)
-    intake = Intake(task.head.pixel_limit, _known(task.head, task.warehouse))
-    outcomes = compute(source, network, intake, tally, progress)
+    backbone = _loaded_backbone(task.head.backbone, task.warehouse)
+    rules = InputRules(task.head.pixel_limit, _known(task.head, task.warehouse))
+    outcomes = compute(source, backbone, rules, tally, progress)
     # A shard may be larger: images that may be equal stand in one, however many they are.
     while some := list(islice(outcomes, ROWS_PER_FILE)):
         yield _write(some, task)
     progress.flush()
-    yield Told(tally=tally)
+    yield TaskResult(tally=tally)
 
 
-def _write(outcomes: list[Outcome], task: OutcomeTask) -> Told:
+def _write(outcomes: list[Outcome], task: FeaturizeTask) -> TaskResult:
     good = [outcome for outcome in outcomes if isinstance(outcome, Good)]
     bad = [outcome for outcome in outcomes if isinstance(outcome, Bad)]
     known = [outcome for outcome in outcomes if isinstance(outcome, Known)]
-    return Told(
+    return TaskResult(
         task.features.write(_good_rows(good, task.head.digest)),
         task.quarantine.write(_bad_rows(bad)),
         _scratch(known, task),
-        frozenset(outcome.content_sha256 for outcome in good if outcome.is_network_run),
+        frozenset(outcome.content_sha256 for outcome in good if outcome.is_backbone_run),
     )
 
 
@@ -153,22 +151,22 @@ def _bad_rows(bad: list[Bad]) -> pa.Table:
     return pa.table(columns)
 
 
-def _scratch(known: list[Known], task: OutcomeTask) -> tuple[str, ...]:
+def _scratch(known: list[Known], task: FeaturizeTask) -> tuple[str, ...]:
     if not known:
         return ()
-    path = f"{task.known}/{random_element()}.jsonl.gz"
+    path = task.paths.scratch(f"known/{random_element()}.jsonl.gz")
     entries = [replace(outcome.entry, action="reuse", content_sha256=outcome.content_sha256) for outcome in known]
     task.warehouse.create(path, write_entries(entries))
     return (path,)
 
 
-_loaded: dict[str, Network] = {}
+_loaded: dict[str, LoadedBackbone] = {}
 
 
-def _network(backbone: Backbone, warehouse: Warehouse) -> Network:
-    """Return the network, loaded once a worker process: Spark keeps the process for the next task."""
+def _loaded_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
+    """Return the backbone, loaded once a worker process: Spark keeps the process for the next task."""
     if backbone.id not in _loaded:
-        _loaded[backbone.id] = load_network(backbone, warehouse)
+        _loaded[backbone.id] = load_backbone(backbone, warehouse)
     return _loaded[backbone.id]
 
 
@@ -191,9 +189,9 @@ class ProgressFile:
         self._written_at = 0.0
 
     @classmethod
-    def of(cls, task: OutcomeTask) -> "ProgressFile":
+    def of(cls, task: FeaturizeTask) -> "ProgressFile":
         """Return a fresh one."""
-        return cls(task.warehouse, f"{task.progress}/{random_element()}.json", task.total)
+        return cls(task.warehouse, task.paths.new_progress(), task.total)
 
     def __call__(self, done: int) -> None:
         self._done = done

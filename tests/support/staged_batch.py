@@ -14,13 +14,14 @@ from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
-from orchard_jobs.contract.layout import manifest_path, staged_folder
+from orchard_jobs.contract.layout import manifest_path, staged_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference, write_parts
 from orchard_jobs.storage import Warehouse
 
 BACKBONE = replace(backbone_named("efficientnet_lite0"), dimension=8)
 MODEL = ModelReference("model-1", "models/model-1.parquet", k=3)
 BATCH_ID = "2026-01-05"
+WORK, PROCESS = "1" * 64, "0123456789abcdef"
 UPLOADED_AT = datetime(2026, 1, 5, tzinfo=UTC)
 ACTIONS: tuple[Action, ...] = (
     *("compute", "compute", "compute", "compute", "compute", "compute"),
@@ -107,13 +108,15 @@ class StagedBatch:
         packed = [(part.name, content) for part, content in parts]
         return cls(head, packed, features, quarantine, [pca_row(row) for row in features])
 
-    def add_moments(self) -> None:
+    def with_moments(self) -> "StagedBatch":
+        """Add the row of moments, and return this batch."""
         rows = np.array([row["features"] for row in self.features])
         centred = rows - rows.mean(axis=0)
         triangle = (centred.T @ centred)[np.triu_indices(8)]
         mean = rows.mean(axis=0).tolist()
         digest = self.head.digest
         self.moments = [{"manifest_digest": digest, "n": len(rows), "mean": mean, "second_moment": triangle.tolist()}]
+        return self
 
     def write(self, folder: Path) -> tuple[Warehouse, JobReport, JobReport]:
         """Write the manifest and the files; return the warehouse and both reports."""
@@ -122,7 +125,7 @@ class StagedBatch:
             warehouse.create(manifest_path(self.head.digest, name), packed)
         partition = (BACKBONE.id, BATCH_ID)
         staged = [self._stage(warehouse, table, partition, rows) for table, rows in self._tables()]
-        base = JobReport("w1", "featurize", self.head.digest, BACKBONE.id, "0.1.0", "app-1", tuple(staged), self.counts)
+        base = JobReport(WORK, "featurize", self.head.digest, BACKBONE.id, "0.1.0", "app-1", tuple(staged), self.counts)
         pca = self._stage(warehouse, PCA_FEATURES, (MODEL.model_id, BATCH_ID), self.pca)
         captured = self.captured(Captured(MODEL.model_id, BATCH_ID, self.head.digest, len(self.pca), 10.0, 9.0))
         return warehouse, base, replace(base, stage="reduce", partitions=(pca,), counts={}, captured=captured)
@@ -134,11 +137,10 @@ class StagedBatch:
     def _stage(self, warehouse: Warehouse, table: Table, partition: tuple[str, ...], rows: list[Row]) -> StagedPartition:
         middle = (len(rows) + 1) // 2
         halves = [half for half in (rows[:middle], rows[middle:]) if half]
-        folder = staged_folder(table, partition, "w1", "0123456789abcdef")
         schema = self.schemas.get(table.name, nullable(arrow_schema(table)))
-        return StagedPartition(
-            table.name, partition, tuple(stage(warehouse, f"{folder}/{i}.parquet", schema, h) for i, h in enumerate(halves))
-        )
+        paths = [staged_path(table, partition, WORK, PROCESS, f"{i}.parquet") for i in range(len(halves))]
+        files = (stage(warehouse, path, schema, half) for path, half in zip(paths, halves, strict=True))
+        return StagedPartition(table.name, partition, tuple(files))
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:

@@ -1,17 +1,17 @@
-"""Numbered tasks: each number's answer once and in order, also when a worker dies."""
+"""Numbered tasks: each number's text once and in order, also when a worker dies."""
 
 import os
 import signal
 from pathlib import Path
 
 import pyspark
-from orchard_jobs.stages.tasks import Work, Workers
+from orchard_jobs.stages.workers import Task, Workers
 
 
-def marking(folder: Path) -> Work:
-    """Return work that leaves a mark; number 3 kills its worker the first time. A closure: no worker can import this module."""
+def marking(folder: Path) -> Task:
+    """Return a task that leaves a mark; number 3 kills its worker the first time. A closure: no worker can import this module."""
 
-    def work(number: int) -> str:
+    def task(number: int) -> str:
         mark = folder / str(number)
         is_first = not mark.exists()
         mark.touch()
@@ -19,10 +19,10 @@ def marking(folder: Path) -> Work:
             os.kill(os.getpid(), signal.SIGKILL)
         return f"{number} squared is {number**2}"
 
-    return work
+    return task
 
 
-def test_answers_come_in_the_order_of_their_numbers_though_a_worker_dies(workers: Workers, tmp_path: Path) -> None:
+def test_texts_come_in_the_order_of_the_numbers_though_a_worker_dies(workers: Workers, tmp_path: Path) -> None:
     expected = [f"{number} squared is {number**2}" for number in range(9)]
     assert workers.run(9, marking(tmp_path)) == expected
     assert len(list(tmp_path.iterdir())) == 9

@@ -15,10 +15,10 @@ from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.errors import JobError
-from orchard_jobs.stages import copies
-from orchard_jobs.stages.copies import copy_kept, copy_vectors
-from orchard_jobs.stages.staging import StagedWriter, VersionWriter
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages import copied_rows
+from orchard_jobs.stages.copied_rows import copy_kept, copy_vectors
+from orchard_jobs.stages.staging import OwnPaths, StagedWriter, VersionWriter
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 AT = "2026-01-01T12:00:00.000001+00:00"
@@ -27,11 +27,12 @@ AT = "2026-01-01T12:00:00.000001+00:00"
 # It runs the tasks here, and needs no session for that.
 NO_SPARK: Any = None
 WORKERS = Workers(NO_SPARK, "spark")
+PATHS = OwnPaths("a" * 64)
 
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(copied_rows, "ROWS_PER_FILE", 4)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 @pytest.fixture
 def writer(warehouse: Warehouse) -> VersionWriter:
-    return VersionWriter(StagedWriter(warehouse, FEATURES, "features/new"), "f" * 64)
+    return VersionWriter(StagedWriter(warehouse, FEATURES, ("backbone", "b"), PATHS), "f" * 64)
 
 
 def entry(name: str, **changes: Any) -> Entry:
@@ -51,13 +52,21 @@ def entry(name: str, **changes: Any) -> Entry:
 def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = None) -> str:
     rows = [
         {
-            "image_uri": f"s3://b/{name}", "etag": etag or f"etag of {name}", "size_bytes": 7,
-            "uploaded_at": datetime.fromisoformat(AT), "label": None,
-            "content_sha256": f"content of {name}", "width": 2, "height": 3, "features": [float(len(path)), float(ord(name[0]))],
-            "manifest_digest": "0" * 64, "computed_in": "1" * 64, "jobs_version": "0",
+            "image_uri": f"s3://b/{name}",
+            "etag": etag or f"etag of {name}",
+            "size_bytes": 7,
+            "uploaded_at": datetime.fromisoformat(AT),
+            "label": None,
+            "content_sha256": f"content of {name}",
+            "width": 2,
+            "height": 3,
+            "features": [float(len(path)), float(ord(name[0]))],
+            "manifest_digest": "0" * 64,
+            "computed_in": "1" * 64,
+            "jobs_version": "0",
         }
         for name in names
-    ]  # fmt: skip
+    ]
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(FEATURES)])
     target = Path(warehouse.uri.removeprefix("file://")) / path
     pq.write_table(pa.Table.from_pylist(rows, schema), target)
@@ -66,10 +75,9 @@ def published(warehouse: Warehouse, path: str, *names: str, etag: str | None = N
 
 def frozen(warehouse: Warehouse, *entries: Entry) -> ManifestHead:
     parts = list(write_parts(sorted(entries, key=lambda one: one.image_uri)))
-    actions = dict(Counter(one.action for one in entries))
-    head = ManifestHead(
-        "b", backbone_named("resnet50"), 2, None, 10, len(entries), 0, actions, (), (), tuple(part for part, _ in parts)
-    )  # fmt: skip
+    actions: dict[str, int] = dict(Counter(one.action for one in entries))
+    named = tuple(part for part, _ in parts)
+    head = ManifestHead("b", backbone_named("resnet50"), 2, None, 10, len(entries), 0, actions, (), (), named)
     for part, packed in parts:
         warehouse.create(manifest_path(head.digest, part.name), packed)
     return head
@@ -107,7 +115,7 @@ def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer:
     """From the first file that holds it, in files of bounded size, however many entries or files there are."""
     paths = tuple(published(warehouse, f"{name * 3}.parquet", name, "x") for name in "abc")
     wanted = [entry(f"new {n}", action="reuse", content_sha256=f"content of {'abcx'[n % 4]}") for n in range(10)]
-    files = rows_of(warehouse, copy_vectors(WORKERS, paths, wanted, "scratch", writer))
+    files = rows_of(warehouse, copy_vectors(WORKERS, paths, wanted, PATHS, writer))
     assert [len(rows) for rows in files] == [4, 4, 2]
     rows = {row["image_uri"]: row for of_file in files for row in of_file}
     for one in wanted:
@@ -120,4 +128,4 @@ def test_vectors_go_to_each_entry_of_their_content(warehouse: Warehouse, writer:
 def test_a_content_that_is_in_no_file_is_told(warehouse: Warehouse, writer: VersionWriter) -> None:
     path = published(warehouse, "now.parquet", "a")
     with pytest.raises(JobError, match="no file of the manifest holds content content of b of 's3://b/new'"):
-        copy_vectors(WORKERS, (path,), [entry("new", action="reuse", content_sha256="content of b")], "scratch", writer)
+        copy_vectors(WORKERS, (path,), [entry("new", action="reuse", content_sha256="content of b")], PATHS, writer)

@@ -1,8 +1,8 @@
-"""featurize where Python workers have no network: Spark reads the images, and the files that workers make come back through it.
+"""Featurize where Python workers have no network: Spark reads the images and hands the workers' files back to the driver.
 
-Spark joins the images' bytes to the entries; a worker puts a shard of them through the network and hands back the files of its
-rows; the driver writes them. The driver also fetches and computes, by itself, what Spark's reader leaves out: empty objects,
-keys with an element that is empty or begins with `.` or `_`, and what is no longer as it was listed.
+Spark joins the images' bytes to the manifest's entries. A worker puts a shard of them through the backbone and returns the
+files of its rows, which the driver writes. The driver itself fetches and computes what Spark's reader leaves out: empty
+objects, keys with an element that is empty or begins with `.` or `_`, and objects that are no longer as they were listed.
 """
 
 import json
@@ -18,12 +18,13 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
-from orchard_jobs.contract.layout import manifest_path, network_path
+from orchard_jobs.contract.layout import backbone_path, manifest_path
+from orchard_jobs.contract.locations import common_folder
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.sources import Fetched, common_folder, fetch, listed_as_before
-from orchard_jobs.stages.outcomes import OutcomeTask, ProgressFile, Told, put_through
-from orchard_jobs.storage import CarriedWarehouse
+from orchard_jobs.images.sources import Fetched, fetch, listed_as_before
+from orchard_jobs.stages.featurize_task import FeaturizeTask, ProgressFile, TaskResult, featurize_images
+from orchard_jobs.storage import DetachedWarehouse
 
 # Shards whose files the driver holds at once: each at most 2,048 features and their moments, 17 MB.
 _SHARDS_AT_ONCE = 32
@@ -34,8 +35,8 @@ _GLOB = str.maketrans({character: f"\\{character}" for character in "\\[]{}*?"})
 Shards = Sequence[Sequence[Entry]]
 
 
-def compute_carried(spark: SparkSession, task: OutcomeTask, shards: Shards) -> Told:
-    """Put shards of entries through the network, each image once; return what was written.
+def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards) -> TaskResult:
+    """Put shards of entries through the backbone, each image once; return the results together.
 
     Args:
         spark: the session.
@@ -47,8 +48,8 @@ def compute_carried(spark: SparkSession, task: OutcomeTask, shards: Shards) -> T
     """
     entries = list(chain.from_iterable(shards))
     if not entries:
-        return Told()
-    names = _names(spark, common_folder(entries))
+        return TaskResult()
+    names = _names(spark, common_folder(entry.image_uri for entry in entries))
     as_listed = listed_as_before(entries)
     readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and _path(entry) in names}
     # A group stays together: its members may be equal, and equal ones are computed once.
@@ -56,53 +57,58 @@ def compute_carried(spark: SparkSession, task: OutcomeTask, shards: Shards) -> T
     left = [entry for entry in entries if entry.group in left_groups]
     read = [some for shard in shards if (some := [entry for entry in shard if entry.group not in left_groups])]
     progress = ProgressFile.of(task)
-    told = Told()
+    result = TaskResult()
     for first in range(0, len(read), _SHARDS_AT_ONCE):
-        told += _compute(spark, task, read[first : first + _SHARDS_AT_ONCE], names)
-        progress(told.tally.images)
+        result += _compute(spark, task, read[first : first + _SHARDS_AT_ONCE], names)
+        progress(result.tally.images)
     progress.flush()
     _check_unchanged(list(chain.from_iterable(read)))
-    return told + sum(put_through(fetch(left), task), Told()) if left else told
+    return result + sum(featurize_images(fetch(left), task), TaskResult()) if left else result
 
 
-def _compute(spark: SparkSession, task: OutcomeTask, shards: Shards, names: dict[str, str]) -> Told:
+def _compute(spark: SparkSession, task: FeaturizeTask, shards: Shards, names: dict[str, str]) -> TaskResult:
     """Compute some shards on the workers, and write the files that come back."""
+    compute_partition = partial(_compute_partition, task=task.in_warehouse(_detached_warehouse(task)))
+    result = TaskResult()
+    for path, content in _read(spark, shards, names).mapInArrow(compute_partition, "path STRING, content BINARY").collect():
+        if path is None:
+            result += TaskResult.from_json(bytes(content).decode())
+        else:
+            task.warehouse.create(path, bytes(content))
+    wanted = [entry.image_uri for shard in shards for entry in shard]
+    if result.tally.images != len(wanted):
+        raise JobError(
+            f"Spark read {result.tally.images} of {len(wanted)} images below {common_folder(wanted)!r}, all of which it had "
+            "listed: nothing is published; run the task again"
+        )
+    return result
+
+
+def _read(spark: SparkSession, shards: Shards, names: dict[str, str]) -> DataFrame:
+    """Return a row for each image, a shard in one partition: its shard's number, its entry as JSON and its bytes."""
     entries = list(chain.from_iterable(shards))
+    images = _files(spark, common_folder(entry.image_uri for entry in entries))
+    if len(entries) < len(names):
+        # Spark leaves files out by this column before it reads them.
+        images = images.where(sql.col("_metadata.file_path").isin([names[_path(entry)] for entry in entries]))
     rows = [
         (number, position, _path(entry), json.dumps(asdict(entry)))
         for number, shard in enumerate(shards)
         for position, entry in enumerate(shard)
     ]
-    images = _files(spark, common_folder(entries))
-    if len(entries) < len(names):
-        # Spark leaves files out by this column before it reads them.
-        images = images.where(sql.col("_metadata.file_path").isin([names[_path(entry)] for entry in entries]))
     frame = spark.createDataFrame(rows, "number BIGINT, position BIGINT, path STRING, entry STRING")
     joined = images.select("path", "content").join(sql.broadcast(frame), "path")
     sharded = joined.repartition(_PARTITIONS * len(shards), "number").sortWithinPartitions("number", "position")
-    carried = task.in_warehouse(_brought(task))
-    files = sharded.select("number", "entry", "content").mapInArrow(partial(_each, task=carried), "path STRING, content BINARY")
-    told = Told()
-    for path, content in files.collect():
-        if path is None:
-            told += Told.from_json(bytes(content).decode())
-        else:
-            task.warehouse.create(path, bytes(content))
-    if told.tally.images != len(entries):
-        raise JobError(
-            f"Spark read {told.tally.images} of {len(entries)} images below {common_folder(entries)!r}, all of which it had "
-            "listed: nothing is published; run the task again"
-        )
-    return told
+    return sharded.select("number", "entry", "content")
 
 
-def _each(batches: Iterator[pa.RecordBatch], task: OutcomeTask) -> Iterator[pa.RecordBatch]:
-    """Compute the shards of a partition; yield a row a file, and with a null path what was done."""
+def _compute_partition(batches: Iterator[pa.RecordBatch], task: FeaturizeTask) -> Iterator[pa.RecordBatch]:
+    """Compute the shards of a partition; yield a row for each file, and one with a null path for the result."""
     rows = (row for batch in batches for row in batch.to_pylist())
-    assert isinstance(task.warehouse, CarriedWarehouse)
+    assert isinstance(task.warehouse, DetachedWarehouse)
     for _, of_shard in groupby(rows, key=itemgetter("number")):
-        for told in put_through(_images(of_shard), task):
-            written = [*task.warehouse.take(), (None, told.to_json().encode())]
+        for result in featurize_images(_images(of_shard), task):
+            written = [*task.warehouse.take_created(), (None, result.to_json().encode())]
             for path, content in written:
                 yield pa.RecordBatch.from_pydict(
                     {"path": pa.array([path], pa.string()), "content": pa.array([content], pa.binary())}
@@ -113,13 +119,13 @@ def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
     return ((Entry(**json.loads(row["entry"])), row["content"]) for row in rows)
 
 
-def _brought(task: OutcomeTask) -> CarriedWarehouse:
-    """Return a warehouse with what a worker reads of it: the exported network and the known contents."""
+def _detached_warehouse(task: FeaturizeTask) -> DetachedWarehouse:
+    """Return a warehouse that holds what a worker reads: the exported backbone and the known contents."""
     head = task.head
-    paths = [network_path(head.backbone.id)] if head.backbone.is_exported else []
+    paths = [backbone_path(head.backbone.id)] if head.backbone.is_exported else []
     paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}
-    return CarriedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})
+    return DetachedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})
 
 
 def _check_unchanged(entries: list[Entry]) -> None:

@@ -1,4 +1,4 @@
-"""The ledger: what the manifest says of each key, and what the staged rows of both tables say together.
+"""Match the staged rows of features and quarantine with the manifest's entries, key by key.
 
 Keys, contents and vectors are held as BLAKE2b digests of 16 bytes, not as strings: about 300 bytes an image in all, and a
 collision within 2^-64 even for a thousand million images. Examples name the row at hand, so no string needs to be kept.
@@ -13,7 +13,7 @@ from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.manifest import Entry
 
-LEDGER_CHECKS = {
+MATCHING_CHECKS = {
     "unique_uri": "an image_uri stands once in features and quarantine together",
     "keys": "the rows are those of the manifest's entries: none is lost, none is invented",
     "listing": "etag, size_bytes, label, and the content of reused images, are the manifest's",
@@ -30,8 +30,8 @@ def digest_16(*values: str | int | None) -> bytes:
     return blake2b(repr(values).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
-class Ledger:
-    """Expectations by key, and the rows that met them.
+class RowMatcher:
+    """What the manifest expects of each key, and which rows have met it.
 
     Attributes:
         good: distinct listed keys with a features row.

@@ -1,6 +1,6 @@
-"""Numbered tasks: each is called with its number, and tells a line of text; what a task reads and writes is the warehouse's.
+"""Spark's workers, and the numbered tasks that they run. A task gets its number and returns a text; all else is in the warehouse.
 
-So Spark needs no connector to the warehouse, takes no vector apart, and runs nothing twice for another action.
+So Spark needs no connector to the warehouse, copies no vector, and has no action that could run a task again.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from orchard_jobs.contract.jobs import Source
 
-Work = Callable[[int], str]
+Task = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,26 @@ class Workers:
         except PySparkException:
             return ""
 
-    def run(self, count: int, work: Work, at_most: int | None = None) -> list[str]:
-        """Call `work` with each number below `count`; return what it told, in the numbers' order.
+    def run(self, count: int, task: Task, at_most: int | None = None) -> list[str]:
+        """Call a task with each number below `count`; return its texts in the order of the numbers.
 
-        Where the workers have no network, this process does it: what remains is to copy and to project, little beside an image.
+        Where the workers have no network this process calls it: to copy and to project costs little beside an image.
 
         Args:
             count: how many numbers there are.
-            work: can be pickled; a number that is worked on again, because its worker died, tells its own.
+            task: can be pickled; called again with a number whose worker died.
             at_most: the most Spark tasks; each takes several numbers, one after the other. None: one each.
         """
         if self.source == "spark":
-            return [work(number) for number in range(count)]
+            return [task(number) for number in range(count)]
         if count == 0:
             return []
         numbers = self.spark.range(0, count, 1, min(count, at_most or count))
-        rows = numbers.mapInArrow(partial(_each, work=work), "number BIGINT, told STRING").collect()
-        return [row["told"] for row in sorted(rows, key=lambda row: int(row["number"]))]
+        rows = numbers.mapInArrow(partial(_call, task=task), "number BIGINT, text STRING").collect()
+        return [row["text"] for row in sorted(rows, key=lambda row: int(row["number"]))]
 
 
-def _each(batches: Iterator[pa.RecordBatch], work: Work) -> Iterator[pa.RecordBatch]:
+def _call(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            yield pa.RecordBatch.from_pydict({"number": [number], "told": [work(number)]})
+            yield pa.RecordBatch.from_pydict({"number": [number], "text": [task(number)]})

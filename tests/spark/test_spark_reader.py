@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifests import entry_of, freeze, rows_of
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
@@ -15,14 +14,15 @@ from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.sources import Fetched, fetch
-from orchard_jobs.stages import carried
 from orchard_jobs.stages import featurize as stage
+from orchard_jobs.stages import spark_reader
 from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.staging import finish
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.stack.samples import draw_samples
 from pyspark.sql import SparkSession
+from support.local_manifests import entry_of, freeze, rows_of
 
 # Spark's reader leaves these out: a hidden one, one that would be metadata, one below such a folder, an empty one.
 UNREAD = (".hidden.jpg", "_metadata.jpg", "_folder/x.jpg", "empty.jpg")
@@ -67,14 +67,14 @@ def test_both_sources_give_the_same_rows(
     spark: SparkSession, warehouse: Warehouse, head: ManifestHead, fetched: JobReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_SMALLEST_TASK", 16)
-    monkeypatch.setattr(carried, "_SHARDS_AT_ONCE", 2)  # so that Spark is asked for some of the folder's files
+    monkeypatch.setattr(spark_reader, "_SHARDS_AT_ONCE", 2)  # so that Spark is asked for some of the folder's files
     by_driver: list[str] = []
 
     def fetched_here(entries: list[Entry]) -> Iterator[Fetched]:
         by_driver.extend(Path(entry.image_uri).name for entry in entries)
         return fetch(entries)
 
-    monkeypatch.setattr(carried, "fetch", fetched_here)
+    monkeypatch.setattr(spark_reader, "fetch", fetched_here)
     found = run(spark, warehouse, head, "spark")
     assert sorted(by_driver) == sorted([*(Path(name).name for name in UNREAD), "twin.jpg", "gone.jpg"])
     assert found.counts == fetched.counts
@@ -110,7 +110,7 @@ def test_an_image_that_is_overwritten_while_spark_reads_fails_the_job(
 ) -> None:
     some = [entry_of(path) for path in sorted(folder.rglob("*.jpg"))[:4]]
     answers = [frozenset(entry.image_uri for entry in some), frozenset(entry.image_uri for entry in some[1:])]
-    monkeypatch.setattr(carried, "listed_as_before", lambda entries: answers.pop(0))
+    monkeypatch.setattr(spark_reader, "listed_as_before", lambda entries: answers.pop(0))
     with pytest.raises(JobError, match=r"1 images were overwritten or removed while they were read, among them 'file:///"):
         run(spark, warehouse, freeze(warehouse, backbone, some, batch_id="2026-07-03"), "spark")
 

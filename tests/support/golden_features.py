@@ -1,15 +1,16 @@
 """Golden features of EfficientNet-Lite0, from TensorFlow. Rewrite them by hand, never in CI:
 
-PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m golden.efficientnet_lite0
+PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m support.golden_features
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-GOLDEN = Path(__file__).with_suffix(".json")
+from support.repository import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "efficientnet_lite0.json"
 LARGEST = 12
 
 
@@ -29,12 +30,12 @@ def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
 def main() -> None:
     """Compute the features with TensorFlow and rewrite the golden file."""
     from orchard_jobs.contract.backbones import backbone_named
-    from orchard_jobs.images.backbones import load_network
+    from orchard_jobs.images.backbones import load_backbone
     from orchard_jobs.storage import Warehouse
 
     pictures = drawn_pixels()
-    network = load_network(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
-    features = network(np.stack(list(pictures.values())))
+    backbone = load_backbone(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
+    features = backbone(np.stack(list(pictures.values())))
     golden = {
         name: {
             "largest": float(np.abs(vector).max()),

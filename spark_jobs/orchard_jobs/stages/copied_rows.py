@@ -13,8 +13,8 @@ from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
-from orchard_jobs.stages.staging import VersionWriter, files_told, tell_files
-from orchard_jobs.stages.tasks import Workers
+from orchard_jobs.stages.staging import OwnPaths, VersionWriter, files_from_json, files_to_json
+from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
 # The most rows of a file that a task makes, and what it holds in memory at once. Small files become larger when they are copied.
@@ -31,7 +31,7 @@ def copy_kept(
         JobError: the files do not hold each of these rows once.
     """
     groups = _groups(writer.warehouse, paths)
-    files = files_told(workers.run(len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
+    files = files_from_json(workers.run(len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
     found, wanted = sum(file.rows for file in files), head.actions.get(action, 0)
     if found != wanted:
         raise JobError(f"the published files of batch {head.batch_id} hold {found} of the {wanted} rows to {action}: plan again")
@@ -39,7 +39,7 @@ def copy_kept(
 
 
 def copy_vectors(
-    workers: Workers, paths: tuple[str, ...], entries: list[Entry], scratch: str, writer: VersionWriter
+    workers: Workers, paths: tuple[str, ...], entries: list[Entry], own_paths: OwnPaths, writer: VersionWriter
 ) -> tuple[StagedFile, ...]:
     """Write a row for each entry, with the vector of its content from one of some features files.
 
@@ -51,9 +51,9 @@ def copy_vectors(
     shards: list[tuple[tuple[str, ...], str]] = []
     for first in range(0, len(placed), ROWS_PER_FILE):
         some = placed[first : first + ROWS_PER_FILE]
-        shards.append((tuple(dict.fromkeys(path for path, _ in some)), f"{scratch}/{len(shards):05d}.jsonl.gz"))
+        shards.append((tuple(dict.fromkeys(path for path, _ in some)), own_paths.scratch(f"reused/{len(shards):05d}.jsonl.gz")))
         warehouse.create(shards[-1][1], write_entries(entry for _, entry in some))
-    return files_told(workers.run(len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
+    return files_from_json(workers.run(len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
 
 
 def _groups(warehouse: Warehouse, paths: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -81,7 +81,7 @@ def _copy_kept(
         with pq.ParquetFile(warehouse.open(path)) as file:
             rows = file.read()
         found.append(rows.filter(pc.is_in(row_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
-    return tell_files(writer.write(pa.concat_tables(found, promote_options="permissive")))
+    return files_to_json(writer.write(pa.concat_tables(found, promote_options="permissive")))
 
 
 @lru_cache(maxsize=2)
@@ -126,7 +126,7 @@ def _copy_vectors(number: int, shards: tuple[tuple[tuple[str, ...], str], ...], 
     rows = vectors.take(pc.index_in(contents, value_set=vectors["content_sha256"].combine_chunks()))
     for name, values in entry_columns(entries).items():
         rows = rows.append_column(name, values)
-    return tell_files(writer.write(rows))
+    return files_to_json(writer.write(rows))
 
 
 def entry_columns(entries: list[Entry]) -> dict[str, pa.Array]:

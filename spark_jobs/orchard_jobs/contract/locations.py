@@ -1,0 +1,108 @@
+"""The forms of batch ids and of URIs: of the warehouse, of images, of places on S3. Knows nothing of what lies there."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchard_jobs.errors import ConfigurationError
+
+_S3 = "s3://"
+_BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """A bucket, an object in it, or the objects below a prefix.
+
+    Attributes:
+        bucket: the bucket's name, not empty.
+        key: the object's raw key or a prefix, never percent-encoded; empty for the bucket itself.
+    """
+
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, uri: str) -> "S3Location":
+        """Return the location of a `s3://bucket/key` URI; raise ConfigurationError for any other text."""
+        bucket, _, key = uri.removeprefix(_S3).partition("/")
+        if not is_s3(uri) or not bucket:
+            raise ConfigurationError(f"{uri!r} is no place on S3: write it as s3://BUCKET/KEY")
+        return cls(bucket, key)
+
+    @property
+    def uri(self) -> str:
+        """The location as `s3://bucket/key`, or `s3://bucket` for the bucket itself."""
+        return f"{_S3}{self.bucket}/{self.key}" if self.key else f"{_S3}{self.bucket}"
+
+    def join(self, *elements: str) -> "S3Location":
+        """Return the location whose key has further elements; a key that ends in `/` gets no second one."""
+        return S3Location(self.bucket, "/".join([*([self.key.removesuffix("/")] if self.key else []), *elements]))
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether a URI names a place on S3."""
+    return uri.startswith(_S3)
+
+
+def checked_batch_id(batch_id: str) -> str:
+    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
+    if not _BATCH_ID.fullmatch(batch_id):
+        raise ConfigurationError(
+            f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "
+            "change ORCHARD_BATCH_KEY_FORMAT, or start the run with another partition key"
+        )
+    return batch_id
+
+
+def image_uri(bucket: str, key: str) -> str:
+    """Return `s3://bucket/` + the raw key, never percent-encoded."""
+    return S3Location(bucket, key).uri
+
+
+def split_image_uri(uri: str) -> tuple[str, str]:
+    """Return (store, key) of an image URI: `s3://bucket/a b.jpg` gives (`s3://bucket`, `a b.jpg`).
+
+    The key is raw: `#`, `?` and `%` are part of it. `file:///folder/x.jpg` gives (`file:///`, `folder/x.jpg`).
+    """
+    scheme, _, rest = uri.partition("://")
+    host, _, key = rest.partition("/")
+    return (f"{scheme}://{host}" if host else f"{scheme}:///"), key
+
+
+def common_folder(uris: Iterable[str]) -> str:
+    """Return the deepest folder, as a URI that ends in `/`, below which all the files lie."""
+    return os.path.commonprefix(list(uris)).rpartition("/")[0] + "/"
+
+
+def label_of(key: str, batch_prefix: str) -> str | None:
+    """Return the label: the second-to-last element of the key below the batch, or None directly under it."""
+    elements = key.removeprefix(batch_prefix).split("/")
+    return elements[-2] if len(elements) > 1 else None
+
+
+def warehouse_uri(text: str) -> str:
+    """Return a warehouse's URI without a trailing slash: `file:///...` for an absolute path, `s3://...` as it is.
+
+    Raises:
+        ConfigurationError: another scheme, a relative path, no bucket, or a character that URIs give a meaning of their own.
+    """
+    scheme, mark, rest = text.partition("://") if "://" in text else ("file", "", text.removeprefix("file:"))
+    is_file = scheme == "file" and rest.startswith("/") and rest.strip("/") != ""
+    is_bucket = scheme in ("s3", "s3a") and bool(mark) and rest.partition("/")[0] != ""
+    if not (is_file or is_bucket):
+        raise ConfigurationError(
+            f"warehouse {text!r} is neither an absolute path nor a file: or s3: URI, of a folder: set ORCHARD_WAREHOUSE"
+        )
+    odd = sorted(set(rest) & set("#?%\\"))
+    if odd:
+        raise ConfigurationError(
+            f"warehouse {text!r} holds {' '.join(odd)}, which readers of URIs take for something else: choose another folder"
+        )
+    return f"{'file' if is_file else 's3'}://{rest}".rstrip("/")
+
+
+def local_path(warehouse: str) -> str | None:
+    """Return the absolute path of a warehouse's `file://` URI; None for one on S3."""
+    return warehouse.removeprefix("file://") if warehouse.startswith("file://") else None
