@@ -81,7 +81,7 @@ docs: setup ## write the tables of docs/reference/ from the code
 lint: setup ## check formatting, lint, types, import rules and the reference pages
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
-	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench docs dags $(addprefix tests/,conftest.py architecture containers dags launchers support unit/orchard)
+	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench docs dags tests
 	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
 	@$(AIRFLOW_BIN)/python docs/generate.py --check
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile

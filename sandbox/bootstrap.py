@@ -96,12 +96,12 @@ def take(lock: TextIO) -> None:
 
 
 def outdated(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> list[str]:
-    """Return the names of the environments whose stamp is missing or of other inputs."""
+    """Return the names of the environments that were never finished, or were built from other inputs."""
     return [name for name in wanted if stamp_of(name) != digest_of(name, python, version)]
 
 
 def stamp_of(name: str) -> str:
-    """Return the digest that a finished environment was built from; nothing for a broken or interrupted one."""
+    """Return the digest that a finished environment was built from; an empty string for an unfinished one."""
     environment = ROOT / ".venv" / name
     try:
         return (environment / "stamp").read_text() if (environment / "bin" / "python").exists() else ""
@@ -110,7 +110,7 @@ def stamp_of(name: str) -> str:
 
 
 def digest_of(name: str, python: str, version: str) -> str:
-    """Return the digest of all that decides an environment."""
+    """Return the digest of everything that determines an environment."""
     files, packages = ENVIRONMENTS[name]
     digest = hashlib.sha256(f"{version} {os.path.realpath(python)} {ROOT}".encode())
     for file in [ROOT / "requirements" / file for file in files] + [ROOT / folder / "pyproject.toml" for folder in packages]:
@@ -119,7 +119,7 @@ def digest_of(name: str, python: str, version: str) -> str:
 
 
 def find_uv(python: str) -> str:
-    """Return uv's path: on PATH, or in an environment of its own that is made here."""
+    """Return the path of uv: on PATH, or installed here into an environment of its own."""
     found = shutil.which("uv")
     if found:
         return found
@@ -139,7 +139,7 @@ def find_uv(python: str) -> str:
 
 
 def build_environment(name: str, python: str, version: str, uv: str, settings: dict[str, str]) -> None:
-    """Build one environment; one without a stamp was interrupted and is made anew, a finished one is brought up to date."""
+    """Build one environment: update a finished one, and rebuild one that was interrupted."""
     environment = ROOT / ".venv" / name
     files, packages = ENVIRONMENTS[name]
     hint = (
@@ -159,7 +159,7 @@ def build_environment(name: str, python: str, version: str, uv: str, settings: d
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
         check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
     if name == "jobs":
-        side_by_side(functools.partial(archive_classes, environment), functools.partial(export_network, environment))
+        side_by_side(functools.partial(archive_classes, environment), functools.partial(export_backbone, environment))
     (environment / "stamp").write_text(digest_of(name, python, version))
 
 
@@ -169,9 +169,9 @@ def archive_classes(environment: Path) -> None:
         run_ahead(environment, "archive-classes", str(environment / "spark.jsa"))
 
 
-def export_network(environment: Path) -> None:
-    """Export the usual backbone's network, which the first batch of each warehouse would wait for."""
-    with step("the network, exported"), tempfile.TemporaryDirectory() as warehouse:
+def export_backbone(environment: Path) -> None:
+    """Export the usual backbone, which the first batch of each warehouse would wait for."""
+    with step("the backbone, exported"), tempfile.TemporaryDirectory() as warehouse:
         run_ahead(environment, "prepare", "--warehouse", warehouse)
         kept = environment / "share" / "orchard" / "networks"
         kept.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def export_network(environment: Path) -> None:
 
 
 def run_ahead(environment: Path, *arguments: str) -> None:
-    """Run the jobs' command for something that is quicker to have beforehand; go on without it when that fails."""
+    """Run the jobs' command to prepare what would slow the first job down; a failure is only a warning."""
     command = [str(environment / "bin" / "orchard-jobs"), *arguments]
     own = dict(os.environ, SPARK_LOCAL_IP="127.0.0.1")
     process = None
@@ -201,7 +201,7 @@ def run_ahead(environment: Path, *arguments: str) -> None:
 
 
 def side_by_side(*works: Callable[[], None]) -> None:
-    """Run works at once, each in a process of its own: Ctrl-C then stops each as it would stop one.
+    """Run functions in parallel, each in its own process, so that Ctrl-C stops all of them.
 
     Raises:
         Refusal: of the first in their order that raised one, once all have ended.
@@ -229,7 +229,7 @@ def side_by_side(*works: Callable[[], None]) -> None:
 
 
 def run_and_answer(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
-    """Run a work of `side_by_side` in its process; answer with the line of what stopped it."""
+    """Run one function of `side_by_side` in its process; report why it stopped, in one line."""
     try:
         work()
     except (Refusal, OSError) as error:
@@ -240,7 +240,7 @@ def run_and_answer(work: Callable[[], None], answer: SimpleQueue[str]) -> None:
 
 
 def uv_settings(python: str) -> dict[str, str]:
-    """Return the environment for uv: the user's, and pip's settings where uv has none of its own."""
+    """Return the environment for uv: the user's, plus pip's settings where uv has none of its own."""
     settings = dict(os.environ, UV_PYTHON_DOWNLOADS="never")
     listing = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60)
     for name, value in re.findall(r"^[^=\n]*\.([a-z-]+)='(.*)'$", listing.stdout, re.MULTILINE):
@@ -251,7 +251,7 @@ def uv_settings(python: str) -> dict[str, str]:
 
 
 def run_uv(command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run uv on what its cache holds; where that is not all, with the index, whose certificate may need the system's store."""
+    """Run uv from its cache, then with the package index, then with the system's certificates."""
     finished = run(command, dict(settings, UV_OFFLINE="true"))
     if finished.returncode:
         finished = run(command, settings)
@@ -263,7 +263,7 @@ def run_uv(command: list[str], settings: dict[str, str]) -> subprocess.Completed
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command and return its status and all that it printed."""
+    """Run a command and return its status and its output."""
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, close_fds=False)
 
 
@@ -276,7 +276,7 @@ def check(finished: subprocess.CompletedProcess[str], hint: str) -> None:
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Print what was done, with its seconds: one line at its end, since others are done at once."""
+    """Print a finished step with its duration, as one line, since steps run in parallel."""
     begin = time.monotonic()
     yield
     print(f"setup: {what}, {time.monotonic() - begin:.1f} s", flush=True)

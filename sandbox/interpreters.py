@@ -45,7 +45,7 @@ def find_python() -> tuple[str, str]:
 
 
 def fits(version: str) -> bool:
-    """Say whether a Python version is one of those that the pinned files are for."""
+    """Say whether the pinned files support a Python version."""
     return version.rpartition(".")[0] in PYTHONS
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from orchard_sandbox.cli import main
+from orchard_sandbox.stack.cli import main
 
 sys.exit(main())

@@ -20,11 +20,11 @@ from typing import Any
 import polars as pl
 import pytest
 import requests
-from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.layout import ROOT
-from orchard_sandbox.samples import image_bytes
-from orchard_sandbox.supervisor import free_port
-from orchard_sandbox.upload import s3_client
+from orchard_sandbox.stack.airflow_api import AirflowApi
+from orchard_sandbox.stack.layout import ROOT
+from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.supervisor import free_port
+from orchard_sandbox.stack.upload import s3_client
 from PIL import Image
 
 pytestmark = pytest.mark.containers
@@ -80,7 +80,7 @@ class Compose:
         return f"http://127.0.0.1:{self.ports['S3_PORT']}"
 
     def task(self, run_id: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.api._call("GET", f"dags/image_batches/dagRuns/{run_id}/taskInstances/{name}")
+        found: dict[str, Any] = self.api.call("GET", f"dags/image_batches/dagRuns/{run_id}/taskInstances/{name}")
         return found
 
     def cores_used(self, service: str) -> float:
@@ -114,7 +114,7 @@ class Compose:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                state = self.api._call("GET", f"dags/image_batches/dagRuns/{run_id}")["state"]
+                state = self.api.call("GET", f"dags/image_batches/dagRuns/{run_id}")["state"]
                 if state in ("success", "failed"):
                     return str(state)
             except Exception as error:
@@ -246,7 +246,7 @@ def test_airflow_asks_for_a_log_in(compose: Compose) -> None:
     assert requests.get(f"{address}/api/v2/dags", timeout=30).status_code == 401
     wrong = requests.post(f"{address}/auth/token", json={"username": "admin", "password": "admin"}, timeout=30)
     assert wrong.status_code == 401
-    assert {"image_batches", "pca_model"} <= {dag["dag_id"] for dag in compose.api._call("GET", "dags")["dags"]}
+    assert {"image_batches", "pca_model"} <= {dag["dag_id"] for dag in compose.api.call("GET", "dags")["dags"]}
 
 
 def test_a_batch_is_published_though_every_service_is_killed_midway(compose: Compose, images: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_killed_task_cancels_what_it_asked_of_spark(compose: Compose, images: 
     run_id = compose.api.start_run("image_batches", day, {"quiet_seconds": 0})
     wait_until(lambda: compose.task(run_id, "featurize")["state"] == "running" and compose.cores_used("spark") > 0.8)
     before = compose("exec", "-T", "spark", "sh", "-c", "ls /warehouse/_work/*/report.json")
-    compose.api._call("PATCH", f"dags/image_batches/dagRuns/{run_id}/taskInstances/featurize", {"new_state": "failed"})
+    compose.api.call("PATCH", f"dags/image_batches/dagRuns/{run_id}/taskInstances/featurize", {"new_state": "failed"})
     begin = time.monotonic()
     wait_until(lambda: compose.cores_used("spark") < 0.2, seconds=40)
     print(f"idle {time.monotonic() - begin:.0f} s after the task was marked failed")

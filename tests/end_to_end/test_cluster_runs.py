@@ -7,17 +7,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import polars as pl
 import pytest
 import requests
-from generated import TOLD, clean_run, published_rows
-from orchard_sandbox.airflow_api import AirflowApi
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.samples import image_bytes
-from orchard_sandbox.state import read_state
-from orchard_sandbox.supervisor import AIRFLOW
-from stack import SHARED, Stack, bare_client, run_printed_program, wait_for_silence, write
+from orchard_sandbox.s3.landing import aws_client, s3_environment
+from orchard_sandbox.stack.airflow_api import AirflowApi
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.supervisor import AIRFLOW
+from support.generated_history import TOLD, clean_run, published_rows
+from support.stack import SHARED, Stack, bare_client, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 GOOD, CLEARED, KILLED, IDLE = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
@@ -45,8 +45,7 @@ class Emr:
 
     def __init__(self, stack: Stack) -> None:
         self.address = read_state(Layout(stack.home)).s3_address
-        credentials = {"aws_access_key_id": "any", "aws_secret_access_key": "thing", "region_name": "us-east-1"}
-        self.client = boto3.client("emr-serverless", endpoint_url=self.address, **credentials)
+        self.client = aws_client("emr-serverless", self.address)
         self.application = self.client.list_applications()["applications"][0]["id"]
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -130,7 +129,7 @@ def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
     while not any(run["state"] == "RUNNING" for run in emr.since(begin)):
         time.sleep(0.5)
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["featurize"], "only_failed": False, "only_running": True}
-    api._call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
+    api.call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
     wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
     jobs = emr.since(begin)
     assert {run["state"] for run in jobs} <= ENDED
@@ -156,18 +155,15 @@ def test_with_execution_switched_off_the_dag_fails(stack: Stack) -> None:
 
 
 class Lake:
-    """A warehouse of its own on S3, with the network."""
+    """A warehouse of its own on S3, with the exported backbone."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         s3 = bare_client(stack)
         s3.create_bucket(Bucket="lake")
         self.uri = f"s3://lake/{name}"
-        network = next((stack.home / "warehouse").rglob("*.onnx"))
-        s3.upload_file(str(network), "lake", f"{name}/{network.relative_to(stack.home / 'warehouse')}")
-        self.options = {
-            "AWS_ENDPOINT_URL": s3.meta.endpoint_url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing",
-            "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-        }  # fmt: skip
+        backbone = next((stack.home / "warehouse").rglob("*.onnx"))
+        s3.upload_file(str(backbone), "lake", f"{name}/{backbone.relative_to(stack.home / 'warehouse')}")
+        self.options = s3_environment(s3.meta.endpoint_url) | {"AWS_ALLOW_HTTP": "true"}
 
     def table(self, name: str) -> pl.DataFrame:
         return pl.read_delta(f"{self.uri}/{name}", storage_options=self.options)

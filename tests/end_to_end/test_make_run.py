@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from generated import GeneratedHistory, some_contents, start_backfill
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.published import pending_work
-from orchard_sandbox.samples import image_bytes
-from orchard_sandbox.state import read_state
-from stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
+import requests
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.published import pending_work
+from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.state import read_state
+from support.generated_history import GeneratedHistory, some_contents, start_backfill
+from support.stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 
@@ -98,33 +99,51 @@ def check_what_is_printed(stack: Stack, printed: str, unchanged: set[str]) -> No
     assert "image_uri" in run_printed_program(printed)
 
 
-def test_two_batches_become_tables(stack: Stack, odd: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def published(stack: Stack) -> Stack:
+    """The stack after its first run, of two batches."""
     done = stack.run(f"{BAD_FIRST} {SECOND}")
     assert done.returncode == 0, done.stdout + done.stderr
-    features, quarantine, projected = (stack.table(name) for name in ("features", "quarantine", "pca_features"))
-    for batch in (BAD_FIRST, SECOND):
-        uris = [*features.filter(pl.col("batch_id") == batch)["image_uri"]]
-        uris += [*quarantine.filter(pl.col("batch_id") == batch)["image_uri"]]
-        assert len(uris) == len(set(uris))
-        assert set(uris) == files_of(stack, batch)
-    broken = {uri.rsplit("/", 1)[1] for uri in quarantine["image_uri"]}
+    return stack
+
+
+@pytest.mark.parametrize("batch", [BAD_FIRST, SECOND])
+def test_every_image_is_in_one_table_once(batch: str, published: Stack) -> None:
+    tables = [published.table(name).filter(pl.col("batch_id") == batch) for name in ("features", "quarantine")]
+    uris = [uri for table in tables for uri in table["image_uri"]]
+    assert len(uris) == len(set(uris))
+    assert set(uris) == files_of(published, batch)
+
+
+def test_broken_images_alone_are_set_aside(published: Stack, odd: dict[str, str]) -> None:
+    broken = {uri.rsplit("/", 1)[1] for uri in published.table("quarantine")["image_uri"]}
     assert broken == {name for name, decode in odd.items() if decode == "broken"}
-    vectors = np.array(features["features"].to_list())
+
+
+def test_vectors_are_finite_and_of_the_backbones_length(published: Stack) -> None:
+    vectors = np.array(published.table("features")["features"].to_list())
     assert vectors.shape[1] == 1280
     assert np.isfinite(vectors).all()
-    for row in stack.table("runs").to_dicts():
+
+
+def test_the_counts_of_a_run_add_up(published: Stack) -> None:
+    for row in published.table("runs").to_dicts():
         assert row["listed"] == row["featurized"] + row["reused"] + row["quarantined"]
         assert row["network_runs"] == row["featurized"]
-    current = stack.table("promotions").sort("sequence")["model_id"][-1]
-    covered = projected.filter(pl.col("model_id") == current)
-    assert set(covered["image_uri"]) == set(features["image_uri"])
 
 
-def test_a_log_in_is_needed_and_its_password_is_the_owners_alone(stack: Stack) -> None:
-    import requests
+def test_the_current_model_covers_every_image(published: Stack) -> None:
+    current = published.table("promotions").sort("sequence")["model_id"][-1]
+    covered = published.table("pca_features").filter(pl.col("model_id") == current)
+    assert set(covered["image_uri"]) == set(published.table("features")["image_uri"])
 
-    layout = Layout(stack.home)
-    assert layout.password_file.stat().st_mode & 0o077 == 0
+
+def test_the_password_is_the_owners_alone(published: Stack) -> None:
+    assert Layout(published.home).password_file.stat().st_mode & 0o077 == 0
+
+
+def test_a_log_in_is_needed(published: Stack) -> None:
+    layout = Layout(published.home)
     answer = requests.get(f"{read_state(layout).api_address}/api/v2/dags", timeout=60)
     assert answer.status_code == 401
 
@@ -147,7 +166,7 @@ def test_lineage_says_what_was_made_of_what(stack: Stack) -> None:
         assert (facet["runId"], facet["backbone"]) == (published[digest]["run_id"], published[digest]["backbone"])
 
 
-def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
+def test_one_late_image_runs_the_backbone_once(stack: Stack) -> None:
     write(stack.images / SECOND / "late" / "é 日本.jpg", image_bytes("Banana", 500))
     before = stack.table("features")
     done = stack.run(f"{BAD_FIRST} {SECOND}")
@@ -162,24 +181,37 @@ def test_one_late_image_runs_the_network_once(stack: Stack) -> None:
     assert old.items() <= new.items()
 
 
-def test_an_upload_by_a_bare_s3_client_starts_the_work_and_a_lost_event_costs_none(stack: Stack) -> None:
-    s3, api = bare_client(stack), stack.api
+@pytest.fixture(scope="module")
+def uploaded_bare(published: Stack) -> str:
+    """The key of an image that a bare S3 client has uploaded, and whose event has led to a published version."""
+    s3, api = bare_client(published), published.api
     key, whole = f"images/{SECOND}/bare/a + é.jpg", image_bytes("Banana", 501)
-    api._call("PATCH", "dags/pca_model", {"is_paused": True})  # what is told to a paused DAG is lost
+    before = newest_version(published, SECOND)
+    api.call("PATCH", "dags/pca_model", {"is_paused": True})  # what is told to a paused DAG is lost
     s3.put_object(Bucket="landing", Key="images/no batch/x.jpg", Body=whole)
     s3.put_object(Bucket="landing", Key=key, Body=whole)
-    uri = f"s3://landing/{key}"
-    while stack.table("runs").filter(pl.col("batch_id") == SECOND)["version"].max() < 3:
+    while newest_version(published, SECOND) == before:
         assert not api.runs("image_batches_on_arrival", ("failed",))
         time.sleep(1)
     wait_for_silence(api, "image_arrivals", "image_batches_on_arrival")
-    assert stack.table("features").filter(pl.col("image_uri") == uri).height == 1
+    return key
+
+
+def newest_version(stack: Stack, batch: str) -> int:
+    return int(max(stack.table("runs").filter(pl.col("batch_id") == batch)["version"]))
+
+
+def test_an_upload_by_a_bare_s3_client_starts_the_work(stack: Stack, uploaded_bare: str) -> None:
+    assert stack.table("features").filter(pl.col("image_uri") == f"s3://landing/{uploaded_bare}").height == 1
     row = stack.table("runs").filter(pl.col("batch_id") == SECOND).sort("version").to_dicts()[-1]
-    assert (row["version"], row["network_runs"]) == (3, 1)
-    runs = [run for run in api.runs("image_batches_on_arrival") if run["dag_run_id"] == row["run_id"]]
+    assert row["network_runs"] == 1
+    runs = [run for run in stack.api.runs("image_batches_on_arrival") if run["dag_run_id"] == row["run_id"]]
     assert [run["partition_key"] for run in runs] == [SECOND]
 
-    api._call("PATCH", "dags/pca_model", {"is_paused": False})
+
+def test_reconciling_does_the_work_of_a_lost_event(stack: Stack, uploaded_bare: str) -> None:
+    api = stack.api
+    api.call("PATCH", "dags/pca_model", {"is_paused": False})
     warehouse = {"ORCHARD_WAREHOUSE": f"file://{stack.home}/warehouse"}
     assert pending_work(warehouse) is not None
     models = len(api.runs("pca_model"))
@@ -211,14 +243,14 @@ def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Sta
 def test_a_backfill_is_cancelled_and_what_it_left_is_taken_up(stack: Stack) -> None:
     api, reports, days = stack.api, stack.reports(), ("2026-02-25", "2026-02-27")
     # The former one ends a while after its runs.
-    while any(one["completed_at"] is None for one in api._call("GET", "backfills?dag_id=image_batches")["backfills"]):
+    while any(one["completed_at"] is None for one in api.call("GET", "backfills?dag_id=image_batches")["backfills"]):
         time.sleep(1)
-    api._call("PATCH", "dags/image_batches", {"is_paused": True})
+    api.call("PATCH", "dags/image_batches", {"is_paused": True})
     backfill = start_backfill(api, *days)["id"]
-    api._call("PUT", f"backfills/{backfill}/cancel")
+    api.call("PUT", f"backfills/{backfill}/cancel")
     taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
     assert taken == {"none": 0, "failed": 3, "completed": 3}
-    api._call("PATCH", "dags/image_batches", {"is_paused": False})
+    api.call("PATCH", "dags/image_batches", {"is_paused": False})
     start_backfill(api, *days, "failed")
     wait_for_silence(api, "image_batches")
     taken = {how: start_backfill(api, *days, how, "/dry_run")["total_entries"] for how in ("none", "failed", "completed")}
@@ -233,7 +265,7 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
     dag_id = "image_batches_on_arrival"
     api, reports = stack.api, stack.reports()
     body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True}
-    api._call("POST", f"dags/{dag_id}/clearTaskInstances", body)
+    api.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
     states: dict[str, str] = {}
     while not states or set(states.values()) - {"success", "skipped", "failed"}:
         time.sleep(1)
@@ -253,7 +285,7 @@ def test_a_day_of_changes_costs_only_the_content_that_is_new(stack: Stack) -> No
     target = {"Bucket": "landing", "Key": f"{prefix}/parts.jpg", "UploadId": begun["UploadId"]}
     part = s3.upload_part(**target, PartNumber=1, Body=known)
     s3.complete_multipart_upload(**target, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
-    before = stack.table("runs").filter(pl.col("batch_id") == SECOND)["version"].max()
+    before = newest_version(stack, SECOND)
     assert stack.run(SECOND).returncode == 0
     rows = stack.table("runs").filter((pl.col("batch_id") == SECOND) & (pl.col("version") > before)).to_dicts()
     assert sum(row["network_runs"] for row in rows) == 1

@@ -75,7 +75,7 @@ def test_a_chosen_python_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
 def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ORCHARD_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(interpreters.sys, "version_info", (3, 9, 18))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     with pytest.raises(interpreters.Refusal, match=r"found Python 3\.9\.18 .* install one"):
         interpreters.find_python()
     program(tmp_path, "python3.13", "exit 127")  # a pyenv shim of a version that is not chosen
@@ -113,7 +113,7 @@ def calls(tree: Path) -> list[str]:
     return sorted(" ".join(call.split()[:2]) for call in found)
 
 
-def test_a_finished_environment_is_left_alone_and_a_changed_one_is_brought_up_to_date(tree: Path) -> None:
+def test_only_a_changed_environment_is_brought_up_to_date(tree: Path) -> None:
     bootstrap.build_environments(sys.executable, OWN)
     assert calls(tree) == ["pip install"] * 4 + ["venv --quiet"] * 2
     bootstrap.build_environments(sys.executable, OWN)
@@ -149,7 +149,7 @@ def test_an_environment_for_the_tests_is_built_only_when_it_is_named(tree: Path)
 
 def test_an_interrupted_build_is_done_again(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tree / "broken").write_text("no such package")
-    with pytest.raises(bootstrap.Refusal, match="uv pip install"):
+    with pytest.raises(interpreters.Refusal, match="uv pip install"):
         bootstrap.build_environments(sys.executable, OWN)
     assert "no such package" in capfd.readouterr().err
     left = tree / ".venv" / "airflow" / "left over"
@@ -207,7 +207,7 @@ def test_a_build_that_is_killed_is_told(tree: Path) -> None:
     def killed() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(bootstrap.Refusal, match="ended with -9; `make setup` takes it up again"):
+    with pytest.raises(interpreters.Refusal, match="ended with -9; `make setup` takes it up again"):
         bootstrap.side_by_side(lambda: None, killed)
 
 
@@ -253,13 +253,11 @@ def test_pips_settings_are_handed_on_to_uv_unless_it_has_its_own(tmp_path: Path,
     assert settings["SSL_CERT_FILE"] == "/own.pem"
 
 
-def test_an_environment_keeps_the_exported_network_and_goes_without_when_that_fails(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_environment_keeps_the_exported_backbone_if_there_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = 'mkdir -p "$3/_work/networks" && echo "$1" >"$3/_work/networks/x-1.onnx"'
     program(tmp_path / "bin", "orchard-jobs", made)
-    bootstrap.export_network(tmp_path)
+    bootstrap.export_backbone(tmp_path)
     assert (tmp_path / "share" / "orchard" / "networks" / "x-1.onnx").read_text() == "prepare\n"
     program(tmp_path / "bin", "orchard-jobs", "exit 3")
-    bootstrap.export_network(tmp_path)
+    bootstrap.export_backbone(tmp_path)
     assert "exit status 3" in capsys.readouterr().err

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from orchard_sandbox import stop
-from orchard_sandbox.batches import read_batch
-from orchard_sandbox.command import write_command
-from orchard_sandbox.environment import airflow_environment
-from orchard_sandbox.layout import ROOT, Layout
-from orchard_sandbox.state import StackState, read_state, take_lock, write_state
+from orchard_sandbox.stack import state
+from orchard_sandbox.stack.batches import read_batch
+from orchard_sandbox.stack.command import write_command
+from orchard_sandbox.stack.environment import airflow_environment
+from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.state import StackState, read_state, take_lock, write_state
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stop, "write_state", full)
+    monkeypatch.setattr(state, "write_state", full)
     monkeypatch.setattr(os, "write", full)
     with take_lock(layout, "stop"):
-        assert stop.stop_stack(layout) == (0, 0)
+        assert state.stop_stack(layout) == (0, 0)
     assert not layout.state_file.exists()
 
 
@@ -84,9 +84,9 @@ def test_make_package_builds_what_a_cluster_runs(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    package, network = map(Path, done.stdout.splitlines()[-2:])
+    package, backbone = map(Path, done.stdout.splitlines()[-2:])
     wheel, archive = package / "orchard_jobs-0.1.0-py3-none-any.whl", package / "orchard_jobs.zip"
     assert {path.name for path in package.iterdir()} == {wheel.name, archive.name, "run_job.py", "manifest.json"}
     assert wheel.read_bytes() == archive.read_bytes()
-    assert network.parent == folder / "_work" / "networks"
-    assert network.stat().st_size > 10_000_000
+    assert backbone.parent == folder / "_work" / "networks"
+    assert backbone.stat().st_size > 10_000_000

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +15,8 @@ import requests
 from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, OperationFailed, ResourceAlreadyExists
 from databricks.sdk.service import jobs
 from databricks.sdk.service.workspace import ExportFormat, ImportFormat, Language, ObjectInfo, ObjectType
-from orchard_sandbox.databricks_compute import is_isolated
-from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+from orchard_sandbox.databricks.compute import is_isolated
+from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 from support.databricks_stand_in import (
     TOKEN,
     VOLUME,
@@ -134,10 +133,10 @@ def test_a_task_that_fails_tells_its_last_error(function: str, error: str, serve
 def test_the_sdks_waiter_ends_for_a_lost_run_too(server: Server) -> None:
     task = Task(server, "sleep")
     task.wait("RUNNING")
-    wait_until(lambda: len(task.processes()) >= 2, 20)
+    wait_until(lambda: len(task.processes()) >= 2)
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
-    wait_until(lambda: not task.processes(), 10)
+    wait_until(lambda: not task.processes())
     server.start()
     run = task.shown()
     assert run["state"]["life_cycle_state"] == "INTERNAL_ERROR"
@@ -158,12 +157,10 @@ def test_a_token_stands_for_one_run_for_ever(server: Server) -> None:
 def test_a_cancelled_run_leaves_no_process(function: str, server: Server) -> None:
     task = Task(server, function)
     task.wait("RUNNING")
-    wait_until(lambda: len(task.processes()) >= 2, 20)
+    wait_until(lambda: len(task.processes()) >= 2)
     task.cancel()
-    begin = time.monotonic()
     run = task.wait()
     assert not task.processes()
-    assert time.monotonic() - begin < 10
     assert run["state"]["result_state"] == "CANCELED"
     assert task.states[-2:] == ["TERMINATING", "TERMINATED"]
     task.cancel()  # once more, which changes nothing
@@ -229,22 +226,21 @@ def test_calls_that_are_not_known_and_runs_that_are_not_there(server: Server) ->
     }
     url = f"{server.address}/api/2.2/jobs/runs/list"
     assert requests.get(url, headers={"Authorization": "Bearer other"}, timeout=10).status_code == 401
-    assert requests.post(f"{server.address}/api/2.2/jobs/runs/submit", data="{", headers={"Authorization": f"Bearer {TOKEN}"},
-                         timeout=10).json()["error_code"] == "MALFORMED_REQUEST"  # fmt: skip
+    submit, headers = f"{server.address}/api/2.2/jobs/runs/submit", {"Authorization": f"Bearer {TOKEN}"}
+    assert requests.post(submit, data="{", headers=headers, timeout=10).json()["error_code"] == "MALFORMED_REQUEST"
 
 
 def test_faults_of_answers_and_of_runs(server: Server) -> None:
     server.fault("throttle", operation="list", seconds=1)
     answer = server.call("GET", "list")
-    assert (answer.status_code, answer.headers["Retry-After"], answer.json()["error_code"]) == (
-        429, "1", "REQUEST_LIMIT_EXCEEDED",
-    )  # fmt: skip
+    told = (answer.status_code, answer.headers["Retry-After"], answer.json()["error_code"])
+    assert told == (429, "1", "REQUEST_LIMIT_EXCEEDED")
     server.fault("error_after", operation="submit")
     body = request_of("told") | {"idempotency_token": "after"}
     assert server.call("POST", "submit", body).status_code == 500
     known = server.call("POST", "submit", body).json()["run_id"]
     assert len([run for run in server.call("GET", "list").json()["runs"] if run["run_id"] >= known]) == 1
-    wait_until(lambda: not server.call("GET", "list", active_only="true").json()["runs"], 20)  # it would suffer the next
+    wait_until(lambda: not server.call("GET", "list", active_only="true").json()["runs"])  # it would suffer the next
     server.fault("drop_before", operation="list")
     with pytest.raises(requests.ConnectionError):
         server.call("GET", "list")
@@ -259,7 +255,9 @@ def test_the_files_of_a_volume(server: Server) -> None:
     files = server.client.files
     files.create_directory(f"{VOLUME}/a b")
     files.upload(f"{VOLUME}/a b/é.txt", io.BytesIO(b"text"))
-    assert files.download(f"{VOLUME}/a b/é.txt").contents.read() == b"text"  # type: ignore[union-attr]
+    contents = files.download(f"{VOLUME}/a b/é.txt").contents
+    assert contents is not None
+    assert contents.read() == b"text"
     assert files.get_metadata(f"{VOLUME}/a b/é.txt").content_length == 4
     with pytest.raises(NotFound):
         files.get_metadata(f"{VOLUME}/none")
@@ -319,7 +317,7 @@ def test_what_is_no_plain_file_of_a_workspace_is_refused(server: Server, given: 
     assert list(server.client.workspace.list("/Shared")) == []
 
 
-def test_a_job_is_kept_and_run_one_run_at_a_time(server: Server) -> None:
+def test_a_job_is_kept_and_run(server: Server) -> None:
     known = server.client.jobs
     task = jobs.Task.from_dict(request_of("fruit-told", "as created")["tasks"][0])
     environments = [jobs.JobEnvironment.from_dict(one) for one in request_of("told")["environments"]]
@@ -335,9 +333,15 @@ def test_a_job_is_kept_and_run_one_run_at_a_time(server: Server) -> None:
         assert (run.job_id, run.run_type) == (job_id, jobs.RunType.JOB_RUN)
         output = server.call("GET", "get-output", run_id=run.tasks[0].run_id).json()
         assert json.loads(output["logs"].splitlines()[0])["arguments"][1:] == (parameters or ["as created"])
-    first, again = (known.run_now(job_id, idempotency_token="once").run_id for _ in range(2))
-    assert first == again
+    assert len({known.run_now(job_id, idempotency_token="once").run_id for _ in range(2)}) == 1
+    known.delete(job_id)
+    with pytest.raises(InvalidParameterValue, match=f"Job {job_id} does not exist"):
+        known.run_now(job_id)
 
+
+def test_a_job_has_one_run_at_a_time(server: Server) -> None:
+    known = server.client.jobs
+    environments = [jobs.JobEnvironment.from_dict(one) for one in request_of("told")["environments"]]
     slow = known.create(tasks=[jobs.Task.from_dict(request_of("sleep")["tasks"][0])], environments=environments).job_id
     assert slow is not None
     running = known.run_now(slow)
@@ -345,10 +349,6 @@ def test_a_job_is_kept_and_run_one_run_at_a_time(server: Server) -> None:
     assert skipped.state is not None
     assert skipped.state.life_cycle_state == jobs.RunLifeCycleState.SKIPPED
     known.cancel_run_and_wait(running.run_id)
-    for one in (job_id, slow):
-        known.delete(one)
-    with pytest.raises(InvalidParameterValue, match=f"Job {slow} does not exist"):
-        known.run_now(slow)
 
 
 def test_sessions_workers_and_images_are_the_platforms(server: Server, tmp_path: Path) -> None:

@@ -50,9 +50,7 @@ def test_airflow_logs_in_as_a_service_principal_over_tls(tmp_path: Path) -> None
                 host, extra = server.address.removeprefix("https://"), {"service_principal_oauth": True}
                 connection = {"conn_type": "databricks", "host": host, "login": PRINCIPAL, "password": secret, "extra": extra}
                 environment = {**os.environ, "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection)}
-                done = subprocess.run(
-                    [sys.executable, "-c", LOG_IN], input=json.dumps(request_of("fruit-told")), env=environment,
-                    capture_output=True, text=True, timeout=120, check=False,
-                )  # fmt: skip
+                command, asked = [sys.executable, "-c", LOG_IN], json.dumps(request_of("fruit-told"))
+                done = subprocess.run(command, input=asked, env=environment, capture_output=True, text=True, check=False)
                 assert (done.returncode == 0) == (secret == SECRET), done.stderr
                 assert told in (done.stdout if done.returncode == 0 else done.stderr)

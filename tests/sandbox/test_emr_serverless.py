@@ -17,7 +17,8 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import ClientError, ConnectionClosedError, WaiterError
-from support.emr_stand_in import JOBS, ROLE, ROOT, Job, Server, packed_environment, serving, wait_until
+from support.emr_stand_in import JOBS, ROLE, Job, Server, packed_environment, serving, wait_until
+from support.repository import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +160,17 @@ def test_requests_at_once_with_one_token_start_one_job_run(server: Server, appli
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: server.emr.start_job_run(**request)["jobRunId"], range(8)))
     assert len(set(answers)) == 1
-    job.cancel()
-    server.emr.cancel_job_run(applicationId=application, jobRunId=answers[0])
+    assert job.wait()["state"] == "SUCCESS"
 
 
 def test_a_cancelled_job_leaves_no_process(server: Server, application: str) -> None:
     job = Job(server, application, SLEEPER)
     job.wait("RUNNING")
-    wait_until(lambda: "started" in job.log("stdout"), 30)  # logs are on S3 while it runs
+    wait_until(lambda: "started" in job.log("stdout"))  # logs are on S3 while it runs
     assert len(job.processes()) >= 3
-    begin = time.monotonic()
     job.cancel()
     run = job.wait()
     assert job.processes() == []
-    assert time.monotonic() - begin < 10
     assert job.states[-3:] == ["RUNNING", "CANCELLING", "CANCELLED"]
     assert run["stateDetails"] == "The job run was cancelled on request."
     with pytest.raises(ClientError, match="ValidationException"):
@@ -188,18 +186,17 @@ def test_a_job_that_ignores_sigterm_is_killed(server: Server, application: str) 
     """
     job = Job(server, application, script)
     job.wait("RUNNING")
-    wait_until(lambda: "ignoring" in job.log("stdout"), 30)
-    begin = time.monotonic()
+    wait_until(lambda: "ignoring" in job.log("stdout"))
     job.cancel()
     assert job.wait()["state"] == "CANCELLED"
     assert job.processes() == []
-    assert time.monotonic() - begin < 10
 
 
 def test_a_job_run_that_waits_is_cancelled_before_it_runs(server: Server, application: str) -> None:
-    job = Job(server, application, "print('ran')")
-    job.cancel()
-    assert job.wait()["state"] == "CANCELLED"
+    with server.holding_jobs():
+        job = Job(server, application, "print('ran')")
+        job.cancel()
+        assert job.wait()["state"] == "CANCELLED"
     assert "RUNNING" not in job.states
 
 
@@ -302,7 +299,7 @@ def test_answers_fail_as_often_as_asked(server: Server, application: str) -> Non
 def test_a_call_whose_answer_is_lost_takes_effect_once(server: Server, kind: str) -> None:
     application = server.application(autoStartConfiguration={"enabled": False})
     server.emr.start_application(applicationId=application)
-    wait_until(lambda: server.emr.get_application(applicationId=application)["application"]["state"] == "STARTED", 10)
+    wait_until(lambda: server.emr.get_application(applicationId=application)["application"]["state"] == "STARTED")
     request = {
         "applicationId": application,
         "clientToken": kind,
@@ -316,7 +313,6 @@ def test_a_call_whose_answer_is_lost_takes_effect_once(server: Server, kind: str
     assert len(runs) == (0 if kind == "drop_before" else 1)
     name = server.emr.start_job_run(**request)["jobRunId"]
     assert [run["id"] for run in server.emr.list_job_runs(applicationId=application)["jobRuns"]] == [name]
-    server.emr.cancel_job_run(applicationId=application, jobRunId=name)
 
 
 def test_a_wrong_fault_is_refused(server: Server) -> None:
@@ -326,34 +322,54 @@ def test_a_wrong_fault_is_refused(server: Server) -> None:
         assert answer.json()["message"]
 
 
-def test_an_application_starts_stops_and_is_deleted(server: Server) -> None:
+@pytest.fixture
+def stopped(server: Server) -> str:
+    """An application that was started and stopped again, and stops when it is idle for two of its minutes."""
     name = server.application(autoStopConfiguration={"enabled": True, "idleTimeoutMinutes": 2}, tags={"a": "b"})
-    states: list[str] = []
-
-    def state() -> str:
-        shown = server.emr.get_application(applicationId=name)["application"]
-        states.extend([shown["state"]] if shown["state"] not in states[-1:] else [])
-        return states[-1]
-
-    assert state() == "CREATED"
     server.emr.start_application(applicationId=name)
-    wait_until(lambda: state() == "STARTED", 10)
-    with pytest.raises(ClientError, match="Current status: STARTED"):
-        server.emr.delete_application(applicationId=name)
+    wait_for_application(server, name, "STARTED")
     server.emr.stop_application(applicationId=name)
-    wait_until(lambda: state() == "STOPPED", 10)
-    assert states == ["CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED"]
-    job = Job(server, name, "print('ran')")  # starts the application
-    with pytest.raises(ClientError, match="have not ended"):
-        server.emr.stop_application(applicationId=name)
+    wait_for_application(server, name, "STOPPED")
+    return name
+
+
+def wait_for_application(server: Server, name: str, state: str) -> None:
+    wait_until(lambda: server.emr.get_application(applicationId=name)["application"]["state"] == state)
+
+
+def test_an_application_passes_through_all_its_states(server: Server, stopped: str) -> None:
+    server.emr.delete_application(applicationId=stopped)
+    assert server.states(stopped) == ["CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED", "TERMINATED"]
+
+
+def test_an_application_with_a_job_under_way_is_not_stopped(server: Server, stopped: str) -> None:
+    with server.holding_jobs():
+        job = Job(server, stopped, "print('ran')")  # starts the application
+        with pytest.raises(ClientError, match="have not ended"):
+            server.emr.stop_application(applicationId=stopped)
     assert job.wait()["state"] == "SUCCESS"
-    wait_until(lambda: state() == "STOPPED", 10)  # idle for two of its minutes
-    server.emr.delete_application(applicationId=name)
-    assert state() == "TERMINATED"
+
+
+def test_a_started_application_is_not_deleted(server: Server, application: str) -> None:
+    server.emr.start_application(applicationId=application)
+    wait_for_application(server, application, "STARTED")
+    with pytest.raises(ClientError, match="Current status: STARTED"):
+        server.emr.delete_application(applicationId=application)
+
+
+def test_an_idle_application_stops_by_itself(server: Server, stopped: str) -> None:
+    server.emr.start_application(applicationId=stopped)
+    wait_until(
+        lambda: server.emr.get_application(applicationId=stopped) and server.states(stopped)[-2:] == ["STARTED", "STOPPED"]
+    )
+
+
+def test_a_deleted_application_takes_no_job_and_is_still_listed(server: Server, stopped: str) -> None:
+    server.emr.delete_application(applicationId=stopped)
     with pytest.raises(ClientError, match="terminated"):
-        Job(server, name, "print('ran')")
-    assert name in [one["id"] for one in server.emr.list_applications(states=["TERMINATED"])["applications"]]
-    assert name in [one["id"] for one in server.emr.list_applications()["applications"]]
+        Job(server, stopped, "print('ran')")
+    assert stopped in [one["id"] for one in server.emr.list_applications(states=["TERMINATED"])["applications"]]
+    assert stopped in [one["id"] for one in server.emr.list_applications()["applications"]]
 
 
 def test_job_runs_are_listed_by_state_and_time_and_page_by_page(server: Server, application: str) -> None:
@@ -435,7 +451,8 @@ def test_the_waiters_of_airflow_end(server: Server, application: str, monkeypatc
     quickly = {"Delay": 0.1, "MaxAttempts": 200}
     created = server.application()
     hook.get_waiter("serverless_app_created").wait(applicationId=created, WaiterConfig=quickly)
-    hook.conn.start_application(applicationId=created)
+    client: Any = hook.conn
+    client.start_application(applicationId=created)
     hook.get_waiter("serverless_app_started").wait(applicationId=created, WaiterConfig=quickly)
     good, bad = Job(server, application, "print('ran')"), Job(server, application, "raise KeyError('pear')")
     completed = hook.get_waiter("serverless_job_completed")
@@ -448,14 +465,15 @@ def test_the_wire_is_motos_and_one_version_is_pinned() -> None:
     import moto
     from moto.emrserverless import urls
     from moto.emrserverless.responses import EMRServerlessResponse
-    from orchard_sandbox.aws_responses import MOTO_VERSION
-    from orchard_sandbox.emr_serverless_api import _PATHS
+    from orchard_sandbox.emr.api import MOTO_VERSION
+    from orchard_sandbox.emr.serverless_api import PATHS
 
     pinned = (ROOT / "requirements" / "dev.in").read_text()
     assert moto.__version__ == MOTO_VERSION
     assert f"moto[glue,s3]=={MOTO_VERSION}" in pinned
-    assert set(urls.url_paths) == _PATHS
-    assert {handler.__self__ for handler in urls.url_paths.values()} == {EMRServerlessResponse}
+    assert set(urls.url_paths) == PATHS
+    handlers: list[Any] = list(urls.url_paths.values())
+    assert {handler.__self__ for handler in handlers} == {EMRServerlessResponse}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -463,10 +481,10 @@ def test_no_job_outlives_the_server_and_its_token_stays_used(tmp_path: Path, num
     server = Server(tmp_path)
     job = Job(server, server.application(), SLEEPER)
     job.wait("RUNNING")
-    wait_until(lambda: len(job.processes()) >= 3, 30)
+    wait_until(lambda: len(job.processes()) >= 3)
     server.process.send_signal(number)
     server.process.wait(30)
-    wait_until(lambda: job.processes() == [], 10)
+    wait_until(lambda: job.processes() == [])
     server.start()
     try:
         run = job.shown()

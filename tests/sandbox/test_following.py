@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchard_sandbox import following
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.following import Follower
-from orchard_sandbox.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
-from orchard_sandbox.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
-from orchard_sandbox.screen import BatchResult, Screen, format_table
+from orchard_sandbox.stack import following
+from orchard_sandbox.stack.following import Follower
+from orchard_sandbox.stack.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
+from orchard_sandbox.stack.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
+from orchard_sandbox.stack.screen import BatchResult, Screen
 
 
 def instance(task: str, state: str | None, run_id: str = "r", end: str | None = None) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def test_the_task_at_work_is_the_running_one_then_the_waiting_ones() -> None:
     assert busy_task([instance("a", "success")]) == ("", "")
 
 
-def test_a_failure_is_the_first_failed_task_its_exception_and_the_end_of_its_log() -> None:
+def test_a_failure_names_the_first_failed_task_and_its_exception() -> None:
     failed = failed_task([instance("late", "failed", end="2"), instance("first", "failed", end="1"), instance("x", "success")])
     assert failed is not None
     assert failed["task_id"] == "first"
@@ -57,7 +57,7 @@ def test_a_failure_is_the_first_failed_task_its_exception_and_the_end_of_its_log
     assert len(end_of_log([str(number) for number in range(100)])) == 40
 
 
-def test_counts_of_all_workers_are_summed_and_a_half_written_one_is_left_out(tmp_path: Path) -> None:
+def test_counts_of_all_workers_are_summed_but_for_half_written_ones(tmp_path: Path) -> None:
     environment = {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
     plan = {"input_digest": "ab" * 32, "backbone": "efficientnet_lite0-0123"}
     assert running_count(environment, plan, "featurize") is None
@@ -71,7 +71,7 @@ def test_counts_of_all_workers_are_summed_and_a_half_written_one_is_left_out(tmp
     assert read_counts(tmp_path) == Count(7, 9)
 
 
-def test_a_warehouse_without_tables_has_nothing_published_and_nothing_to_do(tmp_path: Path) -> None:
+def test_a_warehouse_without_tables_has_nothing_to_do(tmp_path: Path) -> None:
     environment = {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
     assert published_batches(environment) == {}
     assert pending_work(environment) is None
@@ -82,7 +82,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_without_a_terminal_a_line_is_written_when_something_changes_and_counts_at_most_every_ten_seconds() -> None:
+def test_without_a_terminal_a_line_is_written_when_something_changes() -> None:
     seconds = [0.0]
     screen = Screen(io.StringIO(), lambda: seconds[0])
     for seconds[0], view in (
@@ -111,19 +111,20 @@ def test_on_a_terminal_the_block_is_redrawn_and_never_higher_than_it(monkeypatch
     screen.show(views)
     assert isinstance(screen.stream, io.StringIO)
     text = screen.stream.getvalue()
-    assert "\x1b[8A" in text
+    assert text.count("\x1b[1A") == 8  # from below the eight lines up to the first
     assert text.count("5 of 40 batches done") == 2
     assert max(len(line) for line in re.sub(r"\x1b\[\d*[A-Z]", "", text).splitlines()) <= 40
 
 
 def test_the_table_has_a_dash_where_nothing_is_published() -> None:
-    table = format_table(
+    stream = io.StringIO()
+    Screen(stream).show_results(
         [
             BatchResult("2026-01-05", "published", 41.4, PublishedBatch(66, 64, 1, 1, 0.8912)),
             BatchResult("2026-01-06", "failed", None, None),
         ]
     )
-    assert [line.split() for line in table.splitlines()] == [
+    assert [line.split() for line in stream.getvalue().splitlines()] == [
         ["batch", "listed", "featurized", "reused", "quarantined", "captured", "seconds"],
         ["2026-01-05", "66", "64", "1", "1", "89.1%", "41", "published"],
         ["2026-01-06", "-", "-", "-", "-", "-", "-", "failed"],
@@ -180,7 +181,7 @@ class MadeUpAirflow:
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setattr(following.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
 
 

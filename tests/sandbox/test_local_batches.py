@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.batches import find_batches
 from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.stack.batches import find_batches
 
 
 def fill(folder: Path, *names: str) -> Path:

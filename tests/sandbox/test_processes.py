@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.processes import (
+from orchard_sandbox.job_execution.processes import (
     MARKER,
     ProcessRecord,
     end_processes,
@@ -68,7 +68,7 @@ def test_one_that_ignores_signals_is_killed_within_the_seconds(start: Callable[.
     assert end_processes([record], MARK, 1) == (1, 0)
 
 
-def test_orphans_of_a_killed_parent_are_found_by_their_session_or_their_marker(start: Callable[..., ProcessRecord]) -> None:
+def test_orphans_are_found_by_their_session_or_their_marker(start: Callable[..., ProcessRecord]) -> None:
     # One child stays in the session without the marker, the other leaves it with the marker, as Spark's Java may.
     code = (
         "import os, subprocess, time\n"

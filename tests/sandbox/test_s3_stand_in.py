@@ -15,9 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 from orchard.landing_zone.messages import read_messages
 from orchard.settings import Settings
-from orchard_sandbox.cluster import make_bucket
-from orchard_sandbox.landing import queue_url
-from orchard_sandbox.upload import unread_messages
+from orchard_sandbox.s3.landing import queue_url, unread_messages
+from orchard_sandbox.stack.targets import make_warehouse_bucket
 
 SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
 ODD_KEYS = [
@@ -46,7 +45,7 @@ class StandIn:
     def start(self, port: int = 0) -> Any:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(self.folder / "landing")]
+        command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(self.folder / "landing")]
         self.process = subprocess.Popen(
             [*command, "--address-file", str(address), "--port", str(port)], env={**os.environ, "PYTHONPATH": str(SANDBOX)}
         )
@@ -77,10 +76,10 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
 def test_the_bucket_of_a_warehouse_is_made_and_stays_as_it_is(stand_in: StandIn) -> None:
     s3 = stand_in.start()
     told = {"AWS_ENDPOINT_URL": stand_in.address, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing"}
-    make_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake/a/b"})
+    make_warehouse_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake/a/b"})
     s3.put_object(Bucket="lake", Key="a/b/runs", Body=b"x")
-    make_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake"})
-    make_bucket(told | {"ORCHARD_WAREHOUSE": "file:///a/b"})
+    make_warehouse_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake"})
+    make_warehouse_bucket(told | {"ORCHARD_WAREHOUSE": "file:///a/b"})
     assert {found["Name"] for found in s3.list_buckets()["Buckets"]} == {"landing", "lake"}
     assert s3.get_object(Bucket="lake", Key="a/b/runs")["Body"].read() == b"x"
 
@@ -148,8 +147,8 @@ def test_a_conditional_put_that_is_refused_changes_nothing(stand_in: StandIn) ->
     assert content(stand_in.start(), "once") == b"first"
 
 
-def test_ten_thousand_objects_are_listed_and_half_written_files_are_removed(stand_in: StandIn) -> None:
-    from orchard_sandbox.objects_on_disk import ObjectFolder, StoredObject
+def test_many_objects_are_listed_and_half_written_files_removed(stand_in: StandIn) -> None:
+    from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 
     folder = ObjectFolder(stand_in.folder / "landing")
     for number in range(10_000):
@@ -161,7 +160,7 @@ def test_ten_thousand_objects_are_listed_and_half_written_files_are_removed(stan
     assert not half.exists()
 
 
-def test_it_ends_on_sigterm_and_takes_its_former_port_again_unless_it_is_taken(tmp_path: Path) -> None:
+def test_it_takes_its_former_port_again_unless_that_is_taken(tmp_path: Path) -> None:
     one, two = StandIn(tmp_path / "one"), StandIn(tmp_path / "two")
     one.folder.mkdir()
     two.folder.mkdir()

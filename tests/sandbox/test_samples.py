@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from orchard_sandbox.samples import FRUITS, batch_files, draw_image, draw_samples, image_bytes
+from orchard_sandbox.stack.samples import FRUITS, batch_files, draw_image, draw_samples, image_bytes
 from PIL import Image, UnidentifiedImageError
 
 

@@ -10,20 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.environment import airflow_environment, digests_at_start, warehouse
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.processes import ProcessRecord
-from orchard_sandbox.state import StackState, hold_lock, read_state, take_lock, write_state
-from orchard_sandbox.stop import remove_home, stop_stack
-from orchard_sandbox.supervisor import AIRFLOW, interrupts_held
+from orchard_sandbox.job_execution.processes import ProcessRecord
+from orchard_sandbox.stack.environment import airflow_environment, digests_at_start, warehouse
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.state import StackState, hold_lock, read_state, remove_home, stop_stack, take_lock, write_state
+from orchard_sandbox.stack.supervisor import AIRFLOW, interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.state import hold_lock
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.state import hold_lock
 with hold_lock(Layout(Path(sys.argv[1])), "run"):
     print("held", flush=True)
     time.sleep(600)
@@ -44,7 +43,7 @@ def command(layout: Layout, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_state_is_read_back_and_only_its_owner_can_read_it(layout: Layout) -> None:
-    state = StackState({"a": ProcessRecord("a", 1, "boot:2", 3.0)}, 4, 5, "six")
+    state = StackState({"a": ProcessRecord("a", 1, "boot:2", 3.0)}, 4, 5, {"scheduler": "six"})
     write_state(layout, state)
     assert read_state(layout) == state
     for path in (layout.state_file, layout.home):
@@ -71,8 +70,8 @@ def test_a_second_run_is_refused_and_a_stop_ends_the_first(layout: Layout) -> No
         env={**os.environ, "PYTHONPATH": str(ROOT / "sandbox")},
         stdout=subprocess.PIPE,
     )
+    assert holder.stdout is not None
     try:
-        assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(SandboxError, match=rf"another `make run` \(process {holder.pid}\)"), hold_lock(layout, "run"):
             pass
@@ -103,7 +102,7 @@ def test_an_interrupt_while_a_process_is_started_comes_afterwards(request: pytes
     assert done
 
 
-def test_the_environment_is_the_stacks_and_nothing_of_other_installations_leaks_in(layout: Layout) -> None:
+def test_nothing_of_other_installations_leaks_into_the_environment(layout: Layout) -> None:
     state = StackState(s3_port=1, api_port=2)
     user = {
         "PATH": "/bin",
@@ -168,6 +167,16 @@ def test_a_clean_never_removes_a_folder_of_somebody(tmp_path: Path, layout: Layo
     answer = command(layout, "clean")
     assert (answer.returncode, layout.home.exists()) == (0, False)
     assert "stop: 0 processes ended" in answer.stdout
+
+
+def test_status_stop_and_clean_need_the_standard_library_alone(layout: Layout) -> None:
+    """As `make` runs them without the environments: `-S` hides all that is installed."""
+    environment = {"PATH": os.defpath, "ORCHARD_HOME": str(layout.home), "PYTHONPATH": str(ROOT / "sandbox")}
+    for word, told in (("status", "nothing runs"), ("stop", "stop: 0 processes ended"), ("clean", "is removed")):
+        call = [sys.executable, "-S", "-m", "orchard_sandbox", word]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert told in done.stdout
 
 
 def test_status_stop_and_upload_without_a_stack_say_so(layout: Layout, tmp_path: Path) -> None:

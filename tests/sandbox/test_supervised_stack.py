@@ -1,21 +1,26 @@
-"""The real stack on a tiny DAG: it starts, runs, repairs itself, and ends without rest."""
+"""The real stack on a tiny DAG: it starts, runs, repairs itself, and ends without rest.
+
+Each test starts what it finds down, so that it also runs alone.
+"""
 
 import io
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from orchard_sandbox.following import Follower
-from orchard_sandbox.layout import Layout
-from orchard_sandbox.processes import find_members, is_running
-from orchard_sandbox.runs import ACTIVE_STATES
-from orchard_sandbox.screen import Screen
-from orchard_sandbox.state import read_state
-from orchard_sandbox.stop import stop_stack
-from orchard_sandbox.supervisor import Supervisor
+from orchard_sandbox.job_execution.processes import find_members, is_running
+from orchard_sandbox.stack.following import Follower
+from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.runs import ACTIVE_STATES
+from orchard_sandbox.stack.screen import Screen
+from orchard_sandbox.stack.state import read_state, stop_stack
+from orchard_sandbox.stack.supervisor import Supervisor
+
+pytestmark = pytest.mark.end_to_end
 
 DAG = """
 from airflow.sdk import CronPartitionTimetable, dag, task
@@ -46,65 +51,34 @@ image_batches()
 """
 
 
-@pytest.mark.end_to_end
-def test_a_stack_starts_runs_repairs_itself_and_ends_without_rest(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
+    folder = tmp_path_factory.mktemp("supervised")
     for name in ("dags", "plugins"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "dags" / "tiny.py").write_text(DAG)
-    layout = Layout(tmp_path / "home", dags=tmp_path / "dags", plugins=tmp_path / "plugins")
-    said: list[str] = []
-    try:
-        supervisor = Supervisor(layout, os.environ, said.append)
-        state, api = supervisor.start(("image_batches",))
-        assert requests.get(f"{state.api_address}/api/v2/dags", timeout=60).status_code == 401
+        (folder / name).mkdir()
+    (folder / "dags" / "tiny.py").write_text(DAG)
+    layout = Layout(folder / "home", dags=folder / "dags", plugins=folder / "plugins")
+    yield layout
+    assert stop_stack(layout)[1] == 0
 
-        follower = Follower(api, supervisor.environment, supervisor.check, Screen(io.StringIO()))
-        follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
-        follower.follow()
-        outcomes = [result.outcome for result in follower.results()]
-        assert outcomes == ["published", "failed", "unchanged"]
-        ((dag_id, run_id),) = follower.failed_runs()
-        assert "task plan_batch failed: ValueError: no such fruit" in follower.failures(dag_id, run_id)
 
-        said.clear()
-        before = read_state(layout).processes
-        Supervisor(layout, os.environ, said.append).start(("image_batches",))
-        assert (said, read_state(layout).processes) == ([], before)
+class Started:
+    """A stack that was just started, and what the start said."""
 
-        os.kill(before["scheduler"].pid, signal.SIGKILL)
-        while is_running(before["scheduler"]):
-            time.sleep(0.05)
-        supervisor = Supervisor(layout, os.environ, said.append)
-        supervisor.start(("image_batches",))
-        assert find_members([before["scheduler"]], "") == set()  # its workers went with it
-        after = read_state(layout).processes
-        assert [name for name in before if after[name] != before[name]] == ["scheduler"]
-        assert all(is_running(record) for record in after.values())
+    def __init__(self, layout: Layout, **variables: str) -> None:
+        self.layout = layout
+        self.said: list[str] = []
+        self.supervisor = Supervisor(layout, os.environ | variables, self.said.append)
+        self.state, self.api = self.supervisor.start(("image_batches",))
+        check, environment = self.supervisor.check, self.supervisor.environment
+        self.follower = Follower(self.api, environment, check, Screen(io.StringIO()))
 
-        follower.start(["2026-01-08"])
-        while b"sleep\x00600" not in _commands(layout):
-            supervisor.check()
+    def start_endless_run(self) -> None:
+        """Start a run whose task sleeps in a session of its own."""
+        self.follower.start(["2026-01-08"])
+        while b"sleep\x00600" not in _commands(self.layout):
+            self.supervisor.check()
             time.sleep(0.2)
-        said.clear()
-        stop_stack(layout)
-        supervisor = Supervisor(layout, {**os.environ, "WAREHOUSE": f"{tmp_path}/another"}, said.append)
-        _, api = supervisor.start(("image_batches",))
-        (line,) = [line for line in said if "cut off" in line]
-        assert line.startswith("start: 1 runs that were cut off are ended as failed; `make run WAREHOUSE=file://")
-        assert f"{layout.home}/warehouse TARGET=local` does" in line
-        assert api.runs("image_batches", ACTIVE_STATES) == []
-
-        follower = Follower(api, supervisor.environment, supervisor.check, Screen(io.StringIO()))
-        follower.start(["2026-01-08"])
-        while b"sleep\x00600" not in _commands(layout):
-            supervisor.check()
-            time.sleep(0.2)
-        layout.state_file.unlink()
-    finally:
-        ended, left = stop_stack(layout)
-    assert ended >= 6
-    assert left == 0
-    assert find_members([], layout.marker) == set()
 
 
 def _commands(layout: Layout) -> bytes:
@@ -115,3 +89,56 @@ def _commands(layout: Layout) -> bytes:
         except OSError:
             continue
     return found
+
+
+def test_a_log_in_is_needed(layout: Layout) -> None:
+    address = Started(layout).state.api_address
+    assert requests.get(f"{address}/api/v2/dags", timeout=60).status_code == 401
+
+
+def test_runs_are_followed_to_what_they_came_to(layout: Layout) -> None:
+    follower = Started(layout).follower
+    follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
+    follower.follow()
+    assert [result.outcome for result in follower.results()] == ["published", "failed", "unchanged"]
+    ((dag_id, run_id),) = follower.failed_runs()
+    assert "task plan_batch failed: ValueError: no such fruit" in follower.failures(dag_id, run_id)
+
+
+def test_a_second_start_leaves_a_whole_stack_alone(layout: Layout) -> None:
+    Started(layout)
+    before = read_state(layout).processes
+    assert Started(layout).said == []
+    assert read_state(layout).processes == before
+
+
+def test_of_a_stack_only_what_is_down_is_started(layout: Layout) -> None:
+    Started(layout)
+    before = read_state(layout).processes
+    os.kill(before["scheduler"].pid, signal.SIGKILL)
+    while is_running(before["scheduler"]):
+        time.sleep(0.05)
+    Started(layout)
+    assert find_members([before["scheduler"]], "") == set()  # its workers went with it
+    after = read_state(layout).processes
+    assert [name for name in before if after[name] != before[name]] == ["scheduler"]
+    assert all(is_running(record) for record in after.values())
+
+
+def test_runs_that_were_cut_off_are_ended_in_another_warehouse(layout: Layout, tmp_path: Path) -> None:
+    Started(layout).start_endless_run()
+    stop_stack(layout)
+    other = Started(layout, WAREHOUSE=f"{tmp_path}/another")
+    (line,) = [line for line in other.said if "cut off" in line]
+    assert line.startswith("start: 1 runs that were cut off are ended as failed; `make run WAREHOUSE=file://")
+    assert f"{layout.home}/warehouse TARGET=local` does" in line
+    assert other.api.runs("image_batches", ACTIVE_STATES) == []
+
+
+def test_a_stop_without_a_record_leaves_nothing(layout: Layout) -> None:
+    Started(layout).start_endless_run()
+    layout.state_file.unlink()
+    ended, left = stop_stack(layout)
+    assert ended >= 6
+    assert left == 0
+    assert find_members([], layout.marker) == set()

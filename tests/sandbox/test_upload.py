@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
-from orchard_sandbox.batches import find_batches
-from orchard_sandbox.upload import s3_client, upload_batch
+from orchard_sandbox.stack.batches import find_batches
+from orchard_sandbox.stack.upload import s3_client, upload_batch
 
 
 @pytest.fixture

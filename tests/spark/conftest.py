@@ -29,7 +29,7 @@ from orchard_jobs.pca.moments import Moments
 from orchard_jobs.session import session
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
-from orchard_sandbox.samples import draw_samples
+from orchard_sandbox.stack.samples import draw_samples
 from pyspark.sql import SparkSession
 from support.featurized import run_featurize
 from support.local_manifests import entry_of, freeze, rows_of

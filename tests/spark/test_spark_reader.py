@@ -20,7 +20,7 @@ from orchard_jobs.stages.featurize import featurize
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
-from orchard_sandbox.samples import draw_samples
+from orchard_sandbox.stack.samples import draw_samples
 from pyspark.sql import SparkSession
 from support.local_manifests import entry_of, freeze, rows_of
 

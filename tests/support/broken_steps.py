@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from orchard.batch import reconcile, run
+from orchard.batch import run
 from orchard.models import run as model_run
 
-MODULES = (run, reconcile, model_run)
+MODULES = (run, model_run)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchard_sandbox.databricks_compute import Workspace
-from orchard_sandbox.databricks_files import Environments, Mounts, Volumes
-from orchard_sandbox.databricks_stand_in import Databricks
-from orchard_sandbox.databricks_workspace import WorkspaceFiles
-from orchard_sandbox.faults import Faults
-from orchard_sandbox.job_runs import Pace
-from orchard_sandbox.submitted_job import Machine
+from orchard_sandbox.databricks.compute import Workspace
+from orchard_sandbox.databricks.stand_in import Databricks
+from orchard_sandbox.databricks.volumes import Volumes
+from orchard_sandbox.databricks.workspace_files import WorkspaceFiles
+from orchard_sandbox.job_execution.job import Machine
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -73,17 +71,8 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
 
     server = make_server("127.0.0.1", 0, application, threaded=True)
     volume.address = f"http://127.0.0.1:{server.server_port}"
-    workspace = Workspace(
-        folder=folder / "runs",
-        machine=Machine(python, python, "http://127.0.0.1:9"),
-        volumes=volumes,
-        files=volume.workspace,
-        environments=Environments(folder / "environments", python),
-        mounts=Mounts(folder / "s3", folder / "objects"),
-        pace=Pace(),
-        faults=Faults(),
-        address=volume.address,
-    )
+    machine = Machine(python, python, "http://127.0.0.1:9")
+    workspace = Workspace(folder, machine, folder / "objects", volume.address)
     service = Databricks(workspace, TOKEN, {PRINCIPAL: SECRET})
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

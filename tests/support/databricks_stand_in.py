@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import jobs
-from orchard_sandbox.databricks_requests import without_empty
+from orchard_sandbox.databricks.requests import without_empty
 
 from support.emr_stand_in import JOBS, processes_of, wait_until
 from support.repository import ROOT
@@ -125,7 +125,7 @@ class Server:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "orchard_sandbox.databricks_stand_in", "--folder", str(self.folder)]
+        command = [sys.executable, "-m", "orchard_sandbox.databricks.stand_in", "--folder", str(self.folder)]
         command += ["--address-file", str(address), "--s3", "http://127.0.0.1:9", "--objects", str(self.objects)]
         command += ["--python", str(JOBS / "python"), "--token", TOKEN, "--principal", f"{PRINCIPAL}:{SECRET}"]
         command += ["--port", self.port, "--minute-seconds", "1", *self.options]
@@ -145,6 +145,20 @@ class Server:
     def fault(self, kind: str, **given: Any) -> None:
         answer = requests.post(f"{self.address}/_orchard/faults", json={"kind": kind, **given}, timeout=10)
         assert answer.status_code == 200, answer.text
+
+    def states(self, name: Any) -> list[str]:
+        """Return every state that a record was in, in order."""
+        found: list[str] = requests.get(f"{self.address}/_orchard/states/{name}", timeout=30).json()
+        return found
+
+    @contextmanager
+    def holding_jobs(self) -> Iterator[None]:
+        """Let no job start before the end of the block."""
+        self.fault("hold", times=0)
+        try:
+            yield
+        finally:
+            self.no_faults()
 
     def no_faults(self) -> None:
         assert requests.delete(f"{self.address}/_orchard/faults", timeout=10).ok
@@ -174,7 +188,10 @@ class Task:
         answer = server.call("POST", "submit", self.request)
         assert answer.status_code == 200, answer.text
         self.run_id: int = answer.json()["run_id"]
-        self.states: list[str] = []
+
+    @property
+    def states(self) -> list[str]:
+        return self.server.states(self.run_id)
 
     def shown(self) -> dict[str, Any]:
         run: dict[str, Any] = self.server.call("GET", "get", run_id=self.run_id).json()
@@ -182,8 +199,6 @@ class Task:
         state = run["state"]["life_cycle_state"]
         assert run["tasks"][0]["state"] == run["state"]
         assert run["status"]["state"] in (state, "TERMINATED")
-        if state not in self.states[-1:]:
-            self.states.append(state)
         return run
 
     def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:
@@ -234,7 +249,8 @@ ANSWERS: dict[tuple[str, str], Any] = {
 
 def check_answers(client: WorkspaceClient) -> None:
     """Have each answer of the Jobs API that a client gets checked: the SDK drops what it does not know."""
-    ask = client.jobs._api.do
+    api: Any = client.jobs._api
+    ask = api.do
 
     def asked(method: str, path: str = "", **given: Any) -> Any:
         answer = ask(method, path, **given)
@@ -246,7 +262,7 @@ def check_answers(client: WorkspaceClient) -> None:
                 check_known(kind, answer)
         return answer
 
-    client.jobs._api.do = asked
+    api.do = asked
 
 
 def check_known(kind: Any, answer: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ class Server:
     def start(self) -> None:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(self.folder / "landing")]
+        command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(self.folder / "landing")]
         command += ["--address-file", str(address), "--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
         command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
@@ -76,6 +76,20 @@ class Server:
     def fault(self, kind: str, **given: Any) -> None:
         answer = requests.post(f"{self.address}/_orchard/faults", json={"kind": kind, **given}, timeout=10)
         assert answer.status_code == 200, answer.text
+
+    def states(self, name: Any) -> list[str]:
+        """Return every state that a record was in, in order."""
+        found: list[str] = requests.get(f"{self.address}/_orchard/states/{name}", timeout=30).json()
+        return found
+
+    @contextmanager
+    def holding_jobs(self) -> Iterator[None]:
+        """Let no job start before the end of the block."""
+        self.fault("hold", times=0)
+        try:
+            yield
+        finally:
+            self.no_faults()
 
     def no_faults(self) -> None:
         assert requests.delete(f"{self.address}/_orchard/faults", timeout=10).ok
@@ -111,12 +125,13 @@ class Job:
         }
         self.name = server.emr.start_job_run(**self.request)["jobRunId"]
         self.keys = {"applicationId": application, "jobRunId": self.name}
-        self.states: list[str] = []
+
+    @property
+    def states(self) -> list[str]:
+        return self.server.states(self.name)
 
     def shown(self) -> dict[str, Any]:
         run: dict[str, Any] = self.server.emr.get_job_run(**self.keys)["jobRun"]
-        if run["state"] not in self.states[-1:]:
-            self.states.append(run["state"])
         return run
 
     def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from urllib.parse import quote_plus
 
 from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
-from orchard.batch.reconcile import reconcile
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
 from orchard.models.model_plan import read_projection
@@ -232,7 +231,7 @@ class World:
 
     def differences(self) -> tuple[str, ...]:
         """Return the batches that reconcile_uploads finds."""
-        found = reconcile(self.tables, self.settings, ListedBucket(self.bucket))
+        found = batch_run.reconcile(self.tables, self.settings, ListedBucket(self.bucket))
         return () if isinstance(found, Skipped) else value_of(found)
 
     def run_each(self, batch_ids: Iterable[str]) -> None:

@@ -5,12 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from orchard.batch.comparison import PublishedView
-from orchard.landing_zone.keys import batch_of, is_batch_key
-from orchard.landing_zone.listing import LandingZone, ListedObject
-from orchard.outcomes import Done, Outcome, Skipped, use_case
-from orchard.settings import LandingZoneSettings, Settings
-from orchard.tables.commit_rule import Tables
+from orchard.landing_zone.keys import batch_of
+from orchard.landing_zone.listing import ListedObject
+from orchard.settings import LandingZoneSettings
 
 log = logging.getLogger(__name__)
 _EXAMPLES = 3
@@ -77,26 +74,3 @@ def find_differences(
         found[batch_id] = differs(batch_id, list_prefix(zone.batch_prefix(batch_id)))
     batch_ids = tuple(sorted(batch_id for batch_id, is_different in found.items() if is_different))
     return Differences(batch_ids, len(found), objects, strays, tuple(examples))
-
-
-@use_case
-def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> Outcome[tuple[str, ...]]:
-    """Return the batches that need a run, sorted: what they list differs, or a run left a version of them half-way.
-
-    Skipped when there is none. Batches and objects that no run can be started for are logged and left out.
-    """
-    tables.create_all()
-    view = PublishedView.load(tables, settings)
-    found = find_differences(landing_zone.list, settings.landing_zone, view.differs)
-    # A version may have been left half-way by a run whose objects are gone by now.
-    half_way = set(view.versions.half_way)
-    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings.landing_zone.key_format)}
-    batch_ids = tuple(sorted({*found.batch_ids, *startable}))
-    log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
-    for left in sorted(half_way - startable):
-        log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
-    if found.strays:
-        log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
-    if not batch_ids:
-        return Skipped(f"{found.objects} objects of {found.batches} batches are as published")
-    return Done(batch_ids)

@@ -1,4 +1,4 @@
-"""The use cases of one run of a batch: plan, validate, publish, record. A DAG's task, a test and a history call these alike.
+"""The use cases of a batch: reconcile, plan, validate, publish, record. A DAG's task, a test and a history call these alike.
 
 Knows no Airflow: who lists the landing zone, who prepares the target and who takes the lineage come as arguments.
 """
@@ -13,11 +13,14 @@ from orchard_jobs.contract.jobs import JobReport, Stage
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
 
+from orchard.batch.comparison import PublishedView
 from orchard.batch.manifests import read_head
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import PublishedTables, RunFacts, publish_batch
+from orchard.batch.reconcile import find_differences
 from orchard.batch.spend import check_spend
 from orchard.landing_zone.batch_lock import BatchLock
+from orchard.landing_zone.keys import is_batch_key
 from orchard.landing_zone.listing import LandingZone
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
@@ -115,6 +118,29 @@ def record(
     head = read_head(tables.warehouse, planned.input_digest)
     emit(PublishedBatch(head, *_reports(tables, planned), versions, run_id))
     return Done(None)
+
+
+@use_case
+def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> Outcome[tuple[str, ...]]:
+    """Return the batches that need a run, sorted: what they list differs, or a run left a version of them half-way.
+
+    Skipped when there is none. Batches and objects that no run can be started for are logged and left out.
+    """
+    tables.create_all()
+    view = PublishedView.load(tables, settings)
+    found = find_differences(landing_zone.list, settings.landing_zone, view.differs)
+    # A version may have been left half-way by a run whose objects are gone by now.
+    half_way = set(view.versions.half_way)
+    startable = {batch_id for batch_id in half_way if is_batch_key(batch_id, settings.landing_zone.key_format)}
+    batch_ids = tuple(sorted({*found.batch_ids, *startable}))
+    log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
+    for left in sorted(half_way - startable):
+        log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
+    if found.strays:
+        log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
+    if not batch_ids:
+        return Skipped(f"{found.objects} objects of {found.batches} batches are as published")
+    return Done(batch_ids)
 
 
 def _reports(tables: Tables, planned: PlannedJobs) -> tuple[JobReport, JobReport | None]:

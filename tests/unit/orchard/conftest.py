@@ -55,7 +55,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The S3 stand-in, a process of its own."""
     folder = tmp_path_factory.mktemp("s3")
     address = folder / "address"
-    command = [sys.executable, "-m", "orchard_sandbox.s3_stand_in", "--folder", str(folder / "landing")]
+    command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
     wait_until(lambda: address.exists() or process.poll() is not None)

@@ -6,7 +6,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from orchard.batch.reconcile import reconcile
+from orchard.batch import run as batch_run
 from orchard.landing_zone.messages import read_messages
 from orchard.models import run as model_run
 from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
@@ -34,7 +34,7 @@ def emit_batches(outlet_events: Any = None) -> None:
 @task(outlets=[UPLOADS])
 def find_differences(outlet_events: Any = None) -> None:
     """List the whole landing zone, and emit an event of `uploads` for each batch that differs from what is published."""
-    batch_ids = airflow_value(reconcile(tables(), settings(), landing_zone_of(settings())))
+    batch_ids = airflow_value(batch_run.reconcile(tables(), settings(), landing_zone_of(settings())))
     outlet_events[UPLOADS].add_partitions(list(batch_ids))
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from orchard.batch import run
 from orchard.batch.manifests import read_entries, read_head
-from orchard.batch.reconcile import reconcile
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.outcomes import Done, Failed, Outcome, Skipped
 from orchard.settings import Settings
@@ -115,7 +114,7 @@ def test_reconciling_finds_what_differs_and_what_was_left_half_way(
     assert head is not None
     with killed_after(2, monkeypatch):
         stage_and_publish(tables, head, FakeJobs(tables, gone))
-    assert reconcile(tables, settings, ListedBucket({KEY: b"a"})) == Done((DAY, NEXT))
+    assert run.reconcile(tables, settings, ListedBucket({KEY: b"a"})) == Done((DAY, NEXT))
     other_format = with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")
-    assert isinstance(reconcile(tables, other_format, ListedBucket({KEY: b"a"})), Skipped)
+    assert isinstance(run.reconcile(tables, other_format, ListedBucket({KEY: b"a"})), Skipped)
     assert f"batch {NEXT} was left half-way, and is no key" in caplog.text

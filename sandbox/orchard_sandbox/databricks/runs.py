@@ -1,0 +1,156 @@
+"""A Databricks run: translates the life cycle into the states and messages that `runs/get` shows.
+
+A run is on disk after each change: it and its idempotency token are known after the stand-in's restart. It knows no HTTP.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchard_sandbox.databricks.compute import TaskJob, Workspace
+from orchard_sandbox.job_execution.control import RUN_QUERY, RunRecord
+from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
+
+_OUTPUT = 5 * 1024 * 1024
+_STATES = {"running": "RUNNING", "ending": "TERMINATING"}
+_ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELED", "timed_out": "TIMEDOUT"}
+# The code and the kind of each result.
+_CODES = {
+    "SUCCESS": ("SUCCESS", "SUCCESS"),
+    "FAILED": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
+    "TIMEDOUT": ("CANCELED", "CLIENT_ERROR"),
+    "CANCELED": ("USER_CANCELED", "SUCCESS"),
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": ("MAX_CONCURRENT_RUNS_EXCEEDED", "CLIENT_ERROR"),
+}
+
+
+@dataclass(kw_only=True)
+class Run(RunRecord):
+    """One run: the request with its token, and where its one task stands.
+
+    Attributes:
+        run_id: its number; the next one is its task's.
+        request: what was asked for.
+        start_time: milliseconds since the epoch.
+        end_time: milliseconds since the epoch; 0 while it is not over.
+        result_state: what it came to.
+        details: the message that goes with its state.
+        error: why its task failed.
+        error_trace: the end of its task's stderr.
+        job_id: of the job that it was started from; None for a submitted run.
+    """
+
+    run_id: int
+    request: dict[str, Any]
+    start_time: int
+    end_time: int = 0
+    result_state: str | None = None
+    details: str = ""
+    error: str = ""
+    error_trace: str = ""
+    job_id: int | None = None
+    cancel: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
+
+    def headline(self) -> tuple[str, str]:
+        """Return its result, and the message that goes with it."""
+        return self.result_state or self.state, self.details
+
+    @property
+    def task_run_id(self) -> int:
+        """The task's own run id."""
+        return self.run_id + 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.state in ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
+
+    def show(self, address: str) -> dict[str, Any]:
+        """Return the run as `runs/get` shows it, on a workspace at an address."""
+        with self.lock:
+            result = {"result_state": self.result_state} if self.result_state else {}
+            duration = max(self.end_time - self.start_time, 0)
+            both = {
+                "state": {"life_cycle_state": self.state, "state_message": self.details, **result},
+                "status": self._status(),
+                "start_time": self.start_time,
+                "run_page_url": f"{address}/?{RUN_QUERY}={self.run_id}",
+                "setup_duration": 0,
+                "execution_duration": duration,
+                "cleanup_duration": 0,
+                **({"end_time": self.end_time} if self.is_over else {}),
+            }
+            (task,) = self.request["tasks"]
+            return {
+                **both,
+                **({"run_duration": duration} if self.is_over else {}),
+                "run_id": self.run_id,
+                "job_id": self.job_id or self.run_id + 2,
+                "number_in_job": self.run_id,
+                "creator_user_name": "orchard",
+                "run_name": self.request.get("run_name", "Untitled"),
+                "run_type": "SUBMIT_RUN" if self.job_id is None else "JOB_RUN",
+                "trigger": "ONE_TIME",
+                "tasks": [{**task, **both, "run_id": self.task_run_id, "attempt_number": 0, "run_if": "ALL_SUCCESS"}],
+            }
+
+    def _status(self) -> dict[str, Any]:
+        if not self.result_state:
+            return {"state": self.state}
+        code, kind = ("INTERNAL_ERROR",) * 2 if self.state == "INTERNAL_ERROR" else _CODES[self.result_state]
+        return {"state": "TERMINATED", "termination_details": {"code": code, "type": kind, "message": self.details}}
+
+    def output(self, address: str) -> dict[str, Any]:
+        """Return the task's output as `runs/get-output` shows it."""
+        text = "\n".join(self.log_text(name) for name in ("stdout", "stderr"))
+        run = self.show(address)
+        kept = {name: run["tasks"][0][name] for name in ("run_id", "state", "status", "start_time", "run_page_url")}
+        found = {"metadata": kept | {"run_type": run["run_type"]}, "logs": text[-_OUTPUT:], "logs_truncated": len(text) > _OUTPUT}
+        told = {"error": self.error, "error_trace": self.error_trace}
+        return found | {name: value for name, value in told.items() if value}
+
+    def skip(self) -> None:
+        """Skip the run, because another run of its job is active."""
+        self._end("SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", "Skipped: another run of the job is active.")
+
+    def lose(self, message: str = "The cluster of this run was lost.") -> None:
+        """End a run that nothing executes any more."""
+        self._end("INTERNAL_ERROR", "FAILED", message)
+
+    def begin(self, workspace: Workspace) -> None:
+        """Run it in a thread until it ends."""
+        life, since = LifeCycle(workspace.pace, workspace.faults), time.monotonic()
+        self.cancel = life.cancel
+
+        def lead() -> None:
+            life.linger()
+            # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
+            job = TaskJob(workspace, self.request, self.log_folder, str(self.folder))
+            seconds = int(self.request.get("timeout_seconds") or 0) * workspace.pace.minute_seconds / 60
+            ending = life.execute(job, lambda what: self.change(_STATES[what]), seconds, since)
+            self._end("TERMINATED", _ENDS[ending.kind], self._words(ending))
+
+        life.lead(str(self.run_id), lead, self.lose)
+
+    def _words(self, ending: Ending) -> str:
+        """Note why the task failed, and return the message that Databricks gives for the ending."""
+        if ending.kind == "cancelled":
+            return "Run cancelled."
+        if ending.kind == "timed_out":
+            return f"Run timed out after {self.request['timeout_seconds']} seconds."
+        if ending.kind == "succeeded":
+            return ""
+        trace = [line for line in self.log_text("stderr").splitlines() if line.strip()]
+        self.error, self.error_trace = ending.reason, "\n".join(trace[-60:])
+        return "Workload failed, see run output for details" if ending.status else f"Workload failed: {ending.reason}"
+
+    def _end(self, state: str, result: str, message: str) -> None:
+        with self.lock:
+            self.result_state, self.details, self.end_time = result, message, now()
+            self.change(state)
+
+
+def now() -> int:
+    """Return the time as the API gives it, in milliseconds."""
+    return int(time.time() * 1000)

@@ -1,0 +1,133 @@
+"""EMR's API: moto's route with the stand-in's clusters behind it. moto's own backend, whose steps never end, is not used."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from moto.core.responses import ActionResult, EmptyResult, PaginatedResult
+from moto.emr import urls
+
+from orchard_sandbox.emr.api import ApiError, CheckedResponse, check_moto
+from orchard_sandbox.emr.clusters import Cluster, Clusters, Step
+from orchard_sandbox.s3.landing import ACCOUNT, REGION
+
+
+class ElasticMapReduceResponse(CheckedResponse):
+    """moto's handler of the API's requests, in front of the Clusters."""
+
+    model_name = "emr"
+    error_code = "InvalidRequestException"
+    service: Clusters
+
+    def run_job_flow(self) -> ActionResult:
+        shown = _summary(self.service.run_job_flow(self.given))
+        return ActionResult({"JobFlowId": shown["Id"], "ClusterArn": shown["ClusterArn"]})
+
+    def describe_cluster(self) -> ActionResult:
+        return ActionResult({"Cluster": _cluster(self.service.cluster(self.given["ClusterId"]))})
+
+    def list_clusters(self) -> ActionResult:
+        given = self.given
+        states, since, until = given.get("ClusterStates"), given.get("CreatedAfter"), given.get("CreatedBefore")
+        clusters = [
+            _summary(cluster)
+            for cluster in sorted(self.service.clusters.values(), key=lambda cluster: cluster.created, reverse=True)
+            if (not since or cluster.created.timestamp() >= since.timestamp())
+            and (not until or cluster.created.timestamp() < until.timestamp())
+            and (not states or cluster.state in states)
+        ]
+        return PaginatedResult({"Clusters": clusters})
+
+    def terminate_job_flows(self) -> ActionResult:
+        for name in self.given["JobFlowIds"]:
+            cluster = self.service.cluster(name)
+            if cluster.request["Instances"].get("TerminationProtected"):
+                raise ApiError("ValidationException", f"Job flow {name} is termination-protected.")
+            cluster.end("Terminated by user request")
+        return EmptyResult()
+
+    def add_job_flow_steps(self) -> ActionResult:
+        added = self.service.add_steps(self.service.cluster(self.given["JobFlowId"]), self.given["Steps"])
+        return ActionResult({"StepIds": [step.id for step in added]})
+
+    def list_steps(self) -> ActionResult:
+        given = self.given
+        wanted = [
+            _step(step)
+            for step in reversed(self.service.cluster(given["ClusterId"]).steps)
+            if step.id in given.get("StepIds", [step.id]) and step.state in given.get("StepStates", [step.state])
+        ]
+        return PaginatedResult({"Steps": wanted})
+
+    def describe_step(self) -> ActionResult:
+        cluster = self.service.cluster(self.given["ClusterId"])
+        return ActionResult({"Step": _step(self.service.step(cluster, self.given["StepId"]))})
+
+    def cancel_steps(self) -> ActionResult:
+        cluster = self.service.cluster(self.given["ClusterId"])
+        return ActionResult(
+            {"CancelStepsInfoList": [_cancel(self.service.step(cluster, name)) for name in self.given["StepIds"]]}
+        )
+
+
+def _cancel(step: Step) -> dict[str, str]:
+    if step.is_over:
+        reason = f"Step {step.id} is already completed: it is {step.state}."
+        return {"StepId": step.id, "Status": "FAILED", "Reason": reason}
+    step.life.cancel()
+    return {"StepId": step.id, "Status": "SUBMITTED"}
+
+
+def _step(step: Step) -> dict[str, Any]:
+    jar, moments = step.request["HadoopJarStep"], {"Creation": step.created, "Start": step.started, "End": step.ended}
+    status: dict[str, Any] = {"State": step.state, "StateChangeReason": {}, "Timeline": _timeline(moments)}
+    if step.state == "FAILED":
+        status["FailureDetails"] = {"Reason": "Unknown Error.", "Message": step.details}
+    return {
+        "Id": step.id,
+        "Name": step.request["Name"],
+        "ActionOnFailure": step.request.get("ActionOnFailure", "CONTINUE"),
+        "Config": {"Jar": jar["Jar"], "Args": jar.get("Args", []), "Properties": {}},
+        "Status": status,
+    }
+
+
+def _summary(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster as a listing shows it."""
+    return {
+        "Id": cluster.id,
+        "Name": cluster.request["Name"],
+        "Status": {
+            "State": cluster.state,
+            "StateChangeReason": {"Message": cluster.details} if cluster.details else {},
+            "Timeline": _timeline({"Creation": cluster.created, "End": cluster.ended}),
+        },
+        "NormalizedInstanceHours": 0,
+        "ClusterArn": f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/{cluster.id}",
+    }
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster as it is described."""
+    asked = cluster.request
+    kept = ("LogUri", "ReleaseLabel", "ServiceRole", "VisibleToAllUsers", "Configurations", "SecurityConfiguration")
+    return {
+        **_summary(cluster),
+        **{name: asked[name] for name in kept if name in asked},
+        "Applications": asked.get("Applications", []),
+        "Tags": asked.get("Tags", []),
+        "AutoTerminate": not cluster.is_kept,
+        "TerminationProtected": asked["Instances"].get("TerminationProtected", False),
+        "StepConcurrencyLevel": 1,
+    }
+
+
+def _timeline(moments: Mapping[str, datetime | None]) -> dict[str, datetime]:
+    return {f"{name}DateTime": moment for name, moment in moments.items() if moment}
+
+
+def install(service: Clusters) -> None:
+    """Put the service behind moto's route of EMR; SandboxError for another moto."""
+    check_moto(urls.url_paths, {"{0}/$"}, "moto.emr.urls")
+    ElasticMapReduceResponse.service = service
+    urls.url_paths["{0}/$"] = ElasticMapReduceResponse.dispatch

@@ -1,0 +1,95 @@
+"""A script that is run by spark-submit, as EMR does: fetched from S3, its logs put on S3. It knows no API."""
+
+import gzip
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from orchard_sandbox.emr.submissions import Submission
+from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
+from orchard_sandbox.s3.landing import aws_client
+
+log = logging.getLogger(__name__)
+LOG_SECONDS = 2.0
+# What a step's own script may call: `aws`.
+_COMMANDS = Path(__file__).with_name("commands")
+
+
+class SparkSubmitJob(GuardedJob):
+    """One attempt to run a script; its streams go to `<logs_uri>/stdout.gz` and `stderr.gz`, where that is given."""
+
+    def __init__(self, machine: Machine, folder: Path, submission: Submission, logs_uri: str | None, marker: str) -> None:
+        super().__init__(folder, marker)
+        self._machine = machine
+        self._submission = submission
+        self._logs_uri = logs_uri
+        self._s3 = aws_client("s3", machine.address)
+        self._logged: dict[str, int] = {}
+        self._next_logs = 0.0
+
+    def prepare(self) -> None:
+        """Fetch all files and unpack archives beside them."""
+        asked, temporary = self._submission, self.folder / "tmp"
+        command = [str(self._machine.spark_submit), "--master", "local[2]", "--driver-memory", DRIVER_MEMORY]
+        for option, uris in asked.files.items():
+            if option == "--archives":
+                for uri in uris:
+                    self._unpack(uri)
+            else:
+                command += [option, ",".join(str(self._fetch(uri)) for uri in uris)]
+        for name, value in {**asked.conf, **self._machine.spark_conf(temporary)}.items():
+            command += ["--conf", f"{name}={value}"]
+        self.command = [*asked.runner, *command, str(self._fetch(asked.entry_point)), *asked.arguments]
+        made = self._machine.environment(temporary, asked.environment, self.marker)
+        path = f"{_COMMANDS}{os.pathsep}{made.get('PATH', os.defpath)}"
+        self.environment = made | {"PATH": path, "ORCHARD_SANDBOX_PYTHON": sys.executable}
+
+    def look(self) -> None:
+        """Put the logs on S3 every few seconds, where they have grown."""
+        if time.monotonic() >= self._next_logs:
+            self._next_logs = time.monotonic() + LOG_SECONDS
+            self._put_logs()
+
+    def finish(self) -> None:
+        """Put the whole logs on S3, and remove all else."""
+        self._put_logs()
+        super().finish()
+
+    def _put_logs(self) -> None:
+        for name, path in self.logs.items() if self._logs_uri else ():
+            content = path.read_bytes()
+            if self._logged.get(name) == len(content):
+                continue
+            bucket, key = _bucket_and_key(f"{self._logs_uri}/{name}.gz")
+            try:
+                self._s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
+                self._logged[name] = len(content)
+            except (ClientError, BotoCoreError) as error:
+                log.error("cannot write the log s3://%s/%s: %s", bucket, key, error)
+
+    def _fetch(self, uri: str) -> Path:
+        bucket, key = _bucket_and_key(uri)
+        path = self.folder / "run" / key.rpartition("/")[2]
+        try:
+            self._s3.download_file(bucket, key, str(path))
+        except ClientError as error:
+            raise MissingError(f"FileNotFoundException: cannot fetch '{uri}': {error}") from error
+        return path
+
+    def _unpack(self, uri: str) -> None:
+        source, _, name = uri.partition("#")
+        archive = self._fetch(source)
+        folder = archive.with_name(name) if name else archive.with_name(archive.name + ".d")
+        is_tar = archive.name.endswith((".tar", ".gz", ".tgz", ".bz2", ".xz"))
+        # An environment's interpreter is a link to the system's, which the filter "data" refuses.
+        shutil.unpack_archive(archive, folder, filter="tar" if is_tar else None)
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key

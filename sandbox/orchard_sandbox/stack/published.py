@@ -1,0 +1,95 @@
+"""Reads the warehouse: progress of jobs, the numbers of published batches, and what the model lacks.
+
+The one module of the sandbox that reads the warehouse.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchard.models import refit
+from orchard.models.captured import captured_shares
+from orchard.models.model import current_promotion
+from orchard.settings import Settings
+from orchard.tables.commit_rule import Tables
+from orchard_jobs.contract.columns import RUNS
+from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.layout import progress_folder
+from orchard_jobs.errors import JobError
+
+from orchard_sandbox.stack.runs import Count
+
+
+@dataclass(frozen=True)
+class PublishedBatch:
+    """The numbers of one published batch version; `captured` is the current model's share of its variance."""
+
+    listed: int
+    featurized: int
+    reused: int
+    quarantined: int
+    captured: float | None
+
+    @property
+    def has_no_good_image(self) -> bool:
+        """Whether every listed image was set aside."""
+        return 0 < self.listed == self.quarantined
+
+
+def running_count(environment: Mapping[str, str], plan: Mapping[str, Any], stage: str) -> Count | None:
+    """Return the count of the stage's job that works on a plan; None when there is none, or the warehouse is not on this disk."""
+    warehouse = environment["ORCHARD_WAREHOUSE"]
+    if not warehouse.startswith("file://"):
+        return None
+    work = work_digest(plan["input_digest"], plan["backbone"], stage)
+    return read_counts(Path(warehouse.removeprefix("file://")) / progress_folder(work))
+
+
+def read_counts(folder: Path) -> Count | None:
+    """Return the sum over the worker tasks of the latest attempt; a file that is being rewritten waits for the next look."""
+    done = total = 0
+    attempts = [attempt for attempt in folder.glob("*") if attempt.is_dir()]
+    if not attempts:
+        return None
+    for file in max(attempts, key=lambda attempt: attempt.stat().st_ctime_ns).glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            count = json.loads(file.read_text())
+            done, total = done + int(count["done"]), max(total, int(count["total"]))
+    return Count(done, total) if total else None
+
+
+def pending_work(environment: Mapping[str, str]) -> str | None:
+    """Describe what pca_model still has to do; None when the current model covers every published batch."""
+    settings, tables = _opened(environment)
+    with suppress(JobError):  # no table yet: no batch has got as far as a plan
+        return refit.pending_work(tables, settings)
+    return None
+
+
+def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatch]:
+    """Return the numbers of every batch's current version, by batch."""
+    settings, tables = _opened(environment)
+    try:
+        rows = sorted(tables.rows(RUNS, backbone=settings.backbone.id), key=lambda row: row["version"])
+        promotion = current_promotion(tables, settings.backbone.id)
+        shares = captured_shares(tables, promotion.model_id) if promotion else {}
+    except JobError:
+        return {}
+    return {
+        row["batch_id"]: PublishedBatch(
+            row["listed"],
+            row["featurized"],
+            row["reused"],
+            row["quarantined"],
+            shares.get((row["batch_id"], row["manifest_digest"])),
+        )
+        for row in rows
+    }
+
+
+def _opened(environment: Mapping[str, str]) -> tuple[Settings, Tables]:
+    settings = Settings.from_environment(environment)
+    return settings, Tables.at(settings.warehouse)

@@ -1,0 +1,54 @@
+"""Uploads: put what differs from the landing bucket into it, many at once. It knows nothing of Airflow."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchard_sandbox.s3.landing import BUCKET, LOG_IN, PREFIX, aws_client
+from orchard_sandbox.stack.batches import LocalBatch
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """How many files of a batch were uploaded, and how many were there already."""
+
+    uploaded: int
+    unchanged: int
+
+
+def s3_client(address: str, key: str = LOG_IN, secret: str = LOG_IN) -> Any:
+    """Return a client of the S3 stand-in, which takes any log-in, or of another S3 server."""
+    options = {"max_pool_connections": _AT_ONCE, "request_checksum_calculation": "when_required"}
+    return aws_client("s3", address, key, secret, **options)
+
+
+def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:
+    """Upload the files of a batch that the bucket lacks or holds with other bytes; what is only in the bucket stays."""
+    prefix = f"{PREFIX}/{batch.name}/"
+    there = dict(_listed(s3, prefix))
+
+    def put(item: tuple[str, Path]) -> bool:
+        key, content = prefix + item[0], item[1].read_bytes()
+        # An ETag of the bytes' MD5 is equal content; one of a multipart upload never is, so such a file is put again.
+        if there.get(key) == (len(content), hashlib.md5(content, usedforsecurity=False).hexdigest()):
+            return False
+        s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+        return True
+
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        uploaded = sum(pool.map(put, batch.files.items()))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a Ctrl-C no further file is begun
+    return Uploaded(uploaded, len(batch.files) - uploaded)
+
+
+def _listed(s3: Any, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
+        for item in page.get("Contents", ()):
+            yield item["Key"], (item["Size"], item["ETag"].strip('"'))
