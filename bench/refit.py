@@ -27,9 +27,9 @@ from orchard.models.merged_moments import merged_moments
 from orchard.models.model import model_file, read_model
 from orchard.models.model_plan import ModelPlan
 from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
-from orchard.models.registry import Succession, append_promotion
+from orchard.models.registry import PromotionRequest, append_promotion
 from orchard.settings import Settings
-from orchard.tables.batch_versions import key_of, readable_versions
+from orchard.tables.batch_versions import readable_versions, version_key
 from orchard.tables.commit_rule import Change, Tables
 from orchard.tables.reports import finished_report
 from orchard_jobs.audit.projection import audit_projection
@@ -124,13 +124,13 @@ def stand_in_for_the_job(tables: Tables, plan: ModelPlan, backbone: str) -> None
     assert plan.projection is not None
     assert plan.model_id is not None
     changes = [
-        Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, (model.model_id, batch.batch_id))
+        Change(version_key(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, (model.model_id, batch.batch_id))
         for model, batch in plan.projection.pairs
     ]
     file = model_file(tables.warehouse, plan.model_id)
     tables.commit(MODELS, [Change(f"model/{plan.model_id}", 1, digest_of(plan.model_id), (), (file,))], "append")
     tables.commit(PCA_FEATURES, changes)
-    append_promotion(tables, Succession(backbone, plan.model_id, None, "bench"))
+    append_promotion(tables, PromotionRequest(backbone, plan.model_id, None, "bench"))
     record_model_run(tables, backbone, plan, "bench")
 
 
@@ -164,7 +164,7 @@ def publish(tables: Tables, settings: Settings, batch_id: str, content: Any) -> 
         RUNS, [{column.name: _MADE_UP[column.type] for column in RUNS.columns} | {"manifest_digest": digest}], partition
     )
     for table, files in ((FEATURES, features), (RUNS, (run,)), (MOMENTS, packed)):
-        tables.commit(table, [Change(key_of(*partition), 1, digest, partition, files)])
+        tables.commit(table, [Change(version_key(*partition), 1, digest, partition, files)])
 
 
 def features_of(rows: Any, digest: str) -> pa.Table:

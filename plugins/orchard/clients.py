@@ -47,7 +47,7 @@ def aws_client(service: str, connection: str | None) -> Any:
 
 
 @contextmanager
-def aws_faults(doing: str, needs: str) -> Iterator[None]:
+def explaining_aws_errors(doing: str, needs: str) -> Iterator[None]:
     """Turn boto3's errors into a JobError: what could not be done, why, and what it needs."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -84,7 +84,7 @@ def databricks_client(connection: str | None) -> "WorkspaceClient":
 
 
 @contextmanager
-def databricks_faults(doing: str, needs: str) -> Iterator[None]:
+def explaining_databricks_errors(doing: str, needs: str) -> Iterator[None]:
     """Turn databricks-sdk's errors into a JobError: what could not be done, why, and what it needs."""
     from databricks.sdk.errors.base import DatabricksError
     from requests import RequestException

@@ -166,7 +166,7 @@ def test_a_retry_reaches_the_run_that_is_under_way(settings: Settings, workspace
 def test_a_retry_reaches_a_run_that_nobody_lived_to_record(
     settings: Settings, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Attempts, "note_start", lambda self, attempt, job: None)
+    monkeypatch.setattr(Attempts, "record_start", lambda self, attempt, job: None)
     assert [defer(settings), defer(settings)] == [1, 1]
     assert len({request["idempotency_token"] for request in workspace.submitted}) == 1
 
@@ -205,7 +205,7 @@ def test_a_run_that_is_being_ended_is_waited_for(
 ) -> None:
     defer(settings)
     workspace.states[1] = {"life_cycle_state": "TERMINATING", "state_message": ""}
-    monkeypatch.setattr("orchard.launchers.attempting.time.sleep", lambda seconds: workspace.end(1, "CANCELED"))
+    monkeypatch.setattr("orchard.launchers.resumable_job.time.sleep", lambda seconds: workspace.end(1, "CANCELED"))
     assert defer(settings) == 2
 
 

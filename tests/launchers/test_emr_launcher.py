@@ -13,11 +13,11 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
 from orchard.launchers import launcher_for
-from orchard.launchers.attempting import Seen
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
 from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest
+from orchard.launchers.resumable_job import JobState
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.errors import ConfigurationError, JobError
@@ -236,7 +236,7 @@ class Told:
         return {"Cluster": {"LogUri": "s3n://old/logs/", "Status": {"StateChangeReason": {"Message": "no capacity"}}}}
 
 
-def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> JobState:
     given = Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": "s3://lake/w", "ORCHARD_EMR_CLUSTER": cluster})
     operator = launcher_for(given).operator(JobRequest("reduce", plan_task="plan_batch"))
     assert isinstance(operator, AddEmrStep)
@@ -245,7 +245,7 @@ def seen(told: Told, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr("orchard.launchers.emr.stored_lines", lambda conn, folder, streams: folders.append(folder))
     operator.last_lines({"cluster_id": "j-1", "step_id": "s-1"})
     assert folders == ["s3://old/logs/j-1/steps/s-1"]
-    return operator.see({"cluster_id": "j-1", "step_id": "s-1"})
+    return operator.job_state({"cluster_id": "j-1", "step_id": "s-1"})
 
 
 def test_every_state_that_emr_has_is_known_to_be_an_end_or_not(monkeypatch: pytest.MonkeyPatch) -> None:

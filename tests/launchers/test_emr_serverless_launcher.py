@@ -131,7 +131,7 @@ def test_every_state_that_emr_has_is_known_to_be_an_end_or_not(settings: Setting
     for state in states:
         emr = Emr(state)
         emr.states["job-1"] = state
-        seen[state] = operator_of(settings, emr, monkeypatch).see({"application_id": "00f1", "job_id": "job-1"})
+        seen[state] = operator_of(settings, emr, monkeypatch).job_state({"application_id": "00f1", "job_id": "job-1"})
     assert {state for state in states if seen[state].is_over} == {"SUCCESS", "FAILED", "CANCELLED"}
     assert {state for state in states if seen[state].is_ending} == {"CANCELLING"}
 
@@ -153,7 +153,7 @@ def test_a_retry_reaches_it_also_when_the_settings_have_changed(
     emr = Emr("RUNNING")
     with monkeypatch.context() as patched:
         if not is_recorded:
-            patched.setattr(Attempts, "note_start", lambda self, attempt, job: None)
+            patched.setattr(Attempts, "record_start", lambda self, attempt, job: None)
         defer(settings, emr, monkeypatch)
     again = defer(with_variables(settings, ORCHARD_JOB_MINUTES=7), emr, monkeypatch)
     assert again.trigger.serialize()[1]["job_id"] == "job-1"
@@ -210,7 +210,7 @@ def test_a_failed_job_tells_its_reason_and_its_drivers_last_line(
         body = type("Body", (), {"read": lambda self: gzip.compress(text)})()
         return type("Object", (), {"get": lambda self: {"Body": body}})()
 
-    monkeypatch.setattr("orchard.launchers.attempting.S3Hook.get_key", get_key)
+    monkeypatch.setattr("orchard.launchers.resumable_job.S3Hook.get_key", get_key)
     event = {"status": "error", "message": "Serverless Job failed", "job_details": {}}
     with pytest.raises(JobError, match="job job-1 of 00f1 is FAILED: details of job-1: JobError: no memory"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
@@ -235,7 +235,7 @@ def test_a_job_that_airflow_gives_up_is_cancelled(
         assert attempts.current == 1
         emr.states["job-1"] = ("CANCELLING", "CANCELLED")[len(slept) - 1]
 
-    monkeypatch.setattr("orchard.launchers.attempting.time.sleep", sleep)
+    monkeypatch.setattr("orchard.launchers.resumable_job.time.sleep", sleep)
     event = {"status": "error", "message": "Waiter error: max attempts reached"}
     with pytest.raises(JobError, match="is CANCELLED"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
@@ -248,8 +248,8 @@ def test_a_job_that_does_not_end_is_told_and_waited_for_by_the_next_try(
 ) -> None:
     emr, context = Emr("RUNNING"), TaskContext(PLANNED)
     defer(settings, emr, monkeypatch, context)
-    monkeypatch.setattr("orchard.launchers.attempting._ENDING_SECONDS", 0.1)
-    monkeypatch.setattr("orchard.launchers.attempting._ENDING_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("orchard.launchers.resumable_job._ENDING_SECONDS", 0.1)
+    monkeypatch.setattr("orchard.launchers.resumable_job._ENDING_POLL_SECONDS", 0.05)
     event = {"status": "error", "message": "Waiter error: max attempts reached"}
     with pytest.raises(JobError, match="is RUNNING, and does not end"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
@@ -283,7 +283,7 @@ def test_a_failed_job_tells_its_reason_though_its_log_cannot_be_read(
         def get_key(self: Any, key: str, bucket: str, cause: Exception = cause) -> Any:
             raise cause
 
-        monkeypatch.setattr("orchard.launchers.attempting.S3Hook.get_key", get_key)
+        monkeypatch.setattr("orchard.launchers.resumable_job.S3Hook.get_key", get_key)
         with pytest.raises(JobError, match="is FAILED: details of job-1: its log is not there"):
             operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "failed"})
 

@@ -60,7 +60,7 @@ def test_whatever_fails_there_are_never_two_jobs(
     work = planned.work("featurize")
     report = str(tmp_path / report_path(work))
     told = []
-    note_start = Attempts.note_start
+    record_start = Attempts.record_start
     try:
         for number in range(TRIES):
             target.server.no_faults()
@@ -74,12 +74,12 @@ def test_whatever_fails_there_are_never_two_jobs(
             def die(attempts: Attempts, attempt: int, job: dict[str, str], when: str = death) -> None:
                 """Record the start, unless the process is killed just before, or just after."""
                 if when != "before":
-                    note_start(attempts, attempt, job)
+                    record_start(attempts, attempt, job)
                 if when != "no":
                     told.append((f"killed {when} the start was recorded", str(job)))
                     raise Died
 
-            monkeypatch.setattr(Attempts, "note_start", die)
+            monkeypatch.setattr(Attempts, "record_start", die)
             try:
                 target.operator(tmp_path, report, seed).execute(TaskContext(planned))
             except AirflowSkipException:
@@ -119,13 +119,13 @@ def test_after_kill_9_of_the_worker_the_retry_reaches_the_job_that_runs(
     worker.wait()
     (job,) = target.ran(report)
     assert not job.ended
-    note_start = Attempts.note_start
+    record_start = Attempts.record_start
 
     def release(attempts: Attempts, attempt: int, job: dict[str, str]) -> None:
-        note_start(attempts, attempt, job)
+        record_start(attempts, attempt, job)
         Path(f"{report}.released").touch()
 
-    monkeypatch.setattr(Attempts, "note_start", release)
+    monkeypatch.setattr(Attempts, "record_start", release)
     operator.execute(TaskContext(planned))
     (job,) = target.ran(report)
     assert job.state == "SUCCESS"

@@ -11,7 +11,7 @@ from botocore.compat import HTTPHeaders
 from botocore.httpsession import URLLib3Session
 from botocore.model import StringShape
 from botocore.session import get_session
-from orchard.launchers.attempting import AttemptingJob
+from orchard.launchers.resumable_job import ResumableJob
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 TOKEN = "t" * 64
@@ -51,6 +51,6 @@ def enum_of(service: str, shape: str) -> list[str]:
 
 def without_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an operator submit under a fixed token, whatever its warehouse."""
-    monkeypatch.setattr(AttemptingJob, "begin", lambda self, context: TOKEN)
-    monkeypatch.setattr(AttemptingJob, "claim", lambda self, context: True)
-    monkeypatch.setattr(AttemptingJob, "note_start", lambda self, context, job: None)
+    monkeypatch.setattr(ResumableJob, "begin", lambda self, context: TOKEN)
+    monkeypatch.setattr(ResumableJob, "claim", lambda self, context: True)
+    monkeypatch.setattr(ResumableJob, "record_start", lambda self, context, job: None)

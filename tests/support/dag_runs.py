@@ -15,7 +15,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, BaseOperator
 from orchard import launchers
 from orchard.batch.manifests import read_head
-from orchard.batch.run import PublishedBatch
+from orchard.batch.run import LineageRecord
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.launchers.request import JobRequest, skip_without_work
 from orchard.models.model_plan import read_projection
@@ -53,7 +53,7 @@ class Airflow:
     bucket: Batch = field(default_factory=dict)
     after_job: Callable[[JobReport], None] = lambda report: None
     prepared: set[str] = field(default_factory=set)
-    recorded: list[PublishedBatch] = field(default_factory=list)
+    recorded: list[LineageRecord] = field(default_factory=list)
     locks: list[BatchLock] = field(default_factory=list)
     is_known: bool = False
 

@@ -12,7 +12,7 @@ from orchard.models import run as model_run
 from orchard.models.model_plan import read_projection
 from orchard.outcomes import Done, Skipped
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 from orchard.tables.reports import PlannedJobs
@@ -84,7 +84,7 @@ class World:
     operation: int = 0
     states: Memory = field(default_factory=Memory)
     prepared: set[str] = field(default_factory=set)
-    recorded: list[batch_run.PublishedBatch] = field(default_factory=list)
+    recorded: list[batch_run.LineageRecord] = field(default_factory=list)
 
     @property
     def tables(self) -> Tables:
@@ -189,7 +189,7 @@ class World:
     def _is_whole(self, batch_id: str) -> bool:
         if not self.has_tables:
             return True
-        return PublishedVersions.load(self.tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+        return BatchVersions.load(self.tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
 
     def _damage(self, report: JobReport) -> bool:
         """Overwrite a staged file that no table names; tell whether there was one."""

@@ -16,7 +16,7 @@ from orchard_jobs.storage import Warehouse
 from orchard.batch.manifests import read_entries, read_head
 from orchard.landing_zone.listing import LISTED, ListedObject, as_columns
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 
@@ -24,16 +24,16 @@ _ENTRIES = pa.schema([*LISTED, ("action", pa.string()), ("is_missing", pa.bool_(
 
 
 @dataclass(frozen=True)
-class PublishedView:
+class ListingComparer:
     """What is published of the current backbone, as a listing is compared with it."""
 
     settings: Settings
-    versions: PublishedVersions
+    versions: BatchVersions
 
     @classmethod
-    def load(cls, tables: Tables, settings: Settings, batch_id: str | None = None) -> "PublishedView":
+    def load(cls, tables: Tables, settings: Settings, batch_id: str | None = None) -> "ListingComparer":
         """Return the view of every batch, or of one; the tables are there."""
-        return cls(settings, PublishedVersions.load(tables, settings.backbone.id, batch_id))
+        return cls(settings, BatchVersions.load(tables, settings.backbone.id, batch_id))
 
     def differs(self, batch_id: str, listed: Iterable[ListedObject]) -> bool:
         """Tell whether a run of the batch would make a version: something is new or changed, or a version is not whole."""

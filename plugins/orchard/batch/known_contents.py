@@ -1,4 +1,4 @@
-"""Contents whose vector is at hand: in a published version, in a replaced one, or staged by a finished job.
+"""KnownContents whose vector is at hand: in a published version, in a replaced one, or staged by a finished job.
 
 A content goes through a backbone once, so planning looks for it in every features file that a finished report
 or the table's log names, as long as the file is there.
@@ -26,7 +26,7 @@ _FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Contents:
+class KnownContents:
     """The contents that a plan may reuse: each is a SHA-256, with the file that holds its vector.
 
     Attributes:
@@ -38,9 +38,9 @@ class Contents:
     by_size: dict[int, dict[str, str]] = field(default_factory=dict)
 
 
-def find_contents(
+def find_known_contents(
     warehouse: Warehouse, features: Snapshot, backbone: str, wanted: Iterable[tuple[str, int]], opaque_sizes: frozenset[int]
-) -> Contents:
+) -> KnownContents:
     """Return the known contents that images of some (ETag, size) may have.
 
     Args:
@@ -51,7 +51,7 @@ def find_contents(
         opaque_sizes: the sizes of those whose ETag does not tell what they hold.
     """
     sought = _Sought.of(wanted, opaque_sizes)
-    found = Contents()
+    found = KnownContents()
     if not (sought.md5s or sought.sizes):
         return found
     current = [file.path for file in features.files(backbone=backbone)]
@@ -84,7 +84,7 @@ class _Sought:
         return rows.filter(pc.or_(by_md5, pc.or_(by_size, by_row)))
 
 
-def _take(found: Contents, sought: _Sought, path: str, rows: pa.Table) -> None:
+def _take(found: KnownContents, sought: _Sought, path: str, rows: pa.Table) -> None:
     for row in rows.to_pylist():
         etag, size_bytes, content = row["etag"], row["size_bytes"], row["content_sha256"]
         if is_md5(etag):

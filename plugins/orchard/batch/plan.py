@@ -16,16 +16,16 @@ from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.manifest import MD5, Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
 from orchard_jobs.storage import Warehouse
 
-from orchard.batch.comparison import Comparison, PublishedView
-from orchard.batch.known_contents import Contents, find_contents
+from orchard.batch.comparison import Comparison, ListingComparer
+from orchard.batch.known_contents import KnownContents, find_known_contents
 from orchard.batch.manifests import create_manifest, read_entries, staged_manifests
 from orchard.landing_zone.listing import ListedObject
 from orchard.models.model import current_model
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard.tables.reports import is_sound, mark_as_begun
+from orchard.tables.reports import is_intact, mark_as_begun
 
 _ENTRIES_AT_ONCE = 10_000
 # Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
@@ -57,7 +57,7 @@ def plan_batch(
         The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
         row asks to be judged again. Missing images alone make no difference, unless they are to be dropped.
     """
-    view = PublishedView.load(tables, settings, batch_id)
+    view = ListingComparer.load(tables, settings, batch_id)
     versions, compared = view.versions, view.compare(batch_id, listed)
     if versions.is_whole(batch_id) and not compared.is_different:
         return None
@@ -66,7 +66,7 @@ def plan_batch(
     if begun is not None:
         _mark(tables.warehouse, begun)
         return begun
-    plan = _Plan.of(tables.warehouse, versions, compared, has_false_md5)
+    plan = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
     parts = list(write_parts(plan.entries()))
     head = _head(settings, versions, batch_id, plan)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
@@ -77,7 +77,7 @@ def plan_batch(
     return head
 
 
-def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: "_Plan") -> ManifestHead:
+def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_ManifestDraft") -> ManifestHead:
     """Return the head of a plan, still without its model and its parts."""
     compared, actions = plan.compared, plan.actions
     missing = pc.sum(compared.entries["is_missing"]).as_py() or 0
@@ -102,7 +102,7 @@ def _head(settings: Settings, versions: PublishedVersions, batch_id: str, plan: 
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _ManifestDraft:
     """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike.
 
     Attributes:
@@ -115,12 +115,12 @@ class _Plan:
     compared: Comparison
     pairs: tuple[tuple[str, int], ...]
     opaque_sizes: frozenset[int]
-    contents: Contents
+    contents: KnownContents
 
     @classmethod
     def of(
-        cls, warehouse: Warehouse, versions: PublishedVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
-    ) -> "_Plan":
+        cls, warehouse: Warehouse, versions: BatchVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
+    ) -> "_ManifestDraft":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
         pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
         looks_like_md5 = pc.match_substring_regex(computed["etag"], f"^{MD5}$")
@@ -128,7 +128,7 @@ class _Plan:
         newest = pc.select_k_unstable(asked, 1, [("uploaded_at", "descending")]).to_pylist()
         is_false = any(has_false_md5(asked["image_uri"][position].as_py()) for position in newest)
         opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
-        contents = find_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
+        contents = find_known_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
         return cls(compared, pairs, opaque, contents)
 
     def entries(self) -> Iterator[Entry]:
@@ -180,21 +180,21 @@ class _Plan:
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
     """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
-    return all(is_sound(warehouse, work) for work in works_of(head))
+    return all(is_intact(warehouse, work) for work in job_digests(head))
 
 
 def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
-    for work in works_of(head):
+    for work in job_digests(head):
         mark_as_begun(warehouse, work)
 
 
-def works_of(head: ManifestHead) -> tuple[str, ...]:
+def job_digests(head: ManifestHead) -> tuple[str, ...]:
     """Return the digests of a manifest's work: of its featurize job, and of its reduce job."""
     stages: tuple[Stage, ...] = ("featurize", "reduce")
     return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
 
 
-def _begun(view: PublishedView, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
+def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
     """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)

@@ -9,8 +9,8 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
 from orchard.models.captured import record_captured
-from orchard.tables.batch_versions import key_of
-from orchard.tables.commit_rule import Change, Standing, Tables, number_in
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
 from orchard.tables.delta_log import Mode
 
 
@@ -24,7 +24,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class PublishedTables:
+class PublishedTableVersions:
     """What holds a published batch version: the Delta version of each table, and the batch version's own number."""
 
     number: int
@@ -36,7 +36,7 @@ class PublishedTables:
 
 def publish_batch(
     tables: Tables, head: ManifestHead, featurized: JobReport, reduced: JobReport | None, facts: RunFacts
-) -> PublishedTables:
+) -> PublishedTableVersions:
     """Publish one batch version: quarantine, features, pca_features, then the `runs` row that makes it exist.
 
     Every commit follows the one rule of `Tables.commit`, so two runs at once make one set of rows and a retry commits what an
@@ -67,20 +67,21 @@ def publish_batch(
     runs_version = _commit(tables, RUNS, _change(head, staged), mode="append")
     for moments in featurized.of_table(MOMENTS.name):
         tables.commit(MOMENTS, [_change(head, moments)])
-    return PublishedTables(head.number, features_version, quarantine_version, pca_version, runs_version)
+    return PublishedTableVersions(head.number, features_version, quarantine_version, pca_version, runs_version)
 
 
 def _change(head: ManifestHead, staged: StagedPartition, scope: str | None = None) -> Change:
-    key = key_of(scope or head.backbone.id, head.batch_id)
+    key = version_key(scope or head.backbone.id, head.batch_id)
     return Change(key, head.number, head.digest, staged.partition, staged.files)
 
 
 def _commit(tables: Tables, table: Table, change: Change, mode: Mode = "overwrite") -> int:
     committed = tables.commit(table, [change], mode)
-    if committed.standings[0] is Standing.SUPERSEDED:
+    if committed.states[0] is CommitState.SUPERSEDED:
+        held = version_number_in(tables.load(table), change.key)
         raise SupersededError(
-            f"{table.name} holds version {number_in(tables.load(table), change.key)} of {change.key}, this run made version "
-            f"{change.number} of manifest {change.digest[:12]}: a later run of the batch was faster, its rows stand"
+            f"{table.name} holds version {held} of {change.key}, this run made version {change.number} of manifest "
+            f"{change.digest[:12]}: a later run of the batch was faster, its rows stand"
         )
     return committed.version
 

@@ -13,10 +13,10 @@ from orchard_jobs.contract.jobs import JobReport, Stage
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
 
-from orchard.batch.comparison import PublishedView
+from orchard.batch.comparison import ListingComparer
 from orchard.batch.manifests import read_head
 from orchard.batch.plan import plan_batch
-from orchard.batch.publish import PublishedTables, RunFacts, publish_batch
+from orchard.batch.publish import PublishedTableVersions, RunFacts, publish_batch
 from orchard.batch.reconcile import find_differences
 from orchard.batch.spend import check_spend
 from orchard.landing_zone.batch_lock import BatchLock
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PublishedBatch:
+class LineageRecord:
     """A published batch version, as lineage tells it; `versions` are Delta versions by table name."""
 
     head: ManifestHead
@@ -87,7 +87,9 @@ def validate(tables: Tables, settings: Settings, planned: PlannedJobs) -> Outcom
 
 
 @use_case
-def publish(tables: Tables, settings: Settings, planned: PlannedJobs, verdict: str, run_id: str) -> Outcome[PublishedTables]:
+def publish(
+    tables: Tables, settings: Settings, planned: PlannedJobs, verdict: str, run_id: str
+) -> Outcome[PublishedTableVersions]:
     """Commit a validated version to the tables, `runs` last. Skipped when a later run of the batch was faster.
 
     Raises:
@@ -104,7 +106,7 @@ def record(
     planned: PlannedJobs,
     versions: Mapping[str, int | None],
     run_id: str,
-    emit: Callable[[PublishedBatch], None],
+    emit: Callable[[LineageRecord], None],
 ) -> Outcome[None]:
     """Hand the published version on as lineage.
 
@@ -116,7 +118,7 @@ def record(
         emit: takes the lineage; must not fail for a backend that cannot be reached.
     """
     head = read_head(tables.warehouse, planned.input_digest)
-    emit(PublishedBatch(head, *_reports(tables, planned), versions, run_id))
+    emit(LineageRecord(head, *_reports(tables, planned), versions, run_id))
     return Done(None)
 
 
@@ -127,7 +129,7 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     Skipped when there is none. Batches and objects that no run can be started for are logged and left out.
     """
     tables.create_all()
-    view = PublishedView.load(tables, settings)
+    view = ListingComparer.load(tables, settings)
     found = find_differences(landing_zone.list, settings.landing_zone, view.differs)
     # A version may have been left half-way by a run whose objects are gone by now.
     half_way = set(view.versions.half_way)

@@ -20,7 +20,7 @@ from orchard.tables.commit_rule import Tables
 _SQL_NAMES = {"integer": "int", "long": "bigint"}
 
 
-class Standing(enum.Enum):
+class EntryState(enum.Enum):
     """How a catalog stands to a table."""
 
     THERE = "there"
@@ -56,7 +56,7 @@ class Catalog(Protocol):
     def name(self) -> str:
         """What a table's name stands behind."""
 
-    def standing(self, entry: Entry) -> Standing:
+    def state_of(self, entry: Entry) -> EntryState:
         """Tell how it stands to a table; changes nothing.
 
         Raises:
@@ -88,22 +88,22 @@ def entries_of(tables: Tables) -> list[Entry]:
     return found
 
 
-def check(full_name: str, is_delta: bool, location: str, entry: Entry) -> None:
+def check_is_same_table(full_name: str, is_delta: bool, location: str, entry: Entry) -> None:
     """Refuse what a catalog has under a table's name unless it is this table; ConfigurationError."""
     if not is_delta:
         raise ConfigurationError(f"{full_name} is there and no external Delta table: register in another place, or drop it first")
-    if not is_same(location, entry.location):
+    if not is_same_folder(location, entry.location):
         raise ConfigurationError(
             f"{full_name} is there and lies in {location}, not in {entry.location}: register in another place, or drop it first"
         )
 
 
-def is_same(one: str, other: str) -> bool:
+def is_same_folder(one: str, other: str) -> bool:
     """Tell whether two URIs name one folder."""
-    return plain(one) == plain(other)
+    return normalized_uri(one) == normalized_uri(other)
 
 
-def plain(uri: str) -> str:
+def normalized_uri(uri: str) -> str:
     """Return a folder's URI in one form: `s3:` for Hadoop's names of it, no slash at the end."""
     scheme, mark, path = uri.partition("://")
     return f"{'s3' if scheme in ('s3a', 's3n') else scheme}{mark}{path.rstrip('/')}"

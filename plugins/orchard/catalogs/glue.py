@@ -4,13 +4,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from orchard.catalogs.entries import Entry, Standing, check, is_same
-from orchard.clients import aws_client, aws_faults
+from orchard.catalogs.entries import Entry, EntryState, check_is_same_table, is_same_folder
+from orchard.clients import aws_client, explaining_aws_errors
 
 
 def glue_database(name: str, connection: str | None) -> "GlueDatabase":
     """Return a database of the Glue Data Catalog; reaches nothing yet. JobError when the region is not known."""
-    with aws_faults(f"reach Glue database {name}", "the region must be known"):
+    with explaining_aws_errors(f"reach Glue database {name}", "the region must be known"):
         return GlueDatabase(name, aws_client("glue", connection))
 
 
@@ -21,26 +21,26 @@ class GlueDatabase:
     name: str
     client: Any
 
-    def standing(self, entry: Entry) -> Standing:
+    def state_of(self, entry: Entry) -> EntryState:
         """See Catalog."""
         found = self._found(entry)
         if found is None:
-            return Standing.MISSING
+            return EntryState.MISSING
         parameters, storage = found.get("Parameters", {}), found.get("StorageDescriptor", {})
         wanted = _glue_parameters()
         formats = {parameters[name].lower() for name in wanted if name != "EXTERNAL" and name in parameters}
         is_delta = formats == {"delta"} and found.get("TableType") == "EXTERNAL_TABLE"
         # Spark writes a placeholder as the location and the true one as `path`.
         path = storage.get("SerdeInfo", {}).get("Parameters", {}).get("path")
-        check(f"{self.name}.{entry.table.name}", is_delta, path or storage.get("Location", ""), entry)
+        check_is_same_table(f"{self.name}.{entry.table.name}", is_delta, path or storage.get("Location", ""), entry)
         is_right = (
             all(parameters.get(name, "").lower() == value.lower() for name, value in wanted.items())
             and path is not None
-            and is_same(storage.get("Location", ""), entry.location)
+            and is_same_folder(storage.get("Location", ""), entry.location)
             and [(column["Name"], column.get("Type")) for column in storage.get("Columns", [])] == entry.columns
             and not found.get("PartitionKeys")
         )
-        return Standing.THERE if is_right else Standing.OUTDATED
+        return EntryState.THERE if is_right else EntryState.OUTDATED
 
     def put(self, entry: Entry) -> None:
         """See Catalog. Of an outdated entry description, owner, retention and further parameters stay."""
@@ -65,7 +65,7 @@ class GlueDatabase:
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
         needs = "the database must be there, and the login needs glue:GetDatabase, GetTable, CreateTable and UpdateTable"
-        return aws_faults(f"{verb} Glue database {self.name}", needs)
+        return explaining_aws_errors(f"{verb} Glue database {self.name}", needs)
 
 
 def _glue_parameters() -> dict[str, str]:

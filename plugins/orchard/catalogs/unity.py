@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from orchard_jobs.contract.locations import is_below
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.catalogs.entries import Entry, Standing, check, plain
-from orchard.clients import databricks_client, databricks_faults
+from orchard.catalogs.entries import Entry, EntryState, check_is_same_table, normalized_uri
+from orchard.clients import databricks_client, explaining_databricks_errors
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -45,7 +45,7 @@ class UnitySchema:
         """The schema's full name."""
         return f"{self.catalog}.{self.schema}"
 
-    def standing(self, entry: Entry) -> Standing:
+    def state_of(self, entry: Entry) -> EntryState:
         """See Catalog. Never OUTDATED: Unity's API changes no columns."""
         from databricks.sdk.errors import NotFound
         from databricks.sdk.service.catalog import DataSourceFormat, TableType
@@ -56,14 +56,14 @@ class UnitySchema:
             try:
                 found = self.client.tables.get(full_name)
             except NotFound:
-                return Standing.MISSING
+                return EntryState.MISSING
         is_delta = (found.table_type, found.data_source_format) == (TableType.EXTERNAL, DataSourceFormat.DELTA)
-        check(full_name, is_delta, found.storage_location or "", entry)
+        check_is_same_table(full_name, is_delta, found.storage_location or "", entry)
         if [(column.name, column.type_text) for column in found.columns or []] != entry.columns:
             raise ConfigurationError(
                 f"{full_name} has other columns than its Delta log: run MSCK REPAIR TABLE {full_name} SYNC METADATA in Databricks"
             )
-        return Standing.THERE
+        return EntryState.THERE
 
     def put(self, entry: Entry) -> None:
         """See Catalog."""
@@ -87,10 +87,10 @@ class UnitySchema:
             catalog, schema = self.client.catalogs.get(self.catalog), self.client.schemas.get(self.name)
         roots = {schema.storage_root: self.name, schema.storage_location: self.name}
         roots |= {catalog.storage_root: self.catalog, catalog.storage_location: self.catalog}
-        return {plain(root): owner for root, owner in roots.items() if root}
+        return {normalized_uri(root): owner for root, owner in roots.items() if root}
 
     def _check_unmanaged(self, entry: Entry) -> None:
-        location = f"{plain(entry.location)}/"
+        location = f"{normalized_uri(entry.location)}/"
         reason = "it is a folder of Unity's own" if _MANAGED in location else ""
         for root, owner in self._managed_roots.items():
             if is_below(location, root):
@@ -102,7 +102,7 @@ class UnitySchema:
             )
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
-        return databricks_faults(
+        return explaining_databricks_errors(
             f"{verb} Unity Catalog schema {self.name}",
             "the schema must be there, the warehouse below an external location, and the user needs USE CATALOG, USE SCHEMA, "
             "CREATE TABLE and EXTERNAL USE SCHEMA on the schema, CREATE EXTERNAL TABLE and EXTERNAL USE LOCATION on the location",

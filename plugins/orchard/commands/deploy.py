@@ -15,14 +15,14 @@ from orchard.clients import add_log_in
 from orchard.commands.console import format_bytes
 from orchard.deployment.destinations import (
     EMR_RELEASE,
+    Destination,
     LocalFile,
-    Place,
     S3Prefix,
     application_named,
     create_application,
+    destination_of,
     environment_file,
     package_files,
-    place_of,
 )
 from orchard.deployment.jobs_python import prepare_backbone
 from orchard.deployment.package import build_package
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Upload what is not there; 0 when all is."""
     environment = environment_file(arguments.environment) if arguments.environment else None
-    place = place_of(arguments.to, arguments.connection)
+    place = destination_of(arguments.to, arguments.connection)
     if environment and not isinstance(place, S3Prefix):
         raise ConfigurationError(
             f"--environment is for EMR: jobs that lie in {place.uri} get their Python packages by Databricks's own "
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     return 0
 
 
-def _uploaded(place: Place, files: list[LocalFile], is_dry_run: bool) -> Iterator[dict[str, Any]]:
+def _uploaded(place: Destination, files: list[LocalFile], is_dry_run: bool) -> Iterator[dict[str, Any]]:
     """Upload each file that is not there, and yield what became of it."""
     for file in files:
         is_there = place.has(file)

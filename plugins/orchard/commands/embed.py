@@ -11,7 +11,7 @@ from typing import Any
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 
-from orchard.deployment.jobs_python import last_words, start_jobs_python
+from orchard.deployment.jobs_python import last_error_line, start_jobs_python
 from orchard.models.model import current_promotion, model_reference
 from orchard.reporting.export import chosen_model
 from orchard.settings import Settings
@@ -66,7 +66,7 @@ def embed(settings: Settings, files: Sequence[str], model: ModelReference | None
                 raise
         if done < len(files):
             fault = ConfigurationError if process.returncode == _CONFIGURATION_FAULT else JobError
-            raise fault(f"embed ended after {done} of {len(files)} files: {last_words(stderr)}")
+            raise fault(f"embed ended after {done} of {len(files)} files: {last_error_line(stderr)}")
 
 
 def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReference | None:

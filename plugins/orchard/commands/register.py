@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from orchard.catalogs.entries import Catalog, Standing, entries_of
+from orchard.catalogs.entries import Catalog, EntryState, entries_of
 from orchard.catalogs.glue import glue_database
 from orchard.catalogs.unity import unity_schema
 from orchard.clients import add_log_in
@@ -13,7 +13,7 @@ from orchard.tables.commit_rule import Tables
 
 NAME = "register"
 HELP = "register the tables as external Delta tables in Glue or Unity Catalog"
-_DONE = {Standing.THERE: "there", Standing.MISSING: "created", Standing.OUTDATED: "updated"}
+_DONE = {EntryState.THERE: "there", EntryState.MISSING: "created", EntryState.OUTDATED: "updated"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     name, connection = arguments.glue or arguments.unity, arguments.connection
     catalog: Catalog = glue_database(name, connection) if arguments.glue else unity_schema(name, connection)
     # All are looked at first: one that is refused leaves the others as they were, too.
-    standings = [(entry, catalog.standing(entry)) for entry in entries]
+    standings = [(entry, catalog.state_of(entry)) for entry in entries]
     found: list[dict[str, Any]] = []
     for entry, standing in standings:
-        if standing is not Standing.THERE and not arguments.dry_run:
+        if standing is not EntryState.THERE and not arguments.dry_run:
             catalog.put(entry)
         state = standing.value if arguments.dry_run else _DONE[standing]
         found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": state})
@@ -45,6 +45,6 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
         return 0
     for table in found:
         print(f"{table['state']:<8}  {table['name']}  {table['location']}")
-    if arguments.dry_run or all(standing is Standing.THERE for _, standing in standings):
+    if arguments.dry_run or all(standing is EntryState.THERE for _, standing in standings):
         print("nothing was changed")
     return 0

@@ -15,7 +15,7 @@ from orchard.commands.console import format_table
 from orchard.landing_zone.keys import is_batch_key
 from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick_times
 from orchard.landing_zone.periods import batch_cron, is_start, period_end, period_start
-from orchard.reporting.status import STATES, BatchState, Overview, look_over
+from orchard.reporting.status import STATES, BatchState, WarehouseStatus, read_status
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Print how all stands; 1 when something is pending or failed."""
-    found = look_over(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings))
+    found = read_status(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings))
     steps = list(next_steps(found, settings))
     if arguments.json:
         print(json.dumps(asdict(found) | {"is_settled": found.is_settled, "next": [asdict(step) for step in steps]}))
@@ -53,7 +53,7 @@ class Step:
     command: str | None = None
 
 
-def next_steps(found: Overview, settings: Settings) -> Iterator[Step]:
+def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[Step]:
     """Yield what to do, the most pressing first."""
     for batch in found.in_state("refused"):
         yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
@@ -93,7 +93,7 @@ def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Ste
         yield Step(f"{more} more such series of batches, or start reconcile_uploads, which finds them all")
 
 
-def _lines(found: Overview, steps: list[Step]) -> Iterator[str]:
+def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
     yield f"backbone {found.backbone}, {f'model {found.model_id}' if found.model_id else 'no PCA model yet'}"
     if found.batches:
         head = ("batch", "state", "version", "listed", "quarantined", "missing", "captured")

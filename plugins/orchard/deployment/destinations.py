@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchard_jobs.contract.locations import S3Location, is_in_workspace, is_on_volume
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.clients import aws_client, aws_faults, databricks_client, databricks_faults
+from orchard.clients import aws_client, databricks_client, explaining_aws_errors, explaining_databricks_errors
 from orchard.deployment.package import MANIFEST, Package
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LocalFile:
         return cls(path, source, source.stat().st_size, sha256)
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """Where files go."""
 
     @property
@@ -59,7 +59,7 @@ class Place(Protocol):
         """Write the file, over a damaged one. JobError when the place cannot be written."""
 
 
-def place_of(text: str, connection: str | None) -> Place:
+def destination_of(text: str, connection: str | None) -> Destination:
     """Return the place of an S3 prefix, or of a folder on a volume or among a workspace's files; reaches nothing yet.
 
     Raises:
@@ -100,11 +100,11 @@ class S3Prefix:
 
     @property
     def uri(self) -> str:
-        """See Place."""
+        """See Destination."""
         return self.location.uri
 
     def has(self, file: LocalFile) -> bool:
-        """See Place."""
+        """See Destination."""
         from botocore.exceptions import ClientError
 
         with self._told("read"):
@@ -117,7 +117,7 @@ class S3Prefix:
         return (found["ContentLength"], found["Metadata"].get("sha256")) == (file.size_bytes, file.sha256)
 
     def put(self, file: LocalFile) -> None:
-        """See Place."""
+        """See Destination."""
         with self._told("write"):
             extra = {"Metadata": {"sha256": file.sha256}}
             self.client.upload_file(str(file.source), self.location.bucket, self._key(file), ExtraArgs=extra)
@@ -126,7 +126,7 @@ class S3Prefix:
         return self.location.join(file.path).key
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
-        return aws_faults(f"{verb} {self.uri}", "the bucket must be there")
+        return explaining_aws_errors(f"{verb} {self.uri}", "the bucket must be there")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Volume:
     files: "FilesExt"
 
     def has(self, file: LocalFile) -> bool:
-        """See Place."""
+        """See Destination."""
         from databricks.sdk.errors import NotFound
 
         with self._told("read"):
@@ -153,7 +153,7 @@ class Volume:
         return found.hexdigest() == file.sha256
 
     def put(self, file: LocalFile) -> None:
-        """See Place."""
+        """See Destination."""
         path = f"{self.uri}/{file.path}"
         with self._told("write"), file.source.open("rb") as contents:
             self.files.create_directory(str(PurePosixPath(path).parent))
@@ -161,7 +161,7 @@ class Volume:
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
         needs = "the volume must be there, and the user needs READ VOLUME and WRITE VOLUME on it"
-        return databricks_faults(f"{verb} {self.uri}", needs)
+        return explaining_databricks_errors(f"{verb} {self.uri}", needs)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class WorkspaceFolder:
     files: "WorkspaceExt"
 
     def has(self, file: LocalFile) -> bool:
-        """See Place."""
+        """See Destination."""
         from databricks.sdk.errors import NotFound
         from databricks.sdk.service.workspace import ExportFormat
 
@@ -187,7 +187,7 @@ class WorkspaceFolder:
                 return False
 
     def put(self, file: LocalFile) -> None:
-        """See Place."""
+        """See Destination."""
         from databricks.sdk.service.workspace import ImportFormat
 
         path = f"{self.uri}/{file.path}"
@@ -198,7 +198,7 @@ class WorkspaceFolder:
             self.files.import_(path, content=content, format=ImportFormat.RAW, overwrite=True)
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
-        return databricks_faults(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")
+        return explaining_databricks_errors(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")
 
 
 def package_files(package: Package, folder: Path) -> list[LocalFile]:
@@ -257,6 +257,6 @@ def create_application(name: str, release: str, connection: str | None) -> str:
 
 
 def _emr_faults(verb: str) -> AbstractContextManager[None]:
-    return aws_faults(
+    return explaining_aws_errors(
         f"{verb} EMR Serverless applications", "the user needs emr-serverless:ListApplications and CreateApplication"
     )

@@ -38,7 +38,7 @@ def start_jobs_python(
         ) from error
 
 
-def last_words(stderr: IO[str]) -> str:
+def last_error_line(stderr: IO[str]) -> str:
     """Return the last line that a process wrote to its file of messages: its error."""
     stderr.seek(0)
     return (stderr.read().strip().splitlines() or ["no output"])[-1]
@@ -69,7 +69,7 @@ def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_r
         process = start_jobs_python(settings, arguments, environment, stderr)
         process.communicate()
         if process.returncode != 0:
-            last = last_words(stderr)
+            last = last_error_line(stderr)
             stderr.seek(0)
             log.error("prepare failed: %s", stderr.read())
             raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last}")

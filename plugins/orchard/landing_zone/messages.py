@@ -22,7 +22,7 @@ _ODD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Arrived:
+class UploadedBatches:
     """What a set of messages says.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Record:
     batch_id: str | None = None
 
 
-def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> Arrived:
+def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> UploadedBatches:
     """Return the batches that got uploads, and what else the messages say.
 
     Args:
@@ -61,7 +61,7 @@ def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> Arrived:
             elif record.kind != "deletion":
                 shown = examples.get(record.kind, ())
                 examples[record.kind] = (*shown, record.text[:200]) if len(shown) < 3 else shown
-    return Arrived(tuple(sorted(batch_ids)), dict(sorted(counts.items())), examples)
+    return UploadedBatches(tuple(sorted(batch_ids)), dict(sorted(counts.items())), examples)
 
 
 def _records(body: str, zone: LandingZoneSettings) -> Iterator[_Record]:

@@ -38,7 +38,7 @@ class Attempts:
         """Record that an attempt is about to be submitted; False where that is recorded already."""
         return self.warehouse.create(attempt_path(self.work, attempt, "claimed"), b"{}")
 
-    def note_start(self, attempt: int, job: dict[str, str]) -> None:
+    def record_start(self, attempt: int, job: dict[str, str]) -> None:
         """Record the job that an attempt's token reached: the names by which its vendor knows it."""
         self.warehouse.create(attempt_path(self.work, attempt, "started"), json.dumps(job).encode())
 
@@ -56,7 +56,7 @@ class Attempts:
         end = json.loads(self.warehouse.read(attempt_path(self.work, last, "ended")))
         return f"attempt {last} ended as {end['state']}: {end['reason'] or 'no reason given'}"
 
-    def note_end(self, attempt: int, state: str, reason: str) -> None:
+    def record_end(self, attempt: int, state: str, reason: str) -> None:
         """Record an attempt's bad end: the vendor's state and words. Whoever sees it first records it."""
         end = {"state": state, "reason": reason}
         self.warehouse.create(attempt_path(self.work, attempt, "ended"), json.dumps(end).encode())

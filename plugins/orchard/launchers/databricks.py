@@ -15,8 +15,8 @@ from orchard_jobs.contract.jobs import Source
 from packaging.requirements import Requirement
 
 from orchard.deployment.package import WHEEL
-from orchard.launchers.attempting import LAST_LINES, AttemptingJob, Seen
 from orchard.launchers.request import JobRequest, check_deployed, job_argv
+from orchard.launchers.resumable_job import LAST_LINES, JobState, ResumableJob
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _requirements(*extras: str) -> list[str]:
     return [str(one) for one in asked]
 
 
-class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
+class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
     """The stock operator, with what it does not do by itself.
 
     - Its token is one text for all tries, and Databricks answers it for ever with the run that it first made: a run that failed
@@ -135,34 +135,34 @@ class SubmitDatabricksRun(AttemptingJob, DatabricksSubmitRunOperator):
         """Submit the run of the current attempt, or reach it where it runs."""
         self.idempotency_token = self.begin(context)
         self._hook.under_way = self.under_way and int(self.under_way["run_id"])
-        self._hook.on_submitted = lambda run_id: self.note_start(context, {"run_id": str(run_id)})
+        self._hook.on_submitted = lambda run_id: self.record_start(context, {"run_id": str(run_id)})
         try:
             super().execute(context)
         except AirflowException as error:
             if self.run_id is None:
                 raise
-            raise self.bad_end(context, {"run_id": str(self.run_id)}, error) from error
+            raise self.failure(context, {"run_id": str(self.run_id)}, error) from error
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
         """End well, or record the bad end and raise JobError with its reason."""
         try:
             super().execute_complete(context, event)
         except AirflowException as error:
-            raise self.bad_end(context, self.noted(context), error) from error
+            raise self.failure(context, self.recorded_job(context), error) from error
 
-    def see(self, job: dict[str, str]) -> Seen:
-        """See AttemptingJob."""
+    def job_state(self, job: dict[str, str]) -> JobState:
+        """See ResumableJob."""
         try:
             state = self._hook.get_run_state(int(job["run_id"]))
         except DatabricksApiError as error:
             if error.http_status_code not in (400, 404):
                 raise
-            return Seen("GONE", f"Databricks no longer knows it: {error}", is_over=True)
+            return JobState("GONE", f"Databricks no longer knows it: {error}", is_over=True)
         told, is_ending = state.result_state or state.life_cycle_state, state.life_cycle_state == "TERMINATING"
-        return Seen(told, state.state_message, state.is_terminal, is_ending)
+        return JobState(told, state.state_message, state.is_terminal, is_ending)
 
     def cancel(self, job: dict[str, str]) -> None:
-        """See AttemptingJob."""
+        """See ResumableJob."""
         self._hook.cancel_run(int(job["run_id"]))
 
     def last_lines(self, job: dict[str, str]) -> list[str]:

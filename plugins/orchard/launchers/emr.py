@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
 from orchard.deployment.destinations import EMR_RELEASE
-from orchard.launchers.attempting import AttemptingJob, Seen, stored_lines
 from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
+from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
 from orchard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _cancellation(cluster_id: str, step_ids: list[str], is_own_cluster: bool) ->
     return "cancel_steps", given
 
 
-class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
+class AddEmrStep(ResumableJob, EmrAddStepsOperator):
     """The stock operator, with what it does not do by itself.
 
     - EMR has no token: here the step's name carries one, and so does the name of a cluster that is made for it. A retry looks for
@@ -191,7 +191,7 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
         except AirflowException as error:
             if self._job is None:
                 raise
-            raise self.bad_end(context, self._job, error) from error
+            raise self.failure(context, self._job, error) from error
 
     def defer(self, *, trigger: Any, **arguments: Any) -> NoReturn:
         """Wait with a trigger that cancels what it waits for when it is killed."""
@@ -203,21 +203,21 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
         try:
             return str(super().execute_complete(context, event))
         except AirflowException as error:
-            raise self.bad_end(context, self.noted(context), (event or {}).get("message", error)) from error
+            raise self.failure(context, self.recorded_job(context), (event or {}).get("message", error)) from error
 
     def on_kill(self) -> None:
         """Cancel the step, and end its own cluster."""
         if self._job is not None:
             self.cancel(self._job)
 
-    def see(self, job: dict[str, str]) -> Seen:
-        """See AttemptingJob."""
+    def job_state(self, job: dict[str, str]) -> JobState:
+        """See ResumableJob."""
         try:
             status = self._client.describe_step(ClusterId=job["cluster_id"], StepId=job["step_id"])["Step"]["Status"]
         except ClientError as error:
             if error.response["Error"]["Code"] != "InvalidRequestException":
                 raise
-            return Seen("GONE", f"EMR no longer knows it: {error}", is_over=True)
+            return JobState("GONE", f"EMR no longer knows it: {error}", is_over=True)
         details, state = status.get("FailureDetails", {}), status["State"]
         told = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
         is_over = state in _OVER
@@ -226,10 +226,10 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
             cluster = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
             told.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
         reason = "; ".join(dict.fromkeys(text for text in told if text))
-        return Seen(state, reason, is_over, is_ending=state == "CANCEL_PENDING")
+        return JobState(state, reason, is_over, is_ending=state == "CANCEL_PENDING")
 
     def cancel(self, job: dict[str, str]) -> None:
-        """See AttemptingJob."""
+        """See ResumableJob."""
         operation, given = _cancellation(job["cluster_id"], [job["step_id"]], self.new_cluster is not None)
         answer = getattr(self._client, operation)(**given)
         for told in answer.get("CancelStepsInfoList", []):
@@ -244,7 +244,7 @@ class AddEmrStep(AttemptingJob, EmrAddStepsOperator):
 
     def _note(self, context: Any, cluster_id: str, step_id: str) -> None:
         self._job = {"cluster_id": cluster_id, "step_id": step_id}
-        self.note_start(context, self._job)
+        self.record_start(context, self._job)
 
     def _wait(self, step_id: str) -> None:
         """Wait here for the step's end, where it is not waited for in the triggerer."""

@@ -12,8 +12,8 @@ from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 
-from orchard.launchers.attempting import AttemptingJob, Seen, stored_lines
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
+from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
 from orchard.settings import Settings
 
 # A job may wait for capacity before its own time begins to count.
@@ -72,7 +72,7 @@ class EmrServerlessLauncher:
         return " ".join(f"--conf {name}={value}" for name, value in conf.items())
 
 
-class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
+class StartEmrServerlessJob(ResumableJob, EmrServerlessStartJobOperator):
     """The stock operator, with what it does not do by itself.
 
     - Its token is drawn anew in each try, so a retry would start, and pay for, a second job beside the first: here the token
@@ -99,32 +99,32 @@ class StartEmrServerlessJob(AttemptingJob, EmrServerlessStartJobOperator):
         except AirflowException as error:
             if self.job_id is None:
                 raise
-            raise self.bad_end(context, self._job, error) from error
+            raise self.failure(context, self._job, error) from error
 
     def persist_links(self, context: Any) -> None:
         """Record the job that was reached, which the stock operator's `execute` calls for before it waits."""
-        self.note_start(context, self._job)
+        self.record_start(context, self._job)
         super().persist_links(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
         """End well, or record the bad end and raise JobError with its reason."""
         if event is not None and event["status"] == "success":
             return super().execute_complete(context, event)
-        raise self.bad_end(context, self.noted(context), (event or {}).get("message"))
+        raise self.failure(context, self.recorded_job(context), (event or {}).get("message"))
 
-    def see(self, job: dict[str, str]) -> Seen:
-        """See AttemptingJob."""
+    def job_state(self, job: dict[str, str]) -> JobState:
+        """See ResumableJob."""
         try:
             run = self._client.get_job_run(applicationId=job["application_id"], jobRunId=job["job_id"])["jobRun"]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
-            return Seen("GONE", f"EMR Serverless no longer knows it: {error}", is_over=True)
+            return JobState("GONE", f"EMR Serverless no longer knows it: {error}", is_over=True)
         state = run["state"]
-        return Seen(state, run.get("stateDetails", ""), is_over=state in _OVER, is_ending=state == "CANCELLING")
+        return JobState(state, run.get("stateDetails", ""), is_over=state in _OVER, is_ending=state == "CANCELLING")
 
     def cancel(self, job: dict[str, str]) -> None:
-        """See AttemptingJob."""
+        """See ResumableJob."""
         self._client.cancel_job_run(applicationId=job["application_id"], jobRunId=job["job_id"])
 
     def last_lines(self, job: dict[str, str]) -> list[str]:

@@ -34,8 +34,8 @@ from orchard_jobs.contract.layout import (
 )
 from orchard_jobs.storage import StoredFile
 
-from orchard.maintenance.work_files import WorkFiles, look, named_by_tables, replaced_lately
-from orchard.models.retention import expired_models, retire_models
+from orchard.maintenance.work_files import WorkFiles, named_by_tables, replaced_lately, scan_warehouse
+from orchard.models.retention import expire_models, expired_models
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -74,7 +74,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Total:
+class RemovalTotal:
     """What was, or is to be, removed of one kind."""
 
     kind: str
@@ -82,7 +82,7 @@ class Total:
     size_bytes: int
 
 
-def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Total, ...]:
+def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[RemovalTotal, ...]:
     """Take the rows of expired models out, and remove what nothing needs any more; return how much of each kind.
 
     The rows' files are replaced ones from then on, and go one retention later.
@@ -90,14 +90,14 @@ def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelt
     Raises:
         JobError: a table is not there; nothing is removed then.
     """
-    retire_models(tables, expired_models(tables, settings, now))
+    expire_models(tables, expired_models(tables, settings, now))
     removals = plan_cleaning(tables, settings, now, retention)
     remove(tables, removals, retention)
     return totals(removals)
 
 
 @use_case
-def clean_on_schedule(tables: Tables, settings: Settings, now: datetime) -> Outcome[tuple[Total, ...]]:
+def clean_on_schedule(tables: Tables, settings: Settings, now: datetime) -> Outcome[tuple[RemovalTotal, ...]]:
     """Clean with the retention of the settings; skipped when there is nothing to remove."""
     tables.create_all()
     removed = clean(tables, settings, now, timedelta(days=settings.retention.days))
@@ -106,10 +106,10 @@ def clean_on_schedule(tables: Tables, settings: Settings, now: datetime) -> Outc
     return Done(removed)
 
 
-def totals(removals: Sequence[Removal]) -> tuple[Total, ...]:
+def totals(removals: Sequence[Removal]) -> tuple[RemovalTotal, ...]:
     """Return how much there is of each kind, in the order of removal."""
     of_kind = {kind: [removal.size_bytes for removal in removals if removal.kind == kind] for kind in KINDS}
-    return tuple(Total(kind, len(sizes), sum(sizes)) for kind, sizes in of_kind.items() if sizes)
+    return tuple(RemovalTotal(kind, len(sizes), sum(sizes)) for kind, sizes in of_kind.items() if sizes)
 
 
 def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Removal, ...]:
@@ -125,7 +125,7 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
     Raises:
         JobError: a table is not there: nothing can be judged then, and nothing is removed.
     """
-    seen = look(tables, now - retention)
+    seen = scan_warehouse(tables, now - retention)
     removals = {kind: list[Removal]() for kind in KINDS}
     documents = list(_documents(seen))
     for removal in documents:

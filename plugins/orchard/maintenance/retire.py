@@ -12,8 +12,8 @@ from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURE
 from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.settings import Settings
-from orchard.tables.batch_versions import key_of
-from orchard.tables.commit_rule import NOTHING, Change, Standing, Tables, number_in
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import NO_DIGEST, Change, CommitState, Tables, version_number_in
 
 # In the order of a publish; `runs` last, so that its rows name the batches until all else is gone.
 _WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, RUNS)
@@ -76,9 +76,9 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
     published: set[str] = set()
     for table in _WITH_ROWS:
         pairs = [(scope, batch_id) for scope in sorted(scopes[table]) for batch_id in sorted(numbers.keys() - published)]
-        changes = [Change(key_of(*pair), numbers[pair[1]], NOTHING, pair) for pair in pairs]
-        standings = tables.commit(table, changes).standings
-        published |= {pair[1] for pair, one in zip(pairs, standings, strict=True) if one is Standing.SUPERSEDED}
+        changes = [Change(version_key(*pair), numbers[pair[1]], NO_DIGEST, pair) for pair in pairs]
+        standings = tables.commit(table, changes).states
+        published |= {pair[1] for pair, one in zip(pairs, standings, strict=True) if one is CommitState.SUPERSEDED}
     if published:
         raise JobError(f"{backbone}: a run published {', '.join(sorted(published))} meanwhile: run the command again")
 
@@ -95,6 +95,10 @@ def _next_numbers(tables: Tables, scopes: Mapping[Table, Collection[str]]) -> di
     batches = {batch_id for scope, batch_id in partitions if scope in wanted}
     return {
         batch_id: 1
-        + max(number_in(snapshots[table], key_of(scope, batch_id)) for table, these in scopes.items() for scope in these)
+        + max(
+            version_number_in(snapshots[table], version_key(scope, batch_id))
+            for table, these in scopes.items()
+            for scope in these
+        )
         for batch_id in batches
     }

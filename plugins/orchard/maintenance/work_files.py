@@ -35,7 +35,7 @@ from orchard_jobs.storage import StoredFile, Warehouse
 
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import parsed
 
@@ -67,7 +67,7 @@ class WorkFiles:
     decisions: Mapping[str, str]
     reports: Mapping[str, JobReport]
     notes: Mapping[str, tuple[str, ...]]
-    published: tuple[PublishedVersions, ...]
+    published: tuple[BatchVersions, ...]
     young_since: datetime
 
     def is_young(self, path: str) -> bool:
@@ -142,7 +142,7 @@ class WorkFiles:
         return (*own, *(file.path for partition in report.partitions for file in partition.files))
 
 
-def look(tables: Tables, young_since: datetime) -> WorkFiles:
+def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
     """Look at the whole warehouse.
 
     Raises:
@@ -164,7 +164,7 @@ def look(tables: Tables, young_since: datetime) -> WorkFiles:
     reports = _told(warehouse, {path.work: path for path in of(ReportPath)}, JobReport.from_json)
     notes = _told(warehouse, {path.digest: path for path in of(RetiredPath)}, lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
-    published = tuple(PublishedVersions.load(tables, backbone) for backbone in sorted(backbones))
+    published = tuple(BatchVersions.load(tables, backbone) for backbone in sorted(backbones))
     return WorkFiles(files, paths, heads, plans, decisions, reports, notes, published, young_since)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchard_jobs.contract.columns import CAPTURED
 from orchard_jobs.contract.jobs import Captured
 
-from orchard.models.model import Source
+from orchard.models.model import MergedVersion
 from orchard.tables.commit_rule import Change, Tables
 
 
@@ -33,7 +33,7 @@ def record_captured(tables: Tables, captured: Sequence[Captured]) -> None:
     tables.commit(CAPTURED, changes, mode="append")
 
 
-def captured_shares(tables: Tables, model_id: str) -> dict[Source, float | None]:
+def captured_shares(tables: Tables, model_id: str) -> dict[MergedVersion, float | None]:
     """Return by (batch_id, manifest_digest) the share of a batch version's variance that a model keeps."""
     rows = (row for row in tables.rows(CAPTURED) if row["model_id"] == model_id)
     return {(row["batch_id"], row["manifest_digest"]): row["captured"] for row in rows}

@@ -25,7 +25,7 @@ from orchard_jobs.storage import Warehouse
 
 from orchard.tables.commit_rule import Tables
 
-Source = tuple[str, str]
+MergedVersion = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def known_model(tables: Tables, backbone: str, text: str) -> str:
     return str(own[0])
 
 
-def sources_of(versions: Iterable[BatchVersion]) -> tuple[Source, ...]:
+def sources_of(versions: Iterable[BatchVersion]) -> tuple[MergedVersion, ...]:
     """Return the (batch_id, manifest_digest) of batch versions, sorted."""
     return tuple(sorted((version.batch_id, version.manifest_digest) for version in versions))
 
 
-def model_id_of(backbone: str, components: Components, sources: Iterable[Source]) -> str:
+def model_id_of(backbone: str, components: Components, sources: Iterable[MergedVersion]) -> str:
     """Return the id of the model that is fitted with so many components (as set: 100, or 0.95) on these batch versions."""
     return f"pca-{digest_of([backbone, components, sorted(map(list, sources))])[:16]}"
 
@@ -100,7 +100,7 @@ class Model:
     backbone: str
     basis: Basis
     moments: Moments
-    sources: tuple[Source, ...]
+    sources: tuple[MergedVersion, ...]
 
 
 def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:

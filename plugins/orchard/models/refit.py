@@ -29,16 +29,16 @@ from orchard.models.model import (
     sources_of,
 )
 from orchard.models.model_plan import ModelPlan
-from orchard.models.registry import Succession, append_promotion
-from orchard.models.retention import Pair, rows_of_retired_batches, take_out
+from orchard.models.registry import PromotionRequest, append_promotion
+from orchard.models.retention import Pair, remove_rows, rows_of_retired_batches
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions, key_of
-from orchard.tables.commit_rule import Change, Standing, Tables, number_in
-from orchard.tables.reports import is_sound, mark_as_begun
+from orchard.tables.batch_versions import BatchVersions, version_key
+from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
+from orchard.tables.reports import is_intact, mark_as_begun
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _ModelState:
     """What pca_model finds: the batches, the choices, and which batch versions each chosen model lacks.
 
     Attributes:
@@ -73,7 +73,7 @@ class _Standing:
 
 def pending_work(tables: Tables, settings: Settings) -> str | None:
     """Return what pca_model has to do, in words, or None when it has nothing to do. Reads no moments."""
-    return _standing(tables, settings).work
+    return _model_state(tables, settings).work
 
 
 def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
@@ -88,8 +88,8 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     Returns:
         The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
     """
-    found = _standing(tables, settings)
-    take_out(tables, found.retired)
+    found = _model_state(tables, settings)
+    remove_rows(tables, found.retired)
     found = replace(found, retired=[])
     if found.work is None:
         count = len(found.versions)
@@ -98,7 +98,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     if found.is_judged and found.promotion is not None:
         why = "is held" if found.promotion.is_held else "was judged with these batches before"
         return _keep(tables, settings, found, f"the current model {why}")
-    judged = _Judged.of(tables, settings, found)
+    judged = _Evaluation.of(tables, settings, found)
     refit = _refit_reason(settings, judged)
     if refit is None:
         return _keep(tables, settings, found, f"a refit would gain {judged.gain:.4f} of the variance", judged.gain)
@@ -106,7 +106,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Evaluation:
     """What is decided on: the merged moments' spectrum; the current model and what a refit gains on it, None without one."""
 
     spectrum: Spectrum
@@ -114,7 +114,7 @@ class _Judged:
     gain: float | None
 
     @classmethod
-    def of(cls, tables: Tables, settings: Settings, found: _Standing) -> "_Judged":
+    def of(cls, tables: Tables, settings: Settings, found: _ModelState) -> "_Evaluation":
         model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
         spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
         return cls(spectrum, model, spectrum.gain(model.basis.components, settings.model.components) if model else None)
@@ -136,7 +136,7 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
         file = model_file(tables.warehouse, plan.model_id)
         tables.commit(MODELS, [Change(f"model/{plan.model_id}", 1, digest_of(plan.model_id), (), (file,))], "append")
     changes = [
-        Change(key_of(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
+        Change(version_key(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
         for (model, batch), staged in zip(projection.pairs, report.of_table(PCA_FEATURES.name), strict=True)
     ]
     record_captured(tables, report.captured)
@@ -164,18 +164,18 @@ def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str
     tables.commit(MODEL_RUNS, [row_change, Change(_considered_key(plan.considered), 1, plan.considered)], "append")
 
 
-def _standing(tables: Tables, settings: Settings) -> _Standing:
+def _model_state(tables: Tables, settings: Settings) -> _ModelState:
     backbone = settings.backbone.id
-    published = PublishedVersions.load(tables, backbone)
+    published = BatchVersions.load(tables, backbone)
     versions = published.readable()
     promotion = current_promotion(tables, backbone)
     pinned = pinned_models(tables, backbone) if promotion else ()
     chosen = dict.fromkeys([promotion.model_id, *pinned]) if promotion else {}
     considered = _considered(settings, versions, promotion)
     is_held = promotion is not None and promotion.is_held
-    is_judged = is_held or number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
+    is_judged = is_held or version_number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
     retired = rows_of_retired_batches(tables, published, chosen)
-    return _Standing(versions, promotion, pinned, _lacking(tables, chosen, versions), retired, considered, is_judged)
+    return _ModelState(versions, promotion, pinned, _lacking(tables, chosen, versions), retired, considered, is_judged)
 
 
 def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
@@ -193,13 +193,13 @@ def _lacking(tables: Tables, model_ids: Iterable[str], versions: Sequence[BatchV
     snapshot = tables.load(PCA_FEATURES)
 
     def is_behind(model_id: str, version: BatchVersion) -> bool:
-        change = Change(key_of(model_id, version.batch_id), version.number, version.manifest_digest)
-        return change.standing(snapshot) is Standing.BEHIND
+        change = Change(version_key(model_id, version.batch_id), version.number, version.manifest_digest)
+        return change.state_in(snapshot) is CommitState.BEHIND
 
     return {model_id: tuple(version for version in versions if is_behind(model_id, version)) for model_id in model_ids}
 
 
-def _refit_reason(settings: Settings, judged: _Judged) -> str | None:
+def _refit_reason(settings: Settings, judged: _Evaluation) -> str | None:
     model, gain = judged.model, judged.gain
     if model is None or gain is None:
         return "there is no model yet"
@@ -210,13 +210,13 @@ def _refit_reason(settings: Settings, judged: _Judged) -> str | None:
     return None
 
 
-def _keep(tables: Tables, settings: Settings, found: _Standing, reason: str, gain: float | None = None) -> ModelPlan:
+def _keep(tables: Tables, settings: Settings, found: _ModelState, reason: str, gain: float | None = None) -> ModelPlan:
     assert found.promotion is not None, "without a model there is none to keep"
     plan = ModelPlan("keep", reason, found.considered, found.promotion.model_id, gain)
     return _with_projection(tables, settings, plan, found.lacking)
 
 
-def _fit(tables: Tables, settings: Settings, found: _Standing, judged: _Judged, reason: str) -> ModelPlan:
+def _fit(tables: Tables, settings: Settings, found: _ModelState, judged: _Evaluation, reason: str) -> ModelPlan:
     basis, moments = judged.spectrum.fit(settings.model.components), judged.spectrum.moments
     if basis is None:
         why = f"{moments.n} published images have no variance: one, or all alike"
@@ -242,7 +242,7 @@ def _with_projection(
         return plan
     projections = tuple(Projection(model_reference(tables.warehouse, one), batches) for one, batches in wanted.items())
     projection = ProjectionPlan(settings.backbone.id, projections)
-    while not is_sound(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
+    while not is_intact(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
     mark_as_begun(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
     tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
@@ -251,5 +251,7 @@ def _with_projection(
 
 def _promote(tables: Tables, backbone: str, plan: ModelPlan) -> None:
     assert plan.model_id is not None, "only a fitted model is promoted"
-    if not append_promotion(tables, Succession(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)):
+    if not append_promotion(
+        tables, PromotionRequest(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)
+    ):
         raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile: its promotion stands")

@@ -16,11 +16,11 @@ from orchard_jobs.storage import Warehouse
 
 from orchard.models.model import Promotion, current_promotion, known_model, pinned_models, read_model
 from orchard.settings import Settings
-from orchard.tables.commit_rule import COMMIT_ATTEMPTS, Change, Standing, Tables, number_in
+from orchard.tables.commit_rule import COMMIT_ATTEMPTS, Change, CommitState, Tables, version_number_in
 
 
 @dataclass(frozen=True)
-class Succession:
+class PromotionRequest:
     """A promotion that is to stand right after the one that it was decided on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Succession:
     is_held: bool = False
 
 
-def append_promotion(tables: Tables, succession: Succession) -> bool:
+def append_promotion(tables: Tables, succession: PromotionRequest) -> bool:
     """Append a promotion right after the judged one; tell whether it stands there, now or from an earlier try.
 
     Its number is fixed by the judged one's, so an old run that is run again finds its promotion there or a rival's, and
@@ -63,7 +63,7 @@ def append_promotion(tables: Tables, succession: Succession) -> bool:
     }
     digest = digest_of([succession.model_id, succession.is_held])
     change = Change(f"promotions/{succession.backbone}", sequence, digest, (), (tables.stage(PROMOTIONS, [row]),))
-    return tables.commit(PROMOTIONS, [change], "append").standings[0] is not Standing.SUPERSEDED
+    return tables.commit(PROMOTIONS, [change], "append").states[0] is not CommitState.SUPERSEDED
 
 
 def promote(tables: Tables, settings: Settings, model_id: str) -> bool:
@@ -80,11 +80,11 @@ def promote(tables: Tables, settings: Settings, model_id: str) -> bool:
     backbone = settings.backbone.id
     known = known_model(tables, backbone, model_id)
 
-    def decide(current: Promotion | None) -> Succession | None:
+    def decide(current: Promotion | None) -> PromotionRequest | None:
         if current is not None and current.model_id == known and current.is_held:
             return None
         distance = distance_between(tables.warehouse, known, current.model_id) if current else None
-        return Succession(backbone, known, current, "promoted by hand", distance=distance, is_held=True)
+        return PromotionRequest(backbone, known, current, "promoted by hand", distance=distance, is_held=True)
 
     return _append_until_it_stands(tables, backbone, decide)
 
@@ -100,12 +100,12 @@ def release(tables: Tables, settings: Settings) -> bool:
     """
     backbone = settings.backbone.id
 
-    def decide(current: Promotion | None) -> Succession | None:
+    def decide(current: Promotion | None) -> PromotionRequest | None:
         if current is None:
             raise ConfigurationError(f"{backbone} has no model yet, so none is held: publish a batch first")
         if not current.is_held:
             return None
-        return Succession(backbone, current.model_id, current, "released by hand", distance=0.0)
+        return PromotionRequest(backbone, current.model_id, current, "released by hand", distance=0.0)
 
     return _append_until_it_stands(tables, backbone, decide)
 
@@ -141,7 +141,7 @@ def distance_between(warehouse: Warehouse, model_id: str, other: str) -> float:
     return subspace_distance(read_model(warehouse, model_id).basis.components, read_model(warehouse, other).basis.components)
 
 
-def _append_until_it_stands(tables: Tables, backbone: str, decide: Callable[[Promotion | None], Succession | None]) -> bool:
+def _append_until_it_stands(tables: Tables, backbone: str, decide: Callable[[Promotion | None], PromotionRequest | None]) -> bool:
     for _ in range(COMMIT_ATTEMPTS):
         succession = decide(current_promotion(tables, backbone))
         if succession is None:
@@ -157,7 +157,7 @@ def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool)
     key = f"pins/{backbone}"
     for _ in range(COMMIT_ATTEMPTS):
         # The number before the rows: a rival's choice between the two makes ours superseded, and we look again.
-        sequence = number_in(tables.load(PINS), key) + 1
+        sequence = version_number_in(tables.load(PINS), key) + 1
         if (known in pinned_models(tables, backbone)) == is_pinned:
             return False
         row = {
@@ -168,6 +168,6 @@ def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool)
             "pinned_at": datetime.now(UTC),
         }
         change = Change(key, sequence, digest_of([known, is_pinned]), (), (tables.stage(PINS, [row]),))
-        if tables.commit(PINS, [change], "append").standings[0] is not Standing.SUPERSEDED:
+        if tables.commit(PINS, [change], "append").states[0] is not CommitState.SUPERSEDED:
             return True
     raise JobError(f"pins: {COMMIT_ATTEMPTS} choices in a row met a rival's; run the command again")

@@ -14,8 +14,8 @@ from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS, PROMOTIONS
 
 from orchard.models.model import current_promotion, pinned_models
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions, key_of
-from orchard.tables.commit_rule import NOTHING, Change, Tables
+from orchard.tables.batch_versions import BatchVersions, version_key
+from orchard.tables.commit_rule import NO_DIGEST, Change, Tables
 
 Pair = tuple[str, str]
 
@@ -35,7 +35,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
     return tuple(sorted(one for one in with_rows - chosen if one in ends and now - ends[one] >= retention))
 
 
-def retire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
+def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
     """Take all rows of some models out of pca_features, in one commit that forgets their batch versions' numbers.
 
     A model that is current or pinned by now is left alone.
@@ -46,19 +46,19 @@ def retire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
     wanted = set(model_ids)
     retired = wanted - _chosen_models(tables, wanted)
     pairs = _pairs_with_rows(tables, retired)
-    take_out(tables, pairs)
+    remove_rows(tables, pairs)
     return tuple(sorted({model_id for model_id, _ in pairs}))
 
 
-def rows_of_retired_batches(tables: Tables, published: PublishedVersions, model_ids: Collection[str]) -> list[Pair]:
+def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids: Collection[str]) -> list[Pair]:
     """Return of which (model, batch) there are rows although the batch was retired with its backbone: a run was publishing."""
     return [pair for pair in _pairs_with_rows(tables, model_ids) if published.is_retired(pair[1])]
 
 
-def take_out(tables: Tables, pairs: Collection[Pair]) -> None:
+def remove_rows(tables: Tables, pairs: Collection[Pair]) -> None:
     """Take the rows of some (model, batch) out of pca_features, in one commit that forgets their versions' numbers."""
     if pairs:
-        tables.commit(PCA_FEATURES, [Change(key_of(*pair), 0, NOTHING, pair) for pair in pairs])
+        tables.commit(PCA_FEATURES, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
 
 
 def _pairs_with_rows(tables: Tables, model_ids: Collection[str]) -> list[Pair]:

@@ -22,8 +22,8 @@ from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.models.model import Model, current_promotion, known_model
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
-from orchard.tables.commit_rule import Standing, Tables
+from orchard.tables.batch_versions import BatchVersions
+from orchard.tables.commit_rule import CommitState, Tables
 from orchard.tables.delta_log import TableFile
 
 FORMATS = ("csv", "parquet")
@@ -70,7 +70,7 @@ def select(tables: Tables, settings: Settings, table: Table, batch_id: str | Non
         raise ConfigurationError(f"{table.name} is not kept by model: leave --model out, or export pca_features or model")
     if not table.partition_by:
         return Selection(table, tuple(tables.load(table).files()))
-    versions = PublishedVersions.load(tables, settings.backbone.id, batch_id)
+    versions = BatchVersions.load(tables, settings.backbone.id, batch_id)
     if batch_id is not None and not versions.current:
         raise ConfigurationError(
             f"batch {batch_id!r} was never published with {settings.backbone.id}: `orchard status` lists the batches"
@@ -87,14 +87,14 @@ def select(tables: Tables, settings: Settings, table: Table, batch_id: str | Non
     return _scoped(tables, table, versions, scope)
 
 
-def _scoped(tables: Tables, table: Table, versions: PublishedVersions, scope: str) -> Selection:
+def _scoped(tables: Tables, table: Table, versions: BatchVersions, scope: str) -> Selection:
     """Return the files under a model's or a backbone's key, of each batch whose current version the table holds.
 
     Where `pca_features` is ahead of `runs` already, its files are those of the table version that the `runs` row names.
     """
     newest, files, left_out = tables.load(table), list[TableFile](), list[str]()
     for batch_id, version in versions.current.items():
-        is_there = version.change(scope).standing(newest) is Standing.DONE
+        is_there = version.change(scope).state_in(newest) is CommitState.DONE
         number = None if is_there else _pca_version(tables, versions, batch_id, scope)
         if is_there or number is not None:
             holder = newest if is_there else tables.load(table, number)
@@ -104,7 +104,7 @@ def _scoped(tables: Tables, table: Table, versions: PublishedVersions, scope: st
     return Selection(table, tuple(files), tuple(left_out))
 
 
-def _pca_version(tables: Tables, versions: PublishedVersions, batch_id: str, model_id: str) -> int | None:
+def _pca_version(tables: Tables, versions: BatchVersions, batch_id: str, model_id: str) -> int | None:
     """Return the version of `pca_features` that the batch's `runs` row names for a model, or None when it names none."""
     digest = versions.current[batch_id].manifest_digest
     files = versions.runs.files(backbone=versions.backbone, batch_id=batch_id)

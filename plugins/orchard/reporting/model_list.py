@@ -7,7 +7,7 @@ from typing import Any
 
 from orchard_jobs.contract.columns import CAPTURED, MODELS, PROMOTIONS
 
-from orchard.models.model import Source, current_promotion, pinned_models
+from orchard.models.model import MergedVersion, current_promotion, pinned_models
 from orchard.tables.batch_versions import current_versions
 from orchard.tables.commit_rule import Tables
 
@@ -85,9 +85,9 @@ def list_models(tables: Tables, backbone: str) -> tuple[ModelSummary, ...]:
     return tuple(sorted(found, key=lambda one: (one.created_at, one.model_id)))
 
 
-def _captured(tables: Tables, current: set[Source]) -> Mapping[str, Mapping[Source, tuple[float, float]]]:
+def _captured(tables: Tables, current: set[MergedVersion]) -> Mapping[str, Mapping[MergedVersion, tuple[float, float]]]:
     """Return by model and current batch version (share, sum of squares) of those with variance."""
-    found: dict[str, dict[Source, tuple[float, float]]] = {}
+    found: dict[str, dict[MergedVersion, tuple[float, float]]] = {}
     for row in tables.rows(CAPTURED):
         source = (row["batch_id"], row["manifest_digest"])
         if source in current and row["captured"] is not None:

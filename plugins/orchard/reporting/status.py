@@ -15,16 +15,16 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
-from orchard.batch.comparison import PublishedView
+from orchard.batch.comparison import ListingComparer
 from orchard.batch.manifests import read_head
-from orchard.batch.plan import works_of
+from orchard.batch.plan import job_digests
 from orchard.batch.reconcile import Differences, ListPrefix, find_differences
 from orchard.launchers.attempts import Attempts
 from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
 from orchard.models.refit import pending_work
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import finished_report
 
@@ -68,7 +68,7 @@ class BatchState:
 
 
 @dataclass(frozen=True)
-class Overview:
+class WarehouseStatus:
     """How all stands.
 
     Attributes:
@@ -95,7 +95,7 @@ class Overview:
         return self.model_work is None and len(self.in_state("published")) == len(self.batches)
 
 
-def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> Overview:
+def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> WarehouseStatus:
     """Return how all stands.
 
     Args:
@@ -107,12 +107,12 @@ def look_over(tables: Tables, settings: Settings, list_prefix: ListPrefix | None
     if not _has_tables(tables):
         landing = find_differences(list_prefix, settings.landing_zone, lambda _, __: True) if list_prefix else None
         new = tuple(BatchState(batch_id, "new") for batch_id in landing.batch_ids) if landing else ()
-        return Overview(backbone, batches=new, strays=landing.strays if landing else None)
-    view = PublishedView.load(tables, settings)
+        return WarehouseStatus(backbone, batches=new, strays=landing.strays if landing else None)
+    view = ListingComparer.load(tables, settings)
     landing = find_differences(list_prefix, settings.landing_zone, view.differs) if list_prefix else None
     states = _States.of(tables, settings, view.versions, landing)
     batch_ids = {*view.versions.current, *view.versions.half_way, *(states.begun if landing is None else landing.batch_ids)}
-    return Overview(
+    return WarehouseStatus(
         backbone,
         states.model_id,
         tuple(states.of_batch(batch_id) for batch_id in sorted(batch_ids)),
@@ -139,7 +139,7 @@ class _States:
 
     tables: Tables
     settings: Settings
-    versions: PublishedVersions
+    versions: BatchVersions
     landing: Differences | None
     rows: Mapping[str, dict[str, Any]]
     begun: Mapping[str, ManifestHead]
@@ -147,7 +147,7 @@ class _States:
     shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tables: Tables, settings: Settings, versions: PublishedVersions, landing: Differences | None) -> "_States":
+    def of(cls, tables: Tables, settings: Settings, versions: BatchVersions, landing: Differences | None) -> "_States":
         promotion = current_promotion(tables, settings.backbone.id)
         files = versions.runs.files(backbone=versions.backbone)
         rows = {row["manifest_digest"]: row for row in tables.rows_of(files, ("manifest_digest", "model_id", *_COUNTS))}
@@ -189,7 +189,7 @@ class _States:
 
     def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
         warehouse = self.tables.warehouse
-        featurize, reduce = works_of(head)
+        featurize, reduce = job_digests(head)
         featurized = finished_report(warehouse, featurize)
         computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
         if featurized is None:
@@ -220,7 +220,7 @@ def _told_fault(text: bytes) -> str:
         return "; it failed, and what it wrote of that is damaged"
 
 
-def _unpublished(tables: Tables, versions: PublishedVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
+def _unpublished(tables: Tables, versions: BatchVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
     """Yield the manifests that can still be published, of each batch the newest last."""
     found = ((parse(file.path), file) for file in tables.warehouse.files(MANIFESTS))
     heads = {path.digest: file for path, file in found if isinstance(path, ManifestPath) and path.is_head}

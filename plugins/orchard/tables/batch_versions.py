@@ -7,14 +7,14 @@ from functools import cached_property
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.jobs import BatchVersion
 
-from orchard.tables.commit_rule import Change, Standing, Tables, number_in
+from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
 from orchard.tables.delta_log import Snapshot, TableFile
 
 _COLUMNS = ("batch_id", "manifest_digest", "version", "features_version", "quarantine_version")
 
 
 @dataclass(frozen=True)
-class PublishedVersion:
+class CurrentVersion:
     """A batch's current version, as its newest `runs` row names it."""
 
     batch_id: str
@@ -25,16 +25,16 @@ class PublishedVersion:
 
     def change(self, scope: str) -> Change:
         """Return the change that made this version, under a backbone's or a model's key."""
-        return Change(key_of(scope, self.batch_id), self.number, self.manifest_digest)
+        return Change(version_key(scope, self.batch_id), self.number, self.manifest_digest)
 
 
-def key_of(scope: str, batch_id: str) -> str:
+def version_key(scope: str, batch_id: str) -> str:
     """Return the key of a batch in the commit rule; the scope is a backbone's id or a model's."""
     return f"{scope}/{batch_id}"
 
 
 @dataclass(frozen=True)
-class PublishedVersions:
+class BatchVersions:
     """The current versions of a backbone's batches and their files, at one moment.
 
     `runs` is loaded before the tables that are committed before it, so what is committed meanwhile shows as a version that is
@@ -43,19 +43,19 @@ class PublishedVersions:
 
     tables: Tables
     backbone: str
-    current: Mapping[str, PublishedVersion]
+    current: Mapping[str, CurrentVersion]
     runs: Snapshot
     features: Snapshot
     quarantine: Snapshot
 
     @classmethod
-    def load(cls, tables: Tables, backbone: str, batch_id: str | None = None) -> "PublishedVersions":
+    def load(cls, tables: Tables, backbone: str, batch_id: str | None = None) -> "BatchVersions":
         """Return the versions of every batch, or of one."""
         runs = tables.load(RUNS)
         wanted = {"backbone": backbone} | ({"batch_id": batch_id} if batch_id else {})
-        current: dict[str, PublishedVersion] = {}
+        current: dict[str, CurrentVersion] = {}
         for row in tables.rows_of(runs.files(**wanted), _COLUMNS):
-            version = PublishedVersion(*(row[name] for name in _COLUMNS))
+            version = CurrentVersion(*(row[name] for name in _COLUMNS))
             if version.batch_id not in current or current[version.batch_id].number < version.number:
                 current[version.batch_id] = version
         # The reverse of the commits' order.
@@ -72,9 +72,9 @@ class PublishedVersions:
 
     def is_half_way(self, batch_id: str, manifest_digest: str) -> bool:
         """Tell whether a manifest's version is the newest that some table holds, and stands in no `runs` row."""
-        change = Change(key_of(self.backbone, batch_id), self.highest_number(batch_id), manifest_digest)
+        change = Change(version_key(self.backbone, batch_id), self.highest_number(batch_id), manifest_digest)
         snapshots = (self.quarantine, self.features)
-        return not self.is_whole(batch_id) and any(change.standing(snapshot) is Standing.DONE for snapshot in snapshots)
+        return not self.is_whole(batch_id) and any(change.state_in(snapshot) is CommitState.DONE for snapshot in snapshots)
 
     @property
     def half_way(self) -> tuple[str, ...]:
@@ -83,15 +83,15 @@ class PublishedVersions:
         return tuple(sorted(batch_id for batch_id in batches if not self.is_whole(batch_id)))
 
     def _numbers(self, batch_id: str) -> list[int]:
-        key = key_of(self.backbone, batch_id)
-        return [number_in(snapshot, key) for snapshot in (self.runs, self.features, self.quarantine)]
+        key = version_key(self.backbone, batch_id)
+        return [version_number_in(snapshot, key) for snapshot in (self.runs, self.features, self.quarantine)]
 
     def features_files(self, batch_id: str) -> Sequence[TableFile]:
         """Return the files that hold the good rows of a batch's current version."""
         version = self.current.get(batch_id)
         if version is None:
             return ()
-        if version.change(self.backbone).standing(self.features) is Standing.DONE:
+        if version.change(self.backbone).state_in(self.features) is CommitState.DONE:
             return self._features_by_batch.get(batch_id, ())
         return self._files_at(FEATURES, version.features_version, batch_id)
 
@@ -100,7 +100,7 @@ class PublishedVersions:
         version = self.current.get(batch_id)
         if version is None:
             return ()
-        if version.change(self.backbone).standing(self.quarantine) is Standing.DONE:
+        if version.change(self.backbone).state_in(self.quarantine) is CommitState.DONE:
             return self._quarantine_by_batch.get(batch_id, ())
         return self._files_at(QUARANTINE, version.quarantine_version, batch_id)
 
@@ -140,11 +140,11 @@ def _by_batch(snapshot: Snapshot, backbone: str) -> Mapping[str, Sequence[TableF
     return found
 
 
-def current_versions(tables: Tables, backbone: str) -> tuple[PublishedVersion, ...]:
+def current_versions(tables: Tables, backbone: str) -> tuple[CurrentVersion, ...]:
     """Return the current version of every published batch of a backbone, sorted by batch."""
-    return tuple(PublishedVersions.load(tables, backbone).current.values())
+    return tuple(BatchVersions.load(tables, backbone).current.values())
 
 
 def readable_versions(tables: Tables, backbone: str) -> tuple[BatchVersion, ...]:
     """Return every batch's current version with its feature files, sorted by batch."""
-    return PublishedVersions.load(tables, backbone).readable()
+    return BatchVersions.load(tables, backbone).readable()

@@ -26,11 +26,11 @@ from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, Ta
 
 COMMIT_ATTEMPTS = 20
 # The digest of a change without rows: it takes back what a table holds under a key, or ends a backbone's batch.
-NOTHING = "0" * 64
+NO_DIGEST = "0" * 64
 _RETRY_SECONDS = 0.1
 
 
-class Standing(enum.Enum):
+class CommitState(enum.Enum):
     """How a table stands to a change that a writer wants to commit."""
 
     BEHIND = "behind"
@@ -64,18 +64,18 @@ class Change:
         """The transactions that name this change in the log."""
         return {_number_of(self.key): self.number, _manifest_of(self.key): _tag(self.digest)}
 
-    def standing(self, snapshot: Snapshot) -> Standing:
+    def state_in(self, snapshot: Snapshot) -> CommitState:
         """Return how a table's snapshot stands to this change."""
-        held = number_in(snapshot, self.key)
+        held = version_number_in(snapshot, self.key)
         if self.number == 0:
-            return Standing.BEHIND if held else Standing.DONE
+            return CommitState.BEHIND if held else CommitState.DONE
         if held < self.number:
-            return Standing.BEHIND
+            return CommitState.BEHIND
         is_ours = held == self.number and snapshot.transaction(_manifest_of(self.key)) == _tag(self.digest)
-        return Standing.DONE if is_ours else Standing.SUPERSEDED
+        return CommitState.DONE if is_ours else CommitState.SUPERSEDED
 
 
-def number_in(snapshot: Snapshot, key: str) -> int:
+def version_number_in(snapshot: Snapshot, key: str) -> int:
     """Return the number of the version that a snapshot holds under a key; 0 when it holds none."""
     return snapshot.transaction(_number_of(key)) or 0
 
@@ -94,10 +94,10 @@ def _tag(digest: str) -> int:
 
 @dataclass(frozen=True)
 class Committed:
-    """The table's version after a commit (or now, where nothing was left to do), and each change's standing before it."""
+    """The table's version after a commit (or now, where nothing was left to do), and each change's state before it."""
 
     version: int
-    standings: tuple[Standing, ...]
+    states: tuple[CommitState, ...]
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,10 @@ class Tables:
         """
         for attempt in range(COMMIT_ATTEMPTS):
             snapshot = self.load(table)
-            standings = tuple(change.standing(snapshot) for change in changes)
-            behind = [change for change, standing in zip(changes, standings, strict=True) if standing is Standing.BEHIND]
+            states = tuple(change.state_in(snapshot) for change in changes)
+            behind = [change for change, state in zip(changes, states, strict=True) if state is CommitState.BEHIND]
             if not behind:
-                return Committed(snapshot.version, standings)
+                return Committed(snapshot.version, states)
             self._check_files(behind)
             staged = [StagedPartition(table.name, change.partition, change.files) for change in behind]
             transactions: Mapping[str, int] = {name: n for change in behind for name, n in change.transactions.items()}
@@ -174,7 +174,7 @@ class Tables:
             except ConflictError:
                 time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
                 continue
-            return Committed(snapshot.version + 1, standings)
+            return Committed(snapshot.version + 1, states)
         raise JobError(f"{table.name}: {COMMIT_ATTEMPTS} commits in a row met a rival's; run the task again")
 
     def _check_files(self, changes: Sequence[Change]) -> None:

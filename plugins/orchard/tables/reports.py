@@ -38,7 +38,7 @@ def mark_as_begun(warehouse: Warehouse, work: str) -> None:
     warehouse.rewrite(begun_mark_path(work), b"{}")
 
 
-def is_sound(warehouse: Warehouse, work: str) -> bool:
+def is_intact(warehouse: Warehouse, work: str) -> bool:
     """Tell whether a piece of work can be used: it is not finished yet, or each file of its report is there unharmed.
 
     A finished report is final, so work whose files were lost or damaged is never done again under its name: it is planned

@@ -17,7 +17,7 @@ from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Ta
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.locations import S3Location, local_path
 
-from orchard.batch.run import PublishedBatch
+from orchard.batch.run import LineageRecord
 from orchard.settings import Settings
 
 
@@ -36,7 +36,7 @@ class BatchVersionRunFacet(RunFacet):
     runId: str
 
 
-def emit_batch(settings: Settings, batch: PublishedBatch) -> None:
+def emit_batch(settings: Settings, batch: LineageRecord) -> None:
     """Emit one event with the images as input and each table as output. Never fails a run: an unreachable backend is logged."""
     emit_dataset_lineage(
         inputs=[_images(settings, batch)],
@@ -45,7 +45,7 @@ def emit_batch(settings: Settings, batch: PublishedBatch) -> None:
     )
 
 
-def _run_facet(batch: PublishedBatch) -> BatchVersionRunFacet:
+def _run_facet(batch: LineageRecord) -> BatchVersionRunFacet:
     head = batch.head
     reports = [report for report in (batch.featurized, batch.reduced) if report is not None]
     return BatchVersionRunFacet(
@@ -65,7 +65,7 @@ def _subset(dimensions: dict[str, Any]) -> base_subset_dataset.PartitionSubsetCo
     return base_subset_dataset.PartitionSubsetCondition(partitions=[base_subset_dataset.Partition(dimensions=dimensions)])
 
 
-def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
+def _images(settings: Settings, batch: LineageRecord) -> InputDataset:
     subset = base_subset_dataset.InputSubsetInputDatasetFacet(inputCondition=_subset({"batch_id": batch.head.batch_id}))
     statistics = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(fileCount=batch.head.listed)
     version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=batch.head.digest)
@@ -77,7 +77,7 @@ def _images(settings: Settings, batch: PublishedBatch) -> InputDataset:
     )
 
 
-def _outputs(settings: Settings, batch: PublishedBatch) -> list[OutputDataset | Dataset]:
+def _outputs(settings: Settings, batch: LineageRecord) -> list[OutputDataset | Dataset]:
     staged = [(table, batch.featurized.of_table(table.name)) for table in (FEATURES, QUARANTINE)]
     if batch.reduced is not None:
         staged.append((PCA_FEATURES, batch.reduced.of_table(PCA_FEATURES.name)))

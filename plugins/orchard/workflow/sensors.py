@@ -26,7 +26,7 @@ from orchard.landing_zone.keys import batch_id_of
 from orchard.landing_zone.listing import ListedObject, objects_of
 from orchard.landing_zone.periods import batch_cron, period_end, period_start
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
 from orchard.workflow.context import landing_zone_of
@@ -38,7 +38,7 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class ListingSummary:
     """What one listing says of a batch: objects, and when the newest came."""
 
     objects: int
@@ -49,10 +49,10 @@ class Arrivals:
         return self.newest is not None and (now - self.newest).total_seconds() >= quiet_seconds
 
 
-def arrivals_of(listed: Iterable[ListedObject]) -> Arrivals:
+def summarize_listing(listed: Iterable[ListedObject]) -> ListingSummary:
     """Return what a listing says."""
     times = [item.uploaded_at for item in listed]
-    return Arrivals(len(times), max(times, default=None))
+    return ListingSummary(len(times), max(times, default=None))
 
 
 def batch_lock_of(context: Any, settings: Settings) -> BatchLock:
@@ -100,7 +100,7 @@ class WaitForUploads(BaseOperator):
                 self._defer(lock.batch_id, arrivals, now, quiet_seconds)
             self._skip_if_empty(lock, arrivals)
         self.log.info("settled batch_id=%s objects=%s newest=%s", lock.batch_id, arrivals.objects, arrivals.newest)
-        self._take_turn(lock)
+        self._acquire_lock(lock)
 
     def resume(self, context: Any, event: dict[str, Any]) -> None:
         """Go on when the trigger found the batch settled; skip when the wait was over first."""
@@ -113,14 +113,14 @@ class WaitForUploads(BaseOperator):
                 "start it again when its upload is over"
             )
         self.log.info("settled batch_id=%s objects=%s", lock.batch_id, event["objects"])
-        self._take_turn(lock)
+        self._acquire_lock(lock)
 
     def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
         """Go on when the run that was at work has ended; wait again when another one was faster."""
         self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
-        self._take_turn(batch_lock_of(context, self.settings))
+        self._acquire_lock(batch_lock_of(context, self.settings))
 
-    def _take_turn(self, lock: BatchLock) -> None:
+    def _acquire_lock(self, lock: BatchLock) -> None:
         other = lock.run_at_work()
         if other is not None:
             self.log.info("waiting batch_id=%s for run %s, which is at work on it", lock.batch_id, other)
@@ -128,10 +128,10 @@ class WaitForUploads(BaseOperator):
             self.defer(trigger=trigger, method_name="resume_turn")
         lock.acquire()
 
-    def _list(self, batch_id: str) -> Arrivals:
-        return arrivals_of(landing_zone_of(self.settings).list(self.settings.landing_zone.batch_prefix(batch_id)))
+    def _list(self, batch_id: str) -> ListingSummary:
+        return summarize_listing(landing_zone_of(self.settings).list(self.settings.landing_zone.batch_prefix(batch_id)))
 
-    def _is_decided(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> bool:
+    def _is_decided(self, batch_id: str, arrivals: ListingSummary, now: datetime, quiet_seconds: float) -> bool:
         """Tell whether a batch that is not settled is not waited for."""
         if quiet_seconds == 0:
             return True  # whoever asks not to wait has finished the upload
@@ -140,7 +140,7 @@ class WaitForUploads(BaseOperator):
         ended = period_end(period_start(batch_id, self.settings.landing_zone.key_format), batch_cron(self.settings.runs))
         return now >= ended + timedelta(seconds=self.settings.landing_zone.grace_seconds)
 
-    def _defer(self, batch_id: str, arrivals: Arrivals, now: datetime, quiet_seconds: float) -> None:
+    def _defer(self, batch_id: str, arrivals: ListingSummary, now: datetime, quiet_seconds: float) -> None:
         settings = self.settings
         self.log.info("waiting batch_id=%s objects=%s newest=%s", batch_id, arrivals.objects, arrivals.newest)
         trigger = UploadsTrigger(
@@ -153,7 +153,7 @@ class WaitForUploads(BaseOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def _skip_if_empty(self, lock: BatchLock, arrivals: Arrivals) -> None:
+    def _skip_if_empty(self, lock: BatchLock, arrivals: ListingSummary) -> None:
         if arrivals.objects or not self._is_whole(lock.batch_id):
             return
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
@@ -167,7 +167,7 @@ class WaitForUploads(BaseOperator):
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
         tables = Tables.at(self.settings.warehouse)
         try:
-            return PublishedVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+            return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
         except JobError:  # no table yet: no batch has got as far as a plan
             return True
 
@@ -200,7 +200,7 @@ class UploadsTrigger(BaseTrigger):
         while True:
             async with await hook.get_async_conn() as client:
                 pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-                arrivals = arrivals_of([item async for page in pages for item in objects_of(page)])
+                arrivals = summarize_listing([item async for page in pages for item in objects_of(page)])
             now = _now()
             is_settled = arrivals.is_settled(now, self.quiet_seconds)
             if is_settled or now.timestamp() >= self.wait_until:

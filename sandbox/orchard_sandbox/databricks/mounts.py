@@ -34,7 +34,7 @@ class Mounts:
         root.mkdir(parents=True, exist_ok=True)
         wanted: set[Path] = set()
         for source in objects.files(bucket):
-            target = _plain_path(root, objects.key_of(source))
+            target = _plain_path(root, objects.version_key(source))
             if target is None:
                 continue
             wanted.add(target)

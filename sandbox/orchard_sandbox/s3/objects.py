@@ -61,7 +61,7 @@ class ObjectFolder:
         yield from sorted(path for path in (self.folder / bucket).glob("??/*") if path.suffix != ".part")
 
     @staticmethod
-    def key_of(path: Path) -> str:
+    def version_key(path: Path) -> str:
         """Return the key of the object of a file."""
         with path.open("rb") as file:
             return str(json.loads(file.readline())["key"])

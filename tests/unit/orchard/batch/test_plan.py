@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from orchard.batch.comparison import PublishedView
+from orchard.batch.comparison import ListingComparer
 from orchard.batch.manifests import read_entries
 from orchard.batch.plan import plan_batch
 from orchard.landing_zone.keys import checked_partition_key
@@ -303,7 +303,7 @@ def test_a_view_tells_what_a_run_would_change(tables: Tables, settings: Settings
     bucket = {key("a.jpg"): b"a", key("bad.jpg"): BROKEN}
 
     def differs(day: str, listed: dict[str, bytes]) -> bool:
-        return PublishedView.load(tables, settings).differs(day, listing(listed))
+        return ListingComparer.load(tables, settings).differs(day, listing(listed))
 
     assert differs(DAY, bucket)
     run_batch(tables, settings, DAY, bucket)
@@ -329,7 +329,7 @@ def test_a_rival_that_publishes_while_a_view_is_loaded_shows_as_not_whole(
     first = chain([True], repeat(False))
     with monkeypatch.context() as patch:
         patch.setattr(Tables, "load", load)
-        view = PublishedView.load(tables, settings, DAY)
+        view = ListingComparer.load(tables, settings, DAY)
     assert view.differs(DAY, listing(bucket))
     assert {row["etag"] for row in view.compare(DAY, listing(bucket)).entries.to_pylist() if row["action"] == "keep"} == {
         etag_of(b"a")

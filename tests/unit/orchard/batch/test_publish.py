@@ -11,7 +11,7 @@ from orchard.batch.publish import RunFacts, publish_batch
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import current_versions, readable_versions
-from orchard.tables.commit_rule import Change, Standing, Tables
+from orchard.tables.commit_rule import Change, CommitState, Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.errors import JobError, SupersededError
 from support.fake_jobs import BROKEN, FakeJobs
@@ -295,7 +295,7 @@ def test_a_change_stands_to_a_table_by_number_and_digest(tables: Tables, setting
     (version,) = readable_versions(tables, settings.backbone.id)
     snapshot = tables.load(FEATURES)
     key = f"{settings.backbone.id}/{DAY}"
-    assert Change(key, 2, "0" * 64).standing(snapshot) is Standing.BEHIND
-    assert Change(key, 1, version.manifest_digest).standing(snapshot) is Standing.DONE
-    assert Change(key, 1, "0" * 64).standing(snapshot) is Standing.SUPERSEDED
-    assert Change("another/batch", 1, "0" * 64).standing(snapshot) is Standing.BEHIND
+    assert Change(key, 2, "0" * 64).state_in(snapshot) is CommitState.BEHIND
+    assert Change(key, 1, version.manifest_digest).state_in(snapshot) is CommitState.DONE
+    assert Change(key, 1, "0" * 64).state_in(snapshot) is CommitState.SUPERSEDED
+    assert Change("another/batch", 1, "0" * 64).state_in(snapshot) is CommitState.BEHIND

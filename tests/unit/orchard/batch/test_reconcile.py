@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import pytest
-from orchard.batch.comparison import PublishedView
+from orchard.batch.comparison import ListingComparer
 from orchard.batch.reconcile import Differences, find_differences
 from orchard.landing_zone.listing import ListedObject
 from orchard.settings import Settings
@@ -27,7 +27,7 @@ def found_in(tables: Tables, settings: Settings, objects: Iterable[ListedObject]
         own = {key: content for key, content in bucket.items() if key.startswith(prefix)}
         return objects if prefix == settings.landing_zone.prefix else listing(own)
 
-    return find_differences(list_prefix, settings.landing_zone, PublishedView.load(tables, settings).differs)
+    return find_differences(list_prefix, settings.landing_zone, ListingComparer.load(tables, settings).differs)
 
 
 def test_new_and_changed_batches_are_found_and_strays_counted(

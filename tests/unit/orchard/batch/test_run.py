@@ -100,7 +100,7 @@ def test_a_faster_run_of_the_batch_supersedes_a_slow_one(tables: Tables, setting
 def test_lineage_gets_the_published_version(tables: Tables, settings: Settings) -> None:
     planned = staged(tables, settings, {KEY: b"a"})
     value_of(run.publish(tables, LENIENT, planned, "passed", "run"))
-    told: list[run.PublishedBatch] = []
+    told: list[run.LineageRecord] = []
     assert run.record(tables, planned, {"features": 1}, "run", told.append) == Done(None)
     (batch,) = told
     assert (batch.head.digest, batch.featurized.stage, batch.reduced) == (planned.input_digest, "featurize", None)

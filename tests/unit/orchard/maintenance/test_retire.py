@@ -8,8 +8,8 @@ from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
 from orchard.models.refit import pending_work, publish_model
 from orchard.settings import Settings
-from orchard.tables.batch_versions import key_of
-from orchard.tables.commit_rule import Tables, number_in
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import Tables, version_number_in
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.errors import ConfigurationError
@@ -67,8 +67,8 @@ def assert_retired(tables: Tables, settings: Settings, backbone: str, two: tuple
     assert [one.backbone for one in backbones(tables)] == [settings.backbone.id]
     assert of(tables, backbone, two[0]) == [[], [], [], []]
     for table, scope in ((FEATURES, backbone), (QUARANTINE, backbone), (RUNS, backbone), (PCA_FEATURES, two[0])):
-        held = [number_in(tables.load(table), key_of(scope, day)) for day in BUCKETS]
-        assert held == [number_in(tables.load(RUNS), key_of(backbone, day)) for day in BUCKETS], table.name
+        held = [version_number_in(tables.load(table), version_key(scope, day)) for day in BUCKETS]
+        assert held == [version_number_in(tables.load(RUNS), version_key(backbone, day)) for day in BUCKETS], table.name
         assert min(held) > 1
     assert {row["backbone"] for row in tables.rows(MODELS)} == {backbone, settings.backbone.id}
 

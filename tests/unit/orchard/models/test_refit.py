@@ -12,7 +12,7 @@ from orchard.models.merged_moments import merged_moments
 from orchard.models.model import Model, current_promotion, read_model
 from orchard.models.refit import pending_work, plan_model, publish_model
 from orchard.settings import Settings
-from orchard.tables.batch_versions import PublishedVersions
+from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, PROMOTIONS
 from orchard_jobs.errors import SupersededError
@@ -240,7 +240,7 @@ def test_a_publish_that_was_cut_off_leaves_nothing_out_in_a_new_run(
 
 def check_merged_moments(tables: Tables, settings: Settings) -> None:
     backbone = settings.backbone.id
-    found = merged_moments(tables, backbone, PublishedVersions.load(tables, backbone).readable(), None)
+    found = merged_moments(tables, backbone, BatchVersions.load(tables, backbone).readable(), None)
     expected = Moments.of(np.array([row["features"] for row in tables.rows(FEATURES)], dtype=np.float32))
     assert found.n == expected.n
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from orchard.models.refit import pending_work, publish_model
 from orchard.models.registry import pin, promote, unpin
-from orchard.models.retention import expired_models, retire_models
+from orchard.models.retention import expire_models, expired_models
 from orchard.settings import Settings
-from orchard.tables.batch_versions import key_of
-from orchard.tables.commit_rule import Tables, number_in
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import Tables, version_number_in
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS
 from support.batches import DAYS, images_of, publish_days, published_images
 from support.flow import project_model, rows, run_model
@@ -23,7 +23,7 @@ def in_days(days: float) -> datetime:
 
 def numbers(tables: Tables, model_id: str) -> list[int]:
     snapshot = tables.load(PCA_FEATURES)
-    return [number_in(snapshot, key_of(model_id, day)) for day in DAYS[:3]]
+    return [version_number_in(snapshot, version_key(model_id, day)) for day in DAYS[:3]]
 
 
 def choose_at(moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,20 +68,20 @@ def test_a_model_that_lost_its_promotion_expires_from_its_fit(tables: Tables, al
 
 def test_retired_rows_go_in_one_commit_and_all_else_stays(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     kept, version, fitted = images_of(tables, models[1]), tables.load(PCA_FEATURES).version, rows(tables, MODELS)
-    assert retire_models(tables, [models[0]]) == (models[0],)
+    assert expire_models(tables, [models[0]]) == (models[0],)
     assert tables.load(PCA_FEATURES).version == version + 1
     assert (images_of(tables, models[0]), images_of(tables, models[1])) == (set(), kept)
     assert numbers(tables, models[0]) == [0, 0, 0]
     assert rows(tables, MODELS) == fitted
     assert expired_models(tables, always, in_days(999)) == ()
-    assert retire_models(tables, [models[0]]) == ()
+    assert expire_models(tables, [models[0]]) == ()
     assert tables.load(PCA_FEATURES).version == version + 1
 
 
 def test_a_chosen_model_is_never_retired(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     pin(tables, always, models[0])
     before = rows(tables, PCA_FEATURES)
-    assert retire_models(tables, models) == ()
+    assert expire_models(tables, models) == ()
     assert rows(tables, PCA_FEATURES) == before
 
 
@@ -91,7 +91,7 @@ def test_a_retired_model_that_is_chosen_again_gets_all_its_rows_back(
 ) -> None:
     run_model(tables, always, "whole")
     before = [row for row in rows(tables, PCA_FEATURES) if row["model_id"] == models[0]]
-    retire_models(tables, [models[0]])
+    expire_models(tables, [models[0]])
     choose(tables, always, models[0])
     assert "lacks 2 of 2 batches" in str(pending_work(tables, always))
     run_model(tables, always, "back")
@@ -106,11 +106,11 @@ def test_rows_that_are_published_after_the_retirement_are_found_again(
     publish_days(tables, always, DAYS[2])
     decided, report = project_model(tables, always)
     unpin(tables, always, models[0])
-    retire_models(tables, [models[0]])
+    expire_models(tables, [models[0]])
     publish_model(tables, decided, report, "slow")
     assert images_of(tables, models[0]) != set()
     assert models[0] in expired_models(tables, always, in_days(31))
-    retire_models(tables, [models[0]])
+    expire_models(tables, [models[0]])
     assert images_of(tables, models[0]) == set()
     assert numbers(tables, models[0]) == [0, 0, 0]
 
@@ -128,7 +128,7 @@ def test_a_model_that_is_promoted_while_its_rows_go_is_projected_anew(
         return real(self, table, version)
 
     monkeypatch.setattr(Tables, "load", load)
-    assert retire_models(tables, [models[0]]) == (models[0],)
+    assert expire_models(tables, [models[0]]) == (models[0],)
     assert pending_work(tables, always) == "the current model lacks 2 of 2 batches"
     run_model(tables, always, "next")
     assert images_of(tables, models[0]) == published_images(tables)
@@ -143,7 +143,7 @@ def test_a_retirement_and_a_publish_at_once_leave_numbers_that_agree(
     unpin(tables, always, models[0])
     with ThreadPoolExecutor(2) as pool:
         published = pool.submit(publish_model, tables, decided, report, "r")
-        retired = pool.submit(retire_models, tables, [models[0]])
+        retired = pool.submit(expire_models, tables, [models[0]])
         published.result()
         retired.result()
     with_rows = {batch_id for batch_id in DAYS[:3] if list(tables.rows(PCA_FEATURES, model_id=models[0], batch_id=batch_id))}

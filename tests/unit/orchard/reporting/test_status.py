@@ -12,7 +12,7 @@ from orchard.commands import status
 from orchard.commands.status import next_steps
 from orchard.launchers.attempts import Attempts
 from orchard.maintenance.retire import retire_backbone
-from orchard.reporting.status import BatchState, Overview, look_over
+from orchard.reporting.status import BatchState, WarehouseStatus, read_status
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
@@ -37,16 +37,16 @@ def lister(bucket: Bucket) -> ListPrefix:
 
 
 def look(tables: Tables, settings: Settings, bucket: Bucket | None) -> dict[str, str]:
-    found = look_over(tables, settings, None if bucket is None else lister(bucket))
+    found = read_status(tables, settings, None if bucket is None else lister(bucket))
     return {batch.batch_id: batch.state for batch in found.batches}
 
 
 def test_without_tables_all_that_is_listed_is_new(settings: Settings) -> None:
     tables = Tables.at(settings.warehouse)
-    found = look_over(tables, settings, lister(bucket_of(DAY, NEXT)))
+    found = read_status(tables, settings, lister(bucket_of(DAY, NEXT)))
     assert [(batch.batch_id, batch.state) for batch in found.batches] == [(DAY, "new"), (NEXT, "new")]
     assert not found.is_settled
-    assert look_over(tables, settings, None) == Overview(settings.backbone.id)
+    assert read_status(tables, settings, None) == WarehouseStatus(settings.backbone.id)
 
 
 def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settings: Settings) -> None:
@@ -54,12 +54,12 @@ def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settin
     assert look(tables, settings, bucket) == {DAY: "new", NEXT: "new"}
     for day in (DAY, NEXT):
         run_batch(tables, settings, day, bucket)
-    before = look_over(tables, settings, lister(bucket))
+    before = read_status(tables, settings, lister(bucket))
     assert {batch.state for batch in before.batches} == {"published"}
     assert before.model_work is not None
     assert [step.command for step in next_steps(before, settings)] == ["airflow dags trigger pca_model"]
     run_model(tables, settings)
-    after = look_over(tables, settings, lister(bucket))
+    after = read_status(tables, settings, lister(bucket))
     assert after.is_settled
     assert all(batch.is_covered and batch.captured is not None and 0 < batch.captured <= 1 for batch in after.batches)
     assert list(next_steps(after, settings)) == []
@@ -71,7 +71,7 @@ def test_late_and_changed_objects_show_and_expired_ones_do_not(tables: Tables, s
         run_batch(tables, settings, day, bucket)
     late = bucket_of(DAY, NEXT) | {f"images/{DAY}/pear/late.jpg": b"late"} | bucket_of(NEXT, salt="other")
     assert look(tables, settings, late) == {DAY: "changed", NEXT: "changed", THIRD: "published"}
-    found = look_over(tables, settings, lister(late))
+    found = read_status(tables, settings, lister(late))
     assert [step.command for step in next_steps(found, settings)] == [
         f"airflow backfill create --dag-id image_batches --from-date {DAY} --to-date {NEXT} --reprocess-behavior completed"
     ]
@@ -79,7 +79,7 @@ def test_late_and_changed_objects_show_and_expired_ones_do_not(tables: Tables, s
 
 def test_objects_under_no_batch_are_counted(tables: Tables, settings: Settings) -> None:
     strays = {"images/readme.txt": b"x", "images/fruit/a.jpg": b"x", "images/2026-13-01/a.jpg": b"x"}
-    found = look_over(tables, settings, lister(bucket_of(DAY) | strays))
+    found = read_status(tables, settings, lister(bucket_of(DAY) | strays))
     assert (found.strays, [batch.batch_id for batch in found.batches]) == (3, [DAY])
 
 
@@ -90,16 +90,16 @@ def test_a_planned_version_shows_how_far_its_jobs_have_come(tables: Tables, sett
     for seen in (bucket, None):
         assert look(tables, settings, seen) == {DAY: "planned"}
     work = work_digest(head.digest, settings.backbone.id, "featurize")
-    Attempts(tables.warehouse, work).note_end(1, "FAILED", "ValueError: no memory")
-    (batch,) = look_over(tables, settings, None).batches
+    Attempts(tables.warehouse, work).record_end(1, "FAILED", "ValueError: no memory")
+    (batch,) = read_status(tables, settings, None).batches
     assert batch.why.endswith("has no finished featurize job; its attempt 1 ended as FAILED: ValueError: no memory")
     told = {"error": "MemoryError: of the job", "at": "2026-01-01T00:00:00+00:00"}
     tables.warehouse.rewrite(fault_path(work), json.dumps(told).encode())
-    (batch,) = look_over(tables, settings, None).batches
+    (batch,) = read_status(tables, settings, None).batches
     assert batch.why.endswith(": no memory; it failed at 2026-01-01T00:00:00+00:00: MemoryError: of the job")
     for damaged in (b"[1]", b"{}", b"{"):
         tables.warehouse.rewrite(fault_path(work), damaged)
-        assert look_over(tables, settings, None).batches[0].why.endswith("; it failed, and what it wrote of that is damaged")
+        assert read_status(tables, settings, None).batches[0].why.endswith("; it failed, and what it wrote of that is damaged")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}
     stage_and_publish(tables, head, FakeJobs(tables, bucket))
@@ -111,7 +111,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
     head = plan(tables, settings, DAY, bucket)
     assert head is not None
     FakeJobs(tables, bucket).featurize(head)
-    found = look_over(tables, settings, lister(bucket))
+    found = read_status(tables, settings, lister(bucket))
     (batch,) = found.batches
     assert batch.state == "refused"
     assert batch.why.startswith("quarantined_share: ")
@@ -134,7 +134,7 @@ def test_a_version_left_half_way_shows_and_can_be_completed(
         stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAY)))
     for seen in (bucket_of(DAY), None):
         assert look(tables, settings, seen) == {DAY: "half-way"}
-    found = look_over(tables, settings, None)
+    found = read_status(tables, settings, None)
     (step,) = [
         step for step in next_steps(found, with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")) if DAY in step.words
     ]
@@ -213,7 +213,7 @@ def test_the_command_tells_a_program(
 
 def test_days_far_apart_are_started_apart(settings: Settings) -> None:
     days = ("2026-01-01", "2026-01-02", "2026-03-01", *(f"2026-0{month}-10" for month in range(4, 10)))
-    found = Overview("backbone", batches=tuple(BatchState(day, "new") for day in days))
+    found = WarehouseStatus("backbone", batches=tuple(BatchState(day, "new") for day in days))
     steps = list(next_steps(found, settings))
     ranges = [step.command.split(" --from-date ")[1].split(" --reprocess")[0] for step in steps if step.command]
     expected = ["2026-01-01 --to-date 2026-01-02", "2026-03-01 --to-date 2026-03-01"]
@@ -224,7 +224,7 @@ def test_days_far_apart_are_started_apart(settings: Settings) -> None:
 def test_hours_of_one_day_that_do_not_follow_each_other_are_started_apart(settings: Settings) -> None:
     hourly = with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y-%m-%dT%H", ORCHARD_SCHEDULE="0 * * * *")
     hours = ("2026-01-01T22", "2026-01-01T23", "2026-01-02T00", "2026-01-02T09")
-    found = Overview("backbone", batches=tuple(BatchState(hour, "new") for hour in hours))
+    found = WarehouseStatus("backbone", batches=tuple(BatchState(hour, "new") for hour in hours))
     commands = [step.command for step in next_steps(found, hourly)]
     start = "airflow backfill create --dag-id image_batches --from-date"
     assert commands == [

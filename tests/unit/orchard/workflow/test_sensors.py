@@ -11,7 +11,7 @@ from orchard.landing_zone.periods import period_end, period_start
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
-from orchard.workflow.sensors import Arrivals, RunEndTrigger, UploadsTrigger, WaitForUploads
+from orchard.workflow.sensors import ListingSummary, RunEndTrigger, UploadsTrigger, WaitForUploads
 from orchard_jobs.contract.columns import RUNS
 from support.fake_jobs import FakeJobs
 from support.faults import killed_after
@@ -53,7 +53,7 @@ def execute(
     monkeypatch: pytest.MonkeyPatch,
     settings: Settings,
     run: Run,
-    arrivals: Arrivals,
+    arrivals: ListingSummary,
     is_announced: bool = False,
     store: Memory | None = None,
     ti: Ti | None = None,
@@ -63,11 +63,11 @@ def execute(
     sensor.execute(context_of(run, store, ti))
 
 
-def seconds_ago(seconds: float) -> Arrivals:
-    return Arrivals(3, NOW - timedelta(seconds=seconds))
+def seconds_ago(seconds: float) -> ListingSummary:
+    return ListingSummary(3, NOW - timedelta(seconds=seconds))
 
 
-NONE = Arrivals(0, None)
+NONE = ListingSummary(0, None)
 TODAY = f"{NOW:%Y-%m-%d}"
 
 
@@ -253,7 +253,7 @@ def test_an_empty_batch_is_listed_again_once_nobody_gives_way_any_more(
     """What came between the listing and the skip would be seen by no run: others gave way to this one."""
     store, listings = Memory(), iter((NONE, seconds_ago(1)))
 
-    def listed(self: WaitForUploads, batch_id: str) -> Arrivals:
+    def listed(self: WaitForUploads, batch_id: str) -> ListingSummary:
         found = next(listings)
         assert found is NONE or store.get(f"{batch_id}/coming") is None
         return found

@@ -26,7 +26,7 @@ _ENDING_POLL_SECONDS, _ENDING_SECONDS = 1, 600
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobState:
     """A job as its vendor tells of it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Seen:
     is_ending: bool = False
 
 
-class AttemptingJob:
+class ResumableJob:
     """A part of an operator that submits a job under a token, and follows it.
 
     Attributes:
@@ -57,7 +57,7 @@ class AttemptingJob:
     attempt: int
     under_way: dict[str, str] | None = None
 
-    def see(self, job: dict[str, str]) -> Seen:
+    def job_state(self, job: dict[str, str]) -> JobState:
         """Ask the vendor after a job; one that it no longer knows is over."""
         raise NotImplementedError
 
@@ -79,19 +79,19 @@ class AttemptingJob:
         """Claim to be the one who submits the attempt; False where another try did so before, and may have submitted it."""
         return self._attempts(context).claim(self.attempt)
 
-    def note_start(self, context: Any, job: dict[str, str]) -> None:
+    def record_start(self, context: Any, job: dict[str, str]) -> None:
         """Record the job that the token reached, before it is waited for."""
-        self._attempts(context).note_start(self.attempt, job)
+        self._attempts(context).record_start(self.attempt, job)
         context["ti"].xcom_push(key=_FOUND, value={"attempt": self.attempt, "job": job})
 
-    def noted(self, context: Any) -> dict[str, str]:
+    def recorded_job(self, context: Any) -> dict[str, str]:
         """Return the job that was waited for, in a task that has been resumed."""
         found = context["ti"].xcom_pull(task_ids=self.request.stage, key=_FOUND)
         self.attempt = found["attempt"]
         job: dict[str, str] = found["job"]
         return job
 
-    def bad_end(self, context: Any, job: dict[str, str], why: object) -> JobError:
+    def failure(self, context: Any, job: dict[str, str], why: object) -> JobError:
         """Return what to raise for a job that did not end well, or that could not be followed: the next try reaches that one.
 
         Args:
@@ -109,7 +109,7 @@ class AttemptingJob:
         name = " of ".join(reversed(job.values()))
         if not seen.is_over:
             return JobError(f"{self.vendor} {name} is {seen.state}, and cannot be followed: {why}: the next try reaches it")
-        self._attempts(context).note_end(self.attempt, seen.state, seen.reason)
+        self._attempts(context).record_end(self.attempt, seen.state, seen.reason)
         try:
             lines = self.last_lines(job)
         except Exception as error:  # why the job ended is worth more than why its log cannot be read
@@ -135,16 +135,16 @@ class AttemptingJob:
             log.info("reaching %s of attempt %s, which is %s", job, attempt, seen.state)
             return attempt, job
         skip_without_work(self.warehouse, self.request, context)  # it may have finished just now
-        attempts.note_end(attempt, seen.state, seen.reason)
+        attempts.record_end(attempt, seen.state, seen.reason)
         return attempt + 1, None
 
-    def _settled(self, job: dict[str, str], is_ending: bool = False) -> Seen:
+    def _settled(self, job: dict[str, str], is_ending: bool = False) -> JobState:
         """Return a job, waiting while it is being ended: beside it a new one would be a second.
 
         JobError when the vendor does not end it: the next try waits for it again.
         """
         deadline = time.monotonic() + _ENDING_SECONDS
-        while (seen := self.see(job)).is_ending or (is_ending and not seen.is_over):
+        while (seen := self.job_state(job)).is_ending or (is_ending and not seen.is_over):
             if time.monotonic() > deadline:
                 raise JobError(f"{self.vendor} {job} is {seen.state}, and does not end: end it by hand, then clear the task")
             time.sleep(_ENDING_POLL_SECONDS)
