@@ -25,7 +25,7 @@ SURGERY = {
     "cuts a folder off": r"""removeprefix\(f?["'][^"']*/["']\)""",
     "asks for a folder": r"""startswith\(f?["'][^"':]*/["']\)""",
     "asks for a file's name": r"""endswith\(f?["']/""",
-    "builds a path": r"""f["']\{(WORK|MANIFESTS|PLANS|NETWORKS|RETIRED|[A-Za-z_.]*\.name|[a-z_]*folder(\([^)]*\))?)\}/""",
+    "builds a path": r"""f["']\{(WORK|MANIFESTS|PLANS|NETWORKS|REMOVAL_NOTES|[A-Za-z_.]*\.name|[a-z_]*folder(\([^)]*\))?)\}/""",
     "builds a location": r"""f["']s3://\{""",
 }
 EXAMPLES = {

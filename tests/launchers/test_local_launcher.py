@@ -37,7 +37,7 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     digest = "{{ ti.xcom_pull(task_ids='plan_batch')['input_digest'] }}"
     words = ["featurize", "--warehouse", settings.warehouse, "--source", "fetch", "--input-digest", digest]
     assert operator.application_args == words
-    assert Path(operator.application).read_text().count("\n") <= 6
+    assert Path(operator.application).read_text().count("\n") <= 8
     assert operator.conf == local_spark_conf(settings.local.class_archive)
 
 

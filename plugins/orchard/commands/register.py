@@ -33,18 +33,18 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     name, connection = arguments.glue or arguments.unity, arguments.connection
     catalog: Catalog = glue_database(name, connection) if arguments.glue else unity_schema(name, connection)
     # All are looked at first: one that is refused leaves the others as they were, too.
-    standings = [(entry, catalog.state_of(entry)) for entry in entries]
+    states = [(entry, catalog.state_of(entry)) for entry in entries]
     found: list[dict[str, Any]] = []
-    for entry, standing in standings:
-        if standing is not EntryState.THERE and not arguments.dry_run:
+    for entry, state in states:
+        if state is not EntryState.THERE and not arguments.dry_run:
             catalog.put(entry)
-        state = standing.value if arguments.dry_run else _DONE[standing]
-        found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": state})
+        told = state.value if arguments.dry_run else _DONE[state]
+        found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": told})
     if arguments.json:
         print(json.dumps({"is_dry_run": arguments.dry_run, "tables": found}))
         return 0
     for table in found:
         print(f"{table['state']:<8}  {table['name']}  {table['location']}")
-    if arguments.dry_run or all(standing is EntryState.THERE for _, standing in standings):
+    if arguments.dry_run or all(state is EntryState.THERE for _, state in states):
         print("nothing was changed")
     return 0

@@ -77,8 +77,8 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
     for table in _WITH_ROWS:
         pairs = [(scope, batch_id) for scope in sorted(scopes[table]) for batch_id in sorted(numbers.keys() - published)]
         changes = [Change(version_key(*pair), numbers[pair[1]], NO_DIGEST, pair) for pair in pairs]
-        standings = tables.commit(table, changes).states
-        published |= {pair[1] for pair, one in zip(pairs, standings, strict=True) if one is CommitState.SUPERSEDED}
+        states = tables.commit(table, changes).states
+        published |= {pair[1] for pair, one in zip(pairs, states, strict=True) if one is CommitState.SUPERSEDED}
     if published:
         raise JobError(f"{backbone}: a run published {', '.join(sorted(published))} meanwhile: run the command again")
 

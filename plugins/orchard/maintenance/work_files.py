@@ -19,8 +19,8 @@ from orchard_jobs.contract.layout import (
     DecisionPath,
     ManifestPath,
     PlanPath,
+    RemovalNotePath,
     ReportPath,
-    RetiredPath,
     WarehousePath,
     WorkPath,
     backbone_path,
@@ -162,7 +162,7 @@ def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
         warehouse, {path.digest: path for path in of(DecisionPath)}, lambda text: str(json.loads(text)["projection"])
     )
     reports = _told(warehouse, {path.work: path for path in of(ReportPath)}, JobReport.from_json)
-    notes = _told(warehouse, {path.digest: path for path in of(RetiredPath)}, lambda text: tuple(json.loads(text)))
+    notes = _told(warehouse, {path.digest: path for path in of(RemovalNotePath)}, lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
     published = tuple(BatchVersions.load(tables, backbone) for backbone in sorted(backbones))
     return WorkFiles(files, paths, heads, plans, decisions, reports, notes, published, young_since)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, Stage
-from orchard_jobs.contract.layout import begun_mark_path, report_path
+from orchard_jobs.contract.layout import ProgressPath, report_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
@@ -35,7 +35,7 @@ def mark_as_begun(warehouse: Warehouse, work: str) -> None:
 
     A manifest, a plan or a report may be old when it is taken up; a mark is always young.
     """
-    warehouse.rewrite(begun_mark_path(work), b"{}")
+    warehouse.rewrite(str(ProgressPath(work, "planned", "mark.json")), b"{}")
 
 
 def is_intact(warehouse: Warehouse, work: str) -> bool:

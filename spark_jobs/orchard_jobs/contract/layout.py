@@ -16,7 +16,7 @@ MANIFESTS = f"{WORK}/manifests"
 PLANS = f"{WORK}/plans"
 DECISIONS = f"{WORK}/decisions"
 NETWORKS = f"{WORK}/networks"
-RETIRED = f"{WORK}/retired"
+REMOVAL_NOTES = f"{WORK}/retired"
 _PROGRESS = f"{WORK}/{{work}}/progress"
 _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
@@ -73,10 +73,10 @@ class BackbonePath(WarehousePath):
 
 
 @dataclass(frozen=True)
-class RetiredPath(WarehousePath):
+class RemovalNotePath(WarehousePath):
     """What a removed report or plan named, so that it outlives it by one retention."""
 
-    form = f"{RETIRED}/{{digest}}.json"
+    form = f"{REMOVAL_NOTES}/{{digest}}.json"
     digest: str
 
 
@@ -203,7 +203,7 @@ def _staged_pattern_of(table: Table) -> re.Pattern[str]:
 
 
 _KINDS = (
-    *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RetiredPath),
+    *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RemovalNotePath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
 _CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
@@ -239,16 +239,6 @@ def backbone_path(backbone: str) -> str:
 def report_path(work: str) -> str:
     """File of a finished piece of work's report; created once."""
     return str(ReportPath(work))
-
-
-def retired_path(digest: str) -> str:
-    """File that names what a removed report or plan named."""
-    return str(RetiredPath(digest))
-
-
-def begun_mark_path(work: str) -> str:
-    """File that says by its age when a run was last about to do a piece of work."""
-    return str(ProgressPath(work, "planned", "mark.json"))
 
 
 def fault_path(work: str) -> str:

@@ -13,13 +13,12 @@ from orchard_jobs.contract.layout import (
     ModelPath,
     PlanPath,
     ProgressPath,
+    RemovalNotePath,
     ReportPath,
-    RetiredPath,
     ScratchPath,
     StagedPath,
     WarehousePath,
     attempts_folder,
-    begun_mark_path,
     checked_file,
     parse,
     partition_folder,
@@ -39,7 +38,7 @@ ON_DISK: dict[str, WarehousePath] = {
     f"_work/plans/{D}.json": PlanPath(D),
     f"_work/decisions/{D}.json": DecisionPath(D),
     f"_work/networks/{BACKBONE}.onnx": BackbonePath(BACKBONE),
-    f"_work/retired/{D}.json": RetiredPath(D),
+    f"_work/retired/{D}.json": RemovalNotePath(D),
     f"_work/{W}/report.json": ReportPath(W),
     f"_work/{W}/progress/{P}/fedcba9876543210.json": ProgressPath(W, P, "fedcba9876543210.json"),
     f"_work/{W}/progress/planned/mark.json": ProgressPath(W, "planned", "mark.json"),
@@ -100,7 +99,7 @@ paths: some.SearchStrategy[WarehousePath] = some.one_of(
     some.builds(PlanPath, digests),
     some.builds(DecisionPath, digests),
     some.builds(BackbonePath, backbones),
-    some.builds(RetiredPath, digests),
+    some.builds(RemovalNotePath, digests),
     some.builds(ReportPath, digests),
     some.builds(ProgressPath, digests, processes | some.just("planned"), names),
     some.builds(AttemptPath, digests, some.integers(0, 10**7), some.sampled_from(["claimed", "started", "ended"])),
@@ -149,7 +148,6 @@ def test_a_manifests_head_is_told_from_its_parts() -> None:
 
 def test_files_lie_below_the_folders_that_are_listed_for_them() -> None:
     assert str(ProgressPath(W, P, "x.json")).startswith(f"{progress_folder(W)}/")
-    assert begun_mark_path(W).startswith(f"{progress_folder(W)}/")
     assert str(AttemptPath(W, 1, "ended")).startswith(f"{attempts_folder(W)}/")
     assert progress_folder(W) == f"_work/{W}/progress"
     assert attempts_folder(W) == f"_work/{W}/attempts"
