@@ -30,7 +30,6 @@ from orchard_jobs.contract.layout import (
     parse,
     plan_path,
     report_path,
-    retired_path,
 )
 from orchard_jobs.storage import StoredFile
 
@@ -146,7 +145,7 @@ def remove(tables: Tables, removals: tuple[Removal, ...], retention: timedelta) 
     """Remove files in their order. Cut off anywhere, or run twice at once, it leaves every published row readable."""
     for removal in removals:
         if removal.names and retention:
-            tables.warehouse.rewrite(retired_path(_digest_in(removal.path)), json.dumps(removal.names).encode())
+            tables.warehouse.rewrite(str(RetiredPath(_digest_in(removal.path))), json.dumps(removal.names).encode())
         tables.warehouse.delete(removal.path)
 
 
@@ -169,7 +168,7 @@ def _stays(
     kept = {*named_by_tables(tables, settings, seen), *seen.named_by_work(), *replaced_lately(tables, retention)}
     if retention:
         kept |= {name for removal in documents for name in removal.names}
-    kept |= {name for digest, names in seen.notes.items() if seen.is_young(retired_path(digest)) for name in names}
+    kept |= {name for digest, names in seen.notes.items() if seen.is_young(str(RetiredPath(digest))) for name in names}
 
     def stays(file: StoredFile) -> bool:
         known = seen.paths.get(file.path)
