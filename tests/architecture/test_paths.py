@@ -25,7 +25,7 @@ SURGERY = {
     "cuts a folder off": r"""removeprefix\(f?["'][^"']*/["']\)""",
     "asks for a folder": r"""startswith\(f?["'][^"':]*/["']\)""",
     "asks for a file's name": r"""endswith\(f?["']/""",
-    "builds a path": r"""f["']\{(WORK|MANIFESTS|PLANS|NETWORKS|REMOVAL_NOTES|[A-Za-z_.]*\.name|[a-z_]*folder(\([^)]*\))?)\}/""",
+    "builds a path": r"""f["']\{(WORK|MANIFESTS|[A-Za-z_.]*\.name|[a-z_]*folder(\([^)]*\))?)\}/""",
     "builds a location": r"""f["']s3://\{""",
 }
 EXAMPLES = {
@@ -36,7 +36,7 @@ EXAMPLES = {
     "cuts a folder off": 'name = path.removeprefix(f"{folder}/")',
     "asks for a folder": 'if path.startswith(f"{MANIFESTS}/"):',
     "asks for a file's name": 'if path.endswith("/head.json"):',
-    "builds a path": 'path = f"{PLANS}/{digest}.json"',
+    "builds a path": 'path = f"{WORK}/plans/{digest}.json"',
     "builds a location": 'uri = f"s3://{bucket}/{key}"',
 }
 

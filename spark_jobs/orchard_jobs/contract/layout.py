@@ -13,10 +13,6 @@ from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
-PLANS = f"{WORK}/plans"
-DECISIONS = f"{WORK}/decisions"
-NETWORKS = f"{WORK}/networks"
-REMOVAL_NOTES = f"{WORK}/retired"
 _PROGRESS = f"{WORK}/{{work}}/progress"
 _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
@@ -52,7 +48,7 @@ class ManifestPath(WarehousePath):
 class PlanPath(WarehousePath):
     """A projection plan."""
 
-    form = f"{PLANS}/{{digest}}.json"
+    form = f"{WORK}/plans/{{digest}}.json"
     digest: str
 
 
@@ -60,7 +56,7 @@ class PlanPath(WarehousePath):
 class DecisionPath(WarehousePath):
     """A model plan: what a run of pca_model decided, and why."""
 
-    form = f"{DECISIONS}/{{digest}}.json"
+    form = f"{WORK}/decisions/{{digest}}.json"
     digest: str
 
 
@@ -68,7 +64,7 @@ class DecisionPath(WarehousePath):
 class BackbonePath(WarehousePath):
     """A backbone's export, which workers load."""
 
-    form = f"{NETWORKS}/{{backbone}}.onnx"
+    form = f"{WORK}/networks/{{backbone}}.onnx"
     backbone: str
 
 
@@ -76,7 +72,7 @@ class BackbonePath(WarehousePath):
 class RemovalNotePath(WarehousePath):
     """What a removed report or plan named, so that it outlives it by one retention."""
 
-    form = f"{REMOVAL_NOTES}/{{digest}}.json"
+    form = f"{WORK}/retired/{{digest}}.json"
     digest: str
 
 
@@ -182,12 +178,11 @@ def _parsed(kind: type[WarehousePath], pattern: re.Pattern[str], path: str) -> W
 
 
 def _parsed_staged(folder: str, path: str) -> StagedPath | None:
-    table, pattern = _STAGED.get(folder, (None, None))
-    match = pattern.fullmatch(path) if pattern else None
-    if table is None or match is None:
-        return None
-    *partition, work, process, name = match.groups()
-    return StagedPath(table, tuple(partition), work, process, name)
+    for table, pattern in _STAGED.get(folder, ()):
+        if match := pattern.fullmatch(path):
+            *partition, work, process, name = match.groups()
+            return StagedPath(table, tuple(partition), work, process, name)
+    return None
 
 
 def _pattern_of(form: str) -> re.Pattern[str]:
@@ -213,7 +208,7 @@ _PATTERNS = {
     folder: {kind: _pattern_of(kind.form) for kind in _KINDS if kind.form.startswith(f"{folder}/")}
     for folder in (WORK, MODELS.name)
 }
-_STAGED = {table.name: (table, _staged_pattern_of(table)) for table in TABLES}
+_STAGED = {table.name: ((table, _staged_pattern_of(table)),) for table in TABLES}
 
 
 def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
