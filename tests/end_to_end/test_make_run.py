@@ -148,6 +148,7 @@ def test_a_log_in_is_needed(published: Stack) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.usefixtures("published")
 def test_lineage_says_what_was_made_of_what(stack: Stack) -> None:
     events = [json.loads(line) for line in (stack.home / "lineage" / "events.jsonl").read_text().splitlines()]
     published = {row["manifest_digest"]: row for row in stack.table("runs").to_dicts()}
@@ -166,6 +167,7 @@ def test_lineage_says_what_was_made_of_what(stack: Stack) -> None:
         assert (facet["runId"], facet["backbone"]) == (published[digest]["run_id"], published[digest]["backbone"])
 
 
+@pytest.mark.usefixtures("published")
 def test_one_late_image_runs_the_backbone_once(stack: Stack) -> None:
     write(stack.images / SECOND / "late" / "é 日本.jpg", image_bytes("Banana", 500))
     before = stack.table("features")
@@ -225,6 +227,7 @@ def test_reconciling_does_the_work_of_a_lost_event(stack: Stack, uploaded_bare: 
     assert pending_work(warehouse) is None
 
 
+@pytest.mark.usefixtures("published")
 def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Stack) -> None:
     api, reports = stack.api, stack.reports()
     start_backfill(api, "2026-02-28", SECOND)
@@ -240,6 +243,7 @@ def test_a_backfill_takes_both_ends_of_its_range_and_skips_empty_days(stack: Sta
     assert stack.reports() == reports
 
 
+@pytest.mark.usefixtures("published")
 def test_a_backfill_is_cancelled_and_what_it_left_is_taken_up(stack: Stack) -> None:
     api, reports, days = stack.api, stack.reports(), ("2026-02-25", "2026-02-27")
     # The former one ends a while after its runs.
@@ -258,6 +262,7 @@ def test_a_backfill_is_cancelled_and_what_it_left_is_taken_up(stack: Stack) -> N
     assert stack.reports() == reports
 
 
+@pytest.mark.usefixtures("uploaded_bare")
 def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) -> None:
     names = ("features", "quarantine", "pca_features", "runs", "captured", "promotions")
     before = {name: sorted_rows(stack.table(name)) for name in names}
@@ -275,6 +280,7 @@ def test_every_task_cleared_and_run_again_leaves_the_tables_equal(stack: Stack) 
     assert stack.reports() == reports
 
 
+@pytest.mark.usefixtures("published")
 def test_a_day_of_changes_costs_only_the_content_that_is_new(stack: Stack) -> None:
     """An overwritten image, a copy under another key, and known content by a multipart upload, whose ETag is no MD5."""
     s3, known = bare_client(stack), image_bytes("Banana", 500)
@@ -316,6 +322,7 @@ def test_a_batch_that_fails_its_audit_tells_why_and_publishes_nothing(stack: Sta
     assert "has no good image" in row["audit_verdict"]
 
 
+@pytest.mark.usefixtures("published")
 def test_after_a_stop_nothing_is_computed_again(stack: Stack) -> None:
     reports = stack.reports()
     stopped = stack.command("stop")
@@ -326,6 +333,7 @@ def test_after_a_stop_nothing_is_computed_again(stack: Stack) -> None:
     assert stack.reports() == reports
 
 
+@pytest.mark.usefixtures("published")
 def test_one_clean_run_of_the_reference_engine_agrees(stack: Stack) -> None:
     """After all that happened the rows are those of one clean run. TensorFlow is another backbone id, so the vectors are near."""
     images = stack.images.with_name("few")
