@@ -1,6 +1,6 @@
 """Fill the blocks of docs/reference/ that the code knows: `make docs`. With --check, name what is stale and change nothing.
 
-A block begins at `<!-- begin NAME -->` and ends at `<!-- end -->`. A person writes what stands around the blocks.
+A block begins at `<!-- begin NAME -->` and ends at `<!-- end -->`. A person writes the text around the blocks.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def command_block(parser: argparse.ArgumentParser, name: str) -> str:
 
 
 def _usage_words(parser: argparse.ArgumentParser, actions: Sequence[argparse.Action]) -> Iterator[str]:
-    """Yield the arguments, those that exclude each other as one word where the first of them stands."""
+    """Yield the arguments, those that exclude each other as one word in the place of the first."""
     groups = {group._group_actions[0]: group for group in parser._mutually_exclusive_groups}
     grouped = {action for group in groups.values() for action in group._group_actions}
     for action in actions:
