@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
-from orchard.batch.spend import check_spend
+from orchard.batch.cost import check_cost
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
@@ -324,6 +324,6 @@ def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None
     head = ManifestHead("2026-01-01", backbone, 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ())
     words = r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
     with pytest.raises(ConfigurationError, match=words):
-        check_spend(head, settings)
-    assert "4166.67 executor-hours" in check_spend(head, with_variables(settings, ORCHARD_TARGET="local"))
-    assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)
+        check_cost(head, settings)
+    assert "4166.67 executor-hours" in check_cost(head, with_variables(settings, ORCHARD_TARGET="local"))
+    assert "0.00" in check_cost(replace(head, actions={"keep": 5}), settings)

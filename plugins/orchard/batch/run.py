@@ -14,11 +14,11 @@ from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
 
 from orchard.batch.comparison import ListingComparer
+from orchard.batch.cost import check_cost
 from orchard.batch.manifests import read_head
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import PublishedTableVersions, RunFacts, publish_batch
 from orchard.batch.reconcile import find_differences
-from orchard.batch.spend import check_spend
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.landing_zone.keys import is_batch_key
 from orchard.landing_zone.listing import LandingZone
@@ -61,10 +61,10 @@ def plan(
     prepare(settings.backbone)
     lock.withdraw_promise()
     listed = landing_zone.list(settings.landing_zone.batch_prefix(batch_id))
-    head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
+    head = plan_batch(tables, settings, batch_id, listed, landing_zone.is_no_md5)
     if head is None:
         return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
-    log.info("cost: %s", check_spend(head, settings))
+    log.info("cost: %s", check_cost(head, settings))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
     return Done(PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages))

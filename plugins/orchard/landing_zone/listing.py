@@ -42,7 +42,7 @@ class LandingZone(Protocol):
     def list(self, prefix: str) -> Iterable[ListedObject]:
         """Return every image object below a key prefix, in any order."""
 
-    def has_false_md5(self, image_uri: str) -> bool:
+    def is_no_md5(self, image_uri: str) -> bool:
         """Tell whether an object's ETag looks like an MD5 of its bytes and is none."""
 
 
@@ -63,7 +63,7 @@ class S3LandingZone:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from objects_of(page)
 
-    def has_false_md5(self, image_uri: str) -> bool:
+    def is_no_md5(self, image_uri: str) -> bool:
         """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
 
         False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.

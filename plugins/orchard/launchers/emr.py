@@ -183,7 +183,7 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
         if self.under_way is not None:
             self.job_flow_id, hook.step_id = self.under_way["cluster_id"], self.under_way["step_id"]
         elif self.new_cluster is not None:
-            self.job_flow_id = hook.cluster_of(name, self.new_cluster, self.steps)
+            self.job_flow_id = hook.find_or_create_cluster(name, self.new_cluster, self.steps)
         try:
             added = super().execute(context)
             self._wait(added[0])

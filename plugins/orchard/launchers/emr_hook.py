@@ -39,7 +39,7 @@ class NamingEmrHook(EmrHook):
         self.on_added(job_flow_id, found)
         return [found]
 
-    def cluster_of(self, name: str, fields: dict[str, Any], steps: list[dict[str, Any]]) -> str:
+    def find_or_create_cluster(self, name: str, fields: dict[str, Any], steps: list[dict[str, Any]]) -> str:
         """Return the id of the cluster with a name, made with its steps unless it is there; also of one that has ended."""
         return self._found(lambda: self._cluster_named(name)) or self._make_cluster(name, fields, steps)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PCA_FEATURES
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
-from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.errors import SupersededError
 from orchard_jobs.pca.fit import Spectrum, subspace_distance
 
@@ -34,7 +34,7 @@ from orchard.models.retention import Pair, remove_rows, rows_of_retired_batches
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
-from orchard.tables.reports import is_intact, mark_as_begun
+from orchard.tables.reports import is_intact, protect_from_cleaning
 
 
 @dataclass(frozen=True)
@@ -244,8 +244,8 @@ def _with_projection(
     projection = ProjectionPlan(settings.backbone.id, projections)
     while not is_intact(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
-    mark_as_begun(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
-    tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
+    protect_from_cleaning(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
+    tables.warehouse.create(projection_plan_path(projection.digest), projection.to_json().encode())
     return replace(plan, projection=projection)
 
 

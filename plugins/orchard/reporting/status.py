@@ -175,7 +175,7 @@ class _States:
         )
 
     def _state(self, batch_id: str) -> tuple[str, str]:
-        if not self.versions.is_whole(batch_id):
+        if not self.versions.is_complete(batch_id):
             return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
         is_published = batch_id in self.versions.current
         differs = None if self.landing is None else batch_id in self.landing.batch_ids

@@ -30,7 +30,7 @@ def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
     return None if text is None else parsed(warehouse, path, text, JobReport.from_json)
 
 
-def mark_as_begun(warehouse: Warehouse, work: str) -> None:
+def protect_from_cleaning(warehouse: Warehouse, work: str) -> None:
     """Leave a fresh mark that a run is about to do a piece of work, so that nobody cleans up what it will read.
 
     A manifest, a plan or a report may be old when it is taken up; a mark is always young.

@@ -154,7 +154,7 @@ class WaitForUploads(BaseOperator):
         self.defer(trigger=trigger, method_name="resume")
 
     def _skip_if_empty(self, lock: BatchLock, arrivals: ListingSummary) -> None:
-        if arrivals.objects or not self._is_whole(lock.batch_id):
+        if arrivals.objects or not self._is_complete(lock.batch_id):
             return
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
         lock.withdraw_promise()
@@ -163,11 +163,11 @@ class WaitForUploads(BaseOperator):
             where = S3Location(zone.bucket, zone.batch_prefix(lock.batch_id))
             raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where.uri}")
 
-    def _is_whole(self, batch_id: str) -> bool:
+    def _is_complete(self, batch_id: str) -> bool:
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
         tables = Tables.at(self.settings.warehouse)
         try:
-            return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+            return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_complete(batch_id)
         except JobError:  # no table yet: no batch has got as far as a plan
             return True
 

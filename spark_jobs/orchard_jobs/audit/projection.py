@@ -32,17 +32,17 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
         AuditError: a file cannot be decoded.
     """
     findings = Findings()
-    findings.judge(REPORT_CHECK)
+    findings.register_checks(REPORT_CHECK)
     wanted = [(PCA_FEATURES.name, (model.model_id, batch.batch_id)) for model, batch in plan.pairs]
     findings.extend("report", "report", report_differences(report, "project", plan.digest, plan.backbone, wanted))
     if not findings.has_failed():
-        findings.judge(FILE_CHECKS)
+        findings.register_checks(FILE_CHECKS)
         check_files(warehouse, report, findings)
         _check_published(warehouse, plan, findings)
     if findings.has_failed():
         findings.warn("its rows were not judged, since the report or its files are not as asked")
         return findings.verdict()
-    findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
+    findings.register_checks(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
     for model, batch in plan.pairs:
         check_projected(warehouse, model, batch, report, findings)
     return findings.verdict()

@@ -77,7 +77,7 @@ class Findings:
         self._found: dict[str, _Tally] = {}
         self._warnings: list[str] = []
 
-    def judge(self, checks: dict[str, str]) -> None:
+    def register_checks(self, checks: dict[str, str]) -> None:
         """Take up checks: what each asks for, by name. They pass unless something is added to them."""
         self._asked |= checks
 

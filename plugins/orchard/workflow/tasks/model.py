@@ -7,7 +7,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from orchard.models import run
-from orchard.models.model_plan import create_decision, model_plan_of, read_projection
+from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
@@ -43,4 +43,4 @@ def _with_decision(planned: PlannedJobs, ti: Any) -> PlannedJobs:
     warehouse = tables().warehouse
     decided = ti.xcom_pull(task_ids="plan_model", key="decided")
     plan = model_plan_of(decided, read_projection(warehouse, planned.input_digest))
-    return replace(planned, decision=create_decision(warehouse, plan))
+    return replace(planned, decision=write_model_plan(warehouse, plan))

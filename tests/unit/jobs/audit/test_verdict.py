@@ -7,7 +7,7 @@ from orchard_jobs.errors import AuditError
 
 def findings() -> Findings:
     found = Findings()
-    found.judge({"finite": "no value is NaN", "keys": "none is lost"})
+    found.register_checks({"finite": "no value is NaN", "keys": "none is lost"})
     return found
 
 

@@ -15,7 +15,7 @@ def executor_hours(head: ManifestHead, settings: Settings) -> float:
     return core_seconds / settings.jobs.executor_cores / 3600
 
 
-def check_spend(head: ManifestHead, settings: Settings) -> str:
+def check_cost(head: ManifestHead, settings: Settings) -> str:
     """Return a note of what a manifest is estimated to cost.
 
     Raises:
