@@ -1,6 +1,6 @@
 """Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `archive-classes`. The same anywhere.
 
-Exit status: 0 done (or done before), 1 a job fault that a retry may mend (`embed`: or a bad image), 2 a fault of configuration.
+Exit status: 0 done (or done before), 1 a job fault that a retry may fix (`embed`: or a bad image), 2 a fault of configuration.
 On a platform that calls a function of the wheel (`orchard-jobs-task`) an error takes the place of the exit status.
 """
 
@@ -206,7 +206,7 @@ def _stage_rows(
 
 @contextmanager
 def _recording_fault(warehouse: Warehouse, work: str) -> Iterator[None]:
-    """Write the error that a job fails on beside its work, for `orchard status`."""
+    """Write the error that a job fails on next to its work, for `orchard status`."""
     try:
         yield
     except Exception as error:

@@ -43,18 +43,18 @@ def plan_batch(
 
     A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
     when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
-    next number. A manifest whose staged files were lost or damaged is planned anew under the next number.
+    next number. A manifest whose staged files were lost or damaged is planned again under the next number.
 
     Args:
         tables: the published tables; they are there.
         settings: backbone, pixel limit, landing zone, and what becomes of missing images.
         batch_id: the batch.
         listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
-        is_no_md5: tells of an image whose ETag looks like an MD5 that it is none. Asked of the newest that is to be
-            computed, and taken for all of them: a bucket encrypts them all alike.
+        is_no_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
+            counts for all of them, because a bucket encrypts them all alike.
 
     Returns:
-        The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
+        The manifest's head, or None when nothing differs: every listed (key, ETag) is in a published version, and no
         row asks to be judged again. Missing images alone make no difference, unless they are to be dropped.
     """
     view = ListingComparer.load(tables, settings, batch_id)
@@ -103,7 +103,7 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
 
 @dataclass(frozen=True)
 class _ManifestDraft:
-    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike.
+    """A comparison with what is known of the contents to compute: which vectors already exist, and which images may be equal.
 
     Attributes:
         compared: the comparison.
@@ -179,7 +179,7 @@ class _ManifestDraft:
 
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
-    """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
+    """Tell whether a manifest's work has not begun, or finished with every staged file unharmed."""
     return all(is_intact(warehouse, work) for work in job_digests(head))
 
 

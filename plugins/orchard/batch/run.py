@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LineageRecord:
-    """A published batch version, as lineage tells it; `versions` are Delta versions by table name."""
+    """A published batch version, as lineage records it; `versions` are Delta versions by table name."""
 
     head: ManifestHead
     featurized: JobReport
@@ -137,7 +137,7 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     batch_ids = tuple(sorted({*found.batch_ids, *startable}))
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     for left in sorted(half_way - startable):
-        log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
+        log.warning("batch %s was left half-way, and is not a key of ORCHARD_BATCH_KEY_FORMAT: see orchard status", left)
     if found.strays:
         log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
     if not batch_ids:

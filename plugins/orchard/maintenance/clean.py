@@ -2,7 +2,7 @@
 
 Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
 plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it
-names: planning then starts such work anew. Those files and the manifest follow one retention later, for a task may be
+names: planning then starts such work again. Those files and the manifest follow one retention later, for a task may be
 publishing them.
 """
 

@@ -1,4 +1,4 @@
-"""What lies in the warehouse beside the tables' published files, and which of it is still in use.
+"""The files in the warehouse that are not the tables' published files, and which of them are still in use.
 
 In use is what a table names, what a current or half-way batch version needs, and all that something young names: a job may be
 running. This module looks and decides; it removes nothing.
@@ -96,7 +96,7 @@ class WorkFiles:
 
     @cached_property
     def half_way(self) -> frozenset[str]:
-        """Digests of the manifests whose version stands in a table without its `runs` row."""
+        """Digests of the manifests whose version is in a table without its `runs` row."""
         of_backbone = {versions.backbone: versions for versions in self.published}
         return frozenset(d for d, head in self.heads.items() if of_backbone[head.backbone.id].is_half_way(head.batch_id, d))
 

@@ -1,6 +1,6 @@
 """The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote.
 
-What a person chooses (hold, pin) stands in `choices`; what goes after a while in `retention`.
+`registry` records what a user chose (hold, pin); `retention` removes expired rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     current one is held or keeps enough variance; or there is no model, the components asked for changed, or a refit gains
     more than the threshold: a fit on the merge of all batches.
 
-    Rows of batches that were retired, published beside the retirement, are taken out on the way.
+    Rows of retired batches that were published during the retirement are removed on the way.
 
     Returns:
         The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
@@ -254,4 +254,4 @@ def _promote(tables: Tables, backbone: str, plan: ModelPlan) -> None:
     if not append_promotion(
         tables, PromotionRequest(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)
     ):
-        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile: its promotion stands")
+        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile; its promotion is kept")

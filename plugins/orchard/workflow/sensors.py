@@ -175,7 +175,7 @@ class WaitForUploads(BaseOperator):
 class UploadsTrigger(BaseTrigger):
     """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing a poll.
 
-    The end stands in the trigger, since Airflow's own time-out of a deferral fails the task instead of skipping it.
+    The deadline is kept in the trigger, because Airflow's own time-out of a deferral fails the task instead of skipping it.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class UploadsTrigger(BaseTrigger):
 class RunEndTrigger(BaseTrigger):
     """Fires when a run is not running: it ended, or was cleared and is queued.
 
-    The stock DagStateTrigger waits for a run to be *in* a state, so one that somebody deletes would be waited for without end.
+    The stock DagStateTrigger waits for a run to be *in* a state, so it would wait for a deleted run without end.
     """
 
     def __init__(self, dag_id: str, run_id: str, poll_seconds: float) -> None:

@@ -87,13 +87,13 @@ def audit_batch(
     _check_reports(batch)
     _check_manifest(batch)
     if batch.findings.has_failed():
-        batch.findings.warn("files and rows were not judged, since the reports or the manifest are not as asked")
+        batch.findings.warn("files and rows were not checked, because the report or manifest check failed")
         return batch.findings.verdict()
     batch.findings.register_checks(FILE_CHECKS)
     for report in (featurize, reduce) if reduce else (featurize,):
         check_files(warehouse, report, batch.findings)
     if batch.findings.has_failed():
-        batch.findings.warn("rows were not judged, since the files are not as reported")
+        batch.findings.warn("rows were not checked, because a file check failed")
         return batch.findings.verdict()
     _check_all_rows(batch)
     _check_counts(batch, policy)
@@ -141,7 +141,7 @@ def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
         return
     for entry in read_part(packed):
         if not batch.matcher.expect(entry):
-            yield f"{entry.image_uri} stands twice"
+            yield f"{entry.image_uri} occurs twice"
 
 
 def _entries(batch: _Batch) -> Iterator[Entry]:

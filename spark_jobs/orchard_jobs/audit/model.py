@@ -38,7 +38,7 @@ def audit_model(mean: Floats, components: Floats, explained_variance: Floats, ra
     for name, values in parts.items():
         findings.extend("finite", _WHERE, (f"{name}: value {i} is {values.flat[i]}" for i in _where(~np.isfinite(values))))
     if findings.has_failed():
-        findings.warn("its other checks were not judged, since shapes or values are not as asked")
+        findings.warn("the other checks were not made, because the shapes or finite check failed")
         return findings.verdict()
     findings.register_checks(MODEL_CHECKS)
     _check_components(components, findings)

@@ -286,7 +286,7 @@ def relative_to_table(table: Table, path: str) -> str:
 
 
 def data_file_of_checksum(path: str) -> str:
-    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is no checksum."""
+    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is not a checksum."""
     return _CHECKSUM.sub(r"\1", path)
 
 

@@ -37,7 +37,7 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
 
 
 def _with_decision(planned: PlannedJobs, ti: Any) -> PlannedJobs:
-    """Return a plan with its decision's file: a release before 0.2 pushed the decision as an XCom of its own."""
+    """Return a plan with its decision's file: an earlier release pushed the decision as an XCom of its own."""
     if planned.decision is not None:
         return planned
     warehouse = tables().warehouse
