@@ -9,7 +9,7 @@ Runs by the clock (`ORCHARD_CLEAN_SCHEDULE`, each week; `none`: only by hand). T
 What a table names, what a current or half-way batch version needs, and what something young names stays. A report goes before
 the files that it names; they follow one retention later. Skipped when there is nothing to remove.
 
-**Rerun**: whenever you like, beside any other run.
+**Rerun**: whenever you like, even while another run is active.
 """
 
 from airflow.sdk import DAG

@@ -1,6 +1,7 @@
 """### image_arrivals: S3's messages about uploads start the work
 
-S3 tells a queue (`ORCHARD_UPLOADS_QUEUE`, SQS) of each upload; the triggerer takes the messages off it, and they start this DAG.
+S3 sends a message about each upload to a queue (`ORCHARD_UPLOADS_QUEUE`, SQS); the triggerer reads the messages,
+and they start this DAG.
 Without a queue this DAG has no schedule and does nothing: batches then wait for `image_batches` or `reconcile_uploads`.
 
 | task | what it does |
@@ -8,7 +9,7 @@ Without a queue this DAG has no schedule and does nothing: batches then wait for
 | emit_batches | maps the messages to batches and emits one event of the asset `uploads` a batch; skips if there is none |
 
 **Never fails for a message**: test events, repeated and double events, deletions, other buckets and prefixes, keys that fit no
-batch and what is no JSON are counted in the log, with examples.
+batch and what is not JSON are counted in the log, with examples.
 
 **Lost messages**: a message is off the queue before its event is stored, so a crash in between loses it. `reconcile_uploads`
 finds what it was about.

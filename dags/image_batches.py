@@ -6,7 +6,7 @@ One run a partition: the images under `s3://<landing>/<batch>/`, where the parti
 |---|---|
 | wait_for_uploads | deferred until the newest object is older than the quiet period; an old batch is decided at once |
 | plan_batch | lists the whole batch, compares it with what is published, freezes the difference as a manifest; skips if none |
-| featurize | Spark: images through the network, once each; bad images are set aside with a reason |
+| featurize | Spark: images through the backbone, once each; bad images are set aside with a reason |
 | reduce | Spark: those features x the current PCA model; skipped while there is no model |
 | validate | audits every staged file with another reader; fails closed |
 | publish | Delta commits, `runs` last; then the asset event `features` |

@@ -5,8 +5,8 @@ When several are queued, all but the last are skipped.
 
 | task | what it does |
 |---|---|
-| plan_model | merges the moments of all published batches and decides: nothing to do; project what a model lacks; or fit anew |
-| project | Spark: published features x the current and each pinned model, no image and no network |
+| plan_model | merges the moments of all published batches and decides: nothing to do; project what a model lacks; or fit again |
+| project | Spark: published features x the current and each pinned model, no image and no backbone |
 | validate | audits the models (orthonormal, ordered) and their rows; fails closed |
 | publish | one Delta commit for all models and batches, then the promotion |
 

@@ -1,4 +1,4 @@
-"""### reconcile_uploads: what no event told of
+"""### reconcile_uploads: uploads that no event announced
 
 Runs by the clock (`ORCHARD_RECONCILE_SCHEDULE`, each hour; `none`: only by hand), so a lost event costs an hour, never an image.
 

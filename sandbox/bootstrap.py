@@ -143,7 +143,7 @@ def build_environment(name: str, python: str, version: str, uv: str, settings: d
     environment = ROOT / ".venv" / name
     files, packages = ENVIRONMENTS[name]
     hint = (
-        f"environment {name} is not built, for the reason in uv's lines above; where they tell of the network, it or a package "
+        f"environment {name} is not built, for the reason in uv's lines above; if they name the network, it or a package "
         "index that pip or uv is set up for is needed"
     )
     target = ["--python", str(environment / "bin" / "python")]

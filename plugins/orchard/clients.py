@@ -92,9 +92,7 @@ def explaining_databricks_errors(doing: str, needs: str) -> Iterator[None]:
     try:
         yield
     except (DatabricksError, RequestException, TimeoutError, ValueError) as error:  # the last: no token for a secret
-        raise JobError(
-            f"cannot {doing}: {str(error).strip() or type(error).__name__}: the log-in must be right, {needs}"
-        ) from error
+        raise JobError(f"cannot {doing}: {str(error).strip() or type(error).__name__}: check the credentials; {needs}") from error
 
 
 def _credentials(connection_id: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """How a use case ends: done with a value, skipped for a reason, or failed for good.
 
-A fault that a retry may mend is none of these: it is raised as a JobError. Knows no Airflow.
+A fault that a retry may fix is none of these: it is raised as a JobError. Knows no Airflow.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ class Done(Generic[T]):
 
 @dataclass(frozen=True)
 class Skipped:
-    """There was nothing to do, or somebody else did it."""
+    """There was nothing to do, or another run did it."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A person has to act before the use case can succeed; a retry would fail alike."""
+    """A person has to act before the use case can succeed; a retry would fail the same way."""
 
     error: ConfigurationError | AuditError
 

@@ -1,6 +1,6 @@
 """Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `archive-classes`. The same anywhere.
 
-Exit status: 0 done (or done before), 1 a job fault that a retry may mend (`embed`: or a bad image), 2 a fault of configuration.
+Exit status: 0 done (or done before), 1 a job fault that a retry may fix (`embed`: or a bad image), 2 a fault of configuration.
 On a platform that calls a function of the wheel (`orchard-jobs-task`) an error takes the place of the exit status.
 """
 
@@ -22,7 +22,7 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source, Stage
-from orchard_jobs.contract.layout import fault_path, manifest_path, plan_path, report_path
+from orchard_jobs.contract.layout import fault_path, manifest_path, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.local_spark import JAVA_OPTIONS, local_spark_conf
@@ -56,7 +56,7 @@ def run_as_task() -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "rehearse":
-        return _rehearse()
+        return _warm_up()
     if arguments.command == "archive-classes":
         return _archive_classes(Path(arguments.file))
     warehouse = Warehouse.at(arguments.warehouse)
@@ -101,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rehearse() -> int:
+def _warm_up() -> int:
     from orchard_jobs.session import session
-    from orchard_jobs.stages.class_loading import load_classes
+    from orchard_jobs.stages.jvm_warmup import warm_up
 
     with session("orchard rehearse") as spark:
-        print(f"rehearsed on {load_classes(spark)} rows")
+        print(f"rehearsed on {warm_up(spark)} rows")
     return 0
 
 
@@ -185,7 +185,7 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
 
 def _read_planned(warehouse: Warehouse, given: JobArguments) -> ManifestHead | ProjectionPlan:
     if given.stage == "project":
-        return ProjectionPlan.from_json(warehouse.read(plan_path(given.input_digest)))
+        return ProjectionPlan.from_json(warehouse.read(projection_plan_path(given.input_digest)))
     return ManifestHead.from_json(warehouse.read(manifest_path(given.input_digest)))
 
 
@@ -206,7 +206,7 @@ def _stage_rows(
 
 @contextmanager
 def _recording_fault(warehouse: Warehouse, work: str) -> Iterator[None]:
-    """Write the error that a job fails on beside its work, for `orchard status`."""
+    """Write the error that a job fails on next to its work, for `orchard status`."""
     try:
         yield
     except Exception as error:

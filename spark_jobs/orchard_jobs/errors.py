@@ -9,7 +9,7 @@ class OrchardError(Exception):
 
 
 class ConfigurationError(OrchardError):
-    """A setting or a file that a person has to mend. Raised before anything is submitted; never retried."""
+    """A setting or a file that a person has to fix. Raised before anything is submitted; never retried."""
 
 
 class JobError(OrchardError):

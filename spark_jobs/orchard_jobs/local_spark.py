@@ -11,7 +11,7 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def local_java_options(class_archive: str | None) -> str:
-    """Return a driver's options on this machine. Java goes on without a word when the archive is missing or another Java's."""
+    """Return a driver's options on this machine. Java silently ignores an archive that is missing or another Java's."""
     archive = f' -XX:SharedArchiveFile="{class_archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
     return JAVA_OPTIONS + (archive if class_archive else "")
 

@@ -257,7 +257,7 @@ def test_a_run_that_cannot_be_followed_goes_on_and_is_reached_again(
 
     with monkeypatch.context() as patched:
         patched.setattr("airflow.providers.databricks.hooks.databricks.DatabricksHook.get_run", get_run)
-        with pytest.raises(JobError, match="run 1 is RUNNING, and cannot be followed"):
+        with pytest.raises(JobError, match=r"run 1 \(last state RUNNING\): "):
             operator_of(settings, deferrable=False).execute(TaskContext(PLANNED))
     assert (attempts.current, workspace.cancelled) == (1, [])
     assert defer(settings) == 1
@@ -285,7 +285,7 @@ def test_a_killed_task_cancels_its_run(settings: Settings, workspace: Workspace)
         ("ORCHARD_DATABRICKS_CLUSTER", '{"num_workers": 2, "autoscale": {"max_workers": 3}}', "either num_workers or autoscale"),
         ("ORCHARD_JOBS_URI", "s3://code/jobs", "ORCHARD_JOBS_URI='s3://code/jobs': ORCHARD_TARGET=databricks reads none"),
         ("ORCHARD_ENGINE", "cuda", "ORCHARD_ENGINE='cuda': serverless compute has no GPU: set ORCHARD_DATABRICKS_CLUSTER"),
-        ("ORCHARD_SOURCE", "http", "none of fetch, spark"),
+        ("ORCHARD_SOURCE", "http", "must be one of fetch, spark"),
         ("ORCHARD_WAREHOUSE", "s3://lake/warehouse", "ORCHARD_DATABRICKS_CREDENTIAL is empty"),
     ],
 )

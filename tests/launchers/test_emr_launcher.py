@@ -184,7 +184,7 @@ def test_only_a_step_that_takes_too_long_is_cancelled(settings: Settings, server
     wait_until(lambda: processes_of(step))
     attempts = Attempts(Warehouse.at(settings.warehouse), planned.work("featurize"))
     event = {"status": "error", "message": "An error occurred (InternalServerException)"}
-    with pytest.raises(JobError, match=r"is RUNNING, and cannot be followed: .*InternalServerException"):
+    with pytest.raises(JobError, match=r"\(last state RUNNING\): .*InternalServerException"):
         operator_of(settings, server, SLEEPER).execute_complete(context, event)
     assert processes_of(step)
     assert attempts.current == 1

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
-from orchard.batch.spend import check_spend
+from orchard.batch.cost import check_cost
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
@@ -251,10 +251,10 @@ def test_a_job_that_does_not_end_is_told_and_waited_for_by_the_next_try(
     monkeypatch.setattr("orchard.launchers.resumable_job._ENDING_SECONDS", 0.1)
     monkeypatch.setattr("orchard.launchers.resumable_job._ENDING_POLL_SECONDS", 0.05)
     event = {"status": "error", "message": "Waiter error: max attempts reached"}
-    with pytest.raises(JobError, match="is RUNNING, and does not end"):
+    with pytest.raises(JobError, match="is RUNNING and has not stopped"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
     emr.states["job-1"] = "CANCELLING"
-    with pytest.raises(JobError, match="is CANCELLING, and does not end"):
+    with pytest.raises(JobError, match="is CANCELLING and has not stopped"):
         operator_of(settings, emr, monkeypatch).execute(context)
     assert attempts.current == 1
 
@@ -266,7 +266,7 @@ def test_a_job_that_emr_does_not_tell_about_goes_on_and_is_reached_again(
     emr, context = Emr("RUNNING"), TaskContext(PLANNED)
     defer(settings, emr, monkeypatch, context)
     event = {"status": "error", "message": f"Serverless Job failed: An error occurred ({code})"}
-    with pytest.raises(JobError, match=f"is RUNNING, and cannot be followed: .*{code}"):
+    with pytest.raises(JobError, match=rf"\(last state RUNNING\): .*{code}"):
         operator_of(settings, emr, monkeypatch).execute_complete(context, event)
     assert (emr.cancelled, attempts.current) == ([], 1)
     assert defer(settings, emr, monkeypatch).trigger.serialize()[1]["job_id"] == "job-1"
@@ -299,8 +299,8 @@ def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path)
     ("variable", "value", "words"),
     [
         ("ORCHARD_ENGINE", "cuda", "ORCHARD_ENGINE='cuda': EMR Serverless has no GPU"),
-        ("ORCHARD_EMR_ROLE", "jobs", "ORCHARD_EMR_ROLE='jobs': no ARN of a role"),
-        ("ORCHARD_EMR_APPLICATION", " ", "ORCHARD_EMR_APPLICATION=' ': no id of an application"),
+        ("ORCHARD_EMR_ROLE", "jobs", "ORCHARD_EMR_ROLE='jobs': not a role ARN"),
+        ("ORCHARD_EMR_APPLICATION", " ", "ORCHARD_EMR_APPLICATION=' ': not an application id"),
         ("ORCHARD_EXECUTOR_CORES", "3", "ORCHARD_EXECUTOR_CORES=3: a worker of EMR Serverless has 1, 2, 4, 8, 16 cores"),
         ("ORCHARD_EXECUTOR_CORES", "1", "ORCHARD_EXECUTOR_MEMORY='12g': .* above the 8 GB of a worker of 1 cores"),
     ],
@@ -324,6 +324,6 @@ def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None
     head = ManifestHead("2026-01-01", backbone, 1, None, 10, 10**9, 0, {"compute": 10**9}, (), (), ())
     words = r"estimated at 4166\.7 executor-hours; the limit is ORCHARD_MAX_EXECUTOR_HOURS=100"
     with pytest.raises(ConfigurationError, match=words):
-        check_spend(head, settings)
-    assert "4166.67 executor-hours" in check_spend(head, with_variables(settings, ORCHARD_TARGET="local"))
-    assert "0.00" in check_spend(replace(head, actions={"keep": 5}), settings)
+        check_cost(head, settings)
+    assert "4166.67 executor-hours" in check_cost(head, with_variables(settings, ORCHARD_TARGET="local"))
+    assert "0.00" in check_cost(replace(head, actions={"keep": 5}), settings)

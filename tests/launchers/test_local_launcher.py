@@ -86,7 +86,7 @@ def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Setti
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="ORCHARD_TARGET='mars': none of local, emr_serverless"):
+    with pytest.raises(ConfigurationError, match="ORCHARD_TARGET='mars': must be one of local, emr_serverless"):
         Settings.from_environment({"ORCHARD_WAREHOUSE": str(tmp_path), "ORCHARD_TARGET": "mars"})
 
 

@@ -18,7 +18,7 @@ from orchard_sandbox.stack.state import StackState, read_state, take_lock, write
     ("variable", "value", "words"),
     [
         ("ORCHARD_COMPONENTS", "abc", "ORCHARD_COMPONENTS='abc': neither a whole number"),
-        ("ORCHARD_TARGET", "mars", "none of local, emr_serverless"),
+        ("ORCHARD_TARGET", "mars", "must be one of local, emr_serverless"),
         ("ORCHARD_NOTIFIER", "no.Where", "ORCHARD_NOTIFIER='no.Where'"),
         ("ORCHARD_NOTIFIER_ARGUMENTS", '{"no_such": 1}', "unexpected keyword argument 'no_such'"),
         ("WAREHOUSE", "http://x/y", "neither an absolute path nor"),

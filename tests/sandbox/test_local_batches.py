@@ -51,12 +51,12 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "chosen", "day", "says"),
     [
-        (["2026-01-01/A/a", "stranger/a"], (), None, "stranger is no batch"),
+        (["2026-01-01/A/a", "stranger/a"], (), None, "stranger is not a batch"),
         (["2026-01-01/A/a"], ("2026-01-02",), None, "there are 2026-01-01"),
         (["2026-01-01/A/a"], (), "2026-01-01", "names its batches itself"),
         (["2026-13-41/A/a"], (), None, "looks like a batch"),
         (["A/a"], (), "tomorrow", "BATCH=tomorrow"),
-        (["A/a"], ("2026-01-01",), None, "picks nothing"),
+        (["A/a"], ("2026-01-01",), None, "has no effect"),
         (["A/.hidden"], (), None, "found no file"),
         (["2026-01-01/" + "/".join(["d" * 240] * 4) + "/a"], (), None, "shorten it"),
     ],
@@ -70,7 +70,7 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_a_missing_folder_and_a_name_that_is_no_text_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match="is no folder"):
+    with pytest.raises(SandboxError, match="is not a folder"):
         find_batches(tmp_path / "none")
     folder = os.fsencode(tmp_path / "2026-01-01")
     os.mkdir(folder)

@@ -189,7 +189,7 @@ def test_status_stop_and_upload_without_a_stack_say_so(layout: Layout, tmp_path:
 @pytest.mark.parametrize(
     ("to", "secret", "words"),
     [
-        ("http://127.0.0.1:1", "", "TO needs the server's log-in: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("http://127.0.0.1:1", "", "TO needs the server's credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("http://127.0.0.1:1", "b", "cannot upload to TO=http://127.0.0.1:1: Could not connect"),
         ("nonsense", "b", "cannot upload to TO=nonsense: Invalid endpoint"),
     ],

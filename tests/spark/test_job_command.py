@@ -12,7 +12,7 @@ from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
-from orchard_jobs.contract.layout import fault_path, plan_path, report_path
+from orchard_jobs.contract.layout import fault_path, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.workers import Workers
@@ -50,5 +50,5 @@ def test_a_job_leaves_word_of_what_its_worker_failed_on(
 
 def test_the_command_line_says_what_is_missing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["project", "--warehouse", warehouse.uri, "--input-digest", "nothing"]) == 1
-    assert plan_path("nothing") in capsys.readouterr().err
+    assert projection_plan_path("nothing") in capsys.readouterr().err
     assert main(["featurize", "--warehouse", "ftp://x", "--input-digest", "0"]) == 2

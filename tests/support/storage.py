@@ -83,7 +83,7 @@ class MemoryLog:
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
         if table.name not in self._versions:
-            raise JobError(f"{table.name} is no table")
+            raise JobError(f"{table.name} is not a table")
         return self._versions[table.name][-1 if version is None else version]
 
     def commit(

@@ -121,7 +121,7 @@ class World:
             damages: a staged file is damaged before it is validated; the run then ends with that.
         """
         own, settings = self.of_batch(batch_id), self.settings
-        if not own and self._is_whole(batch_id):
+        if not own and self._is_complete(batch_id):
             return  # wait_for_uploads skips an empty batch
         run, jobs = Run(self.operation), FakeJobs(self.tables, self.bucket)
         self.runs.append(run)
@@ -186,10 +186,10 @@ class World:
             return False
         return True
 
-    def _is_whole(self, batch_id: str) -> bool:
+    def _is_complete(self, batch_id: str) -> bool:
         if not self.has_tables:
             return True
-        return BatchVersions.load(self.tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+        return BatchVersions.load(self.tables, self.settings.backbone.id, batch_id).is_complete(batch_id)
 
     def _damage(self, report: JobReport) -> bool:
         """Overwrite a staged file that no table names; tell whether there was one."""

@@ -37,7 +37,7 @@ class ListingComparer:
 
     def differs(self, batch_id: str, listed: Iterable[ListedObject]) -> bool:
         """Tell whether a run of the batch would make a version: something is new or changed, or a version is not whole."""
-        return not self.versions.is_whole(batch_id) or self.compare(batch_id, listed).is_different
+        return not self.versions.is_complete(batch_id) or self.compare(batch_id, listed).is_different
 
     def compare(self, batch_id: str, listed: Iterable[ListedObject]) -> "Comparison":
         """Compare a listing of the whole batch with its current version."""

@@ -1,4 +1,4 @@
-"""KnownContents whose vector is at hand: in a published version, in a replaced one, or staged by a finished job.
+"""Find images whose vector already exists: published, replaced, or staged by a finished job.
 
 A content goes through a backbone once, so planning looks for it in every features file that a finished report
 or the table's log names, as long as the file is there.

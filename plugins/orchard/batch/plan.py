@@ -25,7 +25,7 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard.tables.reports import is_intact, mark_as_begun
+from orchard.tables.reports import is_intact, protect_from_cleaning
 
 _ENTRIES_AT_ONCE = 10_000
 # Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
@@ -37,36 +37,36 @@ def plan_batch(
     settings: Settings,
     batch_id: str,
     listed: Iterable[ListedObject],
-    has_false_md5: Callable[[str], bool] = lambda image_uri: False,
+    is_no_md5: Callable[[str], bool] = lambda image_uri: False,
 ) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
     A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
     when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
-    next number. A manifest whose staged files were lost or damaged is planned anew under the next number.
+    next number. A manifest whose staged files were lost or damaged is planned again under the next number.
 
     Args:
         tables: the published tables; they are there.
         settings: backbone, pixel limit, landing zone, and what becomes of missing images.
         batch_id: the batch.
         listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
-        has_false_md5: tells of an image whose ETag looks like an MD5 that it is none. Asked of the newest that is to be
-            computed, and taken for all of them: a bucket encrypts them all alike.
+        is_no_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
+            counts for all of them, because a bucket encrypts them all alike.
 
     Returns:
-        The manifest's head, or None when nothing differs: every listed (key, ETag) stands in a published version, and no
+        The manifest's head, or None when nothing differs: every listed (key, ETag) is in a published version, and no
         row asks to be judged again. Missing images alone make no difference, unless they are to be dropped.
     """
     view = ListingComparer.load(tables, settings, batch_id)
     versions, compared = view.versions, view.compare(batch_id, listed)
-    if versions.is_whole(batch_id) and not compared.is_different:
+    if versions.is_complete(batch_id) and not compared.is_different:
         return None
     model = current_model(tables, settings.backbone.id)
     begun = _begun(view, batch_id, compared, model)
     if begun is not None:
         _mark(tables.warehouse, begun)
         return begun
-    plan = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
+    plan = _ManifestDraft.of(tables.warehouse, versions, compared, is_no_md5)
     parts = list(write_parts(plan.entries()))
     head = _head(settings, versions, batch_id, plan)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
@@ -103,7 +103,7 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
 
 @dataclass(frozen=True)
 class _ManifestDraft:
-    """A comparison with what is known of the contents to compute: whose vector is at hand, and who may be alike.
+    """A comparison with what is known of the contents to compute: which vectors already exist, and which images may be equal.
 
     Attributes:
         compared: the comparison.
@@ -119,14 +119,14 @@ class _ManifestDraft:
 
     @classmethod
     def of(
-        cls, warehouse: Warehouse, versions: BatchVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
+        cls, warehouse: Warehouse, versions: BatchVersions, compared: Comparison, is_no_md5: Callable[[str], bool]
     ) -> "_ManifestDraft":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
         pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
         looks_like_md5 = pc.match_substring_regex(computed["etag"], f"^{MD5}$")
         asked = computed.select(["image_uri", "uploaded_at"]).filter(looks_like_md5)
         newest = pc.select_k_unstable(asked, 1, [("uploaded_at", "descending")]).to_pylist()
-        is_false = any(has_false_md5(asked["image_uri"][position].as_py()) for position in newest)
+        is_false = any(is_no_md5(asked["image_uri"][position].as_py()) for position in newest)
         opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
         contents = find_known_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
         return cls(compared, pairs, opaque, contents)
@@ -179,13 +179,13 @@ class _ManifestDraft:
 
 
 def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
-    """Tell whether a manifest's work is not begun, or finished with every staged file unharmed."""
+    """Tell whether a manifest's work has not begun, or finished with every staged file unharmed."""
     return all(is_intact(warehouse, work) for work in job_digests(head))
 
 
 def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
     for work in job_digests(head):
-        mark_as_begun(warehouse, work)
+        protect_from_cleaning(warehouse, work)
 
 
 def job_digests(head: ManifestHead) -> tuple[str, ...]:

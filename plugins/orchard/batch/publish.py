@@ -16,7 +16,7 @@ from orchard.tables.delta_log import Mode
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a `runs` row says of the run beside its reports."""
+    """What a `runs` row records of the run that its reports do not hold."""
 
     run_id: str
     target: str
@@ -43,7 +43,7 @@ def publish_batch(
     earlier try left.
 
     Raises:
-        SupersededError: a rival published a version of the same or a higher number; nothing more is written.
+        SupersededError: another run published a version of the same or a higher number; nothing more is written.
         JobError: a staged file is gone or damaged.
     """
     (quarantine,) = featurized.of_table(QUARANTINE.name)
@@ -55,7 +55,7 @@ def publish_batch(
         (pca_features,) = reduced.of_table(PCA_FEATURES.name)
         change = _change(head, pca_features, scope=pca_features.partition[0])
         record_captured(tables, reduced.captured)
-        # pca_model may have projected a later version already: then its rows stand, and this version is superseded.
+        # pca_model may have projected a later version already: then its rows are kept, and this version is superseded.
         pca_version = _commit(tables, PCA_FEATURES, change)
     row = _runs_row(head, featurized, reduced, facts) | {
         "features_version": features_version,
@@ -81,7 +81,7 @@ def _commit(tables: Tables, table: Table, change: Change, mode: Mode = "overwrit
         held = version_number_in(tables.load(table), change.key)
         raise SupersededError(
             f"{table.name} holds version {held} of {change.key}, this run made version {change.number} of manifest "
-            f"{change.digest[:12]}: a later run of the batch was faster, its rows stand"
+            f"{change.digest[:12]}: a later run of the batch has already published; its rows are kept"
         )
     return committed.version
 

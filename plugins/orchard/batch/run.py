@@ -14,11 +14,11 @@ from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead
 
 from orchard.batch.comparison import ListingComparer
+from orchard.batch.cost import check_cost
 from orchard.batch.manifests import read_head
 from orchard.batch.plan import plan_batch
 from orchard.batch.publish import PublishedTableVersions, RunFacts, publish_batch
 from orchard.batch.reconcile import find_differences
-from orchard.batch.spend import check_spend
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.landing_zone.keys import is_batch_key
 from orchard.landing_zone.listing import LandingZone
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LineageRecord:
-    """A published batch version, as lineage tells it; `versions` are Delta versions by table name."""
+    """A published batch version, as lineage records it; `versions` are Delta versions by table name."""
 
     head: ManifestHead
     featurized: JobReport
@@ -61,10 +61,10 @@ def plan(
     prepare(settings.backbone)
     lock.withdraw_promise()
     listed = landing_zone.list(settings.landing_zone.batch_prefix(batch_id))
-    head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
+    head = plan_batch(tables, settings, batch_id, listed, landing_zone.is_no_md5)
     if head is None:
         return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
-    log.info("cost: %s", check_spend(head, settings))
+    log.info("cost: %s", check_cost(head, settings))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
     return Done(PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages))
@@ -137,7 +137,7 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     batch_ids = tuple(sorted({*found.batch_ids, *startable}))
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     for left in sorted(half_way - startable):
-        log.warning("batch %s was left half-way, and is no key of ORCHARD_BATCH_KEY_FORMAT: orchard status tells more", left)
+        log.warning("batch %s was left half-way, and is not a key of ORCHARD_BATCH_KEY_FORMAT: see orchard status", left)
     if found.strays:
         log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
     if not batch_ids:

@@ -1,4 +1,4 @@
-"""What a catalog is told of a table: its folder and its columns.
+"""What a catalog records of a table: its folder and its columns.
 
 Readers take all else from the Delta log, so an entry stays right when batches are published. It knows no catalog.
 """
@@ -21,7 +21,7 @@ _SQL_NAMES = {"integer": "int", "long": "bigint"}
 
 
 class EntryState(enum.Enum):
-    """How a catalog stands to a table."""
+    """Whether a catalog has a table."""
 
     THERE = "there"
     MISSING = "missing"
@@ -54,10 +54,10 @@ class Catalog(Protocol):
 
     @property
     def name(self) -> str:
-        """What a table's name stands behind."""
+        """The prefix of a table's name."""
 
     def state_of(self, entry: Entry) -> EntryState:
-        """Tell how it stands to a table; changes nothing.
+        """Return whether the catalog has a table; change nothing.
 
         Raises:
             ConfigurationError: the name is taken by something else, or the table must not be registered there.
@@ -77,7 +77,7 @@ def entries_of(tables: Tables) -> list[Entry]:
     """
     uri = tables.warehouse.uri
     if uri.startswith("file:"):
-        raise ConfigurationError(f"the warehouse {uri} lies on a disk, which no catalog's readers reach: it must be in S3")
+        raise ConfigurationError(f"the warehouse {uri} is on a disk, which no catalog's readers can reach: it must be in S3")
     found = []
     for table in TABLES:
         with suppress(JobError):  # it was never created
@@ -91,10 +91,12 @@ def entries_of(tables: Tables) -> list[Entry]:
 def check_is_same_table(full_name: str, is_delta: bool, location: str, entry: Entry) -> None:
     """Refuse what a catalog has under a table's name unless it is this table; ConfigurationError."""
     if not is_delta:
-        raise ConfigurationError(f"{full_name} is there and no external Delta table: register in another place, or drop it first")
+        raise ConfigurationError(
+            f"{full_name} already exists and is not an external Delta table: register in another place, or drop it first"
+        )
     if not is_same_folder(location, entry.location):
         raise ConfigurationError(
-            f"{full_name} is there and lies in {location}, not in {entry.location}: register in another place, or drop it first"
+            f"{full_name} already exists in {location}, not in {entry.location}: register in another place, or drop it first"
         )
 
 

@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
         print(json.dumps(answer | {"files": [removal.path for removal in removals]}))
         return 0
     for model_id in expired:
-        print(f"model {model_id}: its rows {'went' if arguments.yes else 'go'} out of pca_features")
+        print(f"model {model_id}: its rows {'were' if arguments.yes else 'would be'} removed from pca_features")
     if not found:
-        print(f"nothing to remove: all that is older than {days:g} days is needed")
+        print(f"nothing to remove: everything older than {days:g} days is still in use")
         return 0
     rows = [(total.kind, str(total.files), format_bytes(total.size_bytes)) for total in found]
     print(format_table(("kind", "files", "size"), rows))

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--environment",
         type=Path,
         metavar="FILE",
-        help="also upload this archive of the jobs' environment (EMR; by venv-pack)",
+        help="also upload this archive of the jobs' environment (EMR; made for example by conda-pack)",
     )
     parser.add_argument(
         "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it is there"

@@ -1,4 +1,4 @@
-"""`orchard models`: the PCA models of the current backbone, and what a person chooses of them."""
+"""`orchard models`: list the PCA models of the current backbone; promote, pin and release them."""
 
 import argparse
 import json
@@ -26,10 +26,10 @@ _CHANGES: dict[str, tuple[Callable[[Tables, Settings, str], bool], str, str, str
         promote,
         "make a model the current one and hold it: no refit until `release`",
         "is current and held",
-        "was so before",
+        "is already current and held",
     ),
-    "pin": (pin, "keep a model alive: every batch is projected with it, too", "is pinned", "was so before"),
-    "unpin": (unpin, "project no batch with a model any more, unless it is current", "is not pinned", "was not before"),
+    "pin": (pin, "keep a model alive: every batch is projected with it, too", "is pinned", "is already pinned"),
+    "unpin": (unpin, "project no batch with a model any more, unless it is current", "is not pinned", "was not pinned"),
 }
 
 
@@ -54,17 +54,17 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     if arguments.action in (None, "list"):
         return _list(arguments, settings, tables)
     if arguments.action == "release":
-        is_changed, words, before = release(tables, settings), "is not held", "was not before"
+        is_changed, words, unchanged = release(tables, settings), "is not held", "was not held"
         promotion = current_promotion(tables, settings.backbone.id)
         model_id = promotion.model_id if promotion else ""
     else:
-        change, _, words, before = _CHANGES[arguments.action]
+        change, _, words, unchanged = _CHANGES[arguments.action]
         model_id = known_model(tables, settings.backbone.id, arguments.id)
         is_changed = change(tables, settings, model_id)
     if arguments.json:
         print(json.dumps({"model_id": model_id, "action": arguments.action, "is_changed": is_changed}))
     else:
-        print(f"{model_id} {words}" + ("" if is_changed else f", and {before}: nothing to do"))
+        print(f"{model_id} {words}" if is_changed else f"{model_id} {unchanged}: nothing to do")
     return 0
 
 

@@ -20,7 +20,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "status"
-HELP = "say how batches and model stand, what is pending, what failed and why, and what to do next"
+HELP = "show the state of batches and model, what is pending, what failed and why, and what to do next"
 _MOST_STARTS = 5
 _PENDING = ("new", "changed", "planned", "staged", "half-way")
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Print how all stands; 1 when something is pending or failed."""
+    """Print the state of batches and model; return 1 when something is pending or failed."""
     found = read_status(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings))
     steps = list(next_steps(found, settings))
     if arguments.json:
@@ -56,12 +56,12 @@ class Step:
 def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[Step]:
     """Yield what to do, the most pressing first."""
     for batch in found.in_state("refused"):
-        yield Step(f"batch {batch.batch_id}: mend what its audit refuses, then start it again (docs/operating.md says how)")
+        yield Step(f"batch {batch.batch_id}: fix what the audit rejected, then start it again (see docs/operating.md)")
     pending = found.in_state(*_PENDING)
     key_format = settings.landing_zone.key_format
     startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, key_format))
     for batch_id in sorted({batch.batch_id for batch in pending} - {batch.batch_id for batch in startable}):
-        yield Step(f"batch {batch_id} is no key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it")
+        yield Step(f"batch {batch_id} is not a key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it")
     if startable:
         yield from _starts(startable, settings)
     elif found.model_work is not None:

@@ -93,7 +93,7 @@ def _is_plain(path: str) -> bool:
 
 @dataclass(frozen=True)
 class S3Prefix:
-    """A prefix of a bucket. A file's digest stands in its object's metadata."""
+    """A prefix of a bucket. A file's digest is in its object's metadata."""
 
     location: S3Location
     client: Any
@@ -202,7 +202,7 @@ class WorkspaceFolder:
 
 
 def package_files(package: Package, folder: Path) -> list[LocalFile]:
-    """Return a package's files, written to a folder of this machine; the manifest last, so that it stands for a whole package."""
+    """Write a package's files to a local folder and return them; the manifest comes last and marks a complete package."""
     written = package.write(folder)
     names = sorted(package.files, key=lambda name: (name == MANIFEST, name))
     return [LocalFile.of(str(PurePosixPath(package.name, name)), written / name) for name in names]
@@ -218,7 +218,9 @@ def environment_file(archive: Path) -> LocalFile:
     if ending is None:
         raise ConfigurationError(f"--environment {archive}: Spark unpacks none but {', '.join(_ARCHIVE_ENDINGS)}")
     if not archive.is_file():
-        raise ConfigurationError(f"--environment {archive} is no file: make it by venv-pack in the jobs' environment")
+        raise ConfigurationError(
+            f"--environment {archive} is not a file: make it in the jobs' environment, for example by conda-pack"
+        )
     found = LocalFile.of("", archive)
     return LocalFile(f"environment-{found.sha256[:12]}{ending}", archive, found.size_bytes, found.sha256)
 

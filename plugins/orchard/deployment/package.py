@@ -1,6 +1,6 @@
 """The jobs' package: the files that a cluster needs to run them, named by their content. Knows no target and no store.
 
-Built from the `orchard-jobs` that is installed beside this code, a wheel or a source tree alike, so what is deployed is what
+Built from the `orchard-jobs` that is installed with this code, a wheel or a source tree alike, so what is deployed is what
 planned the work. Equal code gives equal bytes on every machine: nothing in them depends on a clock, an order or a compressor.
 """
 
@@ -111,10 +111,12 @@ def _metadata() -> dict[str, bytes]:
     except importlib.metadata.PackageNotFoundError as error:
         where = orchard_jobs.__path__[0]
         raise ConfigurationError(
-            f"{where} is no installed {_DISTRIBUTION}, so a wheel of it lacks its metadata: install it"
+            f"{where} is not an installed {_DISTRIBUTION}, so a wheel of it lacks its metadata: install it"
         ) from error
     if installed.version != version:
-        raise ConfigurationError(f"{_DISTRIBUTION} is installed as {installed.version}, its code says {version}: install it anew")
+        raise ConfigurationError(
+            f"{_DISTRIBUTION} is installed as {installed.version}, its code says {version}: install it again"
+        )
     texts = {name: installed.read_text(name) for name in ("METADATA", "entry_points.txt")}
     return {name: text.encode() for name, text in texts.items() if text} | {"WHEEL": _WHEEL.encode()}
 

@@ -1,13 +1,13 @@
 """Which run lists a batch next, and which run works on it.
 
-Many events lead to many runs of one batch. A run that will list the batch later sees all that an earlier event told of. So a run
-gives way to one that has promised to list. No run lists while another one is between its listing and its end: it would compute
-the same images again. Both rules only save work: the commit rule of `tables` keeps apart runs that meet all the same. So looking
-and setting need not be one step. Two runs that look at once both work, or one promise of two is withdrawn too early; no upload is
-lost.
+Many events start many runs of one batch. A run that has not listed the batch yet will see every earlier upload, so it notes
+that it will list (its promise), and other runs skip. No run lists while another one is between its listing and its end: it
+would compute the same images again. Both rules only save work: `tables.commit_rule` keeps concurrent runs apart anyway. So
+reading and writing a note need not be one step. At worst two runs both work, or one of two promises is withdrawn too early;
+no upload is lost.
 
-The order of the steps makes it safe. A run withdraws its promise *before* it lists. Whoever reads a promise knows that the
-listing is still to come, and an upload is never left to a run that has listed already.
+The order of the steps makes it safe. A run withdraws its promise *before* it lists. So a promise always means that the
+listing is still to come, and an upload is never left to a run that has already listed.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class BatchLock:
     Attributes:
         batch_id: the batch.
         me: the run that asks.
-        store: where the runs' names stand.
+        store: where the runs' names are kept.
         is_in: tells whether a run is in one of some states; a run that ended, or was deleted, is in none.
     """
 

@@ -22,7 +22,7 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
         )
     try:
         if datetime.strptime(partition_key, key_format).replace(tzinfo=UTC).strftime(key_format) != partition_key:
-            raise ValueError("the format writes this day in another way, and one batch has one key")
+            raise ValueError("not the canonical spelling of this date; use that one")
     except ValueError as error:
         raise ConfigurationError(
             f"partition key {partition_key!r} is not of the form {key_format!r}: {error}; start the run with another key, "

@@ -42,7 +42,7 @@ class LandingZone(Protocol):
     def list(self, prefix: str) -> Iterable[ListedObject]:
         """Return every image object below a key prefix, in any order."""
 
-    def has_false_md5(self, image_uri: str) -> bool:
+    def is_no_md5(self, image_uri: str) -> bool:
         """Tell whether an object's ETag looks like an MD5 of its bytes and is none."""
 
 
@@ -63,10 +63,10 @@ class S3LandingZone:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from objects_of(page)
 
-    def has_false_md5(self, image_uri: str) -> bool:
-        """Tell whether an object is encrypted by a key of KMS: its ETag looks like an MD5 then, and is none.
+    def is_no_md5(self, image_uri: str) -> bool:
+        """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 and is none.
 
-        False, with a warning, where that cannot be asked: without `s3:GetObject`, or of an object that has gone.
+        False, with a warning, where that cannot be determined: without `s3:GetObject`, or when the object has gone.
         """
         _, key = split_image_uri(image_uri)
         try:
@@ -74,7 +74,7 @@ class S3LandingZone:
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("403", "404"):
                 raise
-            log.warning("whether %s is under SSE-KMS cannot be asked, so its ETag is taken for an MD5: %s", image_uri, error)
+            log.warning("whether %s is under SSE-KMS cannot be determined; treating its ETag as an MD5: %s", image_uri, error)
             return False
         return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 
@@ -86,7 +86,7 @@ def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
             etag = item["ETag"].strip('"')
             if not etag:
                 raise JobError(
-                    f"the object {item['Key']!r} has no ETag, by which changes are told: a copy or a restore lost it "
+                    f"the object {item['Key']!r} has no ETag, so changes cannot be detected: a copy or a restore lost it "
                     "(versitygw keeps it in extended attributes): restore it with them, or upload the object again"
                 )
             yield ListedObject(item["Key"], etag, item["Size"], item["LastModified"].astimezone(UTC))

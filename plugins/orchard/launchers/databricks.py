@@ -54,7 +54,7 @@ class DatabricksLauncher:
                 "entry_point": "orchard-jobs-task",
                 "parameters": job_argv(request, settings, self._source()),
             },
-            # Airflow retries, with a token that tells an attempt from the next.
+            # Airflow retries, with a token that identifies the attempt.
             "max_retries": 0,
         }
         wheel, others = f"{settings.jobs.uri}/{WHEEL}", _requirements("hosted", settings.backbone.engine)
@@ -89,7 +89,7 @@ class DatabricksLauncher:
         check_deployed(self.settings, backbone)
 
     def _source(self) -> Source:
-        """Return who can read images there: of a cluster by its id alone it cannot be told whether workers have a network."""
+        """Return who can read images there: a cluster's id alone does not show whether its workers have a network."""
         cluster = self.settings.databricks.cluster
         has_network = isinstance(cluster, dict) and (_CLUSTER | cluster)["data_security_mode"] in _WITH_NETWORK
         return "fetch" if has_network else "spark"
@@ -121,7 +121,7 @@ class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
     - Its token is one text for all tries, and Databricks answers it for ever with the run that it first made: a run that failed
       would be met again by each retry. Here the token names the work and the attempt: a retry reaches a run that is still under
       way, and after a known bad end the next attempt begins.
-    - Of a failed run it tells the error's first line alone: here its trace and last output stand in the task's log.
+    - Of a failed run it gives only the error's first line: here the task's log also has its trace and last output.
     """
 
     vendor = "Databricks run"
@@ -188,7 +188,7 @@ class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
 
 
 class _Hook(DatabricksHook):
-    """The stock hook, which submits nothing beside a run that is under way, and tells of a run as soon as it is submitted."""
+    """The stock hook, which submits nothing while a run is under way, and reports a run's id as soon as it is submitted."""
 
     under_way: int | None = None
     on_submitted: Any = None

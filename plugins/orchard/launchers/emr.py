@@ -119,7 +119,7 @@ class EmrLauncher:
         instances = fleet | given.get("Instances", {})
         if "InstanceGroups" in instances or "MasterInstanceType" in instances:
             instances.pop("InstanceFleets")
-        # Whatever is given: it ends by itself, also when nobody is left who could end it.
+        # Whatever is given: it ends by itself, even when no task is left to end it.
         made: dict[str, Any] = (
             own | given | {"Instances": instances | {"KeepJobFlowAliveWhenNoSteps": False, "TerminationProtected": False}}
         )
@@ -156,7 +156,7 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
       the name and reaches the step that runs; after a known bad end the next attempt begins.
     - It cancels nothing when it is killed, and neither does its trigger: here the step is cancelled, and a cluster that was made
       for it is terminated.
-    - Of a failed step it tells neither EMR's details nor the driver's words: here both stand in the task's log and in its error.
+    - Of a failed step it gives neither EMR's details nor the driver's last output: here the task's log and its error have both.
     """
 
     aws_hook_class = NamingEmrHook
@@ -183,7 +183,7 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
         if self.under_way is not None:
             self.job_flow_id, hook.step_id = self.under_way["cluster_id"], self.under_way["step_id"]
         elif self.new_cluster is not None:
-            self.job_flow_id = hook.cluster_of(name, self.new_cluster, self.steps)
+            self.job_flow_id = hook.find_or_create_cluster(name, self.new_cluster, self.steps)
         try:
             added = super().execute(context)
             self._wait(added[0])
@@ -222,7 +222,7 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
         told = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
         is_over = state in _OVER
         if is_over and state != "COMPLETED" and self.new_cluster is not None:
-            # Of a cluster that could not start, only the cluster tells why.
+            # When a cluster could not start, only the cluster has the reason.
             cluster = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
             told.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
         reason = "; ".join(dict.fromkeys(text for text in told if text))
@@ -234,7 +234,7 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
         answer = getattr(self._client, operation)(**given)
         for told in answer.get("CancelStepsInfoList", []):
             if told["Status"] == "FAILED":
-                log.warning("EMR does not cancel step %s: %s", told["StepId"], told.get("Reason"))
+                log.warning("EMR did not cancel step %s: %s", told["StepId"], told.get("Reason"))
 
     def last_lines(self, job: dict[str, str]) -> list[str]:
         """Return the last lines of the step's log: spark-submit's own, then the driver's."""

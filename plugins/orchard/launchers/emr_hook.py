@@ -18,7 +18,7 @@ _LISTED_DAYS = 9
 
 
 class NamingEmrHook(EmrHook):
-    """The stock hook, which finds what a former try has made by its name, and tells of a step as soon as it is there.
+    """The stock hook, which also finds by name what an earlier try submitted, and reports a step's id at once.
 
     Attributes:
         step_id: the step, where it is known.
@@ -39,16 +39,16 @@ class NamingEmrHook(EmrHook):
         self.on_added(job_flow_id, found)
         return [found]
 
-    def cluster_of(self, name: str, fields: dict[str, Any], steps: list[dict[str, Any]]) -> str:
-        """Return the id of the cluster with a name, made with its steps unless it is there; also of one that has ended."""
+    def find_or_create_cluster(self, name: str, fields: dict[str, Any], steps: list[dict[str, Any]]) -> str:
+        """Return the id of the cluster with a name, even one that has ended; create it with its steps if there is none."""
         return self._found(lambda: self._cluster_named(name)) or self._make_cluster(name, fields, steps)
 
     def _found(self, look: Callable[[], str | None]) -> str | None:
-        """Return what is there; where another try has claimed to submit it, after a while in which it may come."""
+        """Return what is there; where another try has claimed to submit it, wait until it appears or time is up."""
         found = look()
         if found is None and not self.claim():
             deadline = time.monotonic() + _CLAIMED_SECONDS
-            log.info("another try was about to submit this: looking for it for %s s", _CLAIMED_SECONDS)
+            log.info("an earlier try may have submitted this; waiting up to %s s for it to appear", _CLAIMED_SECONDS)
             while (found := look()) is None and time.monotonic() < deadline:
                 time.sleep(_CLAIMED_POLL_SECONDS)
         return found

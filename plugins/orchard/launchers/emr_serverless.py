@@ -75,9 +75,9 @@ class EmrServerlessLauncher:
 class StartEmrServerlessJob(ResumableJob, EmrServerlessStartJobOperator):
     """The stock operator, with what it does not do by itself.
 
-    - Its token is drawn anew in each try, so a retry would start, and pay for, a second job beside the first: here the token
+    - Its token is drawn again in each try, so a retry would start, and pay for, a second job: here the token
       names the work and the attempt. A retry reaches a job that is still running; after a known bad end the next attempt begins.
-    - Of a failed job it tells neither EMR's reason nor the driver's words: here both stand in the task's log and in its error.
+    - Of a failed job it gives neither EMR's reason nor the driver's last output: here the task's log and its error have both.
     """
 
     vendor = "EMR Serverless job"
@@ -90,7 +90,7 @@ class StartEmrServerlessJob(ResumableJob, EmrServerlessStartJobOperator):
     def execute(self, context: Any, event: dict[str, Any] | None = None) -> str | None:
         """Start the job of the current attempt, or reach it where it runs."""
         self.client_request_token = self.begin(context)
-        # The name, too, says which attempt it is: by its token alone nobody finds a job.
+        # The name, too, says which attempt it is: a token alone does not find a job.
         self.name = f"orchard-{self.request.stage}-{self.client_request_token}"
         client = self._client
         client.start_job_run = partial(self._start_or_reach, client.start_job_run)

@@ -94,5 +94,5 @@ def skip_without_work(warehouse: str, request: JobRequest, context: Any) -> None
         raise AirflowSkipException(f"{request.stage} has nothing to do: there is no PCA model yet")
     work = planned.work(request.stage)
     if Warehouse.at(warehouse).size(report_path(work)) is not None:
-        raise AirflowSkipException(f"the report of {request.stage} work={work} is there: it is reused, no job is submitted")
+        raise AirflowSkipException(f"{request.stage} work={work} is already finished; reusing its report")
     log.info("submitting stage=%s work=%s", request.stage, work)

@@ -1,4 +1,4 @@
-"""What operators share whose jobs outlive their submitter: a retry reaches a job that runs, and never replays one that ended."""
+"""Base for operators whose jobs can outlive the task: a retry reattaches to a running job, and never replays one that ended."""
 
 import gzip
 import logging
@@ -19,15 +19,15 @@ from orchard.launchers.request import JobRequest, planned_work, skip_without_wor
 log = logging.getLogger(__name__)
 LAST_LINES = 30
 _FOUND = "job"
-# How the providers' waiters say that a job took too long.
+# What the providers' waiters report when a job took too long.
 _OUT_OF_TIME = "max attempts reached"
-# A job that is being ended: how long between two looks, and how long in all.
+# A job that is being ended: seconds between two polls, and seconds in all.
 _ENDING_POLL_SECONDS, _ENDING_SECONDS = 1, 600
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as its vendor tells of it.
+    """A job as its vendor describes it.
 
     Attributes:
         state: the vendor's word.
@@ -58,7 +58,7 @@ class ResumableJob:
     under_way: dict[str, str] | None = None
 
     def job_state(self, job: dict[str, str]) -> JobState:
-        """Ask the vendor after a job; one that it no longer knows is over."""
+        """Return a job's state at the vendor; a job that it no longer knows is over."""
         raise NotImplementedError
 
     def cancel(self, job: dict[str, str]) -> None:
@@ -66,7 +66,7 @@ class ResumableJob:
         raise NotImplementedError
 
     def last_lines(self, job: dict[str, str]) -> list[str]:
-        """Return the end of what the job wrote, the line that tells most last; empty when it cannot be read."""
+        """Return the end of the job's log, the most useful line last; empty when it cannot be read."""
         raise NotImplementedError
 
     def begin(self, context: Any) -> str:
@@ -92,23 +92,25 @@ class ResumableJob:
         return job
 
     def failure(self, context: Any, job: dict[str, str], why: object) -> JobError:
-        """Return what to raise for a job that did not end well, or that could not be followed: the next try reaches that one.
+        """Return what to raise for a job that failed, or that could not be followed: the retry reattaches to the latter.
 
         Args:
             context: the task's.
             job: the job.
-            why: what the provider says of it. Only a job that took too long is cancelled: one that the vendor does not tell
-                about for a while is still paid for, and may end well.
+            why: what the provider says of it. Only a job that took too long is cancelled: one that cannot be reached for a
+                while is still paid for, and may end well.
         """
         seen = self._settled(job)
         if not seen.is_over and _OUT_OF_TIME in str(why):
             self.cancel(job)
-            # A cancelled job runs on for a moment: an end that is told too early would start a second one beside it.
+            # A cancelled job runs on for a moment: reporting its end too early would start a second one.
             seen = self._settled(job, is_ending=True)
             seen = replace(seen, reason="; ".join(filter(None, ("it took longer than ORCHARD_JOB_MINUTES allows", seen.reason))))
         name = " of ".join(reversed(job.values()))
         if not seen.is_over:
-            return JobError(f"{self.vendor} {name} is {seen.state}, and cannot be followed: {why}: the next try reaches it")
+            return JobError(
+                f"lost contact with {self.vendor} {name} (last state {seen.state}): {why}; the retry will reattach to it"
+            )
         self._attempts(context).record_end(self.attempt, seen.state, seen.reason)
         try:
             lines = self.last_lines(job)
@@ -124,7 +126,7 @@ class ResumableJob:
         return Attempts(Warehouse.at(self.warehouse), planned_work(self.request, context))
 
     def _next_attempt(self, context: Any) -> tuple[int, dict[str, str] | None]:
-        """Return the attempt to make or to reach, and its job where that is known, after recording an end that nobody saw."""
+        """Return the attempt to make or to reattach to, and its job where known, after recording an end that no task saw."""
         attempts = self._attempts(context)
         attempt = attempts.current
         job = attempts.started(attempt)
@@ -132,21 +134,23 @@ class ResumableJob:
             return attempt, None
         seen = self._settled(job)
         if not seen.is_over:
-            log.info("reaching %s of attempt %s, which is %s", job, attempt, seen.state)
+            log.info("reattaching to %s (attempt %s, state %s)", job, attempt, seen.state)
             return attempt, job
         skip_without_work(self.warehouse, self.request, context)  # it may have finished just now
         attempts.record_end(attempt, seen.state, seen.reason)
         return attempt + 1, None
 
     def _settled(self, job: dict[str, str], is_ending: bool = False) -> JobState:
-        """Return a job, waiting while it is being ended: beside it a new one would be a second.
+        """Return a job's state, after waiting while it is being stopped: a new job would run at the same time.
 
-        JobError when the vendor does not end it: the next try waits for it again.
+        JobError when the vendor does not stop it: the retry waits for it again.
         """
         deadline = time.monotonic() + _ENDING_SECONDS
         while (seen := self.job_state(job)).is_ending or (is_ending and not seen.is_over):
             if time.monotonic() > deadline:
-                raise JobError(f"{self.vendor} {job} is {seen.state}, and does not end: end it by hand, then clear the task")
+                raise JobError(
+                    f"{self.vendor} {job} is {seen.state} and has not stopped; cancel it in the console, then clear the task"
+                )
             time.sleep(_ENDING_POLL_SECONDS)
         return seen
 

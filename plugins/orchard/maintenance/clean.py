@@ -2,7 +2,7 @@
 
 Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
 plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it
-names: planning then starts such work anew. Those files and the manifest follow one retention later, for a task may be
+names: planning then starts such work again. Those files and the manifest follow one retention later, for a task may be
 publishing them.
 """
 
@@ -14,21 +14,21 @@ from datetime import datetime, timedelta
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.contract.layout import (
     BackbonePath,
-    DecisionPath,
     FaultPath,
     ManifestPath,
     ModelPath,
-    PlanPath,
+    ModelPlanPath,
     ProgressPath,
+    ProjectionPlanPath,
     RemovalNotePath,
     ReportPath,
     ScratchPath,
     StagedPath,
     WorkPath,
-    checked_file,
+    data_file_of_checksum,
     manifest_path,
     parse,
-    plan_path,
+    projection_plan_path,
     report_path,
 )
 from orchard_jobs.storage import StoredFile
@@ -44,7 +44,7 @@ KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch",
 # Reports and projection plans are not among them: what they say decides whether they go.
 _KIND_OF: Mapping[type, str] = {
     ManifestPath: "manifest",
-    DecisionPath: "plan",
+    ModelPlanPath: "plan",
     BackbonePath: "network",
     RemovalNotePath: "note",
     ScratchPath: "scratch",
@@ -156,7 +156,7 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
         if work not in seen.used_reports:
             yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work))
     for digest, plan in seen.plans.items():
-        path = plan_path(digest)
+        path = projection_plan_path(digest)
         if digest not in seen.open_inputs:
             yield Removal("plan", path, seen.files[path].size_bytes, tuple(one.model.path for one in plan.projections))
 
@@ -173,7 +173,7 @@ def _stays(
     def stays(file: StoredFile) -> bool:
         known = seen.paths.get(file.path)
         is_active = isinstance(known, WorkPath | StagedPath) and known.work in seen.active_works
-        return checked_file(file.path) in kept or seen.is_young(file.path) or is_active
+        return data_file_of_checksum(file.path) in kept or seen.is_young(file.path) or is_active
 
     return stays
 
@@ -183,5 +183,5 @@ def _digest_in(path: str) -> str:
     known = parse(path)
     if isinstance(known, ReportPath):
         return known.work
-    assert isinstance(known, PlanPath), "nothing else names files"
+    assert isinstance(known, ProjectionPlanPath), "nothing else names files"
     return known.digest

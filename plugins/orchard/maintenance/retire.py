@@ -54,7 +54,7 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
 
     Each batch gets an empty version of the next number, in the order of a publish and without its `runs` row. So a run that is
     publishing an older one is superseded, a retirement that was cut off is finished by being run again, and should the backbone
-    become current again, its batches are computed anew under higher numbers.
+    become current again, its batches are computed again under higher numbers.
 
     Its `models`, `promotions`, `pins`, `captured` and `model_runs` rows stay as the record of what was; the files go when the
     tables are cleaned.

@@ -1,4 +1,4 @@
-"""What lies in the warehouse beside the tables' published files, and which of it is still in use.
+"""The files in the warehouse that are not the tables' published files, and which of them are still in use.
 
 In use is what a table names, what a current or half-way batch version needs, and all that something young names: a job may be
 running. This module looks and decides; it removes nothing.
@@ -16,19 +16,19 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
 from orchard_jobs.contract.layout import (
     WORK,
-    DecisionPath,
     ManifestPath,
-    PlanPath,
+    ModelPlanPath,
+    ProjectionPlanPath,
     RemovalNotePath,
     ReportPath,
     WarehousePath,
     WorkPath,
     backbone_path,
-    decision_path,
     manifest_path,
     model_path,
+    model_plan_path,
     parse,
-    plan_path,
+    projection_plan_path,
 )
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile, Warehouse
@@ -90,13 +90,13 @@ class WorkFiles:
         """Digests of the manifests and plans that a job may still read: half-way, young, or of work that goes on."""
         of_reports = {self.reports[work].input_digest for work in self.used_reports}
         young = {d for d in self.heads if self.is_young(manifest_path(d))}
-        young |= {d for d in self.plans if self.is_young(plan_path(d))}
+        young |= {d for d in self.plans if self.is_young(projection_plan_path(d))}
         busy = {d for d in (*self.heads, *self.plans) if self._works_of(d) & self.active_works}
         return frozenset(self.half_way | of_reports | young | busy)
 
     @cached_property
     def half_way(self) -> frozenset[str]:
-        """Digests of the manifests whose version stands in a table without its `runs` row."""
+        """Digests of the manifests whose version is in a table without its `runs` row."""
         of_backbone = {versions.backbone: versions for versions in self.published}
         return frozenset(d for d, head in self.heads.items() if of_backbone[head.backbone.id].is_half_way(head.batch_id, d))
 
@@ -123,7 +123,7 @@ class WorkFiles:
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
             yield backbone_path(plan.backbone)
-            yield from (decision_path(decision) for decision, decided in self.decisions.items() if decided == digest)
+            yield from (model_plan_path(decision) for decision, decided in self.decisions.items() if decided == digest)
             yield from (one.model.path for one in plan.projections)
             yield from (path for _, batch in plan.pairs for path in batch.files)
         for work in self.used_reports:
@@ -157,9 +157,9 @@ def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
         return (known for known in paths.values() if isinstance(known, kind))
 
     heads = _told(warehouse, {path.digest: path for path in of(ManifestPath) if path.is_head}, ManifestHead.from_json)
-    plans = _told(warehouse, {path.digest: path for path in of(PlanPath)}, ProjectionPlan.from_json)
+    plans = _told(warehouse, {path.digest: path for path in of(ProjectionPlanPath)}, ProjectionPlan.from_json)
     decisions = _told(
-        warehouse, {path.digest: path for path in of(DecisionPath)}, lambda text: str(json.loads(text)["projection"])
+        warehouse, {path.digest: path for path in of(ModelPlanPath)}, lambda text: str(json.loads(text)["projection"])
     )
     reports = _told(warehouse, {path.work: path for path in of(ReportPath)}, JobReport.from_json)
     notes = _told(warehouse, {path.digest: path for path in of(RemovalNotePath)}, lambda text: tuple(json.loads(text)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchard_jobs.contract.digests import canonical_json, digest_of
 from orchard_jobs.contract.jobs import ProjectionPlan
-from orchard_jobs.contract.layout import decision_path, plan_path
+from orchard_jobs.contract.layout import model_plan_path, projection_plan_path
 from orchard_jobs.storage import Warehouse
 
 from orchard.models.model import Promotion
@@ -39,18 +39,18 @@ class ModelPlan:
     projection: ProjectionPlan | None = None
 
 
-def create_decision(warehouse: Warehouse, plan: ModelPlan) -> str:
+def write_model_plan(warehouse: Warehouse, plan: ModelPlan) -> str:
     """Write a plan that has a projection, unless it is there; return its digest. The projection plan has a file of its own."""
     assert plan.projection is not None, "a plan without a projection is over when it is made"
     fields = {**asdict(replace(plan, projection=None)), "projection": plan.projection.digest}
     digest = digest_of(fields)
-    warehouse.create(decision_path(digest), canonical_json(fields).encode())
+    warehouse.create(model_plan_path(digest), canonical_json(fields).encode())
     return digest
 
 
-def read_decision(warehouse: Warehouse, digest: str) -> ModelPlan:
+def read_model_plan(warehouse: Warehouse, digest: str) -> ModelPlan:
     """Return a plan by its digest; JobError when its file, or its projection's, is gone or damaged."""
-    path = decision_path(digest)
+    path = model_plan_path(digest)
     fields = parsed(warehouse, path, warehouse.read(path), json.loads)
     return model_plan_of(fields, read_projection(warehouse, fields["projection"]))
 
@@ -63,5 +63,5 @@ def model_plan_of(fields: dict[str, Any], projection: ProjectionPlan) -> ModelPl
 
 def read_projection(warehouse: Warehouse, digest: str) -> ProjectionPlan:
     """Return a projection plan by its digest; JobError when its file is gone or damaged."""
-    path = plan_path(digest)
+    path = projection_plan_path(digest)
     return parsed(warehouse, path, warehouse.read(path), ProjectionPlan.from_json)

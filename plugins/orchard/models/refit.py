@@ -1,6 +1,6 @@
 """The life of a backbone's PCA model: merge the moments of all published batches, decide, fit, publish, promote.
 
-What a person chooses (hold, pin) stands in `choices`; what goes after a while in `retention`.
+`registry` records what a user chose (hold, pin); `retention` removes expired rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PCA_FEATURES
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
-from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.errors import SupersededError
 from orchard_jobs.pca.fit import Spectrum, subspace_distance
 
@@ -34,7 +34,7 @@ from orchard.models.retention import Pair, remove_rows, rows_of_retired_batches
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
-from orchard.tables.reports import is_intact, mark_as_begun
+from orchard.tables.reports import is_intact, protect_from_cleaning
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     current one is held or keeps enough variance; or there is no model, the components asked for changed, or a refit gains
     more than the threshold: a fit on the merge of all batches.
 
-    Rows of batches that were retired, published beside the retirement, are taken out on the way.
+    Rows of retired batches that were published during the retirement are removed on the way.
 
     Returns:
         The plan; its projection plan and a new model's file lie in the warehouse when it is returned.
@@ -244,8 +244,8 @@ def _with_projection(
     projection = ProjectionPlan(settings.backbone.id, projections)
     while not is_intact(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
-    mark_as_begun(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
-    tables.warehouse.create(plan_path(projection.digest), projection.to_json().encode())
+    protect_from_cleaning(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
+    tables.warehouse.create(projection_plan_path(projection.digest), projection.to_json().encode())
     return replace(plan, projection=projection)
 
 
@@ -254,4 +254,4 @@ def _promote(tables: Tables, backbone: str, plan: ModelPlan) -> None:
     if not append_promotion(
         tables, PromotionRequest(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance)
     ):
-        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile: its promotion stands")
+        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile; its promotion is kept")

@@ -1,7 +1,7 @@
 """What is chosen of a backbone's models: which one is current (promotions), whether it is held, and which are pinned.
 
-Both tables are append-only and numbered, so that of two choices at once one is made after the other, never both on the same
-ground: `append_promotion` is for a choice that stands or falls with what it was judged on, the others look again.
+Both tables are append-only and numbered, so two choices at once are made one after the other. `append_promotion` gives up when
+the promotion that it was judged on has changed; the other functions read the table again and retry.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from orchard.tables.commit_rule import COMMIT_ATTEMPTS, Change, CommitState, Tab
 
 @dataclass(frozen=True)
 class PromotionRequest:
-    """A promotion that is to stand right after the one that it was decided on.
+    """A promotion to append right after the one that it was decided on.
 
     Attributes:
         backbone: the backbone's id.
@@ -43,10 +43,10 @@ class PromotionRequest:
 
 
 def append_promotion(tables: Tables, succession: PromotionRequest) -> bool:
-    """Append a promotion right after the judged one; tell whether it stands there, now or from an earlier try.
+    """Append a promotion right after the judged one; return whether the table holds it, now or from an earlier try.
 
-    Its number is fixed by the judged one's, so an old run that is run again finds its promotion there or a rival's, and
-    changes nothing.
+    Its number is fixed by the judged one's, so an old run that is run again finds its own promotion or another writer's,
+    and changes nothing.
     """
     judged = succession.judged
     sequence = judged.sequence + 1 if judged else 1
@@ -148,7 +148,7 @@ def _append_until_it_stands(tables: Tables, backbone: str, decide: Callable[[Pro
             return False
         if append_promotion(tables, succession):
             return True
-    raise JobError(f"promotions: {COMMIT_ATTEMPTS} in a row met a rival's; run the command again")
+    raise JobError(f"promotions: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
 
 
 def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool) -> bool:
@@ -156,7 +156,7 @@ def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool)
     known = known_model(tables, backbone, model_id)
     key = f"pins/{backbone}"
     for _ in range(COMMIT_ATTEMPTS):
-        # The number before the rows: a rival's choice between the two makes ours superseded, and we look again.
+        # The number before the rows: another writer's choice between the two supersedes ours, and we look again.
         sequence = version_number_in(tables.load(PINS), key) + 1
         if (known in pinned_models(tables, backbone)) == is_pinned:
             return False
@@ -170,4 +170,4 @@ def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool)
         change = Change(key, sequence, digest_of([known, is_pinned]), (), (tables.stage(PINS, [row]),))
         if tables.commit(PINS, [change], "append").states[0] is not CommitState.SUPERSEDED:
             return True
-    raise JobError(f"pins: {COMMIT_ATTEMPTS} choices in a row met a rival's; run the command again")
+    raise JobError(f"pins: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")

@@ -3,8 +3,8 @@
 A model's file and its `models` row stay.
 
 A model whose rows went is as one that was never projected: when it is promoted or pinned again, pca_model finds that it lacks
-every batch. So rows that go while a rival promotes the model, or that a running pca_model publishes after they went, need no
-lock: the first are projected anew, the second are found by the next look.
+every batch. So no lock is needed. Rows that are removed while another run promotes the model are projected again. Rows that a
+running pca_model publishes after the removal are found by the next look.
 """
 
 from collections.abc import Collection, Iterable
@@ -51,7 +51,7 @@ def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids: Collection[str]) -> list[Pair]:
-    """Return of which (model, batch) there are rows although the batch was retired with its backbone: a run was publishing."""
+    """Return the (model, batch) pairs that still have rows although the batch was retired: a run was publishing then."""
     return [pair for pair in _pairs_with_rows(tables, model_ids) if published.is_retired(pair[1])]
 
 

@@ -4,10 +4,10 @@ import logging
 
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
-from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.contract.layout import projection_plan_path
 
 from orchard.models.model import read_model
-from orchard.models.model_plan import create_decision, read_decision, read_projection
+from orchard.models.model_plan import read_model_plan, read_projection, write_model_plan
 from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
@@ -40,8 +40,8 @@ def plan(tables: Tables, settings: Settings, run_id: str) -> Outcome[PlannedJobs
         if decided.action != "nothing":
             record_model_run(tables, settings.backbone.id, decided, run_id)
         return Skipped(f"nothing to project: {decided.reason}")
-    digest, decision = decided.projection.digest, create_decision(tables.warehouse, decided)
-    uri = tables.warehouse.uri_of(plan_path(digest))
+    digest, decision = decided.projection.digest, write_model_plan(tables.warehouse, decided)
+    uri = tables.warehouse.uri_of(projection_plan_path(digest))
     return Done(PlannedJobs(uri, digest, decided.projection.backbone, ("project",), decision))
 
 
@@ -72,6 +72,6 @@ def publish(tables: Tables, planned: PlannedJobs, run_id: str) -> Outcome[None]:
         JobError: a report, a plan or a staged file is gone or damaged.
     """
     assert planned.decision is not None, "a model's plan names its decision"
-    decided = read_decision(tables.warehouse, planned.decision)
+    decided = read_model_plan(tables.warehouse, planned.decision)
     publish_model(tables, decided, planned.required_report(tables.warehouse, "project"), run_id)
     return Done(None)

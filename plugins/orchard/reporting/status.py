@@ -1,4 +1,4 @@
-"""How the tables stand: each batch's state, what is pending, what failed and why, as far as the warehouse tells.
+"""The state of the tables: each batch's state, what is pending, what failed and why, as far as the warehouse shows.
 
 Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
 """
@@ -30,19 +30,19 @@ from orchard.tables.reports import finished_report
 
 _COUNTS = ("listed", "quarantined", "missing")
 STATES = {
-    "published": "every listed image stands in its current version",
+    "published": "every listed image is in its current version",
     "new": "listed, never published",
     "changed": "what is listed differs from what is published",
     "planned": "a run has planned a version; its job is at work, or failed",
     "staged": "a job has staged a version; it is being published, or its run was cut off",
-    "refused": "the audit refuses what a job has staged; nothing of it is published",
-    "half-way": "a version stands in some tables only; the next run of the batch completes it",
+    "refused": "the audit rejects what a job has staged; none of it is published",
+    "half-way": "a version is in some tables only; the next run of the batch completes it",
 }
 
 
 @dataclass(frozen=True)
 class BatchState:
-    """How one batch stands.
+    """The state of one batch.
 
     Attributes:
         batch_id: the batch.
@@ -53,7 +53,7 @@ class BatchState:
         missing: published, and no longer listed then.
         captured: share of its variance that the current model keeps; None where that does not cover it, or nothing varies.
         is_covered: whether the current model covers its current version.
-        why: what the audit refuses, or how far a version came; empty where nothing is amiss.
+        why: what the audit refuses, or how far a version came; empty where nothing is wrong.
     """
 
     batch_id: str
@@ -69,7 +69,7 @@ class BatchState:
 
 @dataclass(frozen=True)
 class WarehouseStatus:
-    """How all stands.
+    """The state of the batches and the model.
 
     Attributes:
         backbone: the settings' backbone.
@@ -96,7 +96,7 @@ class WarehouseStatus:
 
 
 def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> WarehouseStatus:
-    """Return how all stands.
+    """Return the state of the batches and the model.
 
     Args:
         tables: the tables; where none is there yet, nothing is published.
@@ -163,7 +163,7 @@ class _States:
         )
 
     def of_batch(self, batch_id: str) -> BatchState:
-        """Return how a batch stands."""
+        """Return the state of a batch."""
         state, why = self._state(batch_id)
         version = self.versions.current.get(batch_id)
         if version is None:
@@ -175,12 +175,12 @@ class _States:
         )
 
     def _state(self, batch_id: str) -> tuple[str, str]:
-        if not self.versions.is_whole(batch_id):
+        if not self.versions.is_complete(batch_id):
             return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
         is_published = batch_id in self.versions.current
         differs = None if self.landing is None else batch_id in self.landing.batch_ids
         head = self.begun.get(batch_id)
-        # Of a batch that needs nothing a begun version is a leftover of the past.
+        # A batch that needs nothing may still have an old version that was begun and never finished.
         if head is not None and (differs or differs is None):
             return self._of_begun(head)
         if differs:
@@ -217,7 +217,7 @@ def _told_fault(text: bytes) -> str:
         fault = json.loads(text)
         return f"; it failed at {fault['at']}: {fault['error']}"
     except (ValueError, TypeError, KeyError):
-        return "; it failed, and what it wrote of that is damaged"
+        return "; it failed, and its error record is unreadable"
 
 
 def _unpublished(tables: Tables, versions: BatchVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:

@@ -100,7 +100,7 @@ class ModelSettings(SettingsGroup):
 
 @dataclass(frozen=True)
 class RunSettings(SettingsGroup):
-    """When the DAGs run, how often they look and retry, and whom a failure is told."""
+    """When the DAGs run, how often they poll and retry, and who is notified of a failure."""
 
     title = "Runs"
     schedule: str | None = variable(

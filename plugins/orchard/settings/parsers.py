@@ -23,7 +23,7 @@ def one_of(*choices: str) -> Callable[[str], str | None]:
 
     def kind(text: str) -> str | None:
         if text and text not in choices:
-            raise ValueError(f"none of {', '.join(choices)}")
+            raise ValueError(f"must be one of {', '.join(choices)}")
         return text or None
 
     return kind
@@ -70,7 +70,7 @@ def days(text: str) -> float:
     """A retention time in days."""
     value = float(text)
     if not _FEWEST_DAYS <= value <= _MOST_DAYS:
-        raise ValueError(f"not between {_FEWEST_DAYS} (a job may be reading what is younger) and {_MOST_DAYS}")
+        raise ValueError(f"must be {_FEWEST_DAYS} to {_MOST_DAYS}; newer files may be in use")
     return value
 
 
@@ -131,14 +131,14 @@ def jobs_uri(text: str) -> str | None:
 def emr_application(text: str) -> str | None:
     """The id of an EMR Serverless application; None for an empty one."""
     if text and not re.fullmatch(r"[0-9a-z]{1,64}", text):
-        raise ValueError("no id of an application, such as `00f1r2e3`")
+        raise ValueError("not an application id, such as `00f1r2e3`")
     return text or None
 
 
 def role(text: str) -> str | None:
     """The ARN of an IAM role; None for an empty one."""
     if text and not re.fullmatch(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+", text):
-        raise ValueError("no ARN of a role, such as `arn:aws:iam::123456789012:role/jobs`")
+        raise ValueError("not a role ARN, such as `arn:aws:iam::123456789012:role/jobs`")
     return text or None
 
 
@@ -153,7 +153,7 @@ def schedule(text: str) -> str | None:
     if text == "none":
         return None
     if not croniter.is_valid(text):
-        raise ValueError("no cron expression, and not `none`")
+        raise ValueError("not a cron expression, and not `none`")
     return text
 
 
@@ -212,14 +212,14 @@ def minutes(text: str) -> int:
 
 
 def key_format(text: str) -> str:
-    """A strftime format whose keys can stand in a path, another for each day."""
+    """A strftime format that gives each day its own key, which can be part of a path."""
     days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
     if len(set(days)) < len(days):
         raise ValueError("two days have one key")
     try:
         checked_batch_id(days[0])
     except ConfigurationError as error:
-        raise ValueError(f"a key of this format cannot stand in a path: {error}") from error
+        raise ValueError(f"a key of this format cannot be part of a path: {error}") from error
     return text
 
 

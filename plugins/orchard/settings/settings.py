@@ -92,12 +92,12 @@ def describe() -> list[Row]:
 
 
 def _refuse_misspelt(source: Mapping[str, str]) -> None:
-    """Raise ConfigurationError for a variable that is no setting, and a slip away from the name of one: it would do nothing.
+    """Raise ConfigurationError for a variable whose name is a misspelt setting: it would have no effect.
 
-    A name that goes on after a setting's is somebody else's, such as ORCHARD_UPLOADS_QUEUE_ARN. The value may be a secret.
+    A longer name that starts with a setting's, such as ORCHARD_UPLOADS_QUEUE_ARN, is left alone. The value may be a secret.
     """
     names = tuple(name for name, _, _ in describe())
     given = sorted(name for name, value in source.items() if value and name.startswith("ORCHARD_"))
     for name in (name for name in given if not name.startswith(names)):
         for meant in get_close_matches(name, names, 1, cutoff=0.95):
-            raise ConfigurationError(f"{name} is no setting: if {meant} is meant, rename it, else unset it")
+            raise ConfigurationError(f"unknown setting {name}; did you mean {meant}? Rename or unset it")

@@ -62,7 +62,10 @@ class JobSettings(SettingsGroup):
         parsers.tags,
     )
     max_executor_hours: float = variable(
-        "MAX_EXECUTOR_HOURS", "100", "`plan_batch` refuses a batch whose estimate is above this", parsers.seconds
+        "MAX_EXECUTOR_HOURS",
+        "100",
+        "`plan_batch` refuses a batch whose estimate is above this (all targets but local)",
+        parsers.seconds,
     )
 
     @property

@@ -34,9 +34,9 @@ class Variable:
             raise ConfigurationError(f"{self.name}={text!r}: {error}") from error
 
     def wrong(self, value: object, why: str) -> ConfigurationError:
-        """Return the error that a value cannot be used: the variable, the value, why, and what is wanted."""
+        """Return the error that a value cannot be used: the variable, the value, why, and what is expected."""
         told = f"{self.name} is empty" if value is None else f"{self.name}={value!r}"
-        return ConfigurationError(f"{told}: {why}; wanted: {self.meaning}")
+        return ConfigurationError(f"{told}: {why}; expected: {self.meaning}")
 
 
 def variable(name: str, default: str, meaning: str, parse: Callable[[str], Any] = str) -> Any:

@@ -66,21 +66,21 @@ class BatchVersions:
         """Return the highest batch version number that any table holds; 0 when none does."""
         return max(self._numbers(batch_id))
 
-    def is_whole(self, batch_id: str) -> bool:
-        """Tell whether every table holds the batch's current version: none was left half-way, or is being published."""
+    def is_complete(self, batch_id: str) -> bool:
+        """Tell whether every table holds the batch's current version: none was left half-way, and none is being published."""
         return len(set(self._numbers(batch_id))) == 1
 
     def is_half_way(self, batch_id: str, manifest_digest: str) -> bool:
-        """Tell whether a manifest's version is the newest that some table holds, and stands in no `runs` row."""
+        """Tell whether a manifest's version is the newest that some table holds, and has no `runs` row."""
         change = Change(version_key(self.backbone, batch_id), self.highest_number(batch_id), manifest_digest)
         snapshots = (self.quarantine, self.features)
-        return not self.is_whole(batch_id) and any(change.state_in(snapshot) is CommitState.DONE for snapshot in snapshots)
+        return not self.is_complete(batch_id) and any(change.state_in(snapshot) is CommitState.DONE for snapshot in snapshots)
 
     @property
     def half_way(self) -> tuple[str, ...]:
-        """The batches with rows of a version that is not whole, sorted."""
+        """The batches with rows of a version that is not complete, sorted."""
         batches = {*self.current, *self._features_by_batch, *self._quarantine_by_batch}
-        return tuple(sorted(batch_id for batch_id in batches if not self.is_whole(batch_id)))
+        return tuple(sorted(batch_id for batch_id in batches if not self.is_complete(batch_id)))
 
     def _numbers(self, batch_id: str) -> list[int]:
         key = version_key(self.backbone, batch_id)
@@ -122,7 +122,7 @@ class BatchVersions:
 
     def is_retired(self, batch_id: str) -> bool:
         """Tell whether a batch was published and taken out again with all of its backbone."""
-        return batch_id not in self.current and self.is_whole(batch_id) and self.highest_number(batch_id) > 0
+        return batch_id not in self.current and self.is_complete(batch_id) and self.highest_number(batch_id) > 0
 
     @cached_property
     def _features_by_batch(self) -> Mapping[str, Sequence[TableFile]]:

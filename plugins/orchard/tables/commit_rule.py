@@ -2,7 +2,7 @@
 
 Every commit carries two transactions for each key that it changes: `batch:<backbone>/<batch>` (in pca_features
 `batch:<model>/<batch>`), whose number is the batch version's, and `manifest:<the same>` with the first 60 bits of the
-manifest's digest, so that a writer tells its own version from a rival's of the same number without reading the log's history.
+manifest's digest, so that a writer tells its own version from another writer's of the same number without reading the log.
 """
 
 import enum
@@ -31,14 +31,14 @@ _RETRY_SECONDS = 0.1
 
 
 class CommitState(enum.Enum):
-    """How a table stands to a change that a writer wants to commit."""
+    """Whether a table already holds a change that a writer wants to commit."""
 
     BEHIND = "behind"
     """The table holds a lower number: commit."""
     DONE = "done"
     """The table holds this very change."""
     SUPERSEDED = "superseded"
-    """The table holds a higher number, or a rival's change of the same number."""
+    """The table holds a higher number, or another writer's change of the same number."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Change:
     Attributes:
         key: what is versioned: `<backbone>/<batch>`, `<model>/<batch>`, a model, a backbone's promotions.
         number: the version's number under that key; 0 takes back what the table holds of it, whatever its number is.
-        digest: 64 hex digits that tell this version from a rival's of the same number: the manifest's digest.
+        digest: 64 hex digits that tell this version from another writer's of the same number: the manifest's digest.
         partition: values of the table's partition columns.
         files: the staged files; none is an empty replacement.
     """
@@ -65,7 +65,7 @@ class Change:
         return {_number_of(self.key): self.number, _manifest_of(self.key): _tag(self.digest)}
 
     def state_in(self, snapshot: Snapshot) -> CommitState:
-        """Return how a table's snapshot stands to this change."""
+        """Return whether a table's snapshot already holds this change."""
         held = version_number_in(snapshot, self.key)
         if self.number == 0:
             return CommitState.BEHIND if held else CommitState.DONE
@@ -132,7 +132,7 @@ class Tables:
             values = dict(file.partition)
             names = None if columns is None else [name for name in columns if name not in values]
             with pq.ParquetFile(self.warehouse.open(file.path)) as opened:
-                # A row becomes Python's objects here, beside which threads cost more than they save.
+                # Each row becomes Python objects here, so threads cost more than they save.
                 for batch in opened.iter_batches(columns=names, use_threads=False):
                     for row in batch.to_pylist():
                         yield row | values
@@ -158,7 +158,7 @@ class Tables:
             mode: `overwrite` replaces each change's table partition; `append` adds its files.
 
         Raises:
-            JobError: a staged file is gone or has another size, or 20 tries all met a rival.
+            JobError: a staged file is gone or has another size, or 20 commits conflicted with other writers.
         """
         for attempt in range(COMMIT_ATTEMPTS):
             snapshot = self.load(table)
@@ -175,7 +175,7 @@ class Tables:
                 time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
                 continue
             return Committed(snapshot.version + 1, states)
-        raise JobError(f"{table.name}: {COMMIT_ATTEMPTS} commits in a row met a rival's; run the task again")
+        raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the task again")
 
     def _check_files(self, changes: Sequence[Change]) -> None:
         for file in (file for change in changes for file in change.files):

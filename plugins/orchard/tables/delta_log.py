@@ -1,7 +1,7 @@
 """The log of a table: which files it names at a version, and the one step that changes it. Delta through delta-rs.
 
 `TableLog` is all that publishing needs of a table format. It knows nothing of batches, models and numbers: the commit rule
-stands above it, in `tables`.
+is in `commit_rule`.
 """
 
 import json
@@ -197,12 +197,12 @@ class DeltaLog:
         try:
             delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
-            raise JobError(f"{self._uri(table)} is no table: run a batch first, its plan_batch creates it") from error
+            raise JobError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):
             raise ConfigurationError(
-                f"{self._uri(table)} has schema version {found}, this Orchard knows {SCHEMA_VERSION}: set ORCHARD_WAREHOUSE to "
-                "another folder, whose tables are computed anew, or use the Orchard that wrote these"
+                f"{self._uri(table)} has schema version {found}; this release supports schema {SCHEMA_VERSION}: use a new "
+                "ORCHARD_WAREHOUSE (everything is recomputed) or the release that wrote these tables"
             )
         return DeltaSnapshot(delta, table, self.warehouse)
 

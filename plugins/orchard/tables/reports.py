@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def parsed(warehouse: Warehouse, path: str, text: bytes, parse: Callable[[bytes], T]) -> T:
-    """Return what a text of the warehouse's `_work` folder tells; JobError when the file is damaged."""
+    """Return what a file of the warehouse's `_work` folder holds; JobError when the file is damaged."""
     try:
         return parse(text)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -30,8 +30,8 @@ def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
     return None if text is None else parsed(warehouse, path, text, JobReport.from_json)
 
 
-def mark_as_begun(warehouse: Warehouse, work: str) -> None:
-    """Leave a fresh mark that a run is about to do a piece of work, so that nobody cleans up what it will read.
+def protect_from_cleaning(warehouse: Warehouse, work: str) -> None:
+    """Leave a fresh mark that a run is about to do a piece of work, so that no cleaning removes what it will read.
 
     A manifest, a plan or a report may be old when it is taken up; a mark is always young.
     """

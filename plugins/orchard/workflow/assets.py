@@ -8,7 +8,7 @@ from orchard.settings import Settings
 UPLOADS = Asset("uploads")
 FEATURES = Asset("features")
 
-# S3 sends one message an object, and a trigger ends with each event and is started anew a second later: so one event takes many
+# S3 sends one message an object, and a trigger ends with each event and is started again a second later: so one event takes many
 # messages. The calls do not wait for a message, since those that were taken already would wait with them.
 _MESSAGES_A_CALL = 10
 _CALLS_AN_EVENT = 10

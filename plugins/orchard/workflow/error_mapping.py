@@ -1,4 +1,4 @@
-"""A use case's outcome as Airflow's: a value goes on, what a retry cannot mend fails at once, the rest is skipped."""
+"""A use case's outcome as Airflow's: a value is returned, what a retry cannot fix fails at once, the rest is skipped."""
 
 from typing import TypeVar
 

@@ -41,5 +41,5 @@ def failure_notifier(settings: Settings) -> BaseNotifier:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r}: {error}; name a class as module.Class") from error
     if not isinstance(notifier, BaseNotifier):
-        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r} is no Airflow notifier (BaseNotifier)")
+        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r} is not an Airflow notifier (BaseNotifier)")
     return notifier

@@ -154,7 +154,7 @@ class WaitForUploads(BaseOperator):
         self.defer(trigger=trigger, method_name="resume")
 
     def _skip_if_empty(self, lock: BatchLock, arrivals: ListingSummary) -> None:
-        if arrivals.objects or not self._is_whole(lock.batch_id):
+        if arrivals.objects or not self._is_complete(lock.batch_id):
             return
         # Others may have given way to this run: only once the promise is taken back is what comes theirs again.
         lock.withdraw_promise()
@@ -163,11 +163,11 @@ class WaitForUploads(BaseOperator):
             where = S3Location(zone.bucket, zone.batch_prefix(lock.batch_id))
             raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where.uri}")
 
-    def _is_whole(self, batch_id: str) -> bool:
+    def _is_complete(self, batch_id: str) -> bool:
         """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
         tables = Tables.at(self.settings.warehouse)
         try:
-            return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_whole(batch_id)
+            return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_complete(batch_id)
         except JobError:  # no table yet: no batch has got as far as a plan
             return True
 
@@ -175,7 +175,7 @@ class WaitForUploads(BaseOperator):
 class UploadsTrigger(BaseTrigger):
     """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing a poll.
 
-    The end stands in the trigger, since Airflow's own time-out of a deferral fails the task instead of skipping it.
+    The deadline is kept in the trigger, because Airflow's own time-out of a deferral fails the task instead of skipping it.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class UploadsTrigger(BaseTrigger):
 class RunEndTrigger(BaseTrigger):
     """Fires when a run is not running: it ended, or was cleared and is queued.
 
-    The stock DagStateTrigger waits for a run to be *in* a state, so one that somebody deletes would be waited for without end.
+    The stock DagStateTrigger waits for a run to be *in* a state, so it would wait for a deleted run without end.
     """
 
     def __init__(self, dag_id: str, run_id: str, poll_seconds: float) -> None:

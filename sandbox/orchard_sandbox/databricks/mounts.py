@@ -50,7 +50,7 @@ class Mounts:
 
 
 def _plain_path(root: Path, key: str) -> Path | None:
-    """Return the file of a key, or None for a key that is no valid file name."""
+    """Return the file of a key, or None for a key that is not a valid file name."""
     elements = key.split("/")
     is_plain = all(element not in ("", ".", "..") and len(element.encode()) < 255 for element in elements)
     return root.joinpath(*elements) if is_plain and not re.search(r"[\x00-\x1f\x7f:]", key) else None

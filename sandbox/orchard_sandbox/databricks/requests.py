@@ -37,9 +37,9 @@ def given_of(request: Request) -> dict[str, Any]:
     try:
         found = json.loads(body) if body else {}
     except ValueError as error:
-        raise ApiError(400, "MALFORMED_REQUEST", f"The body is no JSON: {error}") from error
+        raise ApiError(400, "MALFORMED_REQUEST", f"The body is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ApiError(400, "MALFORMED_REQUEST", "The body is no JSON object")
+        raise ApiError(400, "MALFORMED_REQUEST", "The body is not a JSON object")
     return {**request.args.to_dict(), **found}
 
 

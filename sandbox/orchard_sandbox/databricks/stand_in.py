@@ -1,6 +1,6 @@
 """The Databricks stand-in: a workspace's Jobs, Files and Workspace API on loopback, whose runs are truly executed.
 
-A process of its own. What it does not know it refuses with the API's error, and it never tells of success without work.
+A process of its own. What it does not know it refuses with the API's error, and it never reports success without work.
 """
 
 import argparse

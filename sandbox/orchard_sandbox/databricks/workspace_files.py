@@ -67,7 +67,7 @@ class WorkspaceFiles:
             try:
                 content = base64.b64decode(content, validate=True)
             except binascii.Error as error:
-                raise invalid(f"The content is no base64: {error}") from error
+                raise invalid(f"The content is not base64: {error}") from error
         if given.get("format") not in ("AUTO", "RAW") or content.startswith(_NOTEBOOK):
             raise invalid("this stand-in imports plain files alone: by the format RAW, or AUTO, and no notebook")
         if len(content) > _MOST_BYTES:

@@ -55,7 +55,7 @@ class CheckedResponse(BaseResponse):
         shape = get_service_model(self.model_name).operation_model(name).input_shape
         body = json.loads(self.body) if self.body else {}
         unknown = sorted(set(body) - set(shape.members)) if isinstance(body, dict) else ["the body"]
-        errors = [f"{name} is no parameter of this operation" for name in unknown]
+        errors = [f"{name} is not a parameter of this operation" for name in unknown]
         errors += find_violations(shape, self.given, "input")
         if errors:
             raise RequestError(f"{len(errors)} validation error{'s' * (len(errors) > 1)} detected: {'; '.join(errors)}")

@@ -65,7 +65,7 @@ def _check_monitoring(given: Mapping[str, Any] | None) -> None:
     _refuse_unknown(given, ("s3MonitoringConfiguration", "managedPersistenceMonitoringConfiguration"), "monitoringConfiguration.")
     uri = (given.get("s3MonitoringConfiguration") or {}).get("logUri")
     if uri is not None and not re.fullmatch(r"s3://[^/]+(/.*)?", uri):
-        raise RequestError(f"logUri {uri} is no S3 URI")
+        raise RequestError(f"logUri {uri} is not an S3 URI")
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], where: str = "") -> None:

@@ -67,7 +67,7 @@ def read_submission(spark_submit: Mapping[str, Any], defaults: Mapping[str, str]
     entry_point = spark_submit["entryPoint"]
     _require_s3(entry_point, "entryPoint")
     if not entry_point.endswith(".py"):
-        raise RequestError(f"entryPoint {entry_point} is no Python script: this stand-in runs no other")
+        raise RequestError(f"entryPoint {entry_point} is not a Python script: this stand-in runs no other")
     conf = {**defaults, **_read_parameters(spark_submit.get("sparkSubmitParameters") or "")}
     _check_sizes(conf)
     files = {option: _uris(conf.pop(name, ""), name) for option, name in FILE_OPTIONS.items()}
@@ -114,7 +114,7 @@ def _uris(text: str, name: str) -> tuple[str, ...]:
 
 def _require_s3(uri: str, name: str) -> None:
     if not re.fullmatch(r"s3://[^/]+/.+", uri):
-        raise RequestError(f"{name} {uri} is no object on S3: this stand-in fetches s3://bucket/key only")
+        raise RequestError(f"{name} {uri} is not an object on S3: this stand-in fetches s3://bucket/key only")
 
 
 def _check_sizes(conf: Mapping[str, str]) -> None:
@@ -137,7 +137,7 @@ def _check_sizes(conf: Mapping[str, str]) -> None:
 def _gigabytes(text: str, name: str) -> float:
     match = re.fullmatch(r"(\d+)([mg]?)b?", text.lower())
     if match is None:
-        raise RequestError(f"{name} {text} is no size such as 4g or 512m")
+        raise RequestError(f"{name} {text} is not a size such as 4g or 512m")
     return int(match[1]) / (1 if match[2] == "g" else 1024)
 
 

@@ -105,7 +105,7 @@ def take_every_key() -> None:
 def make_queue(backend: S3Backend) -> None:
     """Make the uploads' queue and have the landing bucket tell it of each upload: moto forgets both with its process.
 
-    moto counts all messages anew for each one that it sends or receives, thousands of times the work of either. The counts are
+    moto counts all messages again for each one that it sends or receives, thousands of times the work of either. The counts are
     kept cheap here, and stay right for a queue without delays: a message that was received is not visible until it is deleted.
     """
     for name, count in (

@@ -47,7 +47,7 @@ def find_batches(
         SandboxError: no such folder, a bad batch name, a batch that is not there, or nothing found.
     """
     if not folder.is_dir():
-        raise SandboxError(f"IMAGES={folder} is no folder: give one that holds {_LAYOUTS}")
+        raise SandboxError(f"IMAGES={folder} is not a folder: give one that holds {_LAYOUTS}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     if any(is_batch_name(name, key_format) for name in names):
         return _dated_batches(folder, names, chosen, day, key_format)
@@ -58,7 +58,7 @@ def find_batches(
         raise SandboxError(f"BATCH={name} is not of the form {key_format}: give a date such as BATCH=2026-01-31")
     if chosen and chosen != (name,):
         raise SandboxError(
-            f"{folder} holds labels, one batch ({name}), so BATCHES={' '.join(chosen)!r} picks nothing: leave it out"
+            f"{folder} holds labels, one batch ({name}), so BATCHES={' '.join(chosen)!r} has no effect: leave it out"
         )
     batch = read_batch(folder, name)
     if not batch.files:
@@ -68,17 +68,17 @@ def find_batches(
 
 def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day: str | None, key_format: str) -> list[LocalBatch]:
     if day:
-        raise SandboxError(f'{folder} names its batches itself, so BATCH={day} says nothing: pick some by BATCHES="{day}"')
+        raise SandboxError(f'{folder} already contains batch folders; use BATCHES="{day}" instead of BATCH={day}')
     strangers = [name for name in names if not is_batch_name(name, key_format)]
     if strangers and not chosen:
         raise SandboxError(
-            f"{folder / strangers[0]} is no batch, others beside it are: name it as a date ({key_format}), move it away, "
+            f"{folder / strangers[0]} is not a batch, but its neighbours are: name it as a date ({key_format}), move it away, "
             'or pick batches by BATCHES="..."'
         )
     missing = [name for name in chosen if name not in names or name in strangers]
     if missing:
         there = " ".join(name for name in names if name not in strangers)
-        raise SandboxError(f"BATCHES names {missing[0]!r}, which is no batch in {folder}: there are {there}")
+        raise SandboxError(f"BATCHES names {missing[0]!r}, which is not a batch in {folder}: there are {there}")
     return [read_batch(folder / name, name) for name in chosen or names]
 
 
@@ -103,7 +103,7 @@ def read_batch(folder: Path, name: str) -> LocalBatch:
         try:
             size = len(key.encode())
         except UnicodeEncodeError as error:
-            raise SandboxError(f"the name of {str(path)!r} is no UTF-8, so it can be no key in S3: rename it") from error
+            raise SandboxError(f"the name of {str(path)!r} is not UTF-8, so it can be no key in S3: rename it") from error
         if size > 900:
             raise SandboxError(
                 f"the name {key[:80]!r}... in {folder} has {size} bytes, and S3 takes 1,024 with the prefix: shorten it"

@@ -107,7 +107,7 @@ def _check_folder(warehouse: Path) -> None:
             pass
     except OSError as error:
         raise SandboxError(
-            f"WAREHOUSE={warehouse} cannot be written: {error}: choose another folder, or mend its rights"
+            f"WAREHOUSE={warehouse} cannot be written: {error}: choose another folder, or fix its permissions"
         ) from error
 
 
@@ -116,14 +116,16 @@ def _upload(layout: Layout) -> int:
     if os.environ.get("TO"):
         log_in = [os.environ.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
         if not all(log_in):
-            raise SandboxError("TO needs the server's log-in: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            raise SandboxError("TO needs the server's credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         from botocore.exceptions import BotoCoreError, ClientError
 
         layout.create()  # the drawn samples lie there
         try:
             _upload_batches(_batches(layout, os.environ), os.environ["TO"], *log_in)
         except (BotoCoreError, ClientError, ValueError) as error:  # the last: of an address that is none
-            raise SandboxError(f"cannot upload to TO={os.environ['TO']}: {error}: see that it answers, and the log-in") from error
+            raise SandboxError(
+                f"cannot upload to TO={os.environ['TO']}: {error}: check that it answers, and the credentials"
+            ) from error
         return 0
     state = read_state(layout)
     if "s3-stand-in" not in state.processes or not is_running(state.processes["s3-stand-in"]):

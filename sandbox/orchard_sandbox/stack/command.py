@@ -14,6 +14,6 @@ def write_command(layout: Layout, environment: Mapping[str, str]) -> None:
     """Write `orchard` into the stack's home, for its owner alone; while the stack is stopped it cannot list the landing zone."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items()) if name.startswith(_READ)]
     run = f'exec {shlex.quote(str(layout.airflow_python))} -P -m orchard.cli "$@"'
-    text = "\n".join(["#!/bin/sh", "# Orchard's commands on this stack; `make run` writes this file anew.", *exports, run, ""])
+    text = "\n".join(["#!/bin/sh", "# Orchard's commands on this stack; `make run` writes this file again.", *exports, run, ""])
     write_whole(layout.command, text)
     layout.command.chmod(0o700)

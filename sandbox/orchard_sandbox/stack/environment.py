@@ -92,7 +92,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
         "LOGGING__BASE_LOG_FOLDER": str(layout.airflow / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
-        # The trigger at the queue tells of each look, several lines a second, which would fill the disk.
+        # The trigger at the queue logs each look, several lines a second, which would fill the disk.
         "LOGGING__NAMESPACE_LEVELS": "airflow.providers.amazon.aws.triggers=WARNING aiobotocore=WARNING botocore=WARNING",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage),
         "SCHEDULER__MP_START_METHOD": "forkserver",
@@ -111,7 +111,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
 def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
     """Return, for each of Airflow's processes, the digest of the code and settings that it reads at its start.
 
-    A change means starting it anew.
+    A change requires a restart.
     The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which are told the
     settings that concern them.
     """

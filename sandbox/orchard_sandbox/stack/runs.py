@@ -69,7 +69,7 @@ def failed_task(instances: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def reason_of(log: Sequence[dict[str, Any] | str]) -> str:
-    """Return the exception of a task's log, `Type: message`; nothing when it tells none."""
+    """Return the exception of a task's log, `Type: message`; nothing when it has none."""
     for event in reversed(log):
         for detail in reversed(event.get("error_detail") or [] if isinstance(event, dict) else []):
             return f"{detail['exc_type']}: {detail['exc_value']}"

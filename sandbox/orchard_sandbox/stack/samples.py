@@ -183,7 +183,7 @@ def _oddities(files: dict[str, bytes], index: int, seed: int) -> dict[str, bytes
 def draw_samples(folder: Path, seed: int = 0) -> list[str]:
     """Write `<folder>/<YYYY-MM-DD>/<label>/<file>` for all batches and return their names; a folder that is there stays.
 
-    The folder appears whole or not at all, so an interrupted drawing is begun anew.
+    The folder appears whole or not at all, so an interrupted drawing is begun again.
     """
     names = [(FIRST_BATCH + timedelta(days=index)).isoformat() for index in range(BATCHES)]
     if folder.exists():

@@ -63,10 +63,10 @@ class Supervisor:
             try:
                 return self._state, self._start_airflow(dag_ids)
             except PortTakenError:
-                self._say(f"start: port {self._state.api_port} was taken in between, another one is tried")
+                self._say(f"start: port {self._state.api_port} was taken meanwhile; trying another one")
                 self._end_airflow()
                 self._state.api_port = 0
-        raise SandboxError(f"no free port stayed free for Airflow in {_PORT_TRIES} tries: look at what binds ports on 127.0.0.1")
+        raise SandboxError(f"could not reserve a port for Airflow in {_PORT_TRIES} tries: check what binds ports on 127.0.0.1")
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -120,7 +120,7 @@ class Supervisor:
         digests = digests_at_start(self._layout, self._environment)
         outdated = [name for name in AIRFLOW if digests[name] != self._state.digests.get(name)]
         if outdated and any(self._is_up(name) for name in AIRFLOW):
-            self._say(f"start: settings or code differ from those at the start of {', '.join(outdated)}: started anew")
+            self._say(f"start: settings or code differ from those at the start of {', '.join(outdated)}: restarting")
             self._end_airflow(spared={*STAND_INS, *AIRFLOW} - {*outdated})
         self._state.digests = digests
         self._migrate()

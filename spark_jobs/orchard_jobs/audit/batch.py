@@ -83,17 +83,17 @@ def audit_batch(
         AuditError: a file cannot be decoded.
     """
     batch = _Batch(warehouse, head, featurize, reduce, Findings(), RowMatcher(head.digest), ColumnSums(head.backbone.dimension))
-    batch.findings.judge(REPORT_CHECK | MANIFEST_CHECK)
+    batch.findings.register_checks(REPORT_CHECK | MANIFEST_CHECK)
     _check_reports(batch)
     _check_manifest(batch)
     if batch.findings.has_failed():
-        batch.findings.warn("files and rows were not judged, since the reports or the manifest are not as asked")
+        batch.findings.warn("files and rows were not checked, because the report or manifest check failed")
         return batch.findings.verdict()
-    batch.findings.judge(FILE_CHECKS)
+    batch.findings.register_checks(FILE_CHECKS)
     for report in (featurize, reduce) if reduce else (featurize,):
         check_files(warehouse, report, batch.findings)
     if batch.findings.has_failed():
-        batch.findings.warn("rows were not judged, since the files are not as reported")
+        batch.findings.warn("rows were not checked, because a file check failed")
         return batch.findings.verdict()
     _check_all_rows(batch)
     _check_counts(batch, policy)
@@ -141,7 +141,7 @@ def _expect_part(batch: _Batch, part: Part) -> Iterator[str]:
         return
     for entry in read_part(packed):
         if not batch.matcher.expect(entry):
-            yield f"{entry.image_uri} stands twice"
+            yield f"{entry.image_uri} occurs twice"
 
 
 def _entries(batch: _Batch) -> Iterator[Entry]:
@@ -150,7 +150,9 @@ def _entries(batch: _Batch) -> Iterator[Entry]:
 
 
 def _check_all_rows(batch: _Batch) -> None:
-    batch.findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | FEATURES_CHECKS | QUARANTINE_CHECKS | MATCHING_CHECKS)
+    batch.findings.register_checks(
+        ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | FEATURES_CHECKS | QUARANTINE_CHECKS | MATCHING_CHECKS
+    )
     _check_features(batch)
     _check_quarantine(batch)
     batch.findings.extend("keys", "manifest", batch.matcher.lost(_entries(batch)))
@@ -179,7 +181,7 @@ def _check_moments(batch: _Batch) -> None:
     staged = sum(partition.rows for partition in batch.featurize.of_table(MOMENTS.name))
     if staged == 0:
         return
-    batch.findings.judge(MOMENTS_CHECK)
+    batch.findings.register_checks(MOMENTS_CHECK)
     if staged > 1:
         batch.findings.add("moments", "report", f"{staged} rows are staged")
     for rows in batch.rows_of(MOMENTS):
@@ -190,7 +192,7 @@ def _check_moments(batch: _Batch) -> None:
 def _check_projection(batch: _Batch) -> None:
     if batch.reduce is None or batch.head.model is None:
         return
-    batch.findings.judge(PCA_CHECKS)
+    batch.findings.register_checks(PCA_CHECKS)
     head = batch.head
     files = tuple(file.path for partition in batch.featurize.of_table(FEATURES.name) for file in partition.files)
     version = BatchVersion(head.batch_id, head.digest, head.number, files)
@@ -199,7 +201,7 @@ def _check_projection(batch: _Batch) -> None:
 
 def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
     matcher, findings, counts = batch.matcher, batch.findings, batch.featurize.counts
-    findings.judge(COUNT_CHECKS)
+    findings.register_checks(COUNT_CHECKS)
     found = {
         "listed": matcher.listed,
         "featurized": matcher.featurized,

@@ -137,4 +137,4 @@ def _path_differences(report: JobReport, partition: StagedPartition) -> Iterator
     for file in partition.files:
         found = parse(file.path)
         if not isinstance(found, StagedPath) or (found.table, found.partition, found.work) != wanted:
-            yield f"{file.path} is no file of work {report.work} in {partition_folder(*wanted[:2])}"
+            yield f"{file.path} is not a file of work {report.work} in {partition_folder(*wanted[:2])}"

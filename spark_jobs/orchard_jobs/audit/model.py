@@ -32,15 +32,15 @@ def audit_model(mean: Floats, components: Floats, explained_variance: Floats, ra
         n: rows that it was fitted on.
     """
     findings = Findings()
-    findings.judge({name: MODEL_CHECKS[name] for name in ("shapes", "finite")})
+    findings.register_checks({name: MODEL_CHECKS[name] for name in ("shapes", "finite")})
     findings.extend("shapes", _WHERE, _shape_faults(mean, components, explained_variance, ratio, n))
     parts = {"mean": mean, "components": components, "explained_variance": explained_variance, "ratio": ratio}
     for name, values in parts.items():
         findings.extend("finite", _WHERE, (f"{name}: value {i} is {values.flat[i]}" for i in _where(~np.isfinite(values))))
     if findings.has_failed():
-        findings.warn("its other checks were not judged, since shapes or values are not as asked")
+        findings.warn("the other checks were not made, because the shapes or finite check failed")
         return findings.verdict()
-    findings.judge(MODEL_CHECKS)
+    findings.register_checks(MODEL_CHECKS)
     _check_components(components, findings)
     _check_spectrum(explained_variance, ratio, findings)
     return findings.verdict()

@@ -11,7 +11,7 @@ from orchard_jobs.audit.files import Rows
 from orchard_jobs.audit.rows import vectors_of
 from orchard_jobs.audit.verdict import Findings
 
-MOMENTS_CHECK = {"moments": "one row, finite: n, mean and the diagonal of the second moment are those of the features"}
+MOMENTS_CHECK = {"moments": "there is one finite row: n, mean and the diagonal of the second moment are those of the features"}
 _RELATIVE = 1e-9
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
 

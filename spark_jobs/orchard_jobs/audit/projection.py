@@ -14,7 +14,7 @@ from orchard_jobs.storage import Warehouse
 
 PCA_CHECKS = {
     "pca_rows": "pca_features has exactly the rows of features: image_uri, content_sha256 and label",
-    "captured": "the report tells once a model and batch what is kept of it: all its rows, and 0 <= kept <= total",
+    "captured": "the report gives one captured value per model and batch, covering all its rows, and 0 <= kept <= total",
 }
 _IDENTITY = ("image_uri", "content_sha256", "label")
 _ROUNDING = 1e-9
@@ -32,17 +32,17 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
         AuditError: a file cannot be decoded.
     """
     findings = Findings()
-    findings.judge(REPORT_CHECK)
+    findings.register_checks(REPORT_CHECK)
     wanted = [(PCA_FEATURES.name, (model.model_id, batch.batch_id)) for model, batch in plan.pairs]
     findings.extend("report", "report", report_differences(report, "project", plan.digest, plan.backbone, wanted))
     if not findings.has_failed():
-        findings.judge(FILE_CHECKS)
+        findings.register_checks(FILE_CHECKS)
         check_files(warehouse, report, findings)
         _check_published(warehouse, plan, findings)
     if findings.has_failed():
-        findings.warn("its rows were not judged, since the report or its files are not as asked")
+        findings.warn("rows were not checked, because the report or a file check failed")
         return findings.verdict()
-    findings.judge(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
+    findings.register_checks(ROW_CHECKS | CONTENT_CHECK | VECTOR_CHECKS | PCA_CHECKS)
     for model, batch in plan.pairs:
         check_projected(warehouse, model, batch, report, findings)
     return findings.verdict()
@@ -51,7 +51,7 @@ def audit_projection(warehouse: Warehouse, plan: ProjectionPlan, report: JobRepo
 def _check_published(warehouse: Warehouse, plan: ProjectionPlan, findings: Findings) -> None:
     for path in sorted({path for _, batch in plan.pairs for path in batch.files}):
         if warehouse.size(path) is None:
-            findings.add("files", path, "published features are not there: plan again")
+            findings.add("files", path, "published features are missing: start a new run")
 
 
 def check_projected(
@@ -83,7 +83,7 @@ def _unexpected(chunk: Rows, wanted: set[bytes], seen: set[bytes]) -> Iterator[s
         if key not in wanted:
             yield f"{name} with this content and label is not in features"
         elif key in seen:
-            yield f"{name} stands here again"
+            yield f"{name} occurs again here"
         seen.add(key)
 
 

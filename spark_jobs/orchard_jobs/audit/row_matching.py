@@ -1,7 +1,7 @@
 """Match the staged rows of features and quarantine with the manifest's entries, key by key.
 
 Keys, contents and vectors are held as BLAKE2b digests of 16 bytes, not as strings: about 300 bytes an image in all, and a
-collision within 2^-64 even for a thousand million images. Examples name the row at hand, so no string needs to be kept.
+collision within 2^-64 even for a thousand million images. Examples name the row being read, so no string needs to be kept.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,10 @@ from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.manifest import Entry
 
 MATCHING_CHECKS = {
-    "unique_uri": "an image_uri stands once in features and quarantine together",
+    "unique_uri": "an image_uri occurs once in features and quarantine together",
     "keys": "the rows are those of the manifest's entries: none is lost, none is invented",
     "listing": "etag, size_bytes, label, and the content of reused images, are the manifest's",
-    "actions": "a kept or reused row stands in the table from which it was to be copied",
+    "actions": "a kept or reused row is in the table from which it was to be copied",
     "computed_in": "this manifest's job made the vectors of the images to compute, save those of known content, and no others",
     "equal_content": "rows of equal content_sha256 and computed_in have equal features",
 }
@@ -26,7 +26,7 @@ _ACTIONS = ("compute", "keep", "keep_quarantined", "reuse")
 
 
 def digest_16(*values: str | int | None) -> bytes:
-    """Return 16 bytes that stand for some values in their order."""
+    """Return 16 bytes that identify some values in their order."""
     return blake2b(repr(values).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
@@ -81,7 +81,7 @@ class RowMatcher:
                 continue
             key = digest_16(uri)
             if key in self._seen:
-                findings.add("unique_uri", rows.path, f"{uri} stands here again")
+                findings.add("unique_uri", rows.path, f"{uri} occurs again here")
                 continue
             self._seen.add(key)
             expected = self._expected.get(key)
@@ -90,7 +90,7 @@ class RowMatcher:
                 continue
             action = _ACTIONS[expected[16]]
             if _TABLE_OF_ACTION.get(action, rows.table.name) != rows.table.name:
-                findings.add("actions", rows.path, f"{uri}: action {action}, but the row stands in {rows.table.name}")
+                findings.add("actions", rows.path, f"{uri}: action {action}, but the row is in {rows.table.name}")
             found = digest_16(etag, size_bytes, label, content if action == "reuse" else None)
             if None not in (etag, size_bytes) and found != expected[:16]:
                 findings.add("listing", rows.path, f"{uri}: {etag=} {size_bytes=} {label=} {content=} is not the manifest's")

@@ -15,7 +15,7 @@ from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.quarantine import Reason
 
 ROW_CHECKS = {
-    "not_null": "no value is null but where the table allows it, and no element of a list",
+    "not_null": "nulls occur only in nullable columns, never inside lists",
     "manifest_digest": "every row carries the digest of its manifest",
     "provenance": "jobs_version and computed_in say what made a row",
 }

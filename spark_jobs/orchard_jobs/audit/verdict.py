@@ -14,7 +14,7 @@ class Failure:
 
     Attributes:
         check: the check's name.
-        what: what it asks for.
+        what: what it expects, as a clause.
         where: the first files (or `report`, `manifest`, `model`) that fail it, at most five.
         count: how many rows, files or values fail it.
         examples: the first of them, at most five.
@@ -28,7 +28,7 @@ class Failure:
 
     def to_text(self) -> str:
         """Return the failure for a person, a line for the check and one for each example."""
-        head = f"{self.check}: {self.count} not as asked: {self.what}; in {', '.join(self.where)}"
+        head = f"{self.check}: failed for {self.count}: expected that {self.what}; in {', '.join(self.where)}"
         return "\n".join([head, *(f"    {example}" for example in self.examples)])
 
 
@@ -39,7 +39,7 @@ class Verdict:
     Attributes:
         passed: names of the checks that found no fault.
         failures: the checks that failed.
-        warnings: what a person may want to know although nothing failed, and checks that could not be judged.
+        warnings: what a person may want to know although nothing failed, and checks that could not be made.
     """
 
     passed: tuple[str, ...]
@@ -57,7 +57,7 @@ class Verdict:
             lines = [failure.to_text() for failure in self.failures] + [f"warning: {text}" for text in self.warnings]
             raise AuditError(
                 f"{len(self.failures)} of {len(self.failures) + len(self.passed)} checks failed, nothing is published. "
-                "Look at the examples, mend their cause and start a new run; lost or damaged files are then staged anew:\n"
+                "Look at the examples, fix the cause and start a new run, which also stages lost or damaged files again:\n"
                 + "\n".join(lines)
             )
 
@@ -77,14 +77,14 @@ class Findings:
         self._found: dict[str, _Tally] = {}
         self._warnings: list[str] = []
 
-    def judge(self, checks: dict[str, str]) -> None:
-        """Take up checks: what each asks for, by name. They pass unless something is added to them."""
+    def register_checks(self, checks: dict[str, str]) -> None:
+        """Register checks: what each expects, by name. A check passes unless a fault is added to it."""
         self._asked |= checks
 
     def add(self, check: str, where: str, example: str) -> None:
-        """Record one fault; KeyError for a check that was not taken up."""
+        """Record one fault; KeyError for a check that was not registered."""
         if check not in self._asked:
-            raise KeyError(f"check {check} was not taken up: a fault of it would be lost")
+            raise KeyError(f"check {check} was not registered: its fault would be lost")
         found = self._found.setdefault(check, _Tally())
         found.count += 1
         if where not in found.where and len(found.where) < EXAMPLES:

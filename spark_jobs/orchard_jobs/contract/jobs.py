@@ -166,7 +166,7 @@ class Projection:
 class ProjectionPlan:
     """The work of one `project` job: which published batch versions get rows of which models.
 
-    `attempt` rises when staged files of the same plan were lost or damaged, so that they are made anew under another name.
+    `attempt` rises when staged files of the same plan were lost or damaged, so that they are made again under another name.
     """
 
     backbone: str

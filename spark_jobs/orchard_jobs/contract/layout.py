@@ -45,7 +45,7 @@ class ManifestPath(WarehousePath):
 
 
 @dataclass(frozen=True)
-class PlanPath(WarehousePath):
+class ProjectionPlanPath(WarehousePath):
     """A projection plan."""
 
     form = f"{WORK}/plans/{{digest}}.json"
@@ -53,7 +53,7 @@ class PlanPath(WarehousePath):
 
 
 @dataclass(frozen=True)
-class DecisionPath(WarehousePath):
+class ModelPlanPath(WarehousePath):
     """A model plan: what a run of pca_model decided, and why."""
 
     form = f"{WORK}/decisions/{{digest}}.json"
@@ -198,7 +198,7 @@ def _staged_pattern_of(table: Table) -> re.Pattern[str]:
 
 
 _KINDS = (
-    *(ManifestPath, PlanPath, DecisionPath, BackbonePath, RemovalNotePath),
+    *(ManifestPath, ProjectionPlanPath, ModelPlanPath, BackbonePath, RemovalNotePath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
 _CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
@@ -216,14 +216,14 @@ def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
     return str(ManifestPath(manifest_digest, name))
 
 
-def plan_path(plan_digest: str) -> str:
+def projection_plan_path(plan_digest: str) -> str:
     """File of one projection plan."""
-    return str(PlanPath(plan_digest))
+    return str(ProjectionPlanPath(plan_digest))
 
 
-def decision_path(digest: str) -> str:
+def model_plan_path(digest: str) -> str:
     """File of one model plan: what a run of pca_model decided, and why."""
-    return str(DecisionPath(digest))
+    return str(ModelPlanPath(digest))
 
 
 def backbone_path(backbone: str) -> str:
@@ -285,8 +285,8 @@ def relative_to_table(table: Table, path: str) -> str:
     return path.removeprefix(folder)
 
 
-def checked_file(path: str) -> str:
-    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is no checksum."""
+def data_file_of_checksum(path: str) -> str:
+    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is not a checksum."""
     return _CHECKSUM.sub(r"\1", path)
 
 

@@ -28,7 +28,7 @@ class S3Location:
         """Return the location of a `s3://bucket/key` URI; raise ConfigurationError for any other text."""
         bucket, _, key = uri.removeprefix(_S3).partition("/")
         if not is_s3(uri) or not bucket:
-            raise ConfigurationError(f"{uri!r} is no place on S3: write it as s3://BUCKET/KEY")
+            raise ConfigurationError(f"{uri!r} is not an S3 URI: write it as s3://BUCKET/KEY")
         return cls(bucket, key)
 
     @property
@@ -47,7 +47,7 @@ def is_s3(uri: str) -> bool:
 
 
 def checked_batch_id(batch_id: str) -> str:
-    """Return the batch id when it can stand in a path and in a log; raise ConfigurationError otherwise."""
+    """Return the batch id when it can be part of a path and of a log; raise ConfigurationError otherwise."""
     if not _BATCH_ID.fullmatch(batch_id):
         raise ConfigurationError(
             f"batch id {batch_id!r} is not 1 to 100 letters, digits, '.', '_' or '-' beginning with a letter or digit: "

@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 def prefer_installed_pyspark() -> None:
     """Import PySpark from where it is installed, not from the zip inside it that spark-submit puts first on the path.
 
-    Both hold the same sources, but Python compiles those of a zip anew at each start: half a second of a driver, and again of a
+    Both hold the same sources, but Python compiles those of a zip again at each start: half a second of a driver, and again of a
     daemon. Where only a zip holds PySpark or py4j, or a zip of another PySpark comes first, as on a cluster, nothing changes.
     """
     rest = [place for place in sys.path if not place.endswith(".zip")]

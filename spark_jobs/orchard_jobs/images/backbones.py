@@ -133,8 +133,8 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
         session = onnxruntime.InferenceSession(content, _session_options(backbone), providers=providers)
         dimension = session.get_outputs()[0].shape[-1]
     except Exception as error:
-        mend = "see that the GPU works and has memory left" if backbone.engine == "cuda" else "remove the file"
-        raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: {mend}") from error
+        fix = "see that the GPU works and has memory left" if backbone.engine == "cuda" else "remove the file"
+        raise ConfigurationError(f"onnxruntime cannot load {warehouse.uri_of(path)}: {error}: {fix}") from error
     _check_session(backbone, session.get_providers()[0], dimension, warehouse.uri_of(path))
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -177,7 +177,7 @@ def _providers(backbone: Backbone) -> list[Any]:
     # The CUDA libraries of NVIDIA's wheels, where these are installed, before those of the machine.
     with redirect_stdout(sys.stderr):  # it prints what it lacks
         onnxruntime.preload_dlls()
-    # Other batch sizes would each make it search anew.
+    # Other batch sizes would each make it search again.
     use_tf32 = {"on": "1", "off": "0"}[backbone.engine_options["tf32"]]
     return [(_CUDA, {"use_tf32": use_tf32, "cudnn_conv_algo_search": "HEURISTIC"})]
 

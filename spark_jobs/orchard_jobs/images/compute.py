@@ -118,7 +118,7 @@ def compute(
 ) -> Generator[Outcome, None, None]:
     """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
 
-    Among entries of one `group`, which must stand together, each content is decoded and run once; a duplicate of a good
+    Among entries of one `group`, which must be given together, each content is decoded and run once; a duplicate of a good
     image shares its features, a duplicate of a bad one its reason. A known content is neither decoded nor run.
 
     Args:
@@ -222,7 +222,7 @@ class _Batch:
         tally.network_runs += len(pixels)
         expected = (len(pixels), self.backbone.dimension)
         if features.shape != expected or features.dtype != np.float32:
-            raise JobError(f"the backbone gave {features.dtype} {features.shape}, expected float32 {expected}: export it anew")
+            raise JobError(f"the backbone gave {features.dtype} {features.shape}, expected float32 {expected}: export it again")
         return features
 
     def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:

@@ -45,7 +45,7 @@ class _TensorsOnly(pickle.Unpickler):
             return _rebuild_tensor
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is not a tensor")
 
     def persistent_load(self, identity: Any) -> _Storage:
         kind, dtype, key, _device, _elements, view = identity

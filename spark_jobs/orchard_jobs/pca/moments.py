@@ -79,7 +79,7 @@ class Moments:
 
     @property
     def second_moment(self) -> Floats:
-        """The sum over the rows of the outer products of (row - mean): float64 [d, d], made anew at each call."""
+        """The sum over the rows of the outer products of (row - mean): float64 [d, d], made again at each call."""
         second_moment = np.empty((self.dimension, self.dimension))
         for index, row in enumerate(_rows(self.upper_triangle, self.dimension)):
             second_moment[index, index:] = second_moment[index:, index] = row

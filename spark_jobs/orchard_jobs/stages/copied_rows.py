@@ -34,7 +34,9 @@ def copy_kept(
     files = files_from_json(workers.run(len(groups), partial(_copy_kept, head=head, groups=groups, action=action, writer=writer)))
     found, wanted = sum(file.rows for file in files), head.actions.get(action, 0)
     if found != wanted:
-        raise JobError(f"the published files of batch {head.batch_id} hold {found} of the {wanted} rows to {action}: plan again")
+        raise JobError(
+            f"the published files of batch {head.batch_id} hold {found} of the {wanted} rows to {action}: start a new run"
+        )
     return files
 
 
@@ -44,7 +46,7 @@ def copy_vectors(
     """Write a row for each entry, with the vector of its content from one of some features files.
 
     Raises:
-        JobError: a content stands in none of these files.
+        JobError: none of these files holds the vector of an entry's content.
     """
     warehouse = writer.warehouse
     placed = [(path, entry) for path, of_file in sorted(_by_file(warehouse, paths, entries).items()) for entry in of_file]
@@ -109,7 +111,7 @@ def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry])
             found[path] = here
     if wanted:
         lost = next(iter(wanted.values()))[0]
-        raise JobError(f"no file of the manifest holds content {lost.content_sha256} of {lost.image_uri!r}: plan again")
+        raise JobError(f"no file of the manifest holds content {lost.content_sha256} of {lost.image_uri!r}: start a new run")
     return found
 
 

@@ -110,7 +110,7 @@ def featurize_images(source: Iterable[Fetched], task: FeaturizeTask) -> Iterator
     backbone = _loaded_backbone(task.head.backbone, task.warehouse)
     rules = InputRules(task.head.pixel_limit, _known(task.head, task.warehouse))
     outcomes = compute(source, backbone, rules, tally, progress)
-    # A shard may be larger: images that may be equal stand in one, however many they are.
+    # A shard may be larger: images that may be equal are in one, however many they are.
     while some := list(islice(outcomes, ROWS_PER_FILE)):
         yield _write(some, task)
     progress.flush()

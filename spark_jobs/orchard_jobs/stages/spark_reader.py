@@ -41,7 +41,7 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
     Args:
         spark: the session.
         task: what every worker task is given, with the real warehouse.
-        shards: the entries to compute; those of one group stand in one shard.
+        shards: the entries to compute; those of one group are in one shard.
 
     Raises:
         JobError: an object was overwritten while Spark read it, or Spark did not read all that it listed.

@@ -1,7 +1,7 @@
 """What every stage does with the files it writes: choose a fresh folder, write, and account for each file.
 
 The tables' files are written by the Python workers, not by Spark's writer: a list of 1,280 floats goes through the JVM float by
-float, and a worker that has the rows at hand can sum them up on the way.
+float, and a worker that has the rows in memory can sum them up on the way.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class StagedWriter:
     paths: OwnPaths
 
     def write(self, rows: pa.Table) -> StagedFile:
-        """Write one file of rows, whose columns may stand in any order, and account for it. No other process draws its name."""
+        """Write one file of rows, whose columns may be in any order, and account for it. No other process draws its name."""
         schema = arrow_schema(self.table)
         found = rows.select(schema.names).cast(schema)
         packed = io.BytesIO()

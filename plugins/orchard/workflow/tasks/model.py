@@ -7,7 +7,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from orchard.models import run
-from orchard.models.model_plan import create_decision, model_plan_of, read_projection
+from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
@@ -37,10 +37,10 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
 
 
 def _with_decision(planned: PlannedJobs, ti: Any) -> PlannedJobs:
-    """Return a plan with its decision's file: a release before 0.2 pushed the decision as an XCom of its own."""
+    """Return a plan with its decision's file: an earlier release pushed the decision as an XCom of its own."""
     if planned.decision is not None:
         return planned
     warehouse = tables().warehouse
     decided = ti.xcom_pull(task_ids="plan_model", key="decided")
     plan = model_plan_of(decided, read_projection(warehouse, planned.input_digest))
-    return replace(planned, decision=create_decision(warehouse, plan))
+    return replace(planned, decision=write_model_plan(warehouse, plan))

@@ -27,7 +27,7 @@ def emit_batches(outlet_events: Any = None) -> None:
     for kind, shown in found.examples.items():
         log.warning("left out kind=%s count=%s for example %s", kind, found.counts[kind], list(shown))
     if not found.batch_ids:
-        raise AirflowSkipException(f"{len(bodies)} messages tell of no upload to a batch: {found.counts}")
+        raise AirflowSkipException(f"none of the {len(bodies)} messages announces an upload to a batch: {found.counts}")
     outlet_events[UPLOADS].add_partitions(list(found.batch_ids))
 
 

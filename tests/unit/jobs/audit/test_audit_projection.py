@@ -137,7 +137,7 @@ def test_published_features_that_are_gone_fail(tmp_path: Path) -> None:
     (tmp_path / "features/2026-01-05.parquet").unlink()
     verdict = projected.verdict()
     assert failed(verdict) == {"files"}
-    assert verdict.warnings == ("its rows were not judged, since the report or its files are not as asked",)
+    assert verdict.warnings == ("rows were not checked, because the report or a file check failed",)
 
 
 def test_a_batch_without_rows_has_an_empty_projection(tmp_path: Path) -> None:

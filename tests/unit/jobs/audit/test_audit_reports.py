@@ -60,7 +60,7 @@ def test_a_manifest_that_names_a_key_twice_fails(tmp_path: Path) -> None:
     batch.parts = [(part.name, packed)]
     batch.head = replace(batch.head, listed=11, parts=(part,))
     (failure,) = judge(batch, tmp_path).failures
-    assert (failure.check, failure.examples) == ("manifest", (f"{uri_of(0)} stands twice",))
+    assert (failure.check, failure.examples) == ("manifest", (f"{uri_of(0)} occurs twice",))
 
 
 def test_a_lost_image_shows_in_the_counts_although_the_report_agrees(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from orchard_jobs.errors import AuditError
 
 def findings() -> Findings:
     found = Findings()
-    found.judge({"finite": "no value is NaN", "keys": "none is lost"})
+    found.register_checks({"finite": "no value is NaN", "keys": "none is lost"})
     return found
 
 
@@ -29,7 +29,7 @@ def test_an_error_lists_check_file_count_and_five_examples() -> None:
         verdict.raise_if_failed()
     head, *lines = str(error.value).splitlines()
     assert head.startswith("1 of 2 checks failed, nothing is published")
-    assert lines[0] == "keys: 8 not as asked: none is lost; in a.parquet, b.parquet"
+    assert lines[0] == "keys: failed for 8: expected that none is lost; in a.parquet, b.parquet"
     assert lines[1:] == [*(f"    row {i} is lost" for i in range(5)), "warning: look here"]
 
 

@@ -7,19 +7,19 @@ from orchard_jobs.contract.columns import FEATURES, PROMOTIONS, RUNS, TABLES, Ta
 from orchard_jobs.contract.layout import (
     AttemptPath,
     BackbonePath,
-    DecisionPath,
     FaultPath,
     ManifestPath,
     ModelPath,
-    PlanPath,
+    ModelPlanPath,
     ProgressPath,
+    ProjectionPlanPath,
     RemovalNotePath,
     ReportPath,
     ScratchPath,
     StagedPath,
     WarehousePath,
     attempts_folder,
-    checked_file,
+    data_file_of_checksum,
     parse,
     partition_folder,
     progress_folder,
@@ -35,8 +35,8 @@ ON_DISK: dict[str, WarehousePath] = {
     f"_work/manifests/{D}/head.json": ManifestPath(D),
     f"_work/manifests/{D}/part-00000.jsonl.gz": ManifestPath(D, "part-00000.jsonl.gz"),
     f"_work/manifests/{D}/known.txt.gz": ManifestPath(D, "known.txt.gz"),
-    f"_work/plans/{D}.json": PlanPath(D),
-    f"_work/decisions/{D}.json": DecisionPath(D),
+    f"_work/plans/{D}.json": ProjectionPlanPath(D),
+    f"_work/decisions/{D}.json": ModelPlanPath(D),
     f"_work/networks/{BACKBONE}.onnx": BackbonePath(BACKBONE),
     f"_work/retired/{D}.json": RemovalNotePath(D),
     f"_work/{W}/report.json": ReportPath(W),
@@ -96,8 +96,8 @@ def staged(table: Table) -> some.SearchStrategy[StagedPath]:
 
 paths: some.SearchStrategy[WarehousePath] = some.one_of(
     some.builds(ManifestPath, digests, names),
-    some.builds(PlanPath, digests),
-    some.builds(DecisionPath, digests),
+    some.builds(ProjectionPlanPath, digests),
+    some.builds(ModelPlanPath, digests),
     some.builds(BackbonePath, backbones),
     some.builds(RemovalNotePath, digests),
     some.builds(ReportPath, digests),
@@ -167,9 +167,9 @@ def test_a_value_too_many_or_too_few_is_refused() -> None:
 
 
 def test_a_checksum_belongs_to_the_file_beside_it() -> None:
-    assert checked_file("features/.part-0.parquet.crc") == "features/part-0.parquet"
+    assert data_file_of_checksum("features/.part-0.parquet.crc") == "features/part-0.parquet"
     for path in ("features/part-0.parquet", "features/part.0.crc", "features/.crc"):
-        assert checked_file(path) == path
+        assert data_file_of_checksum(path) == path
 
 
 def test_a_table_path_goes_both_ways_and_no_other_does() -> None:

@@ -55,7 +55,7 @@ def test_a_uri_names_a_bucket_and_a_raw_key(uri: str, location: S3Location) -> N
 
 @pytest.mark.parametrize("text", ["", "lake/a", "s3:/lake", "s3://", "s3:///a", "s3a://lake/a", "file:///lake/a"])
 def test_any_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no place on S3"):
+    with pytest.raises(ConfigurationError, match="is not an S3 URI"):
         S3Location.parse(text)
 
 

@@ -73,7 +73,7 @@ def test_a_tensor_is_read_by_its_strides() -> None:
 def test_a_call_of_anything_else_is_not_made(tmp_path: Any) -> None:
     target = tmp_path / "made"
     for name in ("os mkdir", "posix mkdir", "builtins eval", "torch load", "torch._utils _rebuild_parameter"):
-        with pytest.raises(ValueError, match=name.replace(" ", r"\.") + ", which is no tensor"):
+        with pytest.raises(ValueError, match=name.replace(" ", r"\.") + ", which is not a tensor"):
             read_tensors(written({"x": Named(name, str(target))}, {}))
     assert not os.path.exists(target)
 

@@ -207,7 +207,7 @@ def test_a_version_left_half_way_is_superseded_when_the_listing_changed(
     jobs = run_batch(tables, settings, DAY, bucket)
     assert len(jobs.network_runs) == 1
     assert len(rows(tables, FEATURES)) == 7
-    with pytest.raises(SupersededError, match="later run of the batch was faster"):
+    with pytest.raises(SupersededError, match="later run of the batch has already published"):
         stage_and_publish(tables, head, FakeJobs(tables, bucket_of()))
     assert len(rows(tables, FEATURES)) == 7
     assert [row["version"] for row in tables.rows(RUNS)] == [2]

@@ -117,4 +117,4 @@ def test_reconciling_finds_what_differs_and_what_was_left_half_way(
     assert run.reconcile(tables, settings, ListedBucket({KEY: b"a"})) == Done((DAY, NEXT))
     other_format = with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")
     assert isinstance(run.reconcile(tables, other_format, ListedBucket({KEY: b"a"})), Skipped)
-    assert f"batch {NEXT} was left half-way, and is no key" in caplog.text
+    assert f"batch {NEXT} was left half-way, and is not a key" in caplog.text

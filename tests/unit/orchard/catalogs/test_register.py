@@ -153,9 +153,9 @@ def test_an_outdated_entry_in_glue_is_updated_and_keeps_what_others_wrote(glue: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"Parameters": {"classification": "parquet"}}, "is there and no external Delta table"),
-        ({"Parameters": {"table_type": "ICEBERG", "spark.sql.sources.provider": "delta"}}, "no external Delta table"),
-        ({"TableType": "MANAGED_TABLE"}, "is there and no external Delta table"),
+        ({"Parameters": {"classification": "parquet"}}, "already exists and is not an external Delta table"),
+        ({"Parameters": {"table_type": "ICEBERG", "spark.sql.sources.provider": "delta"}}, "not an external Delta table"),
+        ({"TableType": "MANAGED_TABLE"}, "already exists and is not an external Delta table"),
         ({"StorageDescriptor": {"Location": "s3://cluster/other"}}, f"lies in s3://cluster/other, not in {WAREHOUSE}/runs"),
     ],
 )
@@ -165,7 +165,7 @@ def test_glue_keeps_another_table_of_the_name(glue: Any, changes: dict[str, Any]
     before = in_glue(glue, "runs")
     assert main(TO_GLUE) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"orchard: {DATABASE}.runs is there and ")
+    assert err.startswith(f"orchard: {DATABASE}.runs already exists ")
     assert words in err
     assert [table["Name"] for table in glue.get_tables(DatabaseName=DATABASE)["TableList"]] == ["runs"]
     assert in_glue(glue, "runs") == before
@@ -204,8 +204,8 @@ def test_unity_takes_every_type(unity: UnityServer, tables: Tables, table: Any) 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"table_type": TableType.MANAGED}, "no external Delta table"),
-        ({"data_source_format": DataSourceFormat.PARQUET}, "no external Delta table"),
+        ({"table_type": TableType.MANAGED}, "not an external Delta table"),
+        ({"data_source_format": DataSourceFormat.PARQUET}, "not an external Delta table"),
         ({"storage_location": "s3://cluster/other"}, "lies in s3://cluster/other, not in"),
         ({"columns": []}, "run MSCK REPAIR TABLE main.ml.runs SYNC METADATA"),
     ],
@@ -298,7 +298,7 @@ def half_a_name(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) 
         (no_region, 1, "cannot reach Glue database orchard: You must specify a region"),
         (no_schema, 1, "cannot read Unity Catalog schema main.absent: "),
         (no_right, 1, "EXTERNAL USE LOCATION"),
-        (wrong_token, 1, "the log-in must be right"),
+        (wrong_token, 1, "check the credentials"),
         (half_a_name, 2, "--unity 'main' is not CATALOG.SCHEMA"),
     ],
 )

@@ -77,7 +77,7 @@ def test_without_tables_it_says_what_to_do_first(
     monkeypatch.setenv("ORCHARD_WAREHOUSE", str(tmp_path / "fresh"))
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert "is no table: run a batch first" in err
+    assert "is not a table: run a batch first" in err
     assert err.count("\n") == 1
     assert list(tmp_path.glob("fresh/*")) == []
 
@@ -123,7 +123,7 @@ def test_tables_of_another_schema_version_are_not_read(
     run_batch(tables, settings, DAY, bucket_of(DAY))
     monkeypatch.setattr("orchard.tables.delta_log.SCHEMA_VERSION", 99)
     assert main(["status", "--no-listing"]) == 2
-    assert "has schema version 2, this Orchard knows 99" in capsys.readouterr().err
+    assert "has schema version 2; this release supports schema 99" in capsys.readouterr().err
 
 
 def test_an_unknown_connection_is_refused(tables: Tables, settings: Settings, capsys: Out) -> None:

@@ -91,7 +91,7 @@ def test_a_warehouse_without_a_model_says_so(
     assert "has no model yet" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="no model has the id 'pca-1'"):
         call(tables, settings, "pin", "pca-1")
-    with pytest.raises(JobError, match="is no table"):
+    with pytest.raises(JobError, match="is not a table"):
         call(Tables.at(str(tmp_path / "nothing")), settings)
 
 

@@ -106,5 +106,5 @@ def test_the_entry_script_runs_with_the_zip_on_the_path(tmp_path: Path) -> None:
 
 def test_metadata_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchard_jobs.__version__", "0.0.9")
-    with pytest.raises(ConfigurationError, match=rf"installed as {__version__}, its code says 0\.0\.9: install it anew"):
+    with pytest.raises(ConfigurationError, match=rf"installed as {__version__}, its code says 0\.0\.9: install it again"):
         build_package()

@@ -346,7 +346,7 @@ def test_nothing_is_removed_while_a_table_is_missing(used: Tables, settings: Set
     age(used)
     (root_of(used) / table / "_delta_log").rename(root_of(used) / "hidden")
     before = stored(used)
-    with pytest.raises(JobError, match="is no table"):
+    with pytest.raises(JobError, match="is not a table"):
         clean(used, settings, timedelta(0))
     assert stored(used) == before
 

@@ -1,7 +1,7 @@
 """The use cases of a pca_model run: outcomes as values, and the decision as a file."""
 
 from orchard.models import run
-from orchard.models.model_plan import read_decision, read_projection
+from orchard.models.model_plan import read_model_plan, read_projection
 from orchard.outcomes import Done, Failed, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -23,7 +23,7 @@ def planned_fit(tables: Tables, settings: Settings) -> PlannedJobs:
 def test_a_decision_is_read_back_as_it_was_made(tables: Tables, settings: Settings) -> None:
     planned = planned_fit(tables, settings)
     assert planned.decision is not None
-    decided = read_decision(tables.warehouse, planned.decision)
+    decided = read_model_plan(tables.warehouse, planned.decision)
     assert decided.action == "fit"
     assert decided.projection is not None
     assert decided.projection.digest == planned.input_digest

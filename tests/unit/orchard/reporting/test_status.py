@@ -116,7 +116,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
     assert batch.state == "refused"
     assert batch.why.startswith("quarantined_share: ")
     (step,) = next_steps(found, settings)
-    assert f"batch {DAY}: mend what its audit refuses" in step.words
+    assert f"batch {DAY}: fix what the audit rejected" in step.words
     assert look(tables, with_variables(settings, ORCHARD_MAX_QUARANTINED_SHARE=1.0), bucket) == {DAY: "staged"}
     assert look(tables, settings, {}) == {}, "its images are gone, so nobody waits for it"
 
@@ -138,7 +138,7 @@ def test_a_version_left_half_way_shows_and_can_be_completed(
     (step,) = [
         step for step in next_steps(found, with_variables(settings, ORCHARD_BATCH_KEY_FORMAT="%Y%m%d")) if DAY in step.words
     ]
-    assert "is no key of ORCHARD_BATCH_KEY_FORMAT=%Y%m%d: set the format back" in step.words
+    assert "is not a key of ORCHARD_BATCH_KEY_FORMAT=%Y%m%d: set the format back" in step.words
 
 
 def test_a_staged_version_of_a_retired_backbone_is_nothing_to_go_on_with(

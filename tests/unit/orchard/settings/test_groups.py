@@ -68,7 +68,7 @@ def test_an_error_gives_the_value_and_what_is_wanted() -> None:
         Settings.from_environment({**MINIMAL, "ORCHARD_REFIT_GAIN": "2"})
     assert str(caught.value) == (
         "ORCHARD_REFIT_GAIN='2': not between 0 and 1; "
-        "wanted: share of the merged variance that a refit must gain over the current model"
+        "expected: share of the merged variance that a refit must gain over the current model"
     )
 
 

@@ -57,7 +57,7 @@ def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
 
 
 def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
-    with pytest.raises(ConfigurationError, match="^ORCHARD_COMPONETS is no setting: if ORCHARD_COMPONENTS is meant, rename it"):
+    with pytest.raises(ConfigurationError, match=r"^unknown setting ORCHARD_COMPONETS; did you mean ORCHARD_COMPONENTS\?"):
         Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "secret"})
     own = ("HOME", "PYTHON", "SHARED_DATA", "OWNER_PID", "STACK_ID", "SANDBOX_PYTHON", "TEST_JOBS_PYTHON", "SERVICE_CREDENTIAL")
     others = ("VERSION", "SOURCE_URL", "UPLOADS_QUEUE_ARN", "EMR_CLUSTER_ID", "JOBS_PYTHONPATH", "AWS_CONN_URI", "ENGINE_HOME")

@@ -11,7 +11,7 @@ from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import FEATURES, UPLOADS
 from orchard.workflow.error_mapping import airflow_value
 from orchard.workflow.tasks import model, uploads
-from orchard_jobs.contract.layout import plan_path
+from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.errors import AuditError, ConfigurationError
 from support.flow import project_model, run_batch
 from support.listed_bucket import ListedBucket
@@ -95,7 +95,7 @@ def test_a_model_run_that_an_earlier_release_planned_is_published(
 
     run = type("DagRun", (), {"run_id": "of an earlier release"})()
     monkeypatch.setattr(model, "get_current_context", lambda: {"dag_run": run, "ti": TaskInstance()})
-    uri = tables.warehouse.uri_of(plan_path(report.input_digest))
+    uri = tables.warehouse.uri_of(projection_plan_path(report.input_digest))
     planned = {"input_uri": uri, "input_digest": report.input_digest, "backbone": report.backbone, "stages": ["project"]}
     model.publish_model.function(planned, "passed")
     promotion = current_promotion(tables, settings.backbone.id)

@@ -1,4 +1,4 @@
-"""What a batch is going to cost on a cluster that is paid for, estimated before anything is submitted."""
+"""What a batch will cost on a billed cluster, estimated before anything is submitted."""
 
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError
@@ -15,11 +15,11 @@ def executor_hours(head: ManifestHead, settings: Settings) -> float:
     return core_seconds / settings.jobs.executor_cores / 3600
 
 
-def check_spend(head: ManifestHead, settings: Settings) -> str:
+def check_cost(head: ManifestHead, settings: Settings) -> str:
     """Return a note of what a manifest is estimated to cost.
 
     Raises:
-        ConfigurationError: it is above the limit, on a target where executors are paid for.
+        ConfigurationError: it is above the limit, on a target where executors are billed.
     """
     hours = executor_hours(head, settings)
     if settings.jobs.target != "local" and hours > settings.jobs.max_executor_hours:

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from orchard_jobs.stages.workers import Workers
 
 
-def load_classes(spark: SparkSession) -> int:
+def warm_up(spark: SparkSession) -> int:
     """Hand out some numbers, twice; return how many came back."""
     workers = Workers(spark)
     return len(workers.run(4, str)) + len(workers.run(8, str, at_most=2))
