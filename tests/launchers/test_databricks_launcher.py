@@ -211,7 +211,7 @@ def test_a_run_that_is_being_ended_is_waited_for(
 
 def test_a_finished_report_starts_nothing(settings: Settings, workspace: Workspace) -> None:
     Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
-    with pytest.raises(AirflowSkipException, match="no job is submitted"):
+    with pytest.raises(AirflowSkipException, match="reusing its report"):
         operator_of(settings).execute(TaskContext(PLANNED))
     assert workspace.submitted == []
 

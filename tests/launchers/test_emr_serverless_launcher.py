@@ -191,7 +191,7 @@ def test_a_job_that_ended_unseen_is_not_replayed(
 def test_a_finished_report_starts_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     emr = Emr("RUNNING")
     Warehouse.at(settings.warehouse).create(report_path(WORK), b"{}")
-    with pytest.raises(AirflowSkipException, match="no job is submitted"):
+    with pytest.raises(AirflowSkipException, match="reusing its report"):
         operator_of(settings, emr, monkeypatch).execute(TaskContext(PLANNED))
     assert emr.requests == []
 
