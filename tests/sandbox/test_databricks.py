@@ -306,7 +306,7 @@ def test_the_files_of_a_workspace_hold_a_runs_wheel(server: Server) -> None:
             {"path": "/Shared/x.py", "content": "IyBEYXRhYnJpY2tzIG5vdGVib29rIHNvdXJjZQo=", "format": ImportFormat.AUTO},
             "no notebook",
         ),
-        ({"path": "/Shared/x", "content": "?", "format": ImportFormat.RAW}, "no base64"),
+        ({"path": "/Shared/x", "content": "?", "format": ImportFormat.RAW}, "not base64"),
         ({"path": "/../x", "content": "", "format": ImportFormat.RAW}, "leads out of the workspace"),
         ({"path": "/Shared/x", "content": "AAAA" * 3_500_000, "format": ImportFormat.RAW}, "the limit is"),
     ],

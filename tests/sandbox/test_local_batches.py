@@ -53,7 +53,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     [
         (["2026-01-01/A/a", "stranger/a"], (), None, "stranger is not a batch"),
         (["2026-01-01/A/a"], ("2026-01-02",), None, "there are 2026-01-01"),
-        (["2026-01-01/A/a"], (), "2026-01-01", "names its batches itself"),
+        (["2026-01-01/A/a"], (), "2026-01-01", "already contains batch folders"),
         (["2026-13-41/A/a"], (), None, "looks like a batch"),
         (["A/a"], (), "tomorrow", "BATCH=tomorrow"),
         (["A/a"], ("2026-01-01",), None, "has no effect"),
@@ -76,5 +76,5 @@ def test_a_missing_folder_and_a_name_that_is_no_text_are_refused(tmp_path: Path)
     os.mkdir(folder)
     with open(folder + b"/\xff.jpg", "wb"):
         pass
-    with pytest.raises(SandboxError, match="no UTF-8"):
+    with pytest.raises(SandboxError, match="not UTF-8"):
         find_batches(tmp_path)

@@ -156,7 +156,10 @@ def test_an_outdated_entry_in_glue_is_updated_and_keeps_what_others_wrote(glue: 
         ({"Parameters": {"classification": "parquet"}}, "already exists and is not an external Delta table"),
         ({"Parameters": {"table_type": "ICEBERG", "spark.sql.sources.provider": "delta"}}, "not an external Delta table"),
         ({"TableType": "MANAGED_TABLE"}, "already exists and is not an external Delta table"),
-        ({"StorageDescriptor": {"Location": "s3://cluster/other"}}, f"lies in s3://cluster/other, not in {WAREHOUSE}/runs"),
+        (
+            {"StorageDescriptor": {"Location": "s3://cluster/other"}},
+            f"already exists in s3://cluster/other, not in {WAREHOUSE}/runs",
+        ),
     ],
 )
 def test_glue_keeps_another_table_of_the_name(glue: Any, changes: dict[str, Any], words: str, capsys: Out) -> None:
@@ -206,7 +209,7 @@ def test_unity_takes_every_type(unity: UnityServer, tables: Tables, table: Any) 
     [
         ({"table_type": TableType.MANAGED}, "not an external Delta table"),
         ({"data_source_format": DataSourceFormat.PARQUET}, "not an external Delta table"),
-        ({"storage_location": "s3://cluster/other"}, "lies in s3://cluster/other, not in"),
+        ({"storage_location": "s3://cluster/other"}, "already exists in s3://cluster/other, not in"),
         ({"columns": []}, "run MSCK REPAIR TABLE main.ml.runs SYNC METADATA"),
     ],
 )
@@ -254,7 +257,7 @@ def test_a_warehouse_on_a_disk_is_refused(
 ) -> None:
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
     assert main(to) == 2
-    assert "lies on a disk" in capsys.readouterr().err
+    assert "is on a disk" in capsys.readouterr().err
 
 
 def nothing_published(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -166,7 +166,7 @@ def test_clean_takes_another_age(tables: Tables, settings: Settings, capsys: Out
     for salt in ("", "new"):
         run_batch(tables, settings, DAY, bucket_of(DAY, salt))
     assert main(["clean", "--yes", "--older-than", "1"]) == 0
-    assert "nothing to remove: all that is older than 1 days is needed" in capsys.readouterr().out
+    assert "nothing to remove: everything older than 1 days is still in use" in capsys.readouterr().out
     assert main(["clean", "--yes", "--older-than", "0"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()] == ["kind", "report", "manifest", "replaced", "scratch", "removed"]

@@ -127,5 +127,5 @@ def test_odd_records_hold_up_no_other(settings: Settings) -> None:
 
 
 def test_one_day_has_one_key(settings: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="one batch has one key"):
+    with pytest.raises(ConfigurationError, match="not the canonical spelling of this date"):
         checked_partition_key("2026-1-5", settings.landing_zone.key_format)

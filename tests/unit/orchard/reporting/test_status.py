@@ -99,7 +99,7 @@ def test_a_planned_version_shows_how_far_its_jobs_have_come(tables: Tables, sett
     assert batch.why.endswith(": no memory; it failed at 2026-01-01T00:00:00+00:00: MemoryError: of the job")
     for damaged in (b"[1]", b"{}", b"{"):
         tables.warehouse.rewrite(fault_path(work), damaged)
-        assert read_status(tables, settings, None).batches[0].why.endswith("; it failed, and what it wrote of that is damaged")
+        assert read_status(tables, settings, None).batches[0].why.endswith("; it failed, and its error record is unreadable")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}
     stage_and_publish(tables, head, FakeJobs(tables, bucket))

@@ -30,8 +30,8 @@ def test_the_defaults_are_whole() -> None:
             ("COMPONENTS", value, "neither a whole number above 0")
             for value in ("0", "-3", "1.0", "2.5", "0.0", "nan", "inf", "all")
         ),
-        ("MODEL_RETENTION_DAYS", "-1", "not between 0"),
-        ("MODEL_RETENTION_DAYS", "nan", "not between 0"),
+        ("MODEL_RETENTION_DAYS", "-1", "must be 0.05 to 365"),
+        ("MODEL_RETENTION_DAYS", "nan", "must be 0.05 to 365"),
         ("PIXEL_LIMIT", "many", "invalid literal"),
         ("MAX_QUARANTINED_SHARE", "2", "not between 0 and 1"),
         ("WAREHOUSE", "/data/or#chard", "holds #"),
@@ -44,10 +44,10 @@ def test_the_defaults_are_whole() -> None:
         ("RETRIES", "-3", "below 0"),
         ("BATCH_KEY_FORMAT", "%d", "two days have one key"),
         ("NOTIFIER_ARGUMENTS", "[]", "not a JSON object"),
-        ("SCHEDULE", "every day", "no cron expression"),
-        ("RECONCILE_SCHEDULE", "hourly", "no cron expression"),
+        ("SCHEDULE", "every day", "not a cron expression"),
+        ("RECONCILE_SCHEDULE", "hourly", "not a cron expression"),
         ("UPLOADS_QUEUE", "arn:aws:sqs:us-east-1:1:q", "no URL of an SQS queue"),
-        ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot stand in a path"),
+        ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot be part of a path"),
     ],
 )
 def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
