@@ -56,7 +56,7 @@ def planned_jobs(tables: Tables, head: ManifestHead) -> PlannedJobs:
 
 
 def stage_and_publish(tables: Tables, head: ManifestHead, jobs: FakeJobs, run_id: str = "run") -> None:
-    """Run the jobs of a manifest, validate and publish; SupersededError when a later run of the batch was faster."""
+    """Run the jobs of a manifest, validate and publish; SupersededError when a later run of the batch has already published."""
     planned = planned_jobs(tables, head)
     jobs.reduce(head, jobs.featurize(head))
     verdict = value_of(batch_run.validate(tables, LENIENT, planned))

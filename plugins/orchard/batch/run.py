@@ -90,7 +90,7 @@ def validate(tables: Tables, settings: Settings, planned: PlannedJobs) -> Outcom
 def publish(
     tables: Tables, settings: Settings, planned: PlannedJobs, verdict: str, run_id: str
 ) -> Outcome[PublishedTableVersions]:
-    """Commit a validated version to the tables, `runs` last. Skipped when a later run of the batch was faster.
+    """Commit a validated version to the tables, `runs` last. Skipped when a later run of the batch has already published.
 
     Raises:
         JobError: a report or a staged file is gone or damaged.

@@ -116,7 +116,7 @@ class WaitForUploads(BaseOperator):
         self._acquire_lock(lock)
 
     def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on when the run that was at work has ended; wait again when another one was faster."""
+        """Go on when the run that was at work has ended; wait again when another run took the lock first."""
         self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
         self._acquire_lock(batch_lock_of(context, self.settings))
 
