@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.repository import ROOT, checked_tests
+from support.repository import ROOT, sources_of_tests
 
 # The first name of every import by which a test file could reach another.
 OF_TESTS = {"tests", *(path.name for path in (ROOT / "tests").iterdir()), *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
@@ -51,7 +51,7 @@ RULES = (imports_of_tests, unreadable_names, clocks_at_import)
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_tests_keep_their_rules(rule: Callable[[ast.AST], Iterator[str]]) -> None:
-    found = {str(path.relative_to(ROOT)): list(rule(ast.parse(path.read_text()))) for path in checked_tests()}
+    found = {str(path.relative_to(ROOT)): list(rule(ast.parse(path.read_text()))) for path in sources_of_tests()}
     assert {path: names for path, names in found.items() if names} == {}
 
 
