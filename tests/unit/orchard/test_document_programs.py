@@ -18,8 +18,8 @@ from support.documents import PAGES, programs_in
 from support.settings import with_variables
 
 WAREHOUSE = '".orchard/warehouse"'
-# Spark's needs an environment that neither the jobs nor Airflow has.
-PROGRAMS = [text for page in PAGES for text in programs_in(page.read_text()) if "pyspark" not in text]
+# Those of Spark and of the job package need an environment of their own.
+PROGRAMS = [text for page in PAGES for text in programs_in(page.read_text()) if not re.search("pyspark|orchard_jobs", text)]
 
 
 def find_faults(program: str, folder: str) -> Iterator[str]:
