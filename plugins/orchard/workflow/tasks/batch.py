@@ -22,7 +22,8 @@ def plan_batch() -> dict[str, Any]:
     """List the run's batch, compare it with what is published, and freeze the difference as a manifest."""
     lock = batch_lock_of(get_current_context(), settings())
     planned = run.plan(tables(), settings(), lock, landing_zone_of(settings()), _prepare)
-    return asdict(airflow_value(planned))
+    # Without a decision the dict is as an earlier release reads it.
+    return {name: value for name, value in asdict(airflow_value(planned)).items() if value is not None}
 
 
 def _prepare(backbone: Backbone) -> None:
