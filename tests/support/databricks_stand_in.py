@@ -25,6 +25,7 @@ from databricks.sdk.service import jobs
 from orchard_sandbox.databricks.requests import without_empty
 
 from support.emr_stand_in import JOBS, processes_of, wait_until
+from support.faulty_server import FaultyServer
 from support.repository import ROOT
 
 TOKEN, PRINCIPAL, SECRET = "the-token", "the-principal", "the-secret"
@@ -113,7 +114,7 @@ def make_wheel() -> bytes:
     return packed.getvalue()
 
 
-class Server:
+class Server(FaultyServer):
     """A stand-in over one folder."""
 
     def __init__(self, folder: Path, objects: Path, *options: str) -> None:
@@ -141,27 +142,6 @@ class Server:
         """Call the Jobs API as it is on the wire."""
         url, headers = f"{self.address}/api/2.2/jobs/runs/{name}", {"Authorization": f"Bearer {TOKEN}"}
         return requests.request(method, url, json=body, params=query, headers=headers, timeout=60)
-
-    def fault(self, kind: str, **given: Any) -> None:
-        answer = requests.post(f"{self.address}/_orchard/faults", json={"kind": kind, **given}, timeout=10)
-        assert answer.status_code == 200, answer.text
-
-    def states(self, name: Any) -> list[str]:
-        """Return every state that a record was in, in order."""
-        found: list[str] = requests.get(f"{self.address}/_orchard/states/{name}", timeout=30).json()
-        return found
-
-    @contextmanager
-    def holding_jobs(self) -> Iterator[None]:
-        """Let no job start before the end of the block."""
-        self.fault("hold", times=0)
-        try:
-            yield
-        finally:
-            self.no_faults()
-
-    def no_faults(self) -> None:
-        assert requests.delete(f"{self.address}/_orchard/faults", timeout=10).ok
 
     def upload_wheel(self) -> None:
         self.client.files.upload(WHEEL, io.BytesIO(make_wheel()), overwrite=True)

@@ -21,6 +21,7 @@ import requests
 from botocore.config import Config
 from botocore.validate import ParamValidator
 
+from support.faulty_server import FaultyServer
 from support.repository import ROOT
 
 JOBS = ROOT / ".venv" / "jobs" / "bin"
@@ -31,7 +32,7 @@ ORDER = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "CANCELLING", *TERMINAL
 MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 
 
-class Server:
+class Server(FaultyServer):
     """A stand-in over one folder, with a client that checks each answer against botocore's model."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,27 +73,6 @@ class Server:
         answer = self.emr.create_application(**{"name": "orchard", "releaseLabel": "emr-7.11.0", "type": "SPARK", **given})
         name: str = answer["applicationId"]
         return name
-
-    def fault(self, kind: str, **given: Any) -> None:
-        answer = requests.post(f"{self.address}/_orchard/faults", json={"kind": kind, **given}, timeout=10)
-        assert answer.status_code == 200, answer.text
-
-    def states(self, name: Any) -> list[str]:
-        """Return every state that a record was in, in order."""
-        found: list[str] = requests.get(f"{self.address}/_orchard/states/{name}", timeout=30).json()
-        return found
-
-    @contextmanager
-    def holding_jobs(self) -> Iterator[None]:
-        """Let no job start before the end of the block."""
-        self.fault("hold", times=0)
-        try:
-            yield
-        finally:
-            self.no_faults()
-
-    def no_faults(self) -> None:
-        assert requests.delete(f"{self.address}/_orchard/faults", timeout=10).ok
 
     def faults(self) -> Any:
         return requests.get(f"{self.address}/_orchard/faults", timeout=10).json()
