@@ -1,5 +1,6 @@
 """The tasks of pca_model."""
 
+import logging
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,6 +12,8 @@ from orchard.models.model_plan import model_plan_of, read_projection, write_mode
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
+
+log = logging.getLogger(__name__)
 
 
 @task
@@ -32,6 +35,7 @@ def validate_model(planned: dict[str, Any]) -> str:
 def publish_model(planned: dict[str, Any], verdict: str) -> None:
     """Commit the projected rows of all planned models and batches at once, then promote a new model."""
     context = get_current_context()
+    log.info("publishing verdict=%s", verdict)
     jobs = _with_decision(PlannedJobs(**planned), context["ti"])
     airflow_value(run.publish(tables(), jobs, context["dag_run"].run_id))
 
