@@ -15,8 +15,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.columns import Table
-from orchard_jobs.contract.jobs import JobReport, Stage
-from orchard_jobs.contract.layout import manifest_path
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
@@ -49,15 +48,9 @@ def plan(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping[str,
     return None if isinstance(planned, Skipped) else read_head(tables.warehouse, value_of(planned).input_digest)
 
 
-def planned_jobs(tables: Tables, head: ManifestHead) -> PlannedJobs:
-    """Return what the plan of a manifest hands on."""
-    stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
-    return PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages)
-
-
 def stage_and_publish(tables: Tables, head: ManifestHead, jobs: FakeJobs, run_id: str = "run") -> None:
     """Run the jobs of a manifest, validate and publish; SupersededError when a later run of the batch has already published."""
-    planned = planned_jobs(tables, head)
+    planned = PlannedJobs.of_batch(tables.warehouse, head)
     jobs.reduce(head, jobs.featurize(head))
     verdict = value_of(batch_run.validate(tables, LENIENT, planned))
     value_of(batch_run.publish(tables, LENIENT, planned, verdict, run_id))

@@ -11,8 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow.compute as pc
-from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.manifest import MD5, Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
 from orchard_jobs.storage import Warehouse
 
@@ -25,7 +23,7 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard.tables.reports import is_intact, protect_from_cleaning
+from orchard.tables.reports import is_intact, job_digests, protect_from_cleaning
 
 _ENTRIES_AT_ONCE = 10_000
 # Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
@@ -186,12 +184,6 @@ def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
 def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
     for work in job_digests(head):
         protect_from_cleaning(warehouse, work)
-
-
-def job_digests(head: ManifestHead) -> tuple[str, ...]:
-    """Return the digests of a manifest's work: of its featurize job, and of its reduce job."""
-    stages: tuple[Stage, ...] = ("featurize", "reduce")
-    return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
 
 
 def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import JobReport, Stage
-from orchard_jobs.contract.layout import manifest_path
+from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 
 from orchard.batch.comparison import ListingComparer
@@ -66,8 +65,7 @@ def plan(
         return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
     log.info("cost: %s", check_cost(head, settings))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
-    stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
-    return Done(PlannedJobs(tables.warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages))
+    return Done(PlannedJobs.of_batch(tables.warehouse, head))
 
 
 @use_case

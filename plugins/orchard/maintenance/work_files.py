@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from orchard_jobs.contract.columns import RUNS, TABLES
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.contract.layout import (
     WORK,
     ManifestPath,
@@ -37,11 +37,10 @@ from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
-from orchard.tables.reports import parsed
+from orchard.tables.reports import job_digests, parsed
 
 T = TypeVar("T")
 P = TypeVar("P", bound=WarehousePath)
-_OF_MANIFESTS: tuple[Stage, ...] = ("featurize", "reduce")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class WorkFiles:
     def _works_of(self, digest: str) -> set[str]:
         if digest in self.plans:
             return {work_digest(digest, self.plans[digest].backbone, "project")}
-        return {work_digest(digest, self.heads[digest].backbone.id, stage) for stage in _OF_MANIFESTS}
+        return set(job_digests(self.heads[digest]))
 
     def named_by_work(self) -> Iterator[str]:
         """Yield every file that planning reads of current versions, and that an open manifest, plan or report names."""

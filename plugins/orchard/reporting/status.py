@@ -17,7 +17,6 @@ from orchard_jobs.storage import Warehouse
 
 from orchard.batch.comparison import ListingComparer
 from orchard.batch.manifests import read_head
-from orchard.batch.plan import job_digests
 from orchard.batch.reconcile import Differences, ListPrefix, find_differences
 from orchard.launchers.attempts import Attempts
 from orchard.models.captured import captured_shares
@@ -26,7 +25,7 @@ from orchard.models.refit import pending_work
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
-from orchard.tables.reports import finished_report
+from orchard.tables.reports import finished_report, job_digests
 
 _COUNTS = ("listed", "quarantined", "missing")
 STATES = {

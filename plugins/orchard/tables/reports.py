@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, Stage
-from orchard_jobs.contract.layout import ProgressPath, report_path
+from orchard_jobs.contract.layout import ProgressPath, manifest_path, report_path
+from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 
@@ -49,6 +50,12 @@ def is_intact(warehouse: Warehouse, work: str) -> bool:
     return all(warehouse.size(file.path) == file.size_bytes and warehouse.sha256(file.path) == file.sha256 for file in files)
 
 
+def job_digests(head: ManifestHead) -> tuple[str, ...]:
+    """Return the digests of a manifest's work: of its featurize job, and of its reduce job."""
+    stages: tuple[Stage, ...] = ("featurize", "reduce")
+    return tuple(work_digest(head.digest, head.backbone.id, stage) for stage in stages)
+
+
 @dataclass(frozen=True)
 class PlannedJobs:
     """The jobs that a plan asks for: names of what it wrote to the warehouse, never the thing itself. It crosses XCom.
@@ -66,6 +73,12 @@ class PlannedJobs:
     backbone: str
     stages: tuple[Stage, ...]
     decision: str | None = None
+
+    @classmethod
+    def of_batch(cls, warehouse: Warehouse, head: ManifestHead) -> "PlannedJobs":
+        """Return the jobs that a batch's manifest asks for."""
+        stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
+        return cls(warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages)
 
     def work(self, stage: Stage) -> str:
         """Return a stage's work digest."""
