@@ -28,7 +28,6 @@ JOBS = ROOT / ".venv" / "jobs" / "bin"
 ROLE = "arn:aws:iam::123456789012:role/jobs"
 LOGS = {"monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": "s3://jobs/logs/"}}}
 TERMINAL = ("SUCCESS", "FAILED", "CANCELLED")
-ORDER = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "CANCELLING", *TERMINAL]
 MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 
 
