@@ -23,19 +23,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from orchard.models import run as model_run
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import model_file, read_model
 from orchard.models.model_plan import ModelPlan
-from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
+from orchard.models.refit import pending_work, plan_model, record_model_run
 from orchard.models.registry import PromotionRequest, append_promotion
+from orchard.outcomes import Done
 from orchard.settings import Settings
 from orchard.tables.batch_versions import readable_versions, version_key
 from orchard.tables.commit_rule import Change, Tables
-from orchard.tables.reports import finished_report
-from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, RUNS, Table
-from orchard_jobs.contract.digests import digest_of, work_digest
+from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.local_spark import submit_command
@@ -73,15 +73,12 @@ def measure_refit(tables: Tables, settings: Settings) -> None:
     for number, rows in enumerate(draw([int(size) for size in sizes])):
         publish(tables, settings, f"b{number:04}", rows)
     with measured(f"refit: {BATCHES} batches, {ROWS} rows, plan to publish", 60):
-        plan = timed_step("  plan (merge and fit)", lambda: plan_model(tables, settings))
-        assert plan.projection is not None
-        digest = plan.projection.digest
-        timed_step("  Spark job, with its start", lambda: run_project(tables, digest))
-        report = finished_report(tables.warehouse, work_digest(digest, plan.projection.backbone, "project"))
-        assert report is not None
-        projection = plan.projection
-        timed_step("  audit", lambda: audit_projection(tables.warehouse, projection, report).raise_if_failed())
-        timed_step("  publish", lambda: publish_model(tables, plan, report, "bench"))
+        planned = timed_step("  plan (merge and fit)", lambda: model_run.plan(tables, settings, "bench"))
+        assert isinstance(planned, Done)
+        jobs = planned.value
+        timed_step("  Spark job, with its start", lambda: run_project(tables, jobs.input_digest))
+        assert isinstance(timed_step("  audit", lambda: model_run.validate(tables, jobs)), Done)
+        assert isinstance(timed_step("  publish", lambda: model_run.publish(tables, jobs, "bench")), Done)
     assert pending_work(tables, settings) is None
 
 

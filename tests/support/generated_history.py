@@ -15,14 +15,10 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import polars as pl
-from orchard.batch.plan import plan_batch
-from orchard.batch.publish import RunFacts, publish_batch
-from orchard.landing_zone.listing import ListedObject
+from orchard.batch import run as batch_run
+from orchard.landing_zone.listing import S3LandingZone
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard.tables.reports import finished_report
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
-from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
@@ -30,6 +26,8 @@ from orchard_sandbox.job_execution.processes import find_members
 from orchard_sandbox.s3.landing import aws_client, queue_url, s3_environment
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
+
+from support.flow import lock_of, value_of
 
 BUCKET, CLEAN_BUCKET = "landing", "clean"
 DAGS = ("image_arrivals", "image_batches_on_arrival", "image_batches", "reconcile_uploads", "pca_model")
@@ -232,29 +230,23 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
         s3.put_object(Bucket=CLEAN_BUCKET, Key=key, Body=content)
     settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(warehouse), "ORCHARD_LANDING": f"s3://{CLEAN_BUCKET}/images"})
     tables = Tables.at(str(warehouse))
-    tables.create_all()
     backbone = backbone_path(settings.backbone.id)
     tables.warehouse.create(backbone, Warehouse.at(str(source)).read(backbone))
+    landing_zone = S3LandingZone(s3, CLEAN_BUCKET)
     for day in days:
-        found = s3.list_objects_v2(Bucket=CLEAN_BUCKET, Prefix=settings.landing_zone.batch_prefix(day)).get("Contents", [])
-        listed = [ListedObject(o["Key"], o["ETag"].strip('"'), o["Size"], o["LastModified"]) for o in found]
-        if not listed:
+        if not list(landing_zone.list(settings.landing_zone.batch_prefix(day))):
             continue
-        head = plan_batch(tables, settings, day, listed)
-        assert head is not None
+        jobs = value_of(batch_run.plan(tables, settings, lock_of(day), landing_zone, lambda backbone: None))
         command = submit_command(ROOT / ".venv" / "jobs")
         command += [str(ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"), "featurize"]
         python = str(ROOT / ".venv" / "jobs" / "bin" / "python")
         own = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
         environment = os.environ | s3_environment(s3.meta.endpoint_url) | own
         subprocess.run(
-            [*command, "--warehouse", tables.warehouse.uri, "--input-digest", head.digest], env=environment, check=True
+            [*command, "--warehouse", tables.warehouse.uri, "--input-digest", jobs.input_digest], env=environment, check=True
         )
-        report = finished_report(tables.warehouse, work_digest(head.digest, head.backbone.id, "featurize"))
-        assert report is not None
-        policy = AuditPolicy(settings.images.max_quarantined_share)
-        audit_batch(tables.warehouse, head, report, None, policy).raise_if_failed()
-        publish_batch(tables, head, report, None, RunFacts("clean", "local", "passed"))
+        verdict = value_of(batch_run.validate(tables, settings, jobs))
+        value_of(batch_run.publish(tables, settings, jobs, verdict, "clean"))
 
 
 def some_contents(fruits: Path, drawn: list[bytes]) -> list[bytes]:
