@@ -8,6 +8,9 @@ from orchard_jobs.errors import ConfigurationError
 from orchard.outcomes import Done, Outcome, use_case
 from orchard.settings import LandingZoneSettings, Settings
 
+# A schedule's next tick comes within 50 years, the longest grace time after it within 32, and Python's dates end with 9999.
+_LAST_YEAR = 9900
+
 
 def checked_partition_key(partition_key: str | None, key_format: str) -> str:
     """Return a run's partition key as a batch id.
@@ -21,8 +24,11 @@ def checked_partition_key(partition_key: str | None, key_format: str) -> str:
             'or by POST dagRuns {"partition_key": "2026-01-31", "logical_date": null}'
         )
     try:
-        if datetime.strptime(partition_key, key_format).replace(tzinfo=UTC).strftime(key_format) != partition_key:
+        moment = datetime.strptime(partition_key, key_format).replace(tzinfo=UTC)
+        if moment.strftime(key_format) != partition_key:
             raise ValueError("not the canonical spelling of this date; use that one")
+        if moment.year > _LAST_YEAR:
+            raise ValueError(f"after the year {_LAST_YEAR}, so that no calendar holds the end of its period")
     except ValueError as error:
         raise ConfigurationError(
             f"partition key {partition_key!r} is not of the form {key_format!r}: {error}; start the run with another key, "

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
@@ -26,6 +26,7 @@ from orchard.landing_zone.keys import batch_id_of
 from orchard.landing_zone.listing import ListedObject, objects_of
 from orchard.landing_zone.periods import batch_cron, period_end, period_start
 from orchard.settings import Settings
+from orchard.settings.parsers import seconds
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
@@ -71,6 +72,15 @@ def batch_lock_of(context: Any, settings: Settings) -> BatchLock:
     return BatchLock(batch_id, RunName(run.dag_id, run.run_id), context["asset_state_store"][UPLOADS], is_in)
 
 
+def _quiet_seconds(conf: Any, usual: float) -> float:
+    """Return the quiet period of a run that was started with a conf; AirflowFailException when it is of another type."""
+    try:
+        return seconds(str(conf.get("quiet_seconds", usual)))
+    except (AttributeError, ValueError) as error:
+        told = f"conf {conf!r} of this run gives no number of seconds as quiet_seconds: {error}"
+        raise AirflowFailException(f'{told}; start the run with one such as {{"quiet_seconds": 0}}, or with none') from error
+
+
 class WaitForUploads(BaseOperator):
     """Wait, deferred, until the run's batch is settled and no other run is at work on it; skip when nothing comes.
 
@@ -94,7 +104,7 @@ class WaitForUploads(BaseOperator):
             raise AirflowSkipException(f"run {coming} will list batch {lock.batch_id} later and see all that this one would")
         lock.promise_listing()
         now, arrivals = _now(), self._list(lock.batch_id)
-        quiet_seconds = float((context["dag_run"].conf or {}).get("quiet_seconds", self.settings.landing_zone.quiet_seconds))
+        quiet_seconds = _quiet_seconds(context["dag_run"].conf or {}, self.settings.landing_zone.quiet_seconds)
         if not arrivals.is_settled(now, quiet_seconds):
             if not self._is_decided(lock.batch_id, arrivals, now, quiet_seconds):
                 self._defer(lock.batch_id, arrivals, now, quiet_seconds)

@@ -16,6 +16,7 @@ from orchard_jobs.contract.columns import RUNS
 from support.fake_jobs import FakeJobs
 from support.faults import killed_after
 from support.flow import plan, run_batch, stage_and_publish
+from support.settings import with_variables
 from support.state_store import Memory
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -126,6 +127,35 @@ def test_a_run_without_a_quiet_period_waits_for_nothing(monkeypatch: pytest.Monk
 def test_a_period_ends_with_the_next_tick() -> None:
     assert period_end(period_start("2026-01-31", "%Y-%m-%d"), "0 0 * * *") == datetime(2026, 2, 1, tzinfo=UTC)
     assert period_end(period_start("2026-01-31T05", "%Y-%m-%dT%H"), "0 * * * *") == datetime(2026, 1, 31, 6, tzinfo=UTC)
+
+
+ODD_SECONDS: list[Any] = ["soon", None, [], True, -1, float("inf")]
+ODD_CONFS: list[Any] = [*({"quiet_seconds": one} for one in ODD_SECONDS), ["x"], "quiet_seconds", 3]
+
+
+@pytest.mark.parametrize("conf", ODD_CONFS)
+def test_a_conf_of_a_wrong_type_fails_without_a_retry(monkeypatch: pytest.MonkeyPatch, settings: Settings, conf: Any) -> None:
+    with pytest.raises(
+        AirflowFailException, match=r"of this run gives no number of seconds as quiet_seconds: .*start the run with"
+    ):
+        execute(monkeypatch, settings, Run(TODAY, conf), NONE)
+
+
+@pytest.mark.parametrize("quiet", [0, 0.0, "0"])
+def test_a_conf_may_ask_not_to_wait(monkeypatch: pytest.MonkeyPatch, settings: Settings, quiet: Any) -> None:
+    execute(monkeypatch, settings, Run(TODAY, {"quiet_seconds": quiet, "why": "by hand"}), seconds_ago(1))
+
+
+def test_a_key_whose_period_no_calendar_ends_is_refused(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with pytest.raises(AirflowFailException, match="partition key '9999-12-31'.*after the year 9900"):
+        execute(monkeypatch, settings, Run("9999-12-31"), NONE)
+
+
+@pytest.mark.parametrize("schedule", ["0 0 * * *", "0 0 29 2 1", "none"])
+def test_the_last_key_that_is_taken_is_waited_for(monkeypatch: pytest.MonkeyPatch, settings: Settings, schedule: str) -> None:
+    settings = with_variables(settings, ORCHARD_SCHEDULE=schedule, ORCHARD_GRACE_SECONDS=1e9)
+    with pytest.raises(TaskDeferred):
+        execute(monkeypatch, settings, Run("9900-12-31"), NONE)
 
 
 @pytest.mark.parametrize("partition_key", ["yesterday", None])
