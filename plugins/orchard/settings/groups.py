@@ -122,7 +122,9 @@ class RunSettings(SettingsGroup):
     retries: int = variable("RETRIES", "2", "retries of a task that can be retried", parsers.count)
     retry_seconds: float = variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", parsers.seconds)
     notifier: str = variable("NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls")
-    notifier_arguments: dict[str, Any] = variable("NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", parsers.json_object)
+    notifier_arguments: dict[str, Any] = variable(
+        "NOTIFIER_ARGUMENTS", "{}", "its arguments, a JSON object", parsers.json_object, is_secret=True
+    )
 
     @property
     def job_poll_seconds(self) -> int:

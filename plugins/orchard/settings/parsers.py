@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 from orchard_jobs.contract.locations import S3Location, checked_batch_id, is_in_workspace, is_on_volume
 from orchard_jobs.errors import ConfigurationError
 
@@ -154,6 +154,10 @@ def schedule(text: str) -> str | None:
         return None
     if not croniter.is_valid(text):
         raise ValueError("not a cron expression, and not `none`")
+    try:
+        croniter(text, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
+    except CroniterBadDateError as error:
+        raise ValueError("a cron expression of days that no month has: it never fires") from error
     return text
 
 
@@ -212,14 +216,21 @@ def minutes(text: str) -> int:
 
 
 def key_format(text: str) -> str:
-    """A strftime format that gives each day its own key, which can be part of a path."""
-    days = [datetime(*day, tzinfo=UTC).strftime(text) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
-    if len(set(days)) < len(days):
+    """A strftime format that gives each day its own key, which can be part of a path and is read back as that day."""
+    days = [datetime(*day, tzinfo=UTC) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
+    keys = [day.strftime(text) for day in days]
+    if len(set(keys)) < len(keys):
         raise ValueError("two days have one key")
     try:
-        checked_batch_id(days[0])
+        checked_batch_id(keys[0])
     except ConfigurationError as error:
         raise ValueError(f"a key of this format cannot be part of a path: {error}") from error
+    try:
+        read = [datetime.strptime(key, text).replace(tzinfo=UTC) for key in keys]
+    except (ValueError, re.error) as error:
+        raise ValueError(f"the key {keys[0]!r} of this format cannot be read back as a day: {error}") from error
+    if [moment.date() for moment in read] != [day.date() for day in days]:
+        raise ValueError(f"the key {keys[0]!r} of this format is read back as another day")
     return text
 
 

@@ -6,7 +6,7 @@ Reads no Airflow connection and no Variable, so a DAG file may load it at import
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any
 
 from orchard_jobs.contract.backbones import Backbone
@@ -32,6 +32,8 @@ from orchard.settings.targets import (
 from orchard.settings.variables import SettingsGroup, variable
 
 Row = tuple[str, str, str]
+# A plural or a singular, a letter, or two that changed places.
+_MOST_TYPOS = 2
 
 
 def _group(kind: type[SettingsGroup]) -> Any:
@@ -94,10 +96,17 @@ def describe() -> list[Row]:
 def _refuse_misspelt(source: Mapping[str, str]) -> None:
     """Raise ConfigurationError for a variable whose name is a misspelt setting: it would have no effect.
 
-    A longer name that starts with a setting's, such as ORCHARD_UPLOADS_QUEUE_ARN, is left alone. The value may be a secret.
+    A name that is farther from each setting's, such as ORCHARD_UPLOADS_QUEUE_ARN, is left alone. The value may be a secret.
     """
-    names = tuple(name for name, _, _ in describe())
-    given = sorted(name for name, value in source.items() if value and name.startswith("ORCHARD_"))
-    for name in (name for name in given if not name.startswith(names)):
-        for meant in get_close_matches(name, names, 1, cutoff=0.95):
+    names = [name for name, _, _ in describe()]
+    given = sorted(name for name, value in source.items() if value and name.startswith("ORCHARD_") and name not in names)
+    for name in given:
+        meant = min(names, key=lambda known: _typos(name, known))
+        if _typos(name, meant) <= _MOST_TYPOS:
             raise ConfigurationError(f"unknown setting {name}; did you mean {meant}? Rename or unset it")
+
+
+def _typos(given: str, meant: str) -> int:
+    """Return how many letters a name has too many, too few or wrong; two in the wrong order count twice."""
+    matcher = SequenceMatcher(None, given, meant, autojunk=False)
+    return sum(max(i2 - i1, j2 - j1) for what, i1, i2, j1, j2 in matcher.get_opcodes() if what != "equal")

@@ -3,6 +3,7 @@
 To add a target, add its group here, and the attribute of its name to `Settings`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +20,8 @@ TARGETS = ("local", "emr_serverless", "databricks", "emr")
 _LARGEST_MEMORY = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
 # The fields of an EMR cluster's `Instances` that name its nodes.
 _EMR_NODES = {"InstanceFleets", "InstanceGroups", "SlaveInstanceType"}
+# What botocore quotes of a field in its report.
+_VALUE = re.compile(r" value: .*?,(?= type: | valid )", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class JobSettings(SettingsGroup):
         "{}",
         "tags of each job (EMR Serverless) or of its new cluster (EMR, Databricks), a JSON object of texts",
         parsers.tags,
+        is_secret=True,
     )
     max_executor_hours: float = variable(
         "MAX_EXECUTOR_HOURS",
@@ -109,6 +113,7 @@ class LocalSettings(TargetSettings):
         "",
         "`sc://host:port` of a Spark Connect server that runs the jobs; empty: spark-submit (target local)",
         parsers.remote,
+        is_secret=True,
     )
     jobs_python: str = variable("JOBS_PYTHON", "python3", "Python of the jobs' own environment (target local)")
     driver_memory: str = variable("DRIVER_MEMORY", "2g", "memory of the Spark driver's JVM (target local)", parsers.jvm_memory)
@@ -154,6 +159,7 @@ class EmrSettings(TargetSettings):
         "",
         "id of the EMR cluster, or a JSON object of `RunJobFlow` fields for one a job, `{}` for the defaults (target emr)",
         parsers.emr_cluster,
+        is_secret=True,
     )
 
     def check(self, jobs: JobSettings, warehouse: str, backbone: Backbone) -> None:
@@ -185,6 +191,7 @@ class DatabricksSettings(TargetSettings):
         "serverless",
         "`serverless`, a cluster's id, or a JSON object of `new_cluster` fields such as `policy_id` (target databricks)",
         parsers.cluster,
+        is_secret=True,
     )
     credential: str | None = variable(
         "DATABRICKS_CREDENTIAL",
@@ -222,8 +229,17 @@ def _wrong_emr_fields(given: dict[str, Any]) -> str | None:
     from botocore.validate import ParamValidator
 
     fields: Any = get_session().get_service_model("emr").operation_model("RunJobFlow").input_shape
-    report = ParamValidator().validate({"Name": "", "Instances": {}, **given}, fields)
-    return report.generate_report() if report.has_errors() else None
+    report = ParamValidator().validate({"Name": "", "Instances": {}, **_without_texts(given)}, fields)
+    return _VALUE.sub("", report.generate_report()) if report.has_errors() else None
+
+
+def _without_texts(given: Any) -> Any:
+    """Return fields of the same types whose texts, which may be secrets, are all alike."""
+    if isinstance(given, dict):
+        return {name: _without_texts(value) for name, value in given.items()}
+    if isinstance(given, list):
+        return [_without_texts(value) for value in given]
+    return "*" * len(given) if isinstance(given, str) else given
 
 
 def _wrong_databricks_fields(given: dict[str, Any]) -> str | None:
@@ -234,13 +250,13 @@ def _wrong_databricks_fields(given: dict[str, Any]) -> str | None:
 
     try:
         known = ClusterSpec.from_dict(given).as_dict()
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        return f"not the fields of a cluster: {error}"
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return f"{', '.join(sorted(given))}: not the fields of a cluster"
     if known != given:
         odd = sorted(name for name in given if known.get(name) != given[name])
         return f"{', '.join(odd)}: not as the fields of a cluster are"
     types = {"spark_version": str, "node_type_id": str, "num_workers": int, "custom_tags": dict}
     for name, kind in types.items():
         if not isinstance(given.get(name, kind()), kind):
-            return f"{name} is {given[name]!r}"
+            return f"{name} is no {kind.__name__}, but {type(given[name]).__name__}"
     return "either num_workers or autoscale" if {"num_workers", "autoscale"} <= given.keys() else None

@@ -16,12 +16,14 @@ class Variable:
         default: its text where it is unset or empty.
         meaning: what its value means, as the documentation's table says it.
         parse: turns its text into the setting's value; ValueError or ConfigurationError says what is wrong with the text.
+        is_secret: whether its text may hold a password or a token, so that no message shows it.
     """
 
     name: str
     default: str
     meaning: str
     parse: Callable[[str], Any]
+    is_secret: bool = False
 
     def read(self, environment: Mapping[str, str]) -> Any:
         """Return the value that an environment gives; ConfigurationError when its text is wrong."""
@@ -31,17 +33,21 @@ class Variable:
         except ValueError as error:
             raise self.wrong(text, str(error)) from error
         except ConfigurationError as error:
-            raise ConfigurationError(f"{self.name}={text!r}: {error}") from error
+            raise ConfigurationError(f"{self._told(text)}: {error}") from error
 
     def wrong(self, value: object, why: str) -> ConfigurationError:
         """Return the error that a value cannot be used: the variable, the value, why, and what is expected."""
-        told = f"{self.name} is empty" if value is None else f"{self.name}={value!r}"
-        return ConfigurationError(f"{told}: {why}; expected: {self.meaning}")
+        return ConfigurationError(f"{self._told(value)}: {why}; expected: {self.meaning}")
+
+    def _told(self, value: object) -> str:
+        if value is None:
+            return f"{self.name} is empty"
+        return f"{self.name}={'***' if self.is_secret else repr(value)}"
 
 
-def variable(name: str, default: str, meaning: str, parse: Callable[[str], Any] = str) -> Any:
+def variable(name: str, default: str, meaning: str, parse: Callable[[str], Any] = str, *, is_secret: bool = False) -> Any:
     """Return the dataclass field of a setting, whose variable is `ORCHARD_<name>`."""
-    return field(metadata={"variable": Variable(f"ORCHARD_{name}", default, meaning, parse)})
+    return field(metadata={"variable": Variable(f"ORCHARD_{name}", default, meaning, parse, is_secret)}, repr=not is_secret)
 
 
 class SettingsGroup:

@@ -1,6 +1,7 @@
 """What a failed task calls: a log line by default, any Airflow notifier by setting."""
 
 import importlib
+import inspect
 import logging
 from typing import Any
 
@@ -32,14 +33,29 @@ class LogNotifier(BaseNotifier):
 def failure_notifier(settings: Settings) -> BaseNotifier:
     """Return the notifier that the settings name.
 
+    The arguments may be secrets, so an error names them and holds no value.
+
     Raises:
         ConfigurationError: the class cannot be imported, is no notifier, or refuses its arguments.
     """
+    told = f"ORCHARD_NOTIFIER={settings.runs.notifier!r}"
     module, _, name = settings.runs.notifier.rpartition(".")
     try:
-        notifier = getattr(importlib.import_module(module), name)(**settings.runs.notifier_arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r}: {error}; name a class as module.Class") from error
-    if not isinstance(notifier, BaseNotifier):
-        raise ConfigurationError(f"ORCHARD_NOTIFIER={settings.runs.notifier!r} is not an Airflow notifier (BaseNotifier)")
-    return notifier
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{told}: {error}; name a class as module.Class") from error
+    if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):
+        raise ConfigurationError(f"{told} is not an Airflow notifier (BaseNotifier)")
+    return _made(kind, settings.runs.notifier_arguments, told)
+
+
+def _made(kind: type[BaseNotifier], arguments: dict[str, Any], told: str) -> BaseNotifier:
+    try:
+        inspect.signature(kind).bind(**arguments)
+    except TypeError as error:  # which quotes names alone
+        raise ConfigurationError(f"{told}: {error}; correct ORCHARD_NOTIFIER_ARGUMENTS") from error
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        why = f"{type(error).__name__} with the arguments {', '.join(arguments) or 'none'}, whose values are not shown"
+    raise ConfigurationError(f"{told}: {why}; correct ORCHARD_NOTIFIER_ARGUMENTS")

@@ -1,5 +1,7 @@
 """Groups of settings: which variables they hold, how a text becomes their value, and each target's own rules."""
 
+import json
+import traceback
 from typing import Any
 
 import pytest
@@ -77,6 +79,39 @@ def test_the_value_of_a_misspelt_variable_is_not_told() -> None:
         Settings.from_environment({**MINIMAL, "ORCHARD_COMPONETS": "a-secret"})
     assert "ORCHARD_COMPONENTS" in str(caught.value)
     assert "a-secret" not in str(caught.value)
+
+
+SECRET = "s3cret, type: x"
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "value"),
+    [
+        *((MINIMAL, "NOTIFIER_ARGUMENTS", text) for text in (f"[{json.dumps(SECRET)}]", f'{{"password": {SECRET}', SECRET)),
+        *((ON_EMR, "JOB_TAGS", text) for text in (json.dumps({"n": 1, "t": SECRET}), json.dumps({"t": [SECRET]}), SECRET)),
+        *(
+            (ON_EMR, "EMR_CLUSTER", json.dumps({name: SECRET}))
+            for name in ("Steps", "Tags", "VisibleToAllUsers", "Instances", "x")
+        ),
+        (ON_EMR, "EMR_CLUSTER", json.dumps({"LogUri": [SECRET]})),
+        (ON_EMR, "EMR_CLUSTER", SECRET),
+        *((IN_WORKSPACE, "DATABRICKS_CLUSTER", json.dumps({name: SECRET})) for name in ("autoscale", "custom_tags", "x")),
+        (IN_WORKSPACE, "DATABRICKS_CLUSTER", json.dumps({"spark_version": [SECRET]})),
+        (IN_WORKSPACE, "DATABRICKS_CLUSTER", SECRET),
+        (MINIMAL, "SPARK_REMOTE", f"https://x/;token={SECRET}"),
+    ],
+)
+def test_no_error_tells_a_value_that_may_be_secret(variables: dict[str, str], name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"ORCHARD_{name}=\*\*\*: ") as caught:
+        check(variables | {f"ORCHARD_{name}": value})
+    told = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in told
+    assert "type: x" not in told
+
+
+def test_the_settings_as_a_text_hold_no_secret() -> None:
+    given = {"ORCHARD_NOTIFIER_ARGUMENTS": json.dumps({"password": SECRET}), "ORCHARD_SPARK_REMOTE": f"sc://x/;token={SECRET}"}
+    assert "s3cret" not in repr(Settings.from_environment(MINIMAL | given))
 
 
 @pytest.mark.parametrize("variables", [MINIMAL, ON_EMR_SERVERLESS, ON_EMR, IN_WORKSPACE])

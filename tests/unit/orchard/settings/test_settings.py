@@ -1,6 +1,11 @@
 """Settings: one table, and an error that names the variable, the value and what is wanted."""
 
+import json
+import traceback
+from typing import Any
+
 import pytest
+from airflow.sdk import BaseNotifier
 from orchard.settings import Settings, describe
 from orchard.workflow.notify import LogNotifier, failure_notifier
 from orchard_jobs.errors import ConfigurationError
@@ -48,12 +53,46 @@ def test_the_defaults_are_whole() -> None:
         ("RECONCILE_SCHEDULE", "hourly", "not a cron expression"),
         ("UPLOADS_QUEUE", "arn:aws:sqs:us-east-1:1:q", "no URL of an SQS queue"),
         ("BATCH_KEY_FORMAT", "%Y/%m/%d", "cannot be part of a path"),
+        *(("BATCH_KEY_FORMAT", text, "cannot be read back as a day") for text in ("%F", "%Y-%-m-%-d", "%s", "%Y-%Y-%m-%d")),
+        *((name, "0 0 31 2 *", "never fires") for name in ("SCHEDULE", "RECONCILE_SCHEDULE", "CLEAN_SCHEDULE")),
+        ("SCHEDULE", "0 0 31 4,6 *", "never fires"),
     ],
 )
 def test_a_wrong_value_is_named(variable: str, value: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         Settings.from_environment({**MINIMAL, f"ORCHARD_{variable}": value})
     assert f"ORCHARD_{variable}" in str(caught.value)
+
+
+@pytest.mark.parametrize("key_format", ["%Y-%m-%d", "%Y%m%dT%H", "%Y-%j", "%G-W%V-%u", "%d-%b-%Y", "batch-%y%m%d"])
+def test_a_key_format_that_is_read_back_is_taken(key_format: str) -> None:
+    zone = Settings.from_environment({**MINIMAL, "ORCHARD_BATCH_KEY_FORMAT": key_format}).landing_zone
+    assert zone.key_format == key_format
+
+
+@pytest.mark.parametrize("schedule", ["0 0 29 2 *", "@daily", "0 0 31 2 1"])
+def test_a_schedule_that_fires_seldom_is_taken(schedule: str) -> None:
+    assert Settings.from_environment({**MINIMAL, "ORCHARD_SCHEDULE": schedule}).runs.schedule == schedule
+
+
+def slips(name: str) -> set[str]:
+    """Return a setting's name with a plural or singular slip of each of its words."""
+    words = name.split("_")
+    changed = ((*words[:n], word[:-1] if word.endswith("S") else f"{word}S", *words[n + 1 :]) for n, word in enumerate(words))
+    return {"_".join(parts) for parts in changed if parts[0] == "ORCHARD"}
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in describe()])
+def test_a_plural_slip_of_every_setting_is_told(name: str) -> None:
+    for slip in slips(name):
+        with pytest.raises(ConfigurationError, match=f"^unknown setting {slip}; did you mean {name}[?]"):
+            Settings.from_environment({**MINIMAL, slip: "x"})
+
+
+@pytest.mark.parametrize("slip", ["TARGAT", "TAGRET", "ENGIN", "SHEDULE", "JOBS_URL", "EXECUTER_CORES"])
+def test_a_slip_in_a_short_name_is_told(slip: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^unknown setting ORCHARD_{slip}; did you mean ORCHARD_"):
+        Settings.from_environment({**MINIMAL, f"ORCHARD_{slip}": "x"})
 
 
 def test_a_misspelt_setting_is_told_from_a_variable_of_somebody_else() -> None:
@@ -101,6 +140,37 @@ def test_the_notifier_is_a_setting() -> None:
     for wrong in ("nowhere.Notifier", "orchard.notify.Missing", "pathlib.Path"):
         with pytest.raises(ConfigurationError, match="ORCHARD_NOTIFIER"):
             failure_notifier(Settings.from_environment({**MINIMAL, "ORCHARD_NOTIFIER": wrong}))
+
+
+class Webhook(BaseNotifier):
+    """A notifier that quotes its argument where it refuses it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        raise ValueError(f"cannot reach {address}")
+
+    def notify(self, context: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"address": "s3cret"}, "ValueError with the arguments address, whose values are not shown"),
+        ({"adress": "s3cret"}, "missing a required argument: 'address'"),
+        ({"address": "x", "token": "s3cret"}, "got an unexpected keyword argument 'token'"),
+    ],
+)
+def test_a_notifier_that_refuses_its_arguments_tells_no_value(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr("orchard.notify.Webhook", Webhook, raising=False)
+    given = {"ORCHARD_NOTIFIER": "orchard.notify.Webhook", "ORCHARD_NOTIFIER_ARGUMENTS": json.dumps(arguments)}
+    with pytest.raises(ConfigurationError) as caught:
+        failure_notifier(Settings.from_environment(MINIMAL | given))
+    assert words in str(caught.value)
+    assert "ORCHARD_NOTIFIER_ARGUMENTS" in str(caught.value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_log_notifier_names_the_batch(caplog: pytest.LogCaptureFixture) -> None:
