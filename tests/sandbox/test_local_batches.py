@@ -33,6 +33,18 @@ def test_labels_become_todays_batch_or_the_named_one(tmp_path: Path) -> None:
     assert keys(tmp_path, day="2026-02-03") == {"2026-02-03": ["Apple/a.jpg", "Pear/b.jpg"]}
 
 
+@pytest.mark.parametrize("labels", [["1355868"], ["1355868", "1363227"], ["20260131", "1355868"], ["13551201"], ["99991231"]])
+def test_labels_may_be_numbers(tmp_path: Path, labels: list[str]) -> None:
+    fill(tmp_path, *(f"{label}/a.jpg" for label in labels))
+    assert keys(tmp_path, day="2026-02-03") == {"2026-02-03": sorted(f"{label}/a.jpg" for label in labels)}
+    assert list(keys(tmp_path)) == [datetime.now(UTC).strftime("%Y-%m-%d")]
+
+
+def test_a_named_batch_makes_every_folder_a_label(tmp_path: Path) -> None:
+    fill(tmp_path, "20260131/a.jpg", "20260201/a.jpg")
+    assert keys(tmp_path, day="2026-02-03") == {"2026-02-03": ["20260131/a.jpg", "20260201/a.jpg"]}
+
+
 def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
     fill(tmp_path, "2026-01-01/Apple/a.jpg", "2026-01-01/.DS_Store", "2026-01-01/Apple/.DS_Store", "2026-01-01/.git/x")
     (batch,) = find_batches(tmp_path)
@@ -54,7 +66,10 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         (["2026-01-01/A/a", "stranger/a"], (), None, "stranger is not a batch"),
         (["2026-01-01/A/a"], ("2026-01-02",), None, "there are 2026-01-01"),
         (["2026-01-01/A/a"], (), "2026-01-01", "already contains batch folders"),
-        (["2026-13-41/A/a"], (), None, "looks like a batch"),
+        *(
+            (names, (), None, "looks like a batch")
+            for names in (["2026-13-41/A/a"], ["2026_1_31/A/a"], ["20260131/A/a", "20260201/A/a"])
+        ),
         (["A/a"], (), "tomorrow", "BATCH=tomorrow"),
         (["A/a"], ("2026-01-01",), None, "has no effect"),
         (["A/.hidden"], (), None, "found no file"),

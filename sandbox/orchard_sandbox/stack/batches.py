@@ -13,7 +13,9 @@ from pathlib import Path
 from orchard_sandbox.errors import SandboxError
 
 KEY_FORMAT = "%Y-%m-%d"
-_DATE_LIKE = re.compile(r"\d{4}[-_.]?\d{1,2}[-_.]?\d{1,2}.*")
+_DATE_LIKE = re.compile(r"\d{4}[-_.]\d{1,2}[-_.]?\d{1,2}.*")
+# A label may be a number, such as the id of a species: digits alone are a date only where every folder's name is one.
+_DIGITS, _CENTURIES = "%Y%m%d", ("19", "20")
 _LAYOUTS = "<YYYY-MM-DD>/<label>/<file> or <label>/<file>"
 
 
@@ -51,8 +53,11 @@ def find_batches(
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     if any(is_batch_name(name, key_format) for name in names):
         return _dated_batches(folder, names, chosen, day, key_format)
-    if odd := next(filter(_DATE_LIKE.fullmatch, names), None):
-        raise SandboxError(f"{folder / odd} looks like a batch but is not of the form {key_format}: rename it")
+    if day is None and (odd := _date_like(names)):
+        raise SandboxError(
+            f"{folder / odd} looks like a batch but is not of the form {key_format}: rename it or, where it is a label, name the "
+            "batch by BATCH=..."
+        )
     name = day or datetime.now(UTC).strftime(key_format)
     if not is_batch_name(name, key_format):
         raise SandboxError(f"BATCH={name} is not of the form {key_format}: give a date such as BATCH=2026-01-31")
@@ -64,6 +69,12 @@ def find_batches(
     if not batch.files:
         raise SandboxError(f"found no file in {folder}: give IMAGES=folder that holds {_LAYOUTS}")
     return [batch]
+
+
+def _date_like(names: list[str]) -> str | None:
+    if names and all(name.startswith(_CENTURIES) and is_batch_name(name, _DIGITS) for name in names):
+        return names[0]
+    return next(filter(_DATE_LIKE.fullmatch, names), None)
 
 
 def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day: str | None, key_format: str) -> list[LocalBatch]:
