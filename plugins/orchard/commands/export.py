@@ -24,6 +24,7 @@ from orchard.reporting.export import (
     whole_file,
     write_csv,
     write_parquet,
+    write_raw_csv,
 )
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="FILE", help="a .csv or .parquet file, or - for CSV on stdout")
     parser.add_argument("--batch", help="only this batch")
     parser.add_argument("--model", metavar="ID", help="of pca_features and model: this model instead of the current one")
+    parser.add_argument(
+        "--raw", action="store_true", help="CSV: no apostrophe before a text that a spreadsheet would take for a formula"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
     parser.add_argument("--json", action="store_true", help="say what was written as JSON (on stderr with --to -)")
 
@@ -49,7 +53,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     path = None if arguments.to == _STDOUT else Path(arguments.to)
     file_format = _format_of(path)
     schema, chunks, left_out = _chosen(arguments, settings, tables)
-    write = write_csv if file_format == "csv" else write_parquet
+    write = write_parquet if file_format == "parquet" else write_raw_csv if arguments.raw else write_csv
     for batch_id in left_out:
         print(f"orchard: batch {batch_id} is left out: {arguments.what} holds no row of its current version", file=sys.stderr)
     if path is None:

@@ -1,7 +1,8 @@
 """Export rows of the tables, or a model's vectors, to CSV or Parquet: streaming, whole or not at all.
 
 In CSV a vector becomes one column a value (`features_0`, `features_1`, ...), so that `pandas.read_csv` gives floats; every
-other list becomes JSON text. Parquet keeps the tables' own types.
+other list becomes JSON text. A text that a spreadsheet would take for a formula gets an apostrophe in front.
+Parquet keeps the tables' own types and texts.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
@@ -28,6 +30,8 @@ from orchard.tables.delta_log import TableFile
 
 FORMATS = ("csv", "parquet")
 VECTORS = ("features", "pca_features", "loadings")
+# What begins a formula in a spreadsheet, also after its own trimming.
+_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 # 1,024 rows of 2,048 floats are 8 MB; in CSV three times that.
 _ROWS_PER_CHUNK = 1024
 MODEL_SCHEMA = pa.schema(
@@ -153,8 +157,8 @@ def chunks_of_model(model: Model) -> Iterator[pa.RecordBatch]:
     yield pa.RecordBatch.from_pylist(rows, MODEL_SCHEMA)
 
 
-def write_csv(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:
-    """Write chunks of a schema as CSV with a head; return the number of rows.
+def write_raw_csv(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:
+    """Write chunks of a schema as CSV with a head, each text as it is; return the number of rows.
 
     Raises:
         JobError: two vectors of one column have different lengths.
@@ -175,6 +179,21 @@ def write_csv(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[byte
         if writer is not None:
             writer.close()
     return rows
+
+
+def write_csv(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:
+    """Write CSV as `write_raw_csv` does, but no text that a spreadsheet would take for a formula."""
+    return write_raw_csv(map(_without_formulas, chunks), schema, file)
+
+
+def _without_formulas(chunk: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_guarded(column) if pa.types.is_string(column.type) else column for column in chunk.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=chunk.schema)
+
+
+def _guarded(column: pa.Array) -> pa.Array:
+    guarded = pc.binary_join_element_wise("'", column, "")
+    return pc.if_else(pc.match_substring_regex(column, _FORMULA), guarded, column)
 
 
 def write_parquet(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:

@@ -1,5 +1,6 @@
 """export: the rows of the current versions, whole, in a form that pandas reads; whole files or none."""
 
+import csv
 import errno
 import json
 import os
@@ -31,12 +32,17 @@ def bucket_of(day: str, salt: str = "") -> dict[str, bytes]:
 
 
 @pytest.fixture
-def published(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Tables:
+def own_tables(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands read the test's own warehouse."""
+    monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
+    monkeypatch.setenv("ORCHARD_COMPONENTS", "3")
+
+
+@pytest.fixture
+def published(tables: Tables, settings: Settings, own_tables: None) -> Tables:
     for day in (DAY, NEXT):
         run_batch(tables, settings, day, bucket_of(day))
     run_model(tables, settings)
-    for name in ("ORCHARD_WAREHOUSE", "ORCHARD_COMPONENTS"):
-        monkeypatch.setenv(name, {"ORCHARD_WAREHOUSE": settings.warehouse, "ORCHARD_COMPONENTS": "3"}[name])
     return tables
 
 
@@ -70,6 +76,25 @@ def test_every_table_is_exported_whole(published: Tables, tmp_path: Path, table:
     assert len(found) == len(list(published.rows(of_name)))
     if table == "runs" and ending == "csv":
         assert json.loads(found.job_ids[0]) == ["fake"]
+
+
+def labels_in_csv(file: Path) -> set[str]:
+    with file.open(newline="") as text:
+        return {row["label"] for row in csv.DictReader(text)}
+
+
+FORMULAS = {"=cmd|calc", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1"}
+
+
+def test_a_text_in_csv_is_no_formula_but_with_raw(tables: Tables, settings: Settings, tmp_path: Path, own_tables: None) -> None:
+    harmless = {"a=1", "1-2", "'=1", ""}
+    run_batch(tables, settings, DAY, {f"images/{DAY}/{label}/a.jpg": label.encode() for label in FORMULAS | harmless})
+    for option, guard in (((), "'"), (("--raw",), "")):
+        file = tmp_path / f"x{guard}.csv"
+        assert main(["export", "features", "--to", str(file), *option]) == 0
+        assert labels_in_csv(file) == {guard + label for label in FORMULAS} | harmless
+    assert main(["export", "features", "--to", str(tmp_path / "x.parquet")]) == 0
+    assert set(pd.read_parquet(tmp_path / "x.parquet").label) == FORMULAS | harmless
 
 
 def test_a_model_is_its_mean_and_its_components(published: Tables, settings: Settings, tmp_path: Path) -> None:
@@ -191,7 +216,6 @@ def test_what_cannot_be_exported_is_said_in_one_line(
     assert err.count("\n") == 1
 
 
-def test_an_empty_table_is_its_head(tables: Tables, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
+def test_an_empty_table_is_its_head(tables: Tables, own_tables: None, tmp_path: Path) -> None:
     assert main(["export", "features", "--to", str(tmp_path / "x.csv")]) == 0
     assert (tmp_path / "x.csv").read_text().startswith('"image_uri","etag","size_bytes"')
