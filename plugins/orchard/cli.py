@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a fault (or what a command says to be one: something pend
 """
 
 import argparse
+import io
 import os
 import pkgutil
 import sys
@@ -16,6 +17,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 from orchard_jobs.errors import ConfigurationError, OrchardError
+from orchard_jobs.escaping import escaped
 
 from orchard import __version__, commands
 from orchard.settings import Settings
@@ -46,6 +48,9 @@ class Command(Protocol):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may have another encoding than a file's name
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         settings = Settings.from_environment()
@@ -94,7 +99,7 @@ def _say(text: str, status: int) -> int:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"
+    return f"{type(error).__name__}: {escaped(lines[0])}"
 
 
 if __name__ == "__main__":

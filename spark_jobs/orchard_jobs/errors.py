@@ -3,9 +3,14 @@
 Data faults are not here: a bad image is a quarantine row (`contract.quarantine`), not an exception.
 """
 
+from orchard_jobs.escaping import escaped
+
 
 class OrchardError(Exception):
-    """Any fault that Orchard reports itself: what, which value, where, and the next step."""
+    """Any fault that Orchard reports itself: what, which value, where, and the next step. Control characters are escaped."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(text, kept="\n"))
 
 
 class ConfigurationError(OrchardError):

@@ -1,15 +1,16 @@
 """Which batches' objects differ from what is published: one pass over the whole landing zone. Knows no Airflow."""
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
+
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.landing_zone.keys import batch_of
 from orchard.landing_zone.listing import ListedObject
 from orchard.settings import LandingZoneSettings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 _EXAMPLES = 3
 ListPrefix = Callable[[str], Iterable[ListedObject]]
 

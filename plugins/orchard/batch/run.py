@@ -3,7 +3,6 @@
 Knows no Airflow: who lists the landing zone, who prepares the target and who takes the lineage come as arguments.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.batch.comparison import ListingComparer
 from orchard.batch.cost import check_cost
@@ -26,7 +26,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.escaping import escaped
 
 from orchard.deployment.jobs_python import last_error_line, start_jobs_python
 from orchard.models.model import current_promotion, model_reference
@@ -78,9 +79,10 @@ def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReferen
 
 
 def _line(row: dict[str, Any]) -> str:
+    file = escaped(row["file"])
     if "reason" in row:
-        return f"{row['file']}  {row['reason']}: {row['message']}"
+        return f"{file}  {row['reason']}: {escaped(row['message'])}"
     values = row["pca_features"] or row["features"]
     name = "features (no PCA model yet)" if row["pca_features"] is None else f"pca_features of {row['model_id']}"
     first = ", ".join(f"{value:.4g}" for value in values[:_FIRST])
-    return f"{row['file']}  {row['width']}x{row['height']}  {row['content_sha256'][:12]}  {len(values)} {name}: {first}, ..."
+    return f"{file}  {row['width']}x{row['height']}  {row['content_sha256'][:12]}  {len(values)} {name}: {first}, ..."

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orchard_jobs.errors import JobError
+from orchard_jobs.escaping import escaped
 
 from orchard.batch.reconcile import ListPrefix
 from orchard.clients import aws_client
@@ -102,7 +103,7 @@ def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
     for state, meaning in STATES.items():
         if state != "published" and found.in_state(state):
             yield f"{state}: {meaning}"
-    yield from (f"{batch.batch_id}: {batch.why}" for batch in found.batches if batch.why)
+    yield from (f"{batch.batch_id}: {escaped(batch.why)}" for batch in found.batches if batch.why)
     if found.model_work is not None:
         yield f"pca_model: {found.model_work}"
     if found.strays:

@@ -1,7 +1,6 @@
 """The jobs' own Python on this machine: start its command line, and say what is wrong when it cannot be started."""
 
 import json
-import logging
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,11 @@ from dataclasses import asdict
 from typing import IO
 
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 def start_jobs_python(
@@ -71,5 +71,6 @@ def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_r
         if process.returncode != 0:
             last = last_error_line(stderr)
             stderr.seek(0)
-            log.error("prepare failed: %s", stderr.read())
+            for line in stderr:
+                log.error("prepare: %s", line.rstrip("\n"))
             raise ConfigurationError(f"backbone {backbone.id} cannot be loaded: {last}")

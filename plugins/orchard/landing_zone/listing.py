@@ -1,6 +1,5 @@
 """What the landing zone lists: objects page by page, and as columns for a comparison. Knows nothing of what is published."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
 from orchard_jobs.contract.locations import image_uri, is_folder_mark, label_of, split_image_uri
 from orchard_jobs.errors import JobError
+from orchard_jobs.escaping import escaping_logger
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 _OBJECTS_PER_CHUNK = 10_000
 LISTED = pa.schema(
     [

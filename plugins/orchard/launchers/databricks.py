@@ -1,7 +1,6 @@
 """Target `databricks`: runs of a Python wheel task on serverless compute, a new job cluster, or a cluster that is there."""
 
 import importlib.metadata
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
+from orchard_jobs.escaping import escaping_logger
 from packaging.requirements import Requirement
 
 from orchard.deployment.package import WHEEL
@@ -19,7 +19,7 @@ from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.launchers.resumable_job import LAST_LINES, JobState, ResumableJob
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 # Python 3.12, Spark 4.0: the same on serverless compute and on a cluster.
 _ENVIRONMENT_VERSION = "4"
 _CLUSTER = {

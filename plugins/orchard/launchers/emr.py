@@ -1,6 +1,5 @@
 """Target `emr`: steps on an EMR cluster that is there, or on one that is made for the step and ends with it."""
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.deployment.destinations import EMR_RELEASE
 from orchard.launchers.emr_hook import NamingEmrHook
@@ -19,7 +19,7 @@ from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_
 from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 # A cluster that is made for the job has to start first; on one that is there, steps wait for their turn.
 _START_MINUTES, _QUEUE_MINUTES = 30, 60
 _OVER = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")

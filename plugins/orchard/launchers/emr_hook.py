@@ -1,6 +1,5 @@
 """EMR's steps and clusters by name: EMR has no token, so the name of what is submitted says which attempt it is."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,8 +8,9 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from botocore.config import Config
+from orchard_jobs.escaping import escaping_logger
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 # How long another try may take from its claim of an attempt until EMR lists what it has submitted.
 _CLAIMED_SECONDS, _CLAIMED_POLL_SECONDS = 60.0, 5.0
 # Older clusters than a job can be are not looked at: an account may have thousands.

@@ -1,7 +1,6 @@
 """Target `local`: spark-submit on this machine with the jobs' own Python, or a Spark Connect server that this one reaches."""
 
 import fcntl
-import logging
 import os
 import shlex
 import sys
@@ -19,6 +18,7 @@ from airflow.sdk import BaseOperator
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.layout import backbone_path
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
@@ -26,7 +26,7 @@ from orchard.deployment.jobs_python import prepare_backbone
 from orchard.launchers.request import JobRequest, check_deployed, job_argv, skip_without_work
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @contextmanager

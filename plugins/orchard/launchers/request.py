@@ -1,6 +1,5 @@
 """What a DAG asks of a launcher, and what every launcher does around a job."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,12 +9,13 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobArguments, Source, Stage
 from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.storage import Warehouse
 
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Base for operators whose jobs can outlive the task: a retry reattaches to a running job, and never replays one that ended."""
 
 import gzip
-import logging
 import time
 import zlib
 from dataclasses import dataclass, replace
@@ -11,12 +10,13 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import BotoCoreError, ClientError
 from orchard_jobs.contract.locations import S3Location
 from orchard_jobs.errors import JobError
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.storage import Warehouse
 
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.request import JobRequest, planned_work, skip_without_work
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 LAST_LINES = 30
 _FOUND = "job"
 # What the providers' waiters report when a job took too long.

@@ -1,10 +1,9 @@
 """The use cases of one run of pca_model: find pending work, plan, validate, publish. Knows no Airflow."""
 
-import logging
-
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.layout import projection_plan_path
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.models.model import read_model
 from orchard.models.model_plan import read_model_plan, read_projection, write_model_plan
@@ -14,7 +13,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @use_case

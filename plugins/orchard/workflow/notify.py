@@ -2,15 +2,15 @@
 
 import importlib
 import inspect
-import logging
 from typing import Any
 
 from airflow.sdk import BaseNotifier
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.settings import Settings
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 class LogNotifier(BaseNotifier):

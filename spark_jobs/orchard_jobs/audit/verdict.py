@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchard_jobs.errors import AuditError
+from orchard_jobs.escaping import escaped
 
 EXAMPLES = 5
 
@@ -90,7 +91,7 @@ class Findings:
         if where not in found.where and len(found.where) < EXAMPLES:
             found.where.append(where)
         if len(found.examples) < EXAMPLES:
-            found.examples.append(example)
+            found.examples.append(escaped(example))
 
     def extend(self, check: str, where: str, examples: Iterable[str]) -> None:
         """Record one fault an example."""
@@ -99,7 +100,7 @@ class Findings:
 
     def warn(self, text: str) -> None:
         """Record a warning."""
-        self._warnings.append(text)
+        self._warnings.append(escaped(text))
 
     def has_failed(self) -> bool:
         """Tell whether any fault is recorded."""

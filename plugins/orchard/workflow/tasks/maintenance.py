@@ -1,15 +1,15 @@
 """The task of clean_warehouse."""
 
-import logging
 from datetime import UTC, datetime
 
 from airflow.sdk import task
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.maintenance.clean import clean_on_schedule
 from orchard.workflow.context import settings, tables
 from orchard.workflow.error_mapping import airflow_value
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @task

@@ -1,11 +1,11 @@
 """The tasks of pca_model."""
 
-import logging
 from dataclasses import asdict, replace
 from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.models import run
 from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
@@ -13,7 +13,7 @@ from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @task

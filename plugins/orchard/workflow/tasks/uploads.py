@@ -1,10 +1,10 @@
 """The tasks of image_arrivals and reconcile_uploads: which batches need a run."""
 
-import logging
 from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.batch import run as batch_run
 from orchard.landing_zone.messages import read_messages
@@ -13,7 +13,7 @@ from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
 from orchard.workflow.context import landing_zone_of, settings, tables
 from orchard.workflow.error_mapping import airflow_value
 
-log = logging.getLogger(__name__)
+log = escaping_logger(__name__)
 
 
 @task(outlets=[UPLOADS])

@@ -1,6 +1,8 @@
 """embed: what the jobs' process says, as a person and a program read it; its faults; never a hanging process."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -31,8 +33,10 @@ for file in files:
         sys.exit(2)
     row = {{"file": file, "content_sha256": "ab" * 32, "width": 3, "height": 2, "features": [0.5] * 8}}
     row["pca_features"] = [1.25] * model["k"] if model else None
-    print(json.dumps({{"file": file, "reason": "truncated", "message": "cut"}} if file == "bad" else row), flush=True)
-sys.exit(int("bad" in files))
+    if file.startswith("bad"):
+        row = {{"file": file, "reason": "truncated", "message": "cut" + " \\x07" * (file != "bad")}}
+    print(json.dumps(row), flush=True)
+sys.exit(int(any(file.startswith("bad") for file in files)))
 """
 
 
@@ -82,6 +86,24 @@ def test_a_bad_image_is_told_and_the_others_come(capsys: Out) -> None:
     assert [line.split("  ")[0] for line in out.splitlines()] == ["a.jpg", "bad", "b.jpg"]
     assert "bad  truncated: cut" in out
     assert err == ""
+
+
+NAMES = [b"ok.jpg", b"caf\xe9.jpg", b"\x1b[31mred\n\r.jpg", "é 日本.jpg".encode()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_is_told_escaped(encoding: str) -> None:
+    command: list[bytes | str] = [sys.executable, "-m", "orchard.cli", "embed", *NAMES]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    names = [line.split(b"  ")[0].decode(encoding) for line in done.stdout.split(b"\n")[:-1]]
+    last = "é 日本.jpg" if encoding == "utf-8" else r"\xe9 \u65e5\u672c.jpg"
+    assert names == ["ok.jpg", r"caf\udce9.jpg", r"\x1b[31mred\n\r.jpg", last]
+
+
+def test_a_faulty_file_of_an_odd_name_is_told_escaped(capsys: Out) -> None:
+    assert main(["embed", "bad\x1b[31m\udce9"]) == 1
+    assert capsys.readouterr().out == "bad\\x1b[31m\\udce9  truncated: cut \\x07\n"
 
 
 @pytest.mark.parametrize(
