@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import IO
 
+from orchard_jobs.contract.environment import of_job
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.escaping import escaping_logger
 
@@ -23,7 +24,7 @@ def start_jobs_python(
     Args:
         settings: name the Python.
         arguments: the command and its arguments.
-        environment: the process's whole environment.
+        environment: of it the process gets what a job needs.
         stderr: an open file that takes its messages.
 
     Raises:
@@ -31,7 +32,7 @@ def start_jobs_python(
     """
     command = [settings.local.jobs_python, "-m", "orchard_jobs.cli", *arguments]
     try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=dict(environment))
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=of_job(environment))
     except OSError as error:
         raise ConfigurationError(
             f"ORCHARD_JOBS_PYTHON={settings.local.jobs_python!r} cannot be run: {error}; name the Python of the jobs' environment"
@@ -49,7 +50,7 @@ def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_r
 
     Args:
         settings: name the backbone, the warehouse and the jobs' Python.
-        environment: of its process.
+        environment: of it the process gets what a job needs.
         is_run_here: whether the jobs run on this machine, so that it must be able to.
 
     Raises:

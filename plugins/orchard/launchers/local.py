@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -15,18 +16,23 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
+from airflow.sdk.log import mask_secret
 from orchard_jobs import entry
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.environment import of_job
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 
 from orchard.deployment.jobs_python import prepare_backbone
-from orchard.launchers.request import JobRequest, check_deployed, job_argv, skip_without_work
+from orchard.launchers.request import JobRequest, check_deployed, input_digest_template, job_argv, skip_without_work
 from orchard.settings import Settings
 
 log = escaping_logger(__name__)
+
+# Bash takes a value of its environment for one word, whatever it holds.
+_DIGEST = '"$ORCHARD_INPUT_DIGEST"'
 
 
 @contextmanager
@@ -47,20 +53,10 @@ class LocalLauncher:
 
         def before(context: Any) -> None:
             skip_without_work(self.settings.warehouse, request, context)
-            os.environ.update(self._job_environment())
+            os.environ.update(self._job_variables())
 
         if self.settings.local.spark_remote is not None:
-            # The client computes nothing, so Airflow's own Python runs it: no Java and no network is needed here.
-            command = [sys.executable, "-m", "orchard_jobs.cli", *job_argv(request, self.settings)]
-            return BashOperator(
-                task_id=request.stage,
-                trigger_rule=request.trigger_rule,
-                pool="spark",
-                bash_command="exec " + " ".join(word if "{{" in word else shlex.quote(word) for word in command),
-                env={"SPARK_REMOTE": self.settings.local.spark_remote},
-                append_env=True,
-                pre_execute=before,
-            )
+            return self._client(request)
         return SparkSubmitOperator(
             task_id=request.stage,
             trigger_rule=request.trigger_rule,
@@ -68,12 +64,40 @@ class LocalLauncher:
             application=str(Path(entry.__path__[0]) / "run_job.py"),
             application_args=job_argv(request, self.settings),
             conn_id=self.settings.local.spark_conn_id,
-            spark_binary=str(Path(self.settings.local.jobs_python).with_name("spark-submit")),
+            spark_binary=str(Path(self.settings.local.jobs_python).with_name("orchard-spark-submit")),
             driver_memory=self.settings.local.driver_memory,
             conf=local_spark_conf(self.settings.local.class_archive),
             name=f"orchard-{request.stage}",
             pre_execute=before,
         )
+
+    def _client(self, request: JobRequest) -> BashOperator:
+        """Return a BashOperator that runs the client of a Spark Connect server.
+
+        The client computes nothing, so Airflow's own Python runs it: no Java and no network is needed here.
+        """
+        command = [sys.executable, "-m", "orchard_jobs.cli", *job_argv(request, self.settings, digest=_DIGEST)]
+
+        def before(context: Any) -> None:
+            skip_without_work(self.settings.warehouse, request, context)
+            # Only now, when Airflow has recorded the rendered fields: the address may hold a token.
+            context["task"].env |= of_job(os.environ) | self._job_variables() | self._spark_remote()
+
+        return BashOperator(
+            task_id=request.stage,
+            trigger_rule=request.trigger_rule,
+            pool="spark",
+            bash_command="exec " + " ".join(word if word == _DIGEST else shlex.quote(word) for word in command),
+            env={"ORCHARD_INPUT_DIGEST": input_digest_template(request)},
+            append_env=False,
+            pre_execute=before,
+        )
+
+    def _spark_remote(self) -> dict[str, str]:
+        address = str(self.settings.local.spark_remote)
+        for token in re.findall(r"(?<=token=)[^;]+", address):
+            mask_secret(token)
+        return {"SPARK_REMOTE": address}
 
     def prepare(self, backbone: Backbone) -> None:
         """Check the weights, export the backbone once, and see that it runs here, with the jobs' own Python.
@@ -88,10 +112,10 @@ class LocalLauncher:
         # Two batches that start together would both export, each at half the speed.
         with _one_at_a_time(backbone.id):
             if backbone.engine != "onnx" or warehouse.size(backbone_path(backbone.id)) is None:
-                prepare_backbone(self.settings, os.environ | self._job_environment(), is_run_here=True)
+                prepare_backbone(self.settings, os.environ | self._job_variables(), is_run_here=True)
 
-    def _job_environment(self) -> dict[str, str]:
-        """Return what the job's processes need of this one: their Python, the S3 endpoint and credentials, their owner.
+    def _job_variables(self) -> dict[str, str]:
+        """Return what the job's processes are told: their Python, the S3 endpoint and credentials, their owner.
 
         It goes through the process's environment, not the operator's templated fields, so no secret shows in the UI.
         """

@@ -1,10 +1,11 @@
 """What a DAG asks of a launcher, and what every launcher does around a job."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobArguments, Source, Stage
 from orchard_jobs.contract.layout import backbone_path, report_path
@@ -16,6 +17,7 @@ from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 
 log = escaping_logger(__name__)
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,21 @@ class Launcher(Protocol):
         """See that the target's jobs can load a backbone; ConfigurationError, before anything is submitted, when not."""
 
 
-def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch") -> list[str]:
-    """Return the command line of a request's job, with a template that Airflow fills in.
+def input_digest_template(request: JobRequest) -> str:
+    """Return the template that Airflow fills in with the digest of a request's input."""
+    return "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
+
+
+def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch", digest: str | None = None) -> list[str]:
+    """Return the command line of a request's job.
 
     Args:
         request: the job.
         settings: they may name another source.
         source: who reads the images on the target.
+        digest: how the command line names its input; None: by the template that Airflow fills in.
     """
-    digest = "{{ ti.xcom_pull(task_ids='" + request.plan_task + "')['input_digest'] }}"
+    digest = digest or input_digest_template(request)
     credential = settings.databricks.credential if settings.jobs.target == "databricks" else None
     return JobArguments(request.stage, settings.warehouse, digest, settings.jobs.source or source, credential).to_argv()
 
@@ -79,7 +87,12 @@ def check_deployed(settings: Settings, backbone: Backbone) -> None:
 
 
 def _planned(request: JobRequest, context: Any) -> PlannedJobs:
-    return PlannedJobs(**context["ti"].xcom_pull(task_ids=request.plan_task))
+    """Return a request's jobs from XCom; AirflowFailException unless their input is named by a digest, which a job is told."""
+    planned = PlannedJobs(**context["ti"].xcom_pull(task_ids=request.plan_task))
+    if not _DIGEST.fullmatch(str(planned.input_digest)):
+        told = f"{request.plan_task} returned input_digest={planned.input_digest!r}, which is not 64 hex digits"
+        raise AirflowFailException(f"{told}: nothing is submitted; start a new run")
+    return planned
 
 
 def planned_work(request: JobRequest, context: Any) -> str:
