@@ -1,13 +1,14 @@
 """Batches that tests publish: their days, their images, and the runs that publish them."""
 
-from orchard.batch.publish import RunFacts, publish_batch
+from unittest.mock import patch
+
+from orchard.batch import plan as batch_plan
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
-from orchard_jobs.contract.manifest import ManifestHead
 
-from support.fake_jobs import BROKEN, FakeJobs
+from support.fake_jobs import BROKEN
 from support.flow import run_batch, run_model
 
 DAYS = [f"2026-01-0{n}" for n in range(1, 6)]
@@ -22,9 +23,10 @@ def publish_days(tables: Tables, settings: Settings, *days: str) -> None:
         run_batch(tables, settings, day, bucket_of(day))
 
 
-def publish_unreduced(tables: Tables, head: ManifestHead, jobs: FakeJobs) -> None:
+def publish_unreduced(tables: Tables, settings: Settings, day: str) -> None:
     """Publish a batch as a run does that was planned before there was a model."""
-    publish_batch(tables, head, jobs.featurize(head), None, RunFacts("run", "local", "passed"))
+    with patch.object(batch_plan, "current_model", lambda tables, backbone: None):
+        run_batch(tables, settings, day, bucket_of(day))
 
 
 def images_of(tables: Tables, model_id: str) -> set[tuple[str, str]]:

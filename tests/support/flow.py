@@ -8,14 +8,13 @@ from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
-from orchard.models.model_plan import ModelPlan, read_projection
+from orchard.models.model_plan import ModelPlan, read_model_plan, read_projection
 from orchard.models.refit import plan_model
 from orchard.outcomes import Failed, Outcome, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.columns import Table
-from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
@@ -65,11 +64,22 @@ def run_batch(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping
     return jobs
 
 
-def project_model(tables: Tables, settings: Settings) -> tuple[ModelPlan, JobReport]:
-    """Run pca_model up to its job's end, where it has something to project; return its plan and the job's report."""
-    decided = plan_model(tables, settings)
-    assert decided.projection is not None
-    return decided, FakeJobs(tables, {}).project(decided.projection)
+def project_model(tables: Tables, settings: Settings, run_id: str = "model") -> PlannedJobs:
+    """Run pca_model up to its job's end, where it has something to project; return its plan."""
+    planned = value_of(model_run.plan(tables, settings, run_id))
+    FakeJobs(tables, {}).project(read_projection(tables.warehouse, planned.input_digest))
+    return planned
+
+
+def decision_of(tables: Tables, planned: PlannedJobs) -> ModelPlan:
+    """Return what a run of pca_model decided."""
+    assert planned.decision is not None
+    return read_model_plan(tables.warehouse, planned.decision)
+
+
+def publish_projected(tables: Tables, planned: PlannedJobs, run_id: str = "model") -> None:
+    """Publish what pca_model projected; SupersededError when another model was promoted meanwhile."""
+    value_of(model_run.publish(tables, planned, run_id))
 
 
 def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> ModelPlan:

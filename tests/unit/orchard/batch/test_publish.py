@@ -262,7 +262,7 @@ def test_a_new_run_stages_lost_or_damaged_files_anew(tables: Tables, settings: S
 
 def test_a_model_run_stages_lost_files_anew(tables: Tables, settings: Settings) -> None:
     run_batch(tables, settings, DAY, bucket_of())
-    decided, report = project_model(tables, settings)
+    report = project_model(tables, settings).required_report(tables.warehouse, "project")
     (Path(tables.warehouse.uri.removeprefix("file://")) / report.partitions[0].files[0].path).unlink()
     again = run_model(tables, settings)
     assert again.projection is not None

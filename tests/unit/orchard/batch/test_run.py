@@ -12,9 +12,10 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.errors import ConfigurationError
-from support.fake_jobs import FakeJobs
+from support.batches import bucket_of
+from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
-from support.flow import LENIENT, lock_of, plan, stage_and_publish, value_of
+from support.flow import LENIENT, lock_of, plan, run_batch, run_model, stage_and_publish, value_of
 from support.listed_bucket import ENCRYPTED, ListedBucket
 from support.settings import with_variables
 from support.state_store import Memory
@@ -90,6 +91,21 @@ def test_damaged_rows_fail_the_validation(tables: Tables, settings: Settings) ->
     assert run.validate(tables, LENIENT, planned) == Done("passed")
 
 
+def test_the_setting_says_how_many_bad_images_are_too_many(tables: Tables, settings: Settings) -> None:
+    bad = {f"images/{DAY}/kiwi/bad{n}.jpg": BROKEN + b"%d" % n for n in range(12)}
+    planned = staged(tables, settings, {KEY: b"a"} | bad)
+    refused = run.validate(tables, with_variables(settings, ORCHARD_MAX_QUARANTINED_SHARE=0.9), planned)
+    assert isinstance(refused, Failed)
+    assert "12 of 13 images are quarantined" in str(refused.error)
+    assert run.validate(tables, with_variables(settings, ORCHARD_MAX_QUARANTINED_SHARE=0.95), planned) == Done("passed")
+
+
+def test_a_verdict_tells_the_warnings(tables: Tables, settings: Settings) -> None:
+    planned = staged(tables, settings, {KEY: BROKEN})
+    verdict = value_of(run.validate(tables, settings, planned))
+    assert verdict == f"passed; batch {DAY} has no good image: 1 of 1 are quarantined"
+
+
 def test_a_faster_run_of_the_batch_supersedes_a_slow_one(tables: Tables, settings: Settings) -> None:
     slow = staged(tables, settings, {KEY: b"a"})
     fast = staged(tables, settings, {KEY: b"b"})
@@ -104,6 +120,18 @@ def test_lineage_gets_the_published_version(tables: Tables, settings: Settings) 
     assert run.record(tables, planned, {"features": 1}, "run", told.append) == Done(None)
     (batch,) = told
     assert (batch.head.digest, batch.featurized.stage, batch.reduced) == (planned.input_digest, "featurize", None)
+
+
+def test_lineage_gets_the_reduced_rows_of_a_batch_with_a_model(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, NEXT, bucket_of(NEXT))
+    run_model(tables, settings)
+    planned = staged(tables, settings, {KEY: b"a"})
+    head = read_head(tables.warehouse, planned.input_digest)
+    jobs = FakeJobs(tables, {KEY: b"a"})
+    jobs.reduce(head, jobs.featurize(head))
+    told: list[run.LineageRecord] = []
+    run.record(tables, planned, {}, "run", told.append)
+    assert [batch.reduced.stage for batch in told if batch.reduced] == ["reduce"]
 
 
 def test_reconciling_finds_what_differs_and_what_was_left_half_way(

@@ -25,7 +25,7 @@ from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
-from support.flow import plan, rows, run_batch, run_model, stage_and_publish
+from support.flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
 from support.settings import with_variables
 from support.warehouse_files import age, root_of, stored
 
@@ -281,6 +281,16 @@ def test_an_old_projection_that_is_planned_again_stays(tables: Tables, settings:
     assert plan_model(tables, settings) == first
     clean(tables, settings)
     run_model(tables, settings)
+    assert pending_work(tables, settings) is None
+
+
+def test_an_old_decision_stays_while_its_projection_goes_on(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0]))
+    planned = project_model(tables, settings)
+    age(tables)
+    assert project_model(tables, settings) == planned
+    clean(tables, settings)
+    publish_projected(tables, planned)
     assert pending_work(tables, settings) is None
 
 

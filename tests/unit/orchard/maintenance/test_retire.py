@@ -6,7 +6,7 @@ import pytest
 from orchard.maintenance.retire import BackboneRows, backbones, retire_backbone
 from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
-from orchard.models.refit import pending_work, publish_model
+from orchard.models.refit import pending_work
 from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import Tables, version_number_in
@@ -16,7 +16,7 @@ from orchard_jobs.errors import ConfigurationError
 from support.batches import BUCKETS, DAYS, bucket_of
 from support.batches import publish_backbone as publish
 from support.faults import killed_after
-from support.flow import project_model, rows, run_batch, run_model
+from support.flow import project_model, publish_projected, rows, run_batch, run_model
 
 ROWS = (FEATURES, QUARANTINE, RUNS, PCA_FEATURES)
 CALLS = 5  # of Tables.commit in one retirement: a table each, `runs` last
@@ -139,9 +139,9 @@ def test_what_is_published_beside_a_retirement_holds_up_no_later_run(
 ) -> None:
     for count in (4, 5, 6):  # three versions, so that their number is high
         run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], count))
-    decided, report = project_model(tables, settings)
+    planned = project_model(tables, settings)
     retire_backbone(tables, later, backbone.id)
-    publish_model(tables, decided, report, "late")
+    publish_projected(tables, planned, "late")
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], 3))
     run_model(tables, settings)
     assert len(list(tables.rows(FEATURES))) == 3
@@ -156,9 +156,9 @@ def test_rows_of_a_model_published_beside_a_retirement_are_taken_out(
 ) -> None:
     for day in DAYS[:2]:
         run_batch(tables, settings, day, bucket_of(day))
-    decided, report = project_model(tables, settings)
+    planned = project_model(tables, settings)
     retire_backbone(tables, later, backbone.id)  # it knows nothing of the model yet
-    publish_model(tables, decided, report, "late")
+    publish_projected(tables, planned, "late")
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0]))
     for run in ("one", "two"):
         run_model(tables, settings, run)

@@ -21,7 +21,7 @@ from orchard_jobs.storage import Warehouse
 from support.batches import DAYS, bucket_of, publish_days, publish_unreduced
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
 from support.faults import killed_after
-from support.flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
+from support.flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
 from support.settings import with_variables
 
 DIMENSION = 8
@@ -80,9 +80,7 @@ def test_a_small_gain_keeps_the_model_and_projects_what_it_lacks(tables: Tables,
     run_model(tables, patient, "first")
     first = current_promotion(tables, settings.backbone.id)
     assert first is not None
-    head = plan(tables, patient, DAYS[1], bucket_of(DAYS[1]))
-    assert head is not None
-    publish_unreduced(tables, head, FakeJobs(tables, bucket_of(DAYS[1])))
+    publish_unreduced(tables, patient, DAYS[1])
     decided = run_model(tables, patient, "second")
     assert decided.action == "keep"
     assert decided.projection is not None
@@ -194,10 +192,10 @@ def test_a_plan_reads_a_model_as_a_whole_once_at_most(
 
 def test_a_batch_published_meanwhile_is_taken_by_the_next_run(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, DAYS[0], DAYS[1])
-    decided, report = project_model(tables, settings)
+    planned = project_model(tables, settings)
     run_batch(tables, settings, DAYS[1], bucket_of(DAYS[1], 15))
     publish_days(tables, settings, DAYS[2])
-    publish_model(tables, decided, report, "slow")
+    publish_projected(tables, planned, "slow")
     assert pending_work(tables, settings) == "the current model lacks 2 of 3 batches"
     run_model(tables, settings, "next")
     promotion = current_promotion(tables, settings.backbone.id)
@@ -211,12 +209,12 @@ def test_a_publish_that_was_cut_off_is_completed_by_its_retry(
     tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_days(tables, settings, *DAYS[:2])
-    decided, report = project_model(tables, settings)
+    planned = project_model(tables, settings)
     for commits in range(4):
         with killed_after(commits, monkeypatch):
-            publish_model(tables, decided, report, "run")
+            publish_projected(tables, planned, "run")
     for _ in range(2):
-        publish_model(tables, decided, report, "run")
+        publish_projected(tables, planned, "run")
     found = [len(rows(tables, table)) for table in (MODELS, PCA_FEATURES, CAPTURED, PROMOTIONS, MODEL_RUNS)]
     assert found == [1, 24, 2, 1, 1]
 
@@ -230,9 +228,9 @@ def test_a_publish_that_was_cut_off_leaves_nothing_out_in_a_new_run(
     assert head is not None
     run_model(tables, kept, "first")
     stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAYS[1])))
-    decided, report = project_model(tables, kept)
+    planned = project_model(tables, kept)
     with killed_after(1, monkeypatch):
-        publish_model(tables, decided, report, "cut off")
+        publish_projected(tables, planned, "cut off")
     run_model(tables, kept, "new")
     for table in (PCA_FEATURES, CAPTURED):
         assert {row["batch_id"] for row in tables.rows(table)} == set(DAYS[:2]), table.name

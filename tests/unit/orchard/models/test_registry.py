@@ -17,8 +17,7 @@ from orchard_jobs.errors import ConfigurationError, SupersededError
 from support.batches import DAYS, bucket_of, images_of, publish_days, publish_unreduced, published_images
 from support.fake_jobs import FakeJobs
 from support.faults import killed_after
-from support.flow import plan as plan_batch
-from support.flow import project_model, rows, run_batch, run_model
+from support.flow import project_model, publish_projected, rows, run_batch, run_model
 from support.settings import with_variables
 
 
@@ -189,9 +188,7 @@ def test_a_projection_takes_no_other_row_out(tables: Tables, always: Settings, m
     patient = with_variables(always, ORCHARD_REFIT_GAIN=1.0)
     pin(tables, patient, models[0])
     run_model(tables, patient, "pins")
-    head = plan_batch(tables, patient, DAYS[2], bucket_of(DAYS[2]))
-    assert head is not None
-    publish_unreduced(tables, head, FakeJobs(tables, bucket_of(DAYS[2])))
+    publish_unreduced(tables, patient, DAYS[2])
     run_batch(tables, patient, DAYS[0], bucket_of(DAYS[0], 15))
     decided = run_model(tables, patient, "both")
     assert decided.projection is not None
@@ -202,9 +199,7 @@ def test_a_projection_takes_no_other_row_out(tables: Tables, always: Settings, m
 
 def test_the_predecessor_of_a_refit_keeps_its_pin(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     pin(tables, always, models[1])
-    head = plan_batch(tables, always, DAYS[2], bucket_of(DAYS[2]))
-    assert head is not None
-    publish_unreduced(tables, head, FakeJobs(tables, bucket_of(DAYS[2])))
+    publish_unreduced(tables, always, DAYS[2])
     assert run_model(tables, always, "refit").action == "fit"
     assert images_of(tables, models[1]) == published_images(tables)
 
@@ -224,12 +219,12 @@ def test_a_publish_of_several_models_that_was_cut_off_is_completed(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided, report = project_model(tables, always)
+    planned = project_model(tables, always)
     for commits in range(4):
         with killed_after(commits, monkeypatch):
-            publish_model(tables, decided, report, "run")
+            publish_projected(tables, planned)
     for _ in range(2):
-        publish_model(tables, decided, report, "run")
+        publish_projected(tables, planned)
     assert images_of(tables, models[0]) == images_of(tables, current_model(tables, always)) == published_images(tables)
     sources = [(row["model_id"], row["batch_id"], row["manifest_digest"]) for row in tables.rows(CAPTURED)]
     assert len(sources) == len(set(sources))

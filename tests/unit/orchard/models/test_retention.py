@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from orchard.models.refit import pending_work, publish_model
+from orchard.models.refit import pending_work
 from orchard.models.registry import pin, promote, unpin
 from orchard.models.retention import expire_models, expired_models
 from orchard.settings import Settings
@@ -13,7 +13,7 @@ from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import Tables, version_number_in
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS
 from support.batches import DAYS, images_of, publish_days, published_images
-from support.flow import project_model, rows, run_model
+from support.flow import decision_of, project_model, publish_projected, rows, run_model
 from support.settings import with_variables
 
 
@@ -58,12 +58,12 @@ def test_the_days_run_from_the_last_use(
 
 def test_a_model_that_lost_its_promotion_expires_from_its_fit(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     publish_days(tables, always, DAYS[2])
-    decided, report = project_model(tables, always)
+    planned = project_model(tables, always)
     promote(tables, always, models[0])
     with pytest.raises(Exception, match="promoted meanwhile"):
-        publish_model(tables, decided, report, "slow")
+        publish_projected(tables, planned, "slow")
     assert expired_models(tables, always, in_days(29)) == ()
-    assert decided.model_id in expired_models(tables, always, in_days(31))
+    assert decision_of(tables, planned).model_id in expired_models(tables, always, in_days(31))
 
 
 def test_retired_rows_go_in_one_commit_and_all_else_stays(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
@@ -104,10 +104,10 @@ def test_rows_that_are_published_after_the_retirement_are_found_again(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided, report = project_model(tables, always)
+    planned = project_model(tables, always)
     unpin(tables, always, models[0])
     expire_models(tables, [models[0]])
-    publish_model(tables, decided, report, "slow")
+    publish_projected(tables, planned, "slow")
     assert images_of(tables, models[0]) != set()
     assert models[0] in expired_models(tables, always, in_days(31))
     expire_models(tables, [models[0]])
@@ -139,10 +139,10 @@ def test_a_retirement_and_a_publish_at_once_leave_numbers_that_agree(
 ) -> None:
     pin(tables, always, models[0])
     publish_days(tables, always, DAYS[2])
-    decided, report = project_model(tables, always)
+    planned = project_model(tables, always)
     unpin(tables, always, models[0])
     with ThreadPoolExecutor(2) as pool:
-        published = pool.submit(publish_model, tables, decided, report, "r")
+        published = pool.submit(publish_projected, tables, planned)
         retired = pool.submit(expire_models, tables, [models[0]])
         published.result()
         retired.result()
