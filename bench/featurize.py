@@ -26,6 +26,7 @@ from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import manifest_path, report_path
+from orchard_jobs.contract.locations import file_uri
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.compute import BATCH
@@ -142,7 +143,7 @@ def _entries(paths: list[Path]) -> Iterator[Entry]:
     for path in paths:
         content = path.read_bytes()
         etag = hashlib.md5(content).hexdigest()
-        yield Entry(f"file://{path}", etag, len(content), "2026-01-01T00:00:00+00:00", path.parent.name, "compute", etag)
+        yield Entry(file_uri(str(path)), etag, len(content), "2026-01-01T00:00:00+00:00", path.parent.name, "compute", etag)
 
 
 if __name__ == "__main__":

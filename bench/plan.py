@@ -41,6 +41,7 @@ from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, staged_path
+from orchard_jobs.contract.locations import below
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 
 BATCH, BUCKET = "2026-01-01", "landing"
@@ -61,7 +62,7 @@ def main() -> int:
         client = with_quick_times(session.client("s3", endpoint_url=address))
         client.create_bucket(Bucket=BUCKET)
         fill(address, count)
-        settings = Settings.from_environment({"ORCHARD_WAREHOUSE": f"{folder}/warehouse"})
+        settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(Path(folder, "warehouse"))})
         tables = Tables.at(settings.warehouse)
         tables.create_all()
         print(f"{count} objects on versitygw; memory of the process so far: {peak()} MiB")
@@ -76,7 +77,7 @@ def main() -> int:
         publish(tables, head)
         unchanged = timed("plan, unchanged", count, lambda: plan_batch(tables, settings, BATCH, listed()))
         assert unchanged is None
-        client.put_object(Bucket=BUCKET, Key=f"{PREFIX}late/late.jpg", Body=b"late")
+        client.put_object(Bucket=BUCKET, Key=below(PREFIX, "late", "late.jpg"), Body=b"late")
         late = timed("plan, one late image", count, lambda: plan_batch(tables, settings, BATCH, listed()))
         assert late is not None
         assert late.actions == {"compute": 1, "keep": count}
@@ -130,7 +131,7 @@ def fill(address: str, count: int) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     def put(number: int) -> None:
-        obstore.put(store, f"{PREFIX}label {number % 100}/{number}.jpg", content_of(number))
+        obstore.put(store, below(PREFIX, f"label {number % 100}", f"{number}.jpg"), content_of(number))
 
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(put, range(count), chunksize=256):

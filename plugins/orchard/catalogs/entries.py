@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from deltalake import Schema
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.contract.locations import folder_uri, local_path
 from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.tables.commit_rule import Tables
@@ -76,7 +77,7 @@ def entries_of(tables: Tables) -> list[Entry]:
         JobError: there is no table.
     """
     uri = tables.warehouse.uri
-    if uri.startswith("file:"):
+    if local_path(uri) is not None:
         raise ConfigurationError(f"the warehouse {uri} is on a disk, which no catalog's readers can reach: it must be in S3")
     found = []
     for table in TABLES:
@@ -102,13 +103,7 @@ def check_is_same_table(full_name: str, is_delta: bool, location: str, entry: En
 
 def is_same_folder(one: str, other: str) -> bool:
     """Tell whether two URIs name one folder."""
-    return normalized_uri(one) == normalized_uri(other)
-
-
-def normalized_uri(uri: str) -> str:
-    """Return a folder's URI in one form: `s3:` for Hadoop's names of it, no slash at the end."""
-    scheme, mark, path = uri.partition("://")
-    return f"{'s3' if scheme in ('s3a', 's3n') else scheme}{mark}{path.rstrip('/')}"
+    return folder_uri(one) == folder_uri(other)
 
 
 def _sql_type(kind: Any) -> str:

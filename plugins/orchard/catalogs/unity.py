@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orchard_jobs.contract.locations import is_below
+from orchard_jobs.contract.locations import folder_uri, is_below, prefix_of
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.catalogs.entries import Entry, EntryState, check_is_same_table, normalized_uri
+from orchard.catalogs.entries import Entry, EntryState, check_is_same_table
 from orchard.clients import databricks_client, explaining_databricks_errors
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ class UnitySchema:
             catalog, schema = self.client.catalogs.get(self.catalog), self.client.schemas.get(self.name)
         roots = {schema.storage_root: self.name, schema.storage_location: self.name}
         roots |= {catalog.storage_root: self.catalog, catalog.storage_location: self.catalog}
-        return {normalized_uri(root): owner for root, owner in roots.items() if root}
+        return {folder_uri(root): owner for root, owner in roots.items() if root}
 
     def _check_unmanaged(self, entry: Entry) -> None:
-        location = f"{normalized_uri(entry.location)}/"
+        location = prefix_of(folder_uri(entry.location))
         reason = "it is a folder of Unity's own" if _MANAGED in location else ""
         for root, owner in self._managed_roots.items():
             if is_below(location, root):

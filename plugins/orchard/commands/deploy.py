@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard_jobs.contract.layout import backbone_path
+from orchard_jobs.contract.locations import below
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import add_log_in
@@ -64,9 +65,9 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     if arguments.application and not isinstance(place, S3Prefix):
         raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a folder of Databricks: leave it out")
     package = build_package()
-    named = {"ORCHARD_JOBS_URI": f"{place.uri}/{package.name}"}
+    named = {"ORCHARD_JOBS_URI": below(place.uri, package.name)}
     if environment:
-        named["ORCHARD_JOBS_ENVIRONMENT"] = f"{place.uri}/{environment.path}"
+        named["ORCHARD_JOBS_ENVIRONMENT"] = below(place.uri, environment.path)
     with tempfile.TemporaryDirectory() as folder:
         files = package_files(package, Path(folder)) + ([environment] if environment else [])
         found = list(_uploaded(place, files, arguments.dry_run))
@@ -95,7 +96,7 @@ def _uploaded(place: Destination, files: list[LocalFile], is_dry_run: bool) -> I
         if not is_there and not is_dry_run:
             place.put(file)
         state = "there" if is_there else "missing" if is_dry_run else "uploaded"
-        yield {"uri": f"{place.uri}/{file.path}", "size_bytes": file.size_bytes, "state": state}
+        yield {"uri": below(place.uri, file.path), "size_bytes": file.size_bytes, "state": state}
 
 
 def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:

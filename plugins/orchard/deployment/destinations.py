@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchard_jobs.contract.locations import S3Location, is_in_workspace, is_on_volume
+from orchard_jobs.contract.locations import S3Location, below, is_in_workspace, volume_of, without_slash
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import aws_client, databricks_client, explaining_aws_errors, explaining_databricks_errors
@@ -65,12 +65,12 @@ def destination_of(text: str, connection: str | None) -> Destination:
     Raises:
         ConfigurationError: the text is none of them, or there is no log-in.
     """
-    uri = text.rstrip("/")
-    location = _location(uri)
+    uri = without_slash(text)
+    location = S3Location.find(uri)
     if location and _BUCKET.fullmatch(location.bucket) and _is_plain(f"/{location.key}"):
         return S3Prefix(location, aws_client("s3", connection))
     if _is_plain(uri):
-        if is_on_volume(uri) and uri.count("/") >= 4:
+        if volume_of(uri):
             return Volume(uri, databricks_client(connection).files)
         if is_in_workspace(uri):
             return WorkspaceFolder(uri, databricks_client(connection).workspace)
@@ -78,13 +78,6 @@ def destination_of(text: str, connection: str | None) -> Destination:
         f"{text!r} is none of s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER and /Workspace/FOLDER (without spaces, "
         "# ? % or \\): name the folder that the cluster reads"
     )
-
-
-def _location(uri: str) -> S3Location | None:
-    try:
-        return S3Location.parse(uri)
-    except ConfigurationError:
-        return None
 
 
 def _is_plain(path: str) -> bool:
@@ -142,9 +135,9 @@ class Volume:
 
         with self._told("read"):
             try:
-                if self.files.get_metadata(f"{self.uri}/{file.path}").content_length != file.size_bytes:
+                if self.files.get_metadata(below(self.uri, file.path)).content_length != file.size_bytes:
                     return False
-                contents = self.files.download(f"{self.uri}/{file.path}").contents
+                contents = self.files.download(below(self.uri, file.path)).contents
             except NotFound:
                 return False
             found = hashlib.sha256()
@@ -154,7 +147,7 @@ class Volume:
 
     def put(self, file: LocalFile) -> None:
         """See Destination."""
-        path = f"{self.uri}/{file.path}"
+        path = below(self.uri, file.path)
         with self._told("write"), file.source.open("rb") as contents:
             self.files.create_directory(str(PurePosixPath(path).parent))
             self.files.upload(path, contents, overwrite=True)
@@ -176,7 +169,7 @@ class WorkspaceFolder:
         from databricks.sdk.errors import NotFound
         from databricks.sdk.service.workspace import ExportFormat
 
-        path = f"{self.uri}/{file.path}"
+        path = below(self.uri, file.path)
         with self._told("read"):
             try:
                 if self.files.get_status(path).size != file.size_bytes:
@@ -190,7 +183,7 @@ class WorkspaceFolder:
         """See Destination."""
         from databricks.sdk.service.workspace import ImportFormat
 
-        path = f"{self.uri}/{file.path}"
+        path = below(self.uri, file.path)
         content = base64.b64encode(file.source.read_bytes()).decode()
         with self._told("write"):
             self.files.mkdirs(str(PurePosixPath(path).parent))

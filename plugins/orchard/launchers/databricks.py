@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
+from orchard_jobs.contract.locations import below
 from orchard_jobs.escaping import escaping_logger
 from packaging.requirements import Requirement
 
@@ -57,7 +58,7 @@ class DatabricksLauncher:
             # Airflow retries, with a token that identifies the attempt.
             "max_retries": 0,
         }
-        wheel, others = f"{settings.jobs.uri}/{WHEEL}", _requirements("hosted", settings.backbone.engine)
+        wheel, others = below(str(settings.jobs.uri), WHEEL), _requirements("hosted", settings.backbone.engine)
         cluster = settings.databricks.cluster
         environments = None
         if settings.databricks.is_serverless:

@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.locations import below, folder_uri, prefix_of
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.deployment.destinations import EMR_RELEASE
@@ -99,7 +100,7 @@ class EmrLauncher:
         if settings.jobs.environment:
             conf["spark.pyspark.python"] = "./environment/bin/python"
         options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-        words = ["spark-submit", "--deploy-mode", "client", *options, f"{settings.jobs.uri}/run_job.py"]
+        words = ["spark-submit", "--deploy-mode", "client", *options, below(str(settings.jobs.uri), "run_job.py")]
         unpack = ["bash", "-c", _UNPACK, settings.jobs.environment] if settings.jobs.environment else []
         return [*unpack, *words, *job_argv(request, settings)]
 
@@ -115,7 +116,7 @@ class EmrLauncher:
             ],
         }
         tags = [{"Key": name, "Value": value} for name, value in (settings.jobs.tags | {"orchard": request.stage}).items()]
-        own: dict[str, Any] = _CLUSTER | {"LogUri": f"{settings.jobs.logs_uri}/", "Tags": tags}
+        own: dict[str, Any] = _CLUSTER | {"LogUri": prefix_of(settings.jobs.logs_uri), "Tags": tags}
         instances = fleet | given.get("Instances", {})
         if "InstanceGroups" in instances or "MasterInstanceType" in instances:
             instances.pop("InstanceFleets")
@@ -239,8 +240,8 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
     def last_lines(self, job: dict[str, str]) -> list[str]:
         """Return the last lines of the step's log: spark-submit's own, then the driver's."""
         described = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
-        logs = str(described.get("LogUri") or self.logs_uri).replace("s3n://", "s3://").rstrip("/")
-        return stored_lines(self.aws_conn_id, f"{logs}/{job['cluster_id']}/steps/{job['step_id']}", ("stderr", "stdout"))
+        logs = folder_uri(str(described.get("LogUri") or self.logs_uri))
+        return stored_lines(self.aws_conn_id, below(logs, job["cluster_id"], "steps", job["step_id"]), ("stderr", "stdout"))
 
     def _note(self, context: Any, cluster_id: str, step_id: str) -> None:
         self._job = {"cluster_id": cluster_id, "step_id": step_id}

@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.locations import below, prefix_of
 
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
@@ -44,13 +45,13 @@ class EmrServerlessLauncher:
             name=f"orchard-{request.stage}",
             job_driver={
                 "sparkSubmit": {
-                    "entryPoint": f"{settings.jobs.uri}/run_job.py",
+                    "entryPoint": below(str(settings.jobs.uri), "run_job.py"),
                     "entryPointArguments": job_argv(request, settings),
                     "sparkSubmitParameters": self._spark_parameters(),
                 }
             },
             configuration_overrides={
-                "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{settings.jobs.logs_uri}/"}}
+                "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": prefix_of(settings.jobs.logs_uri)}}
             },
             config={"executionTimeoutMinutes": settings.jobs.minutes, "tags": settings.jobs.tags | {"orchard": request.stage}},
             deferrable=True,
@@ -131,7 +132,7 @@ class StartEmrServerlessJob(ResumableJob, EmrServerlessStartJobOperator):
         """Return the last lines of the driver's log: Spark's own, then Python's, whose traceback Spark puts on stdout."""
         monitoring = (self.configuration_overrides or {}).get("monitoringConfiguration", {})
         uri = monitoring.get("s3MonitoringConfiguration", {}).get("logUri", "")
-        folder = f"{uri}applications/{job['application_id']}/jobs/{job['job_id']}/SPARK_DRIVER"
+        folder = below(uri, "applications", job["application_id"], "jobs", job["job_id"], "SPARK_DRIVER")
         return stored_lines(self.aws_conn_id, folder, ("stderr", "stdout"))
 
     def _start_or_reach(self, start: Callable[..., dict[str, Any]], **request: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobArguments, Source, Stage
 from orchard_jobs.contract.layout import backbone_path, report_path
+from orchard_jobs.contract.locations import below
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.storage import Warehouse
@@ -67,7 +68,7 @@ def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch", 
 def emr_conf(settings: Settings) -> dict[str, str]:
     """Return Spark's properties of a job on EMR: its code, its sizes, and its environment where that is an archive."""
     conf = {
-        "spark.submit.pyFiles": f"{settings.jobs.uri}/orchard_jobs.zip",
+        "spark.submit.pyFiles": below(str(settings.jobs.uri), "orchard_jobs.zip"),
         "spark.executor.cores": str(settings.jobs.executor_cores),
         "spark.executor.memory": settings.jobs.executor_memory,
         "spark.driver.cores": str(settings.jobs.executor_cores),
@@ -81,9 +82,9 @@ def emr_conf(settings: Settings) -> dict[str, str]:
 
 def check_deployed(settings: Settings, backbone: Backbone) -> None:
     """Raise ConfigurationError unless the backbone, where the engine needs an exported one, is in the warehouse."""
-    path = backbone_path(backbone.id)
-    if backbone.is_exported and Warehouse.at(settings.warehouse).size(path) is None:
-        raise ConfigurationError(f"{settings.warehouse}/{path} is not there: `orchard deploy` exports and uploads it")
+    warehouse, path = Warehouse.at(settings.warehouse), backbone_path(backbone.id)
+    if backbone.is_exported and warehouse.size(path) is None:
+        raise ConfigurationError(f"{warehouse.uri_of(path)} is not there: `orchard deploy` exports and uploads it")
 
 
 def _planned(request: JobRequest, context: Any) -> PlannedJobs:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.contract.locations import S3Location
+from orchard_jobs.contract.locations import S3Location, prefix_of
 
 from orchard.settings import parsers
 from orchard.settings.variables import SettingsGroup, variable
@@ -41,11 +41,11 @@ class LandingZoneSettings(SettingsGroup):
     @property
     def prefix(self) -> str:
         """The key prefix, ending in `/` unless it is empty."""
-        return f"{self.location.key}/" if self.location.key else ""
+        return prefix_of(self.location.key)
 
     def batch_prefix(self, batch_id: str) -> str:
         """Return the key prefix of one batch."""
-        return f"{self.prefix}{batch_id}/"
+        return prefix_of(self.location.join(batch_id).key)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from croniter import CroniterBadDateError, croniter
-from orchard_jobs.contract.locations import S3Location, checked_batch_id, is_in_workspace, is_on_volume
+from orchard_jobs.contract.locations import S3Location, checked_batch_id, is_in_workspace, is_on_volume, without_slash
 from orchard_jobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def s3_uri(text: str) -> str | None:
 
 
 def _s3_location(text: str, wanted: str) -> S3Location:
-    try:
-        return S3Location.parse(text)
-    except ConfigurationError as error:
-        raise ValueError(wanted) from error
+    found = S3Location.find(text)
+    if found is None:
+        raise ValueError(wanted)
+    return found
 
 
 def jobs_uri(text: str) -> str | None:
@@ -145,7 +145,7 @@ def role(text: str) -> str | None:
 def landing(text: str) -> S3Location:
     """The S3 URI of a folder."""
     found = _s3_location(text, "not of the form s3://bucket/prefix")
-    return S3Location(found.bucket, found.key.rstrip("/"))
+    return S3Location(found.bucket, without_slash(found.key))
 
 
 def schedule(text: str) -> str | None:

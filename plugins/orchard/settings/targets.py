@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import Source
-from orchard_jobs.contract.locations import beside, is_s3
+from orchard_jobs.contract.locations import beside, is_s3, without_slash
 
 from orchard.settings import parsers
 from orchard.settings.groups import BackboneSettings
@@ -75,7 +75,7 @@ class JobSettings(SettingsGroup):
     @property
     def logs_uri(self) -> str:
         """Folder of the jobs' logs, without a trailing slash."""
-        return (self.logs or beside(str(self.uri), "logs")).rstrip("/")
+        return without_slash(self.logs or beside(str(self.uri), "logs"))
 
     def need(self, group: SettingsGroup, attribute: str) -> None:
         """Raise ConfigurationError when a setting is empty that the target needs."""

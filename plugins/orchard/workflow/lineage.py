@@ -15,7 +15,7 @@ from openlineage.client.facet_v2 import (
 )
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import StagedPartition
-from orchard_jobs.contract.locations import S3Location, local_path
+from orchard_jobs.contract.locations import S3Location, below, local_path
 
 from orchard.batch.run import LineageRecord
 from orchard.settings import Settings
@@ -71,7 +71,7 @@ def _images(settings: Settings, batch: LineageRecord) -> InputDataset:
     version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=batch.head.digest)
     return InputDataset(
         namespace=S3Location(settings.landing_zone.bucket).uri,
-        name=settings.landing_zone.prefix.rstrip("/") or "/",
+        name=settings.landing_zone.location.key or "/",
         facets={"version": version},
         inputFacets={"subset": subset, "inputStatistics": statistics},
     )
@@ -88,9 +88,9 @@ def _named(warehouse: str, table: Table) -> tuple[str, str]:
     """Return the namespace and the name by which OpenLineage knows a table."""
     root = local_path(warehouse)
     if root is not None:
-        return "file", f"{root}/{table.name}"
+        return "file", below(root, table.name)
     place = S3Location.parse(warehouse)
-    return S3Location(place.bucket).uri, f"{place.key}/{table.name}"
+    return S3Location(place.bucket).uri, place.join(table.name).key
 
 
 def _table(settings: Settings, table: Table, staged: StagedPartition, version: int | None) -> OutputDataset:

@@ -1,11 +1,14 @@
 """The compute of a Databricks task: its Python with the wheel and its dependencies, its command and its environment."""
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from orchard_jobs.contract.locations import is_in_workspace
 
 from orchard_sandbox.databricks import CREDENTIAL
 from orchard_sandbox.databricks.environments import Environments
@@ -46,7 +49,7 @@ class Workspace:
 
     def library(self, path: str) -> Path:
         """Return the path of a wheel; raise MissingError when it does not exist."""
-        found = (self.files if path.startswith("/Workspace/") else self.volumes).path(path)
+        found = (self.files if is_in_workspace(path) else self.volumes).path(path)
         if not found.is_file():
             raise MissingError(f"Library installation failed: {path} does not exist.")
         return found
@@ -118,7 +121,7 @@ class TaskJob(GuardedJob):
             key = self._task["environment_key"]
             (spec,) = [one["spec"] for one in self._request["environments"] if one["environment_key"] == key]
             asked = spec.get("dependencies", [])
-            return [one for one in asked if one.startswith("/")], [one for one in asked if not one.startswith("/")]
+            return [one for one in asked if os.path.isabs(one)], [one for one in asked if not os.path.isabs(one)]
         libraries = self._task.get("libraries", [])
         wheels = [library["whl"] for library in libraries if "whl" in library]
         return wheels, [library["pypi"]["package"] for library in libraries if "pypi" in library]

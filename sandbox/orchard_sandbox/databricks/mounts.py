@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchard_jobs.contract.locations import file_uri
+
 from orchard_sandbox.s3.objects import ObjectFolder
 
 
@@ -26,7 +28,7 @@ class Mounts:
         with self._lock:
             for bucket in ObjectFolder(self.objects).buckets():
                 for top in self._lay_out(bucket):
-                    found[f"fs.viewfs.mounttable.{bucket}.link./{top.name}"] = f"file://{top}"
+                    found[f"fs.viewfs.mounttable.{bucket}.link./{top.name}"] = file_uri(str(top))
         return {f"spark.hadoop.{name}": value for name, value in found.items()}
 
     def _lay_out(self, bucket: str) -> list[Path]:

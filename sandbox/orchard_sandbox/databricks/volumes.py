@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from email.utils import formatdate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from orchard_jobs.contract.locations import volume_of
 from werkzeug.wrappers import Request, Response
 
 from orchard_sandbox.databricks.requests import ApiError
@@ -25,14 +26,13 @@ class Volumes:
 
     def path(self, path: str) -> Path:
         """Return the path of a file or folder on a volume; raise MissingError when there is no such volume."""
-        parts = path.split("/")
-        volume = self._of("/".join(parts[:5]))
-        if len(parts) < 5 or ".." in parts or not volume.is_dir():
+        volume = volume_of(path)
+        if volume is None or ".." in PurePosixPath(path).parts or not self._of(volume).is_dir():
             raise MissingError(f"Volume of {path} does not exist.")
         return self._of(path)
 
     def _of(self, path: str) -> Path:
-        return self.folder / path.removeprefix("/Volumes/")
+        return self.folder / PurePosixPath(path).relative_to("/Volumes")
 
     def answer(self, request: Request) -> Response:
         """Answer a request of the Files API."""

@@ -8,7 +8,7 @@ import binascii
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchard_sandbox.databricks.requests import ApiError, invalid, is_true
@@ -45,9 +45,10 @@ class WorkspaceFiles:
 
     def path(self, path: str) -> Path:
         """Return the path of an object, whether it exists or not; raise ApiError for an invalid path."""
-        if not path.startswith("/") or ".." in path.split("/"):
+        given = PurePosixPath(path)
+        if not given.is_absolute() or ".." in given.parts:
             raise invalid(f"Path ({path}) doesn't start with '/', or leads out of the workspace")
-        return self.folder / f"{path}/".removeprefix(f"{_TOP}/").strip("/")
+        return self.folder.joinpath(*given.parts[2 if given.is_relative_to(_TOP) else 1 :])
 
     def _make(self, given: Given) -> Given:
         path = self._named(given)

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from orchard_jobs.contract.locations import below
+
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import RequestError, read_step
 from orchard_sandbox.job_execution.control import RunRecord
@@ -200,7 +202,7 @@ class Clusters:
             step.started = now()
             step.change("RUNNING")
         logs = cluster.request.get("LogUri")
-        uri = f"{logs.rstrip('/')}/{cluster.id}/steps/{step.id}" if logs else None
+        uri = below(logs, cluster.id, "steps", step.id) if logs else None
         job = SparkSubmitJob(self._machine, step.log_folder, read_step(step.request), uri, step.id)
         ending = step.life.execute(job, lambda what: step.change(_STATES[what]))
         step.end(ending if ending.kind == "failed" else Ending(ending.kind))

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from orchard_jobs.contract.locations import S3Location
+
 from orchard_sandbox.emr.submissions import RequestError, Submission, read_submission
 from orchard_sandbox.s3.landing import ACCOUNT
 
@@ -64,7 +66,7 @@ def _check_monitoring(given: Mapping[str, Any] | None) -> None:
     given = given or {}
     _refuse_unknown(given, ("s3MonitoringConfiguration", "managedPersistenceMonitoringConfiguration"), "monitoringConfiguration.")
     uri = (given.get("s3MonitoringConfiguration") or {}).get("logUri")
-    if uri is not None and not re.fullmatch(r"s3://[^/]+(/.*)?", uri):
+    if uri is not None and S3Location.find(uri) is None:
         raise RequestError(f"logUri {uri} is not an S3 URI")
 
 

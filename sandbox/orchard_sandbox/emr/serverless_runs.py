@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchard_jobs.contract.locations import below
+
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import Submission
 from orchard_sandbox.job_execution.control import RunRecord
@@ -130,4 +132,4 @@ class JobRun(RunRecord):
     def _logs_uri(self) -> str | None:
         monitoring = self.shown["configurationOverrides"].get("monitoringConfiguration") or {}
         uri = (monitoring.get("s3MonitoringConfiguration") or {}).get("logUri")
-        return f"{uri.rstrip('/')}/applications/{self.shown['applicationId']}/jobs/{self.id}/SPARK_DRIVER" if uri else None
+        return below(uri, "applications", self.shown["applicationId"], "jobs", self.id, "SPARK_DRIVER") if uri else None

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from botocore.exceptions import BotoCoreError, ClientError
+from orchard_jobs.contract.locations import S3Location, below
 
 from orchard_sandbox.emr.submissions import Submission
 from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
@@ -65,18 +66,18 @@ class SparkSubmitJob(GuardedJob):
             content = path.read_bytes()
             if self._logged.get(name) == len(content):
                 continue
-            bucket, key = _bucket_and_key(f"{self._logs_uri}/{name}.gz")
+            place = S3Location.parse(below(str(self._logs_uri), f"{name}.gz"))
             try:
-                self._s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
+                self._s3.put_object(Bucket=place.bucket, Key=place.key, Body=gzip.compress(content))
                 self._logged[name] = len(content)
             except (ClientError, BotoCoreError) as error:
-                log.error("cannot write the log s3://%s/%s: %s", bucket, key, error)
+                log.error("cannot write the log %s: %s", place.uri, error)
 
     def _fetch(self, uri: str) -> Path:
-        bucket, key = _bucket_and_key(uri)
-        path = self.folder / "run" / key.rpartition("/")[2]
+        place = S3Location.parse(uri)
+        path = self.folder / "run" / PurePosixPath(place.key).name
         try:
-            self._s3.download_file(bucket, key, str(path))
+            self._s3.download_file(place.bucket, place.key, str(path))
         except ClientError as error:
             raise MissingError(f"FileNotFoundException: cannot fetch '{uri}': {error}") from error
         return path
@@ -88,8 +89,3 @@ class SparkSubmitJob(GuardedJob):
         is_tar = archive.name.endswith((".tar", ".gz", ".tgz", ".bz2", ".xz"))
         # An environment's interpreter is a link to the system's, which the filter "data" refuses.
         shutil.unpack_archive(archive, folder, filter="tar" if is_tar else None)
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchard_jobs.contract.locations import S3Location
+
 # GB of memory that AWS allows for a worker's vCPUs, overhead included.
 LARGEST_MEMORY = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
 FILE_OPTIONS = {
@@ -113,7 +115,8 @@ def _uris(text: str, name: str) -> tuple[str, ...]:
 
 
 def _require_s3(uri: str, name: str) -> None:
-    if not re.fullmatch(r"s3://[^/]+/.+", uri):
+    place = S3Location.find(uri)
+    if place is None or not place.key:
         raise RequestError(f"{name} {uri} is not an object on S3: this stand-in fetches s3://bucket/key only")
 
 

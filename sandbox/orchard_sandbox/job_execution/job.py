@@ -67,7 +67,7 @@ class Machine:
             "TMPDIR": str(temporary),
             "NO_PROXY": "127.0.0.1,localhost",
             **s3_environment(self.address),
-            **{name: value for name, value in given.items() if not (name in _PYTHONS and value.startswith("/"))},
+            **{name: value for name, value in given.items() if not (name in _PYTHONS and os.path.isabs(value))},
             MARKER: marker,
         }
 

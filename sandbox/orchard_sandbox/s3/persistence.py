@@ -13,6 +13,7 @@ from typing import Any
 from moto.moto_server.utilities import RegexConverter
 from moto.s3.models import FakeKey, S3Backend
 from moto.sqs.models import Queue, sqs_backends
+from orchard_jobs.contract.locations import prefix_of
 
 from orchard_sandbox.s3.landing import ACCOUNT, BUCKET, PREFIX, QUEUE, REGION
 from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
@@ -115,6 +116,6 @@ def make_queue(backend: S3Backend) -> None:
     ):
         setattr(Queue, name, property(count))
     queue = sqs_backends[ACCOUNT][REGION].create_queue(QUEUE, {})
-    prefix = {"S3Key": {"FilterRule": [{"Name": "prefix", "Value": f"{PREFIX}/"}]}}
+    prefix = {"S3Key": {"FilterRule": [{"Name": "prefix", "Value": prefix_of(PREFIX)}]}}
     told = {"Queue": queue.queue_arn, "Event": ["s3:ObjectCreated:*"], "Filter": prefix}
     backend.put_bucket_notification_configuration(BUCKET, {"QueueConfiguration": [told]})

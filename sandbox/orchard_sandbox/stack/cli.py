@@ -82,6 +82,7 @@ def _run(layout: Layout) -> int:
 def _check_settings(layout: Layout) -> None:
     """Refuse a wrong setting before anything is started or stopped, with the message that a DAG file would give."""
     from orchard.settings import Settings
+    from orchard_jobs.contract.locations import local_path
     from orchard_jobs.errors import ConfigurationError
 
     from orchard_sandbox.stack.environment import settings_environment
@@ -96,8 +97,9 @@ def _check_settings(layout: Layout) -> None:
             failure_notifier(settings)
     except ConfigurationError as error:
         raise SandboxError(str(error)) from error
-    if settings.warehouse.startswith("file://"):
-        _check_folder(Path(settings.warehouse.removeprefix("file://")))
+    folder = local_path(settings.warehouse)
+    if folder is not None:
+        _check_folder(Path(folder))
 
 
 def _check_folder(warehouse: Path) -> None:
@@ -207,13 +209,15 @@ def _report_failures(follower: "Follower", failed: list[tuple[str, str]]) -> int
 
 
 def _print_addresses(layout: Layout, environment: Mapping[str, str], api_address: str) -> None:
+    from orchard_jobs.contract.locations import below, is_s3, local_path
+
     warehouse = environment["ORCHARD_WAREHOUSE"]
     paths = (layout.airflow_python, layout.command)
     python, command = (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in paths)
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    log_in = {name: environment[name] for name in names} | {"AWS_ALLOW_HTTP": "true"} if warehouse.startswith("s3:") else {}
+    log_in = {name: environment[name] for name in names} | {"AWS_ALLOW_HTTP": "true"} if is_s3(warehouse) else {}
     store = "".join(f"{name}={value} " for name, value in log_in.items())
-    table = f'DeltaTable("{warehouse.removeprefix("file://")}/features")'
+    table = f'DeltaTable("{below(local_path(warehouse) or warehouse, "features")}")'
     print(f"\ntables: {warehouse}")
     print(f"read:   {store}{python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
     print(f"ask:    {command} status   ({command} --help: embed images, export tables, clean up, ...)")

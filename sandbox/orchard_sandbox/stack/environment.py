@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 
-from orchard_jobs.contract.locations import warehouse_uri
+from orchard_jobs.contract.locations import S3Location, warehouse_uri
 from orchard_jobs.local_spark import class_archive_of
 
 from orchard_sandbox.job_execution.processes import MARKER
@@ -55,7 +55,7 @@ def settings_environment(layout: Layout, variables: Mapping[str, str]) -> dict[s
     own = {name: value for name, value in variables.items() if name.startswith("ORCHARD_")}
     made = {target: variables[name] for name, target in _MAKE_VARIABLES.items() if variables.get(name)}
     return {
-        "ORCHARD_LANDING": f"s3://{BUCKET}/{PREFIX}",
+        "ORCHARD_LANDING": S3Location(BUCKET, PREFIX).uri,
         "ORCHARD_QUIET_SECONDS": "5",
         "ORCHARD_POLL_SECONDS": "2",
         "ORCHARD_JOBS_PYTHON": str(layout.environments / "jobs" / "bin" / "python"),

@@ -18,6 +18,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import progress_folder
+from orchard_jobs.contract.locations import local_path
 from orchard_jobs.errors import JobError
 
 from orchard_sandbox.stack.runs import Count
@@ -41,11 +42,11 @@ class PublishedBatch:
 
 def running_count(environment: Mapping[str, str], plan: Mapping[str, Any], stage: str) -> Count | None:
     """Return the count of the stage's job that works on a plan; None when there is none, or the warehouse is not on this disk."""
-    warehouse = environment["ORCHARD_WAREHOUSE"]
-    if not warehouse.startswith("file://"):
+    folder = local_path(environment["ORCHARD_WAREHOUSE"])
+    if folder is None:
         return None
     work = work_digest(plan["input_digest"], plan["backbone"], stage)
-    return read_counts(Path(warehouse.removeprefix("file://")) / progress_folder(work))
+    return read_counts(Path(folder, progress_folder(work)))
 
 
 def read_counts(folder: Path) -> Count | None:

@@ -4,6 +4,8 @@ import json
 import subprocess
 from collections.abc import Mapping
 
+from orchard_jobs.contract.locations import S3Location
+
 from orchard_sandbox.databricks import CREDENTIAL, VOLUME
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.s3.landing import ACCOUNT, aws_client
@@ -25,7 +27,7 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
         return _databricks(layout, environment)
     _make_bucket(environment, _JOBS_BUCKET)
     options = ("--application", "orchard") if target == "emr_serverless" else ()
-    settings = _deploy(layout, environment, f"s3://{_JOBS_BUCKET}/orchard", *options)
+    settings = _deploy(layout, environment, S3Location(_JOBS_BUCKET, "orchard").uri, *options)
     if target == "emr_serverless":
         return settings | {"ORCHARD_EMR_ROLE": f"arn:aws:iam::{ACCOUNT}:role/orchard-jobs"}
     return settings | {"ORCHARD_EMR_CLUSTER": environment.get("ORCHARD_EMR_CLUSTER") or _CLUSTER}
@@ -33,9 +35,9 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
 
 def make_warehouse_bucket(environment: Mapping[str, str]) -> None:
     """Create the bucket of a warehouse on the S3 stand-in, unless it exists."""
-    scheme, _, place = environment["ORCHARD_WAREHOUSE"].partition("://")
-    if scheme == "s3":
-        _make_bucket(environment, place.partition("/")[0])
+    place = S3Location.find(environment["ORCHARD_WAREHOUSE"])
+    if place is not None:
+        _make_bucket(environment, place.bucket)
 
 
 def _make_bucket(environment: Mapping[str, str], name: str) -> None:

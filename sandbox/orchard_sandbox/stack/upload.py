@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchard_jobs.contract.locations import below, prefix_of
+
 from orchard_sandbox.s3.landing import BUCKET, LOG_IN, PREFIX, aws_client
 from orchard_sandbox.stack.batches import LocalBatch
 
@@ -29,7 +31,7 @@ def s3_client(address: str, key: str = LOG_IN, secret: str = LOG_IN) -> Any:
 
 def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:
     """Upload the files of a batch that the bucket lacks or holds with other bytes; what is only in the bucket stays."""
-    prefix = f"{PREFIX}/{batch.name}/"
+    prefix = prefix_of(below(PREFIX, batch.name))
     there = dict(_listed(s3, prefix))
 
     def put(item: tuple[str, Path]) -> bool:

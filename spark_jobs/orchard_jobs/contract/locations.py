@@ -31,6 +31,14 @@ class S3Location:
             raise ConfigurationError(f"{uri!r} is not an S3 URI: write it as s3://BUCKET/KEY")
         return cls(bucket, key)
 
+    @classmethod
+    def find(cls, uri: str) -> "S3Location | None":
+        """Return the location of a `s3://bucket/key` URI; None for any other text."""
+        try:
+            return cls.parse(uri)
+        except ConfigurationError:
+            return None
+
     @property
     def uri(self) -> str:
         """The location as `s3://bucket/key`, or `s3://bucket` for the bucket itself."""
@@ -61,6 +69,12 @@ def is_on_volume(uri: str) -> bool:
     return uri.startswith("/Volumes/")
 
 
+def volume_of(path: str) -> str | None:
+    """Return the volume that a path lies on, `/Volumes/CATALOG/SCHEMA/VOLUME`; None for a path that names no volume."""
+    elements = path.split("/")[:5]
+    return "/".join(elements) if is_on_volume(path) and len(elements) == 5 and all(elements[1:]) else None
+
+
 def is_in_workspace(uri: str) -> bool:
     """Tell whether a path is one of a Databricks workspace's files."""
     return uri.startswith("/Workspace/")
@@ -69,6 +83,27 @@ def is_in_workspace(uri: str) -> bool:
 def is_below(uri: str, folder: str) -> bool:
     """Tell whether a URI lies below a folder, whose own has no trailing slash."""
     return uri.startswith(f"{folder}/")
+
+
+def below(folder: str, *elements: str) -> str:
+    """Return the URI of what lies below a folder, whose own may end in a slash."""
+    return "/".join([without_slash(folder), *elements])
+
+
+def without_slash(folder: str) -> str:
+    """Return a folder's path or URI without the slash that it may end in."""
+    return folder.rstrip("/")
+
+
+def prefix_of(folder: str) -> str:
+    """Return what all paths below a folder begin with: the folder and one slash; nothing for no folder."""
+    return f"{without_slash(folder)}/" if folder else ""
+
+
+def folder_uri(uri: str) -> str:
+    """Return a folder's URI in one form: `s3:` for Hadoop's other names of it, no slash at the end."""
+    scheme, mark, path = uri.partition("://")
+    return f"{'s3' if scheme in ('s3a', 's3n') else scheme}{mark}{without_slash(path)}"
 
 
 def beside(uri: str, name: str) -> str:
@@ -89,6 +124,17 @@ def split_image_uri(uri: str) -> tuple[str, str]:
     scheme, _, rest = uri.partition("://")
     host, _, key = rest.partition("/")
     return (f"{scheme}://{host}" if host else f"{scheme}:///"), key
+
+
+def file_uri(path: str) -> str:
+    """Return `file://` + an absolute path, never percent-encoded."""
+    return f"file://{path}"
+
+
+def hadoop_uri(uri: str) -> str:
+    """Return an image's URI as Hadoop spells it: `file:/folder/x.jpg` for `file:///folder/x.jpg`."""
+    path = local_path(uri)
+    return uri if path is None else f"file:{path}"
 
 
 def common_folder(uris: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import from_url
 
-from orchard_jobs.contract.locations import S3Location, common_folder, is_s3, split_image_uri
+from orchard_jobs.contract.locations import S3Location, below, common_folder, is_s3, split_image_uri
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import s3_store
@@ -91,7 +91,7 @@ def listed_as_before(entries: Sequence[Entry]) -> frozenset[str]:
         return frozenset(entry.image_uri for entry in entries)
     store, prefix = split_image_uri(folder)
     listed = {
-        f"{store}/{item['path']}": (item["e_tag"] or "").strip('"')
+        below(store, item["path"]): (item["e_tag"] or "").strip('"')
         for page in obstore.list(_open_store(store, FetchLimits()), prefix=prefix)
         for item in page
     }

@@ -14,6 +14,6 @@ def read_basis(warehouse: Warehouse, model: ModelReference) -> tuple[Floats, Flo
     table = pq.read_table(warehouse.open(model.path), columns=["model_id", "k", "mean", "components"], partitioning=None)
     row = table.slice(0, 1).to_pydict()
     if row["model_id"] != [model.model_id]:
-        raise JobError(f"{warehouse.uri}/{model.path} holds model {row['model_id']}, not {model.model_id}: start a new run")
+        raise JobError(f"{warehouse.uri_of(model.path)} holds model {row['model_id']}, not {model.model_id}: start a new run")
     mean = np.array(row["mean"][0])
     return mean, np.array(row["components"][0]).reshape(row["k"][0], mean.size)

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
 from orchard_jobs.contract.layout import backbone_path, manifest_path
-from orchard_jobs.contract.locations import common_folder
+from orchard_jobs.contract.locations import common_folder, hadoop_uri
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.sources import Fetched, fetch, listed_as_before
@@ -51,7 +51,7 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
         return TaskResult()
     names = _names(spark, common_folder(entry.image_uri for entry in entries))
     as_listed = listed_as_before(entries)
-    readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and _path(entry) in names}
+    readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and hadoop_uri(entry.image_uri) in names}
     # A group stays together: its members may be equal, and equal ones are computed once.
     left_groups = {entry.group for entry in entries if entry.image_uri not in readable}
     left = [entry for entry in entries if entry.group in left_groups]
@@ -90,9 +90,9 @@ def _read(spark: SparkSession, shards: Shards, names: dict[str, str]) -> DataFra
     images = _files(spark, common_folder(entry.image_uri for entry in entries))
     if len(entries) < len(names):
         # Spark leaves files out by this column before it reads them.
-        images = images.where(sql.col("_metadata.file_path").isin([names[_path(entry)] for entry in entries]))
+        images = images.where(sql.col("_metadata.file_path").isin([names[hadoop_uri(entry.image_uri)] for entry in entries]))
     rows = [
-        (number, position, _path(entry), json.dumps(asdict(entry)))
+        (number, position, hadoop_uri(entry.image_uri), json.dumps(asdict(entry)))
         for number, shard in enumerate(shards)
         for position, entry in enumerate(shard)
     ]
@@ -151,8 +151,3 @@ def _names(spark: SparkSession, folder: str) -> dict[str, str]:
 
 def _files(spark: SparkSession, folder: str) -> DataFrame:
     return spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder.translate(_GLOB))
-
-
-def _path(entry: Entry) -> str:
-    """Return an image's URI as Spark spells it."""
-    return entry.image_uri.replace("file:///", "file:/", 1)

@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 from orchard_jobs.contract.locations import (
     S3Location,
+    below,
     beside,
     common_folder,
+    file_uri,
     first_folder,
+    folder_uri,
+    hadoop_uri,
     image_uri,
     is_below,
     is_folder_mark,
@@ -15,7 +19,9 @@ from orchard_jobs.contract.locations import (
     is_on_volume,
     is_s3,
     local_path,
+    prefix_of,
     split_image_uri,
+    volume_of,
 )
 from orchard_jobs.errors import ConfigurationError
 
@@ -69,6 +75,47 @@ def test_a_file_is_no_place_on_s3() -> None:
     assert not is_s3("file:///data")
     assert local_path("file:///data/x") == "/data/x"
     assert local_path("s3://lake/x") is None
+
+
+def test_a_file_has_its_raw_path_as_its_uri() -> None:
+    assert file_uri("/data/a b%20.jpg") == "file:///data/a b%20.jpg"
+    assert hadoop_uri("file:///data/a b.jpg") == "file:/data/a b.jpg"
+    assert hadoop_uri("s3://lake/file:///x") == "s3://lake/file:///x"
+
+
+@pytest.mark.parametrize(
+    ("path", "volume"),
+    [
+        ("/Volumes/main/orchard/jobs", "/Volumes/main/orchard/jobs"),
+        ("/Volumes/main/orchard/jobs/a/b", "/Volumes/main/orchard/jobs"),
+        ("/Volumes/main/orchard", None),
+        ("/Volumes/main//jobs", None),
+        ("/Workspace/main/orchard/jobs", None),
+    ],
+)
+def test_a_path_on_a_volume_names_the_volume(path: str, volume: str | None) -> None:
+    assert volume_of(path) == volume
+
+
+def test_text_that_is_no_place_on_s3_is_not_found() -> None:
+    assert S3Location.find("s3://lake/x") == S3Location("lake", "x")
+    assert S3Location.find("s3:///x") is None
+    assert S3Location.find("/x") is None
+
+
+@pytest.mark.parametrize("folder", ["s3://lake/a", "s3://lake/a/"])
+def test_what_lies_below_a_folder_has_one_slash_more(folder: str) -> None:
+    assert below(folder, "b", "c") == "s3://lake/a/b/c"
+    assert prefix_of(folder) == "s3://lake/a/"
+
+
+def test_no_folder_has_no_prefix() -> None:
+    assert prefix_of("") == ""
+
+
+@pytest.mark.parametrize("uri", ["s3://lake/a", "s3a://lake/a/", "s3n://lake/a//"])
+def test_hadoops_names_of_s3_are_one_folder(uri: str) -> None:
+    assert folder_uri(uri) == "s3://lake/a"
 
 
 def test_places_on_databricks_are_told_by_their_first_folder() -> None:
