@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # which may have another encoding than a file's name
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         settings = Settings.from_environment()
         status = cast(Command, arguments.of_command).run(arguments, settings, Tables.at(settings.warehouse))
@@ -79,7 +79,8 @@ def find_commands() -> Iterator[Command]:
             yield cast(Command, module)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command `orchard`, with every subcommand."""
     parser = argparse.ArgumentParser(
         prog="orchard", description="Orchard's tables from the command line. Settings: the ORCHARD_* and AWS_* environment."
     )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     try:
-        return _run(_parser().parse_args(argv))
+        return _run(command_parser().parse_args(argv))
     except OrchardError as error:
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_as_task() -> None:
     """Run one command of `sys.argv`; raise the error it failed on, since the platform that calls this ignores exit statuses."""
-    status = _run(_parser().parse_args())
+    status = _run(command_parser().parse_args())
     if status != 0:
         raise JobError(f"{sys.argv[1]} ended with status {status}")
 
@@ -69,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return _run_stage(warehouse, JobArguments(arguments.command, warehouse.uri, arguments.input_digest, arguments.source))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command `orchard-jobs`, with every subcommand."""
     parser = argparse.ArgumentParser(prog="orchard-jobs", description="Spark jobs of Orchard.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)

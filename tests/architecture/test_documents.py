@@ -6,31 +6,49 @@ from pathlib import Path
 
 import generate
 import pytest
-from orchard.cli import find_commands
+from orchard.cli import command_parser
 from orchard.settings import describe
+from orchard_jobs import cli as jobs_cli
+from orchard_jobs.contract.columns import TABLES
+from support.document_commands import (
+    commands_in,
+    compose_commands_in,
+    find_unknown_bare_options,
+    find_unknown_commands,
+    find_unknown_options,
+    find_unknown_services,
+    nested_in,
+)
 from support.documents import (
     PAGES,
-    commands_in,
     find_broken_links,
     find_long_sentences,
     find_missing_paths,
-    find_unknown_commands,
-    find_unknown_services,
+    find_unknown_dags,
+    find_unknown_names,
     find_unknown_settings,
+    find_unknown_tables,
     paths_in,
-    services_in,
 )
-from support.repository import ROOT
+from support.repository import ROOT, sources_in
 
 MOST_WORDS = 30
 MOST_LINES = 150
 SETTINGS = [name for name, _, _ in describe()]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 SERVICES = re.findall(r"^  ([a-z0-9-]+):$", (ROOT / "docker-compose.yaml").read_text(), re.MULTILINE)
-COMMANDS = [command.NAME for command in find_commands()]
+PARSERS = (command_parser(), jobs_cli.command_parser())
+DAGS = [path.stem for path in (ROOT / "dags").glob("*.py")]
+TABLE_NAMES = [table.name for table in TABLES]
+SOURCES = [path.read_text() for path in sources_in("dags", "plugins", "spark_jobs", "sandbox")]
+# A key of Databricks's API, which no source names.
+WORDS = {*re.findall(r"\w+", "\n".join(SOURCES)), *DAGS, "instance_profile_arn"}
 CONTAINERS = ROOT / "docs" / "targets" / "containers.md"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+# A decision is a record of its day: what it names may have moved since.
+PRESENT = [page for page in PAGES if page.parent.name != "decisions"]
+of_today = pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def test_the_readme_is_short() -> None:
@@ -55,7 +73,21 @@ def test_named_settings_exist(page: Path) -> None:
 @every_page
 def test_named_commands_exist(page: Path) -> None:
     text = page.read_text()
-    assert [*find_unknown_commands(text, "make", TARGETS), *find_unknown_commands(text, "orchard", COMMANDS)] == []
+    assert list(find_unknown_commands(text, "make", TARGETS)) == []
+    assert [one for parser in PARSERS for one in find_unknown_commands(text, parser.prog, nested_in(parser))] == []
+
+
+@every_page
+def test_named_options_and_actions_exist(page: Path) -> None:
+    text = page.read_text()
+    assert [one for parser in PARSERS for one in find_unknown_options(text, parser)] == []
+    assert list(find_unknown_bare_options(text, PARSERS)) == []
+
+
+@of_today
+def test_named_dags_and_tables_exist(page: Path) -> None:
+    text = page.read_text()
+    assert [*find_unknown_dags(text, DAGS), *find_unknown_tables(text, TABLE_NAMES), *find_unknown_names(text, WORDS)] == []
 
 
 @every_page
@@ -63,18 +95,18 @@ def test_named_services_exist(page: Path) -> None:
     assert list(find_unknown_services(page.read_text(), SERVICES)) == []
 
 
-@every_page
+@of_today
 def test_named_paths_exist(page: Path) -> None:
-    # A decision is a record of its day: its paths may have moved since.
-    if page.parent.name != "decisions":
-        assert list(find_missing_paths(page.read_text())) == []
+    assert list(find_missing_paths(page.read_text())) == []
 
 
 def test_the_checks_find_what_they_look_for_in_the_pages() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     assert {"run", "test", "upload"} <= {*commands_in(text, "make")}
-    assert {*COMMANDS} == {*commands_in(text, "orchard")}
-    assert {"postgres", "prepare"} == {*services_in(CONTAINERS.read_text())}
+    assert {*nested_in(PARSERS[0])} == {*commands_in(text, "orchard")}
+    composed = list(compose_commands_in(CONTAINERS.read_text()))
+    assert {"postgres", "prepare"} == {service for _, services in composed for service in services}
+    assert {"up", "stop", "down", "exec", "build"} == {verb for verb, _ in composed}
     assert {"spark_jobs/orchard_jobs/images/decode.py", "docs/targets/"} <= {*paths_in(text)}
     assert {*SETTINGS} <= {*re.findall(r"ORCHARD_\w+", text)}
 
@@ -104,10 +136,28 @@ WRONG: list[tuple[Callable[[str], Iterator[str]], str]] = [
     (lambda text: find_unknown_settings(text, SETTINGS), "Set `ORCHARD_WAREHOUSES`."),
     (lambda text: find_unknown_commands(text, "make", TARGETS), "Run `make tests`."),
     (lambda text: find_unknown_commands(text, "make", TARGETS), "```\n$ make tests\n```"),
-    (lambda text: find_unknown_commands(text, "orchard", COMMANDS), "```\n.orchard/orchard state\n```"),
+    (lambda text: find_unknown_commands(text, "orchard", nested_in(PARSERS[0])), "```\n.orchard/orchard state\n```"),
+    (lambda text: find_unknown_options(text, PARSERS[0]), "```\n.orchard/orchard export features --into x.csv\n```"),
+    (lambda text: find_unknown_options(text, PARSERS[0]), "`orchard models promote ID --force`"),
+    (lambda text: find_unknown_options(text, PARSERS[0]), "`orchard models demote ID`"),
+    (lambda text: find_unknown_options(text, PARSERS[1]), "`orchard-jobs prepare --store s3://a/b`"),
+    (lambda text: find_unknown_bare_options(text, PARSERS), "Add `--dry-runs`."),
+    (lambda text: find_unknown_dags(text, DAGS), "The DAG `features` starts."),
+    (lambda text: find_unknown_dags(text, DAGS), "The `runs` DAG starts."),
+    (lambda text: find_unknown_dags(text, DAGS), "```\nairflow backfill create --dag-id image_batch\n```"),
+    (lambda text: find_unknown_tables(text, TABLE_NAMES), "Read the tables `features` and `pictures`."),
+    (lambda text: find_unknown_tables(text, TABLE_NAMES), "Read the `pictures` table."),
+    (lambda text: find_unknown_tables(text, TABLE_NAMES), '```\nDeltaTable(f"{warehouse}/pictures")\n```'),
+    (lambda text: find_unknown_tables(text, TABLE_NAMES), "`orchard export pictures`"),
+    (lambda text: find_unknown_names(text, WORDS), "Start `image_batch`."),
     (lambda text: find_unknown_services(text, SERVICES), "```\ndocker compose up --wait postgresql\n```"),
     (lambda text: find_unknown_services(text, SERVICES), "`docker compose build --build-arg A=b jobs`"),
+    (lambda text: find_unknown_services(text, SERVICES), "`docker compose logs -f --tail 10 postgresql`"),
+    (lambda text: find_unknown_services(text, SERVICES), "`docker compose run --rm -e A=b postgresql sh`"),
+    (lambda text: find_unknown_services(text, SERVICES), "`docker compose rise postgres`"),
     (find_missing_paths, "See `plugins/orchard/gone.py`."),
+    (find_missing_paths, "```\npython bench/gone.py --count 3\n```"),
+    (find_missing_paths, "```\ndocker build -f spark_jobs/Dockerfiles .\n```"),
 ]
 
 
@@ -127,7 +177,14 @@ A sentence with `{"word " * 40}` and [a link](docs/limits.md#gpus). See [above](
 {LONG}
 ```
 
-`make run`, `orchard status`, `docker compose up --wait postgres`, `ORCHARD_WAREHOUSE`, `dags/pca_model.py`, `tests/<name>`.
+```
+docker compose exec -T postgres psql; python bench/plan.py >out.txt
+orchard export features --to x.csv   # or --like this
+```
+
+`make run`, `orchard status`, `orchard models promote ID`, `--dry-run`, the DAG `pca_model`, the `features` table,
+`docker compose down -v`, `docker compose up --wait postgres`,
+`ORCHARD_WAREHOUSE`, `dags/pca_model.py`, `tests/<name>`.
 """
 
 

@@ -56,29 +56,6 @@ def find_unknown_settings(text: str, known: Collection[str]) -> Iterator[str]:
         yield f"{name} is no setting"
 
 
-def find_unknown_commands(text: str, program: str, known: Collection[str]) -> Iterator[str]:
-    """Yield the subcommands of a program that a page names in code and the program does not have."""
-    for name in sorted({*commands_in(text, program)} - {*known}):
-        yield f"`{program} {name}` is no command"
-
-
-def commands_in(text: str, program: str) -> list[str]:
-    """Return the first word after a program's name, wherever code has one."""
-    return re.findall(rf"(?:^|[\s/$]){re.escape(program)} ([a-z][a-z-]*)", _code(text), re.MULTILINE)
-
-
-def find_unknown_services(text: str, known: Collection[str]) -> Iterator[str]:
-    """Yield the services that a page gives to `docker compose` and the compose file does not have."""
-    for name in sorted({*services_in(text)} - {*known}):
-        yield f"{name} is no service"
-
-
-def services_in(text: str) -> list[str]:
-    """Return the services that a page's commands of `docker compose` name."""
-    command = r"docker compose (?:build(?: --build-arg \S+)*|exec -T|up(?: --\S+)*|restart|stop) ([a-z][a-z0-9-]*)"
-    return re.findall(command, _code(text))
-
-
 def find_missing_paths(text: str) -> Iterator[str]:
     """Yield the paths of the checkout that a page names in code and that are not there, place-holders apart."""
     for name in sorted(set(paths_in(text))):
@@ -87,8 +64,37 @@ def find_missing_paths(text: str) -> Iterator[str]:
 
 
 def paths_in(text: str) -> list[str]:
-    """Return the spans of code that begin with a folder of the checkout."""
-    return [name for name in _SPAN.findall(text) if name.split("/")[0] in _FOLDERS and not re.search(r"[<*\s]|^[^/]+$", name)]
+    """Return the words of code that begin with a folder of the checkout."""
+    words = re.findall(rf"(?<![^\s(\"'=])(?:\./)?((?:{'|'.join(map(re.escape, _FOLDERS))})/[^\s)\"',:;]*)", code_in(text))
+    return [word for word in words if not re.search(r"[<*$]", word)]
+
+
+def find_unknown_names(text: str, known: Collection[str]) -> Iterator[str]:
+    """Yield the spans of code that have the form of a DAG, a task, a column or a field, `snake_case`, and that no source has."""
+    for name in sorted({*_SPAN.findall(_FENCE.sub("", text))} - {*known}):
+        if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", name):
+            yield f"{name} is in no source"
+
+
+def find_unknown_dags(text: str, known: Collection[str]) -> Iterator[str]:
+    """Yield the DAGs that a page names and that are not there."""
+    of_commands = re.findall(r"(?:--dag-id|airflow dags [a-z-]+) ([a-z]\w+)", code_in(text))
+    for name in sorted({*_named(text, "DAGs?"), *of_commands} - {*known}):
+        yield f"{name} is no DAG"
+
+
+def find_unknown_tables(text: str, known: Collection[str]) -> Iterator[str]:
+    """Yield the tables that a page names and that are not there."""
+    of_code = re.findall(r"warehouse[^\s\"'{}]*\}?/([a-z]\w*)[\"']|orchard export (?!model\b)([a-z]\w*)", code_in(text))
+    for name in sorted({*_named(text, "tables?"), *("".join(pair) for pair in of_code)} - {*known}):
+        yield f"{name} is no table"
+
+
+def _named(text: str, kind: str) -> Iterator[str]:
+    """Yield the names beside a kind of thing: `DAG `a``, `tables `a`, `b` and `c``, `the `a` table`."""
+    prose, span = _FENCE.sub("", text), r"`[a-z]\w*`"
+    for found in re.findall(rf"\b{kind} ({span}(?:(?:, | and |, and ){span})*)|({span}) {kind}\b", prose):
+        yield from _SPAN.findall("".join(found))
 
 
 def find_unknown_labels(walk: str, shown: Collection[str]) -> Iterator[str]:
@@ -106,6 +112,7 @@ def programs_in(text: str) -> list[str]:
     return [body for language, body in _FENCE.findall(text) if language == "python"]
 
 
-def _code(text: str) -> str:
+def code_in(text: str) -> str:
+    """Return all code of a page: its blocks, and a line for each span."""
     spans = _SPAN.findall(_FENCE.sub("", text))
     return "\n".join([*(body for _, body in _FENCE.findall(text)), *spans])
