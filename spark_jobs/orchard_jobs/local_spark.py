@@ -24,7 +24,7 @@ def local_spark_conf(class_archive: str | None) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.extraJavaOptions": local_java_options(class_archive),
-        # PySpark's own daemon would import PySpark from a zip: see `entry.prefer_installed_pyspark`.
+        # PySpark's own daemon would import PySpark from a zip: see `entry.take_installed_pyspark`.
         "spark.python.daemon.module": "orchard_jobs.entry.python_daemon",
     }
 

@@ -5,11 +5,14 @@ import sys
 from importlib.machinery import PathFinder
 
 
-def prefer_installed_pyspark() -> None:
+def take_installed_pyspark() -> None:
     """Import PySpark from where it is installed, not from the zip inside it that spark-submit puts first on the path.
 
     Both hold the same sources, but Python compiles those of a zip again at each start: half a second of a driver, and again of a
     daemon. Where only a zip holds PySpark or py4j, or a zip of another PySpark comes first, as on a cluster, nothing changes.
+
+    The name stays: the script of one release may run with the package of another, for a launcher names the script that stands
+    beside Airflow, and Spark's Python imports the package of the jobs' environment.
     """
     rest = [place for place in sys.path if not place.endswith(".zip")]
     pyspark, py4j = (PathFinder.find_spec(name, rest) for name in ("pyspark", "py4j"))

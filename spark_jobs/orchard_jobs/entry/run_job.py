@@ -4,5 +4,5 @@ import sys
 
 from orchard_jobs import cli, entry
 
-entry.prefer_installed_pyspark()
+entry.take_installed_pyspark()
 sys.exit(cli.main())
