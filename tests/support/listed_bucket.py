@@ -48,5 +48,5 @@ class ListedBucket:
         self.before_listing()
         return listing({key: content for key, content in self.bucket.items() if key.startswith(prefix)})
 
-    def is_no_md5(self, image_uri: str) -> bool:
+    def has_false_md5(self, image_uri: str) -> bool:
         return self.tells_encryption and self.bucket[split_image_uri(image_uri)[1]].startswith(ENCRYPTED)

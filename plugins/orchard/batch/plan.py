@@ -35,7 +35,7 @@ def plan_batch(
     settings: Settings,
     batch_id: str,
     listed: Iterable[ListedObject],
-    is_no_md5: Callable[[str], bool] = lambda image_uri: False,
+    has_false_md5: Callable[[str], bool] = lambda image_uri: False,
 ) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
@@ -48,7 +48,7 @@ def plan_batch(
         settings: backbone, pixel limit, landing zone, and what becomes of missing images.
         batch_id: the batch.
         listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
-        is_no_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
+        has_false_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
             counts for all of them, because a bucket encrypts them all alike.
 
     Returns:
@@ -64,7 +64,7 @@ def plan_batch(
     if begun is not None:
         _mark(tables.warehouse, begun)
         return begun
-    plan = _ManifestDraft.of(tables.warehouse, versions, compared, is_no_md5)
+    plan = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
     parts = list(write_parts(plan.entries()))
     head = _head(settings, versions, batch_id, plan)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
@@ -117,14 +117,14 @@ class _ManifestDraft:
 
     @classmethod
     def of(
-        cls, warehouse: Warehouse, versions: BatchVersions, compared: Comparison, is_no_md5: Callable[[str], bool]
+        cls, warehouse: Warehouse, versions: BatchVersions, compared: Comparison, has_false_md5: Callable[[str], bool]
     ) -> "_ManifestDraft":
         computed = compared.entries.filter(pc.equal(compared.entries["action"], "compute"))
         pairs = tuple(zip(computed["etag"].to_pylist(), computed["size_bytes"].to_pylist(), strict=True))
         looks_like_md5 = pc.match_substring_regex(computed["etag"], f"^{MD5}$")
         asked = computed.select(["image_uri", "uploaded_at"]).filter(looks_like_md5)
         newest = pc.select_k_unstable(asked, 1, [("uploaded_at", "descending")]).to_pylist()
-        is_false = any(is_no_md5(asked["image_uri"][position].as_py()) for position in newest)
+        is_false = any(has_false_md5(asked["image_uri"][position].as_py()) for position in newest)
         opaque = frozenset(size for etag, size in pairs if is_false or not is_md5(etag))
         contents = find_known_contents(warehouse, versions.features, versions.backbone, pairs, opaque)
         return cls(compared, pairs, opaque, contents)

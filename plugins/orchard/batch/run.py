@@ -60,7 +60,7 @@ def plan(
     prepare(settings.backbone)
     lock.withdraw_promise()
     listed = landing_zone.list(settings.landing_zone.batch_prefix(batch_id))
-    head = plan_batch(tables, settings, batch_id, listed, landing_zone.is_no_md5)
+    head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
     if head is None:
         return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
     log.info("cost: %s", check_cost(head, settings))

@@ -42,7 +42,7 @@ class LandingZone(Protocol):
     def list(self, prefix: str) -> Iterable[ListedObject]:
         """Return every image object below a key prefix, in any order."""
 
-    def is_no_md5(self, image_uri: str) -> bool:
+    def has_false_md5(self, image_uri: str) -> bool:
         """Tell whether an object's ETag looks like an MD5 of its bytes and is none."""
 
 
@@ -63,7 +63,7 @@ class S3LandingZone:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from objects_of(page)
 
-    def is_no_md5(self, image_uri: str) -> bool:
+    def has_false_md5(self, image_uri: str) -> bool:
         """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 and is none.
 
         False, with a warning, where that cannot be determined: without `s3:GetObject`, or when the object has gone.

@@ -83,7 +83,7 @@ def test_a_librarys_words_about_a_key_are_logged_escaped(caplog: pytest.LogCaptu
         def head_object(self, **_: str) -> None:
             raise ClientError({"Error": {"Code": "404", "Message": HOSTILE}}, "HeadObject")
 
-    assert not S3LandingZone(Client(), "landing").is_no_md5(f"s3://landing/a{HOSTILE}")
+    assert not S3LandingZone(Client(), "landing").has_false_md5(f"s3://landing/a{HOSTILE}")
     assert caplog.messages[0].count(ESCAPED) == 2
     assert not has_raw(caplog.text)
 

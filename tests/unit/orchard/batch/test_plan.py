@@ -236,7 +236,7 @@ def test_an_etag_that_only_looks_like_an_md5_costs_no_row(
     tables: Tables, settings: Settings, can_be_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not can_be_asked:
-        monkeypatch.setattr(ListedBucket, "is_no_md5", lambda bucket, image_uri: False)
+        monkeypatch.setattr(ListedBucket, "has_false_md5", lambda bucket, image_uri: False)
     run_batch(tables, settings, DAY, {key("a.jpg"): b"same"})
     bucket = {key(f"{n}.jpg", NEXT_DAY): ENCRYPTED + b"%d same" % n for n in range(2)}
     assert {item.size_bytes for item in listing(bucket)} == {4}
@@ -426,13 +426,13 @@ def test_a_listing_is_every_object_of_every_page_but_folder_markers() -> None:
 def test_the_store_tells_of_what_a_key_of_kms_encrypts(
     told: dict[str, str] | str, is_false: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert S3LandingZone(Head(told), "landing").is_no_md5("s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
+    assert S3LandingZone(Head(told), "landing").has_false_md5("s3://landing/images/2026-01-01/a b%20#.jpg") is is_false
     assert ("cannot be determined" in caplog.text) == isinstance(told, str)
 
 
 def test_a_store_that_is_busy_is_asked_again_by_the_next_try() -> None:
     with pytest.raises(ClientError):
-        S3LandingZone(Head("503"), "landing").is_no_md5("s3://landing/images/2026-01-01/a b%20#.jpg")
+        S3LandingZone(Head("503"), "landing").has_false_md5("s3://landing/images/2026-01-01/a b%20#.jpg")
 
 
 @dataclass(frozen=True)
