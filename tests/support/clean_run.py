@@ -123,7 +123,7 @@ def _check_rows(world: World) -> None:
 
 
 def check_network_runs(runs: list[Run]) -> None:
-    """No content goes through a backbone's network twice by runs that do not overlap; by overlapping ones once a run.
+    """No content goes through a backbone twice by runs that do not overlap; by overlapping ones once a run.
 
     But for what is encrypted: nothing tells that it is known.
     """

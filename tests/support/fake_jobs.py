@@ -33,7 +33,7 @@ BROKEN = b"broken"
 
 
 def vector_of(content: bytes, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the fake network's features of a content."""
+    """Return the features that the fake backbone gives of a content."""
     seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
     return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
 
@@ -44,7 +44,7 @@ LARGE = b"large "
 
 @dataclass
 class FakeJobs:
-    """Runs the three stages over a bucket held in memory; counts what went through the network."""
+    """Runs the three stages over a bucket held in memory; counts what went through the backbone."""
 
     tables: Tables
     bucket: Mapping[str, bytes]

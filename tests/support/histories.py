@@ -254,7 +254,7 @@ class History(RuleBasedStateMachine):
         type(self).lived += 1
 
     def check_network_runs(self) -> None:
-        """No content goes through a backbone's network twice by runs that do not overlap; by overlapping ones once a run."""
+        """No content goes through a backbone twice by runs that do not overlap; by overlapping ones once a run."""
         check_network_runs(self.world.runs)
 
 

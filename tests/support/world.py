@@ -36,12 +36,12 @@ Steps = Iterator[None]
 
 @dataclass
 class Run:
-    """One run of image_batches for one batch: its steps, and what it put through the network.
+    """One run of image_batches for one batch: its steps, and what it put through the backbone.
 
     Attributes:
         began: the number of the operation in which it began.
         ended: that in which it ended, well or killed.
-        computed: (backbone, content) that its featurize job put through the network; a killed job's work is lost with it.
+        computed: (backbone, content) that its featurize job put through the backbone; a killed job's work is lost with it.
     """
 
     began: int

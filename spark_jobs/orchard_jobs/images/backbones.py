@@ -244,7 +244,7 @@ def _resnet50_weights(backbone: Backbone) -> Path:
     except Exception as error:
         raise ConfigurationError(
             f"Keras cannot fetch the ImageNet weights of resnet50 from {_RESNET50_URL}: {error}: fetch the file where there "
-            "is a network and set ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256, or choose efficientnet_lite0"
+            "is internet access and set ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256, or choose efficientnet_lite0"
         ) from error
     return Path(found)
 

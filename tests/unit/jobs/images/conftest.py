@@ -25,7 +25,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_former_export() -> Iterator[None]:
-    """Networks are exported here, by the code under test: the environment's own was exported when it was built."""
+    """Backbones are exported here, by the code under test: the environment's own was exported when it was built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "_BUNDLED", Path("/nowhere"))
         yield

@@ -333,7 +333,7 @@ def test_checksums_stay_with_their_files(used: Tables, settings: Settings) -> No
     assert used.warehouse.size(f"{folder}/.gone.parquet.crc") is None
 
 
-def test_only_networks_without_a_batch_go(used: Tables, settings: Settings) -> None:
+def test_only_backbones_without_a_batch_go(used: Tables, settings: Settings) -> None:
     other = backbone_named("resnet50")
     for backbone in (settings.backbone, other):
         used.warehouse.create(backbone_path(backbone.id), b"onnx")
