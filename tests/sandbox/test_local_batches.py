@@ -47,8 +47,9 @@ def test_a_named_batch_makes_every_folder_a_label(tmp_path: Path) -> None:
 
 def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
     fill(tmp_path, "2026-01-01/Apple/a.jpg", "2026-01-01/.DS_Store", "2026-01-01/Apple/.DS_Store", "2026-01-01/.git/x")
+    fill(tmp_path, "2026-01-01/__MACOSX/Apple/a.jpg", "2026-01-01/Thumbs.db")
     (batch,) = find_batches(tmp_path)
-    assert (sorted(batch.files), batch.hidden) == (["Apple/a.jpg"], 3)
+    assert (sorted(batch.files), batch.hidden) == (["Apple/a.jpg"], 5)
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from orchard.batch.reconcile import ListPrefix
 from orchard.clients import aws_client
 from orchard.commands.console import format_table
 from orchard.landing_zone.keys import is_batch_key
-from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick_times
+from orchard.landing_zone.listing import JunkTally, ListedObject, S3LandingZone, with_quick_times
 from orchard.landing_zone.periods import batch_cron, is_start, period_end, period_start
 from orchard.reporting.status import STATES, BatchState, WarehouseStatus, read_status
 from orchard.settings import Settings
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Print the state of batches and model; return 1 when something is pending or failed."""
-    found = read_status(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings))
+    junk = JunkTally()
+    found = read_status(tables, settings, None if arguments.no_listing else _lister(arguments.connection, settings, junk))
+    found = found if arguments.no_listing else replace(found, junk=junk.objects)
     steps = list(next_steps(found, settings))
     if arguments.json:
         print(json.dumps(asdict(found) | {"is_settled": found.is_settled, "next": [asdict(step) for step in steps]}))
@@ -108,6 +110,8 @@ def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
         yield f"pca_model: {found.model_work}"
     if found.strays:
         yield f"{found.strays} objects of the landing zone lie under no batch key"
+    if found.junk:
+        yield f"{found.junk} files of the landing zone are left out: desktops make them (._*, .DS_Store, Thumbs.db)"
     if found.is_settled and found.batches:
         yield "nothing is pending" if found.strays is not None else "nothing is pending; the landing zone was not listed"
     for step in steps:
@@ -120,15 +124,15 @@ def _row(batch: BatchState) -> tuple[str, ...]:
     return (batch.batch_id, batch.state, *("-" if count is None else str(count) for count in counts), share)
 
 
-def _lister(connection: str | None, settings: Settings) -> ListPrefix:
-    """Return what lists the landing bucket below a prefix; it raises JobError when it cannot."""
+def _lister(connection: str | None, settings: Settings, junk: JunkTally) -> ListPrefix:
+    """Return what lists the landing bucket below a prefix, and counts junk; it raises JobError when it cannot."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     zone = settings.landing_zone
 
     def listed(prefix: str) -> Iterator[ListedObject]:
         try:
-            yield from S3LandingZone(_client_of(connection), zone.bucket).list(prefix)
+            yield from S3LandingZone(_client_of(connection), zone.bucket, junk).list(prefix)
         except (BotoCoreError, ClientError) as error:
             raise JobError(
                 f"cannot list {zone.location.uri}: {error}: set AWS_ENDPOINT_URL, AWS_REGION and credentials, name an Airflow "

@@ -1,7 +1,7 @@
 """What the landing zone lists: objects page by page, and as columns for a comparison. Knows nothing of what is published."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
-from orchard_jobs.contract.locations import image_uri, is_folder_mark, label_of, split_image_uri
+from orchard_jobs.contract.locations import image_uri, is_desktop_junk, is_folder_mark, label_of, split_image_uri
 from orchard_jobs.errors import JobError
 from orchard_jobs.escaping import escaping_logger
 
@@ -36,6 +36,19 @@ class ListedObject:
     uploaded_at: datetime
 
 
+@dataclass
+class JunkTally:
+    """What listings left out because a desktop leaves it beside files: how many objects, and the first of their keys."""
+
+    objects: int = 0
+    example: str = ""
+
+    def add(self, key: str) -> None:
+        """Count an object."""
+        self.example = self.example or key
+        self.objects += 1
+
+
 class LandingZone(Protocol):
     """Where batches land, as a plan asks for it."""
 
@@ -53,15 +66,21 @@ class S3LandingZone:
     Attributes:
         client: a boto3 S3 client.
         bucket: the landing bucket.
+        junk: counts what all listings left out.
     """
 
     client: Any
     bucket: str
+    junk: JunkTally = field(default_factory=JunkTally)
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """Yield every image object below a key prefix, page by page."""
+        """Yield every image object below a key prefix, page by page; log how much desktop junk was left out."""
+        before = self.junk.objects
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-            yield from objects_of(page)
+            yield from objects_of(page, self.junk)
+        if self.junk.objects > before:
+            left_out = self.junk.objects - before
+            log.info("left out %s files below %s that desktops make, such as %r", left_out, prefix, self.junk.example)
 
     def has_false_md5(self, image_uri: str) -> bool:
         """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 and is none.
@@ -79,10 +98,13 @@ class S3LandingZone:
         return str(found.get("ServerSideEncryption", "")).startswith("aws:kms")
 
 
-def objects_of(page: Mapping[str, Any]) -> Iterator[ListedObject]:
-    """Yield the image objects of one page of a listing; keys that end in `/` are no images."""
+def objects_of(page: Mapping[str, Any], junk: JunkTally | None = None) -> Iterator[ListedObject]:
+    """Yield the image objects of one page of a listing; keys that end in `/` and desktop junk, which is counted, are no images."""
     for item in page.get("Contents", ()):
-        if not is_folder_mark(item["Key"]):
+        if is_desktop_junk(item["Key"]):
+            if junk is not None:
+                junk.add(item["Key"])
+        elif not is_folder_mark(item["Key"]):
             etag = item["ETag"].strip('"')
             if not etag:
                 raise JobError(

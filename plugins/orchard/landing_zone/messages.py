@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from orchard_jobs.contract.locations import image_uri, is_folder_mark
+from orchard_jobs.contract.locations import image_uri, is_desktop_junk, is_folder_mark
 
 from orchard.landing_zone.keys import batch_of
 from orchard.settings import LandingZoneSettings
 
 # What came of one record: an `upload` is under a batch; every other kind is only counted.
-Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "no_batch"]
+Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "junk", "no_batch"]
 _ODD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -101,5 +101,7 @@ def _judge(event: str, bucket: str, key: str, zone: LandingZoneSettings) -> _Rec
         return _Record("elsewhere", image_uri(bucket, key))
     if is_folder_mark(key):
         return _Record("folder", key)
+    if is_desktop_junk(key):
+        return _Record("junk", key)
     batch_id = batch_of(key, zone)
     return _Record("upload" if batch_id else "no_batch", key, batch_id)

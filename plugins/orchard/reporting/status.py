@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.verdict import Failure
 from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse
 from orchard_jobs.contract.manifest import ManifestHead
@@ -76,6 +77,7 @@ class WarehouseStatus:
         batches: every batch that is published, listed or begun, sorted.
         model_work: what pca_model has to do; None: nothing.
         strays: objects in the landing zone under no batch key; None where it was not listed.
+        junk: files in it that desktops make, which no listing counts as images; None where it was not listed.
     """
 
     backbone: str
@@ -83,6 +85,7 @@ class WarehouseStatus:
     batches: tuple[BatchState, ...] = ()
     model_work: str | None = None
     strays: int | None = None
+    junk: int | None = None
 
     def in_state(self, *states: str) -> tuple[BatchState, ...]:
         """Return the batches in some states."""
@@ -202,7 +205,12 @@ class _States:
         verdict = audit_batch(warehouse, head, featurized, reduced, policy)
         if verdict.has_passed:
             return "staged", f"version {head.number} passes its audit and is not published"
-        return "refused", "; ".join(failure.to_text().splitlines()[0] for failure in verdict.failures)
+        return "refused", "; ".join(_told_failure(failure) for failure in verdict.failures)
+
+
+def _told_failure(failure: Failure) -> str:
+    """Return a failed check and its first example, on one line."""
+    return ": ".join(line.strip() for line in failure.to_text().splitlines()[:2])
 
 
 def _last_end(warehouse: Warehouse, work: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchard_jobs.contract.locations import is_desktop_junk
+
 from orchard_sandbox.errors import SandboxError
 
 KEY_FORMAT = "%Y-%m-%d"
@@ -26,7 +28,7 @@ class LocalBatch:
     Attributes:
         name: the batch's name, its partition key.
         files: path of each file, by its key below the batch's prefix: `<label>/<file>` with raw names.
-        hidden: files left out because they are hidden (.DS_Store).
+        hidden: files left out because they are hidden, or because a desktop made them (.DS_Store).
     """
 
     name: str
@@ -136,4 +138,4 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+    return name.startswith(".") or is_desktop_junk(name)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from orchard_jobs.errors import ConfigurationError
 
 _S3 = "s3://"
+# What desktops leave beside files, in lower case: Windows does not tell the cases apart.
+_JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
@@ -151,6 +153,12 @@ def first_folder(key: str, prefix: str) -> str | None:
 def is_folder_mark(key: str) -> bool:
     """Tell whether an object only stands for a folder: consoles make such objects, whose keys end in `/`."""
     return key.endswith("/")
+
+
+def is_desktop_junk(key: str) -> bool:
+    """Tell whether an object is what a desktop leaves beside files: macOS's `._*`, .DS_Store and __MACOSX/, Windows's caches."""
+    *folders, name = key.split("/")
+    return name.startswith("._") or name.lower() in _JUNK or "__MACOSX" in (*folders, name)
 
 
 def label_of(key: str, batch_prefix: str) -> str | None:

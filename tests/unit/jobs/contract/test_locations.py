@@ -14,6 +14,7 @@ from orchard_jobs.contract.locations import (
     hadoop_uri,
     image_uri,
     is_below,
+    is_desktop_junk,
     is_folder_mark,
     is_in_workspace,
     is_on_volume,
@@ -151,6 +152,27 @@ def test_the_first_folder_below_a_prefix_holds_something(key: str, folder: str |
 def test_a_key_that_ends_in_a_slash_only_stands_for_a_folder() -> None:
     assert is_folder_mark("images/day/")
     assert not is_folder_mark("images/day")
+
+
+@pytest.mark.parametrize(
+    ("key", "is_junk"),
+    [
+        ("images/day/Apple/._0.jpg", True),
+        ("images/day/Apple/.DS_Store", True),
+        ("images/day/Thumbs.db", True),
+        ("images/day/thumbs.db", True),
+        ("images/day/Desktop.ini", True),
+        ("images/day/__MACOSX/Apple/0.jpg", True),
+        ("__MACOSX", True),
+        ("images/day/Apple/.hidden.jpg", False),
+        ("images/day/._Apple/0.jpg", False),
+        ("images/day/desktop.ini/0.jpg", False),
+        ("images/day/Thumbs.db.jpg", False),
+        ("images/day/my__MACOSX/0.jpg", False),
+    ],
+)
+def test_what_desktops_leave_beside_files_is_known_by_name(key: str, is_junk: bool) -> None:
+    assert is_desktop_junk(key) is is_junk
 
 
 @pytest.mark.parametrize(

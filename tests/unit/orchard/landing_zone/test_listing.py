@@ -5,7 +5,7 @@ from typing import Any
 
 import boto3
 import pytest
-from orchard.landing_zone.listing import objects_of, with_quick_times
+from orchard.landing_zone.listing import JunkTally, S3LandingZone, objects_of, with_quick_times
 from orchard_jobs.errors import JobError
 
 
@@ -43,3 +43,26 @@ def test_an_object_whose_etag_was_lost_is_refused_not_taken_as_changed() -> None
     item = {"Key": "images/2026-03-01/a b.jpg", "ETag": '""', "Size": 1, "LastModified": datetime(2026, 3, 1, tzinfo=UTC)}
     with pytest.raises(JobError, match="'images/2026-03-01/a b.jpg' has no ETag"):
         list(objects_of({"Contents": [item]}))
+
+
+class OnePage:
+    """A client whose bucket holds some keys."""
+
+    def __init__(self, *keys: str) -> None:
+        at = datetime(2026, 3, 1, tzinfo=UTC)
+        self._page = {"Contents": [{"Key": key, "ETag": '"e"', "Size": 1, "LastModified": at} for key in keys]}
+
+    def get_paginator(self, name: str) -> "OnePage":
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+        return [self._page]
+
+
+def test_desktop_junk_is_left_out_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    keys = [f"images/2026-03-01/{name}" for name in ("Apple/0.jpg", "Apple/._0.jpg", ".DS_Store", "__MACOSX/Apple/0.jpg", "f/")]
+    zone = S3LandingZone(OnePage(*keys), "landing")
+    assert [item.key for item in zone.list("images/2026-03-01/")] == keys[:1]
+    assert zone.junk == JunkTally(3, keys[1])
+    assert "left out 3 files below images/2026-03-01/ that desktops make, such as 'images/2026-03-01/Apple/._0.jpg'" in caplog.text

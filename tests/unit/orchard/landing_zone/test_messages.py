@@ -68,6 +68,7 @@ def test_event_bridge_and_sns_are_understood(wrap: Any) -> None:
         (body(record("other/2026-01-05/a.jpg")), "elsewhere"),
         (body(record(f"{DAY}a.jpg", bucket="another")), "elsewhere"),
         (body(record(f"{DAY}label/")), "folder"),
+        (body(record(f"{DAY}label/._a.jpg")), "junk"),
         (body(record("images/2026-13-05/a.jpg")), "no_batch"),
         (body(record("images/a.jpg")), "no_batch"),
         (body(record("images//a.jpg")), "no_batch"),

@@ -115,6 +115,7 @@ def test_what_the_audit_refuses_is_told_with_its_reason(tables: Tables, settings
     (batch,) = found.batches
     assert batch.state == "refused"
     assert batch.why.startswith("quarantined_share: ")
+    assert batch.why.endswith(": 12 of 18 images are quarantined")
     (step,) = next_steps(found, settings)
     assert f"batch {DAY}: fix what the audit rejected" in step.words
     assert look(tables, with_variables(settings, ORCHARD_MAX_QUARANTINED_SHARE=1.0), bucket) == {DAY: "staged"}
@@ -209,6 +210,19 @@ def test_the_command_tells_a_program(
     assert found["next"] == [
         {"words": "start pca_model, unless a run of it is active", "command": "airflow dags trigger pca_model"}
     ]
+
+
+def test_the_command_counts_what_a_desktop_left_in_the_landing_zone(
+    tables: Tables, settings: Settings, landing: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_batch(tables, settings, DAY, dict(landing))
+    landing |= {f"images/{DAY}/apple/._0.jpg": b"AppleDouble", "images/.DS_Store": b"Finder"}
+    assert main(["status"]) == 1
+    out = capsys.readouterr().out
+    assert "2 files of the landing zone are left out: desktops make them" in out
+    assert f"{DAY}  published" in out
+    assert main(["status", "--json", "--no-listing"]) == 1
+    assert json.loads(capsys.readouterr().out)["junk"] is None
 
 
 def test_days_far_apart_are_started_apart(settings: Settings) -> None:
