@@ -22,6 +22,7 @@ from orchard_jobs.contract.locations import S3Location, local_path, warehouse_ur
 from orchard_jobs.errors import JobError
 
 if TYPE_CHECKING:
+    from botocore.config import Config
     from obstore.store import RetryConfig
 
 # The variable that names Unity Catalog's service credential for S3. Serverless compute has no log-in of its own.
@@ -48,6 +49,16 @@ def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig 
     return S3Store(bucket, prefix=prefix, client_options=client, retry_config=retry_config, **options)
 
 
+def s3_client(bucket: str, config: "Config | None" = None) -> Any:
+    """Return a boto3 client that reaches a bucket as `s3_store` does: the same endpoint, region and credentials."""
+    import boto3
+
+    name = os.environ.get(SERVICE_CREDENTIAL)
+    session = boto3.Session(botocore_session=_service_session(name)) if name else boto3.Session()
+    # The region as the store takes it: boto3 alone would not look at AWS_REGION.
+    return session.client("s3", region_name=s3_store(bucket).config.get("region"), config=config)
+
+
 @cache
 def _region_of(bucket: str) -> str:
     """Return a bucket's region, which S3 names to anybody, even in a refusal; `us-east-1` where it names none."""
@@ -68,9 +79,12 @@ def _service_log_in(name: str) -> Any:
     import boto3
     from obstore.auth.boto3 import Boto3CredentialProvider
 
+    return Boto3CredentialProvider(boto3.Session(botocore_session=_service_session(name)))
+
+
+def _service_session(name: str) -> Any:
     runtime: Any = importlib.import_module("databricks.sdk.runtime")  # on Databricks alone
-    session = boto3.Session(botocore_session=runtime.dbutils.credentials.getServiceCredentialsProvider(name))
-    return Boto3CredentialProvider(session)
+    return runtime.dbutils.credentials.getServiceCredentialsProvider(name)
 
 
 @contextmanager

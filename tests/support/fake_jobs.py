@@ -148,6 +148,11 @@ class FakeJobs:
             row = {"content_sha256": None, "reason": "vanished", "message": "gone or changed since the listing"}
             bad.append(_of_entry(entry) | row | stamp)
             return
+        if entry.size_bytes > head.object_limit:
+            message = f"{entry.size_bytes} bytes, the limit is {head.object_limit}"
+            row = {"content_sha256": None, "reason": Reason.OVER_OBJECT_LIMIT.value, "message": message}
+            bad.append(_of_entry(entry) | row | stamp)
+            return
         content = bytes_of(content)
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in reused:

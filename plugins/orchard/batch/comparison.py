@@ -16,10 +16,13 @@ from orchard_jobs.storage import Warehouse
 from orchard.batch.manifests import read_entries, read_head
 from orchard.landing_zone.listing import LISTED, ListedObject, as_columns
 from orchard.settings import Settings
+from orchard.settings.groups import ImageSettings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 
+# The limits that set images aside, each by its name in the settings and in a manifest's head.
+_LIMITS = {Reason.OVER_PIXEL_LIMIT: "pixel_limit", Reason.OVER_OBJECT_LIMIT: "object_limit"}
 _ENTRIES = pa.schema([*LISTED, ("action", pa.string()), ("is_missing", pa.bool_())])
 
 
@@ -46,7 +49,7 @@ class ListingComparer:
         bad = _read(warehouse, self.versions.quarantine_files(batch_id), [*LISTED.names, "reason", "manifest_digest"])
         images, landing_zone = self.settings.images, self.settings.landing_zone
         columns = as_columns(listed, landing_zone.bucket, landing_zone.batch_prefix(batch_id))
-        return _compare(columns, good, _judged_again(warehouse, bad, images.pixel_limit), images.keeps_missing)
+        return _compare(columns, good, _judged_again(warehouse, bad, images), images.keeps_missing)
 
 
 @dataclass(frozen=True)
@@ -97,21 +100,23 @@ def _read(warehouse: Warehouse, files: Iterable[TableFile], columns: list[str]) 
     return pa.concat_tables([empty, *found], promote_options="permissive").cast(empty.schema)
 
 
-def _judged_again(warehouse: Warehouse, bad: pa.Table, pixel_limit: int) -> pa.Table:
+def _judged_again(warehouse: Warehouse, bad: pa.Table, images: ImageSettings) -> pa.Table:
     """Return quarantine rows with whether each is judged again when it is listed, and dropped when it is not (`vanished`)."""
-    is_over = pc.equal(bad["reason"], Reason.OVER_PIXEL_LIMIT.value)
-    over = bad.filter(is_over)
-    versions = pc.unique(over["manifest_digest"]).to_pylist()
-    unjudged = {uri for digest in versions for uri in _unjudged(warehouse, over, digest, pixel_limit)}
     is_vanished = pc.equal(bad["reason"], Reason.VANISHED.value)
-    again = pc.or_(is_vanished, pc.and_(is_over, pc.is_in(bad["image_uri"], pa.array(sorted(unjudged), pa.string()))))
+    again = is_vanished
+    for reason, limit in _LIMITS.items():
+        is_over = pc.equal(bad["reason"], reason.value)
+        over = bad.filter(is_over)
+        versions = pc.unique(over["manifest_digest"]).to_pylist()
+        unjudged = {uri for digest in versions for uri in _unjudged(warehouse, over, digest, limit, getattr(images, limit))}
+        again = pc.or_(again, pc.and_(is_over, pc.is_in(bad["image_uri"], pa.array(sorted(unjudged), pa.string()))))
     return bad.append_column("is_vanished", is_vanished).append_column("is_judged_again", again)
 
 
-def _unjudged(warehouse: Warehouse, over: pa.Table, digest: str, pixel_limit: int) -> list[str]:
-    """Return the images over the pixel limit that a version holds and that no limit as high as this one has judged."""
+def _unjudged(warehouse: Warehouse, over: pa.Table, digest: str, limit: str, value: int) -> list[str]:
+    """Return the images over a limit that a version holds and that no limit as high as this value has judged."""
     head = read_head(warehouse, digest)
-    if head.pixel_limit < pixel_limit:
+    if getattr(head, limit) < value:
         found: list[str] = over["image_uri"].to_pylist()
         return found
     if not head.missing_quarantined:

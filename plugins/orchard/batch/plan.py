@@ -45,7 +45,7 @@ def plan_batch(
 
     Args:
         tables: the published tables; they are there.
-        settings: backbone, pixel limit, landing zone, and what becomes of missing images.
+        settings: backbone, limits, landing zone, and what becomes of missing images.
         batch_id: the batch.
         listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
         has_false_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
@@ -96,6 +96,7 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
         missing_quarantined=missing_quarantined,
         vector_files=plan.vector_files,
         known=plan.known[0] if plan.known else None,
+        object_limit=settings.images.object_limit,
     )
 
 
@@ -190,6 +191,7 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
     """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)
+    limits = (view.settings.images.pixel_limit, view.settings.images.object_limit)
     for head in staged_manifests(warehouse, versions.backbone, batch_id):
         if current is not None and head.number <= current.number:
             continue
@@ -197,7 +199,7 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
         is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
         if (
             (is_half_way or is_next)
-            and head.pixel_limit == view.settings.images.pixel_limit
+            and (head.pixel_limit, head.object_limit) == limits
             and _is_usable(warehouse, head)
             # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
             and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.locations import S3Location, prefix_of
+from orchard_jobs.contract.manifest import OBJECT_LIMIT
 
 from orchard.settings import parsers
 from orchard.settings.variables import SettingsGroup, variable
@@ -54,6 +55,9 @@ class ImageSettings(SettingsGroup):
 
     title = "Images"
     pixel_limit: int = variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", parsers.positive)
+    object_limit: int = variable(
+        "OBJECT_LIMIT", str(OBJECT_LIMIT), "bytes above which an image is quarantined and not fetched", parsers.positive
+    )
     max_quarantined_share: float = variable(
         "MAX_QUARANTINED_SHARE",
         "0.2",

@@ -19,6 +19,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import canonical_json, digest_of
 
 ENTRIES_PER_PART = 10_000
+OBJECT_LIMIT = 256_000_000
 MD5 = "[0-9a-f]{32}"
 Action = Literal["compute", "keep", "keep_quarantined", "reuse"]
 
@@ -90,6 +91,8 @@ class ManifestHead:
         vector_files: files, of any version of any batch, that hold the vectors to reuse.
         known: the file of contents whose vector stands in `vector_files`, where only an image's bytes can tell that it is one
             of them; None when there are none.
+        object_limit: bytes, as listed, above which an image is quarantined and not fetched. At its default it is in no text and
+            no digest, so that they are those of earlier releases.
     """
 
     batch_id: str
@@ -106,15 +109,22 @@ class ManifestHead:
     missing_quarantined: int = 0
     vector_files: tuple[str, ...] = ()
     known: Part | None = None
+    object_limit: int = OBJECT_LIMIT
 
     @cached_property
     def digest(self) -> str:
         """The manifest's name."""
-        return digest_of(asdict(self))
+        return digest_of(self._fields())
 
     def to_json(self) -> str:
         """Return the head's text."""
-        return canonical_json(asdict(self))
+        return canonical_json(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.object_limit == OBJECT_LIMIT:
+            del fields["object_limit"]
+        return fields
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ManifestHead":

@@ -11,6 +11,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not an image"
     TRUNCATED = "truncated"
     UNSUPPORTED = "unsupported mode or format"
+    OVER_OBJECT_LIMIT = "over the size limit"
     OVER_PIXEL_LIMIT = "over the pixel limit"
     VANISHED = "vanished"
 
@@ -38,6 +39,11 @@ EXPLANATIONS = {
     Reason.UNSUPPORTED: Explanation(
         "The pixels have no defined conversion to RGB, or the installed Pillow lacks the format.",
         "Convert the file and upload it again.",
+    ),
+    Reason.OVER_OBJECT_LIMIT: Explanation(
+        "The listing says that the object has more bytes than `ORCHARD_OBJECT_LIMIT`. It was not fetched.",
+        "Raise `ORCHARD_OBJECT_LIMIT` if memory allows, and start the batch again. "
+        "A lower limit affects only images that are still to be computed.",
     ),
     Reason.OVER_PIXEL_LIMIT: Explanation(
         "Width x height is above `ORCHARD_PIXEL_LIMIT`.",

@@ -20,7 +20,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.decode import Decoded, Rejected, decode
-from orchard_jobs.images.sources import Vanished
+from orchard_jobs.images.sources import Fetched, Unread
 
 # Measured with onnxruntime on one thread: batches of 1 to 16 are alike within the noise, 32 and more were never faster.
 BATCH = 8
@@ -110,7 +110,7 @@ class Tally:
 
 
 def compute(
-    source: Iterable[tuple[Entry, bytes | Vanished]],
+    source: Iterable[Fetched],
     backbone: LoadedBackbone,
     rules: InputRules,
     tally: Tally,
@@ -157,17 +157,15 @@ class _Image:
     is_known: bool = False
 
 
-def _decode_all(
-    source: Iterable[tuple[Entry, bytes | Vanished]], rules: InputRules, input_pixels: int
-) -> Generator[_Image, None, None]:
+def _decode_all(source: Iterable[Fetched], rules: InputRules, input_pixels: int) -> Generator[_Image, None, None]:
     group: str | None = None
     seen: set[str] = set()
     with _closed_at_last(source):
         for entry, content in source:
             if entry.group != group:
                 group, seen = entry.group, set()
-            if isinstance(content, Vanished):
-                yield _Image(entry, None, Rejected(Reason.VANISHED, content.message))
+            if isinstance(content, Unread):
+                yield _Image(entry, None, Rejected(content.reason, content.message))
                 continue
             content_sha256 = hashlib.sha256(content).hexdigest()
             if content_sha256 in rules.known:

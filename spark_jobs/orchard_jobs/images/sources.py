@@ -1,6 +1,6 @@
 """Fetch the bytes of a manifest's entries, many at once and ahead of whoever takes them. Knows nothing of pixels.
 
-A `source` is any iterable of (entry, bytes or `Vanished`); `fetch` is the one for platforms whose workers have a network.
+A `source` is any iterable of (entry, bytes or `Unread`); `fetch` is the one for platforms whose workers have a network.
 """
 
 import re
@@ -9,27 +9,41 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import obstore
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import from_url
 
-from orchard_jobs.contract.locations import S3Location, below, common_folder, is_s3, split_image_uri
-from orchard_jobs.contract.manifest import Entry
+from orchard_jobs.contract.locations import S3Location, common_folder, image_uri, is_s3, split_image_uri
+from orchard_jobs.contract.manifest import OBJECT_LIMIT, Entry
+from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
-from orchard_jobs.storage import s3_store
+from orchard_jobs.storage import s3_client, s3_store
 
 
 @dataclass(frozen=True)
-class Vanished:
-    """An object that is gone, or is no longer the one that was listed."""
+class Unread:
+    """An object whose bytes were not read: the quarantine's reason, and in words."""
 
+    reason: ClassVar[Reason]
     message: str
 
 
-Fetched = tuple[Entry, bytes | Vanished]
-_ReadObject = Callable[[Entry, str], bytes | Vanished]
+class Vanished(Unread):
+    """An object that is gone, or is no longer the one that was listed."""
+
+    reason = Reason.VANISHED
+
+
+class TooLarge(Unread):
+    """An object that is larger, as listed, than may be fetched."""
+
+    reason = Reason.OVER_OBJECT_LIMIT
+
+
+Fetched = tuple[Entry, bytes | Unread]
+_ReadObject = Callable[[Entry, str], bytes | Unread]
 # Of the keys that S3 allows, those that obstore refuses or alters: an element is empty, `.` or `..`, or a character controls.
 _ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 
@@ -43,16 +57,18 @@ class FetchLimits:
         ahead_bytes: their listed bytes together; one object above it is fetched alone.
         retries: further attempts of one request after a network error, a 5xx answer or throttling.
         retry_seconds: no further attempt after so long.
+        object_bytes: an object that is listed as larger is not fetched.
     """
 
     at_once: int = 32
     ahead_bytes: int = 64 * 1024 * 1024
     retries: int = 10
     retry_seconds: float = 180.0
+    object_bytes: int = OBJECT_LIMIT
 
 
 def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Generator[Fetched, None, None]:
-    """Yield each entry with its object's bytes, or with `Vanished`, in the order of the entries.
+    """Yield each entry with its object's bytes, or with why they were not read, in the order of the entries.
 
     Objects are read only as they were listed: with If-Match on the ETag, save from `file:`, where an ETag is not kept.
 
@@ -61,24 +77,34 @@ def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Genera
     """
     bounds = limits or FetchLimits()
     readers = _Readers(bounds)
-    ahead: deque[tuple[Entry, Future[bytes | Vanished]]] = deque()
+    ahead: deque[tuple[Entry, Future[bytes | Unread]]] = deque()
     ahead_bytes = 0
     threads = ThreadPoolExecutor(bounds.at_once, thread_name_prefix="fetch")
     try:
         for entry in entries:
-            while ahead and (len(ahead) >= bounds.at_once or ahead_bytes + entry.size_bytes > bounds.ahead_bytes):
+            size_bytes = _bytes_to_fetch(entry, bounds)
+            while ahead and (len(ahead) >= bounds.at_once or ahead_bytes + size_bytes > bounds.ahead_bytes):
                 first, result = ahead.popleft()
                 yield first, result.result()
-                ahead_bytes -= first.size_bytes
+                ahead_bytes -= _bytes_to_fetch(first, bounds)
             store, key = split_image_uri(entry.image_uri)
-            ahead.append((entry, threads.submit(readers.of(store, key), entry, key)))
-            ahead_bytes += entry.size_bytes
+            read = readers.of(store, key) if size_bytes == entry.size_bytes else _refuse(bounds)
+            ahead.append((entry, threads.submit(read, entry, key)))
+            ahead_bytes += size_bytes
         while ahead:
             first, result = ahead.popleft()
             yield first, result.result()
     finally:
         # Not waited for: a request that is being retried would hold up the error that ended this.
         threads.shutdown(wait=False)
+
+
+def _bytes_to_fetch(entry: Entry, limits: FetchLimits) -> int:
+    return entry.size_bytes if entry.size_bytes <= limits.object_bytes else 0
+
+
+def _refuse(limits: FetchLimits) -> _ReadObject:
+    return lambda entry, key: TooLarge(f"{entry.size_bytes} bytes, the limit is {limits.object_bytes}")
 
 
 def listed_as_before(entries: Sequence[Entry]) -> frozenset[str]:
@@ -89,12 +115,11 @@ def listed_as_before(entries: Sequence[Entry]) -> frozenset[str]:
     folder = common_folder(entry.image_uri for entry in entries)
     if not is_s3(folder):
         return frozenset(entry.image_uri for entry in entries)
-    store, prefix = split_image_uri(folder)
-    listed = {
-        below(store, item["path"]): (item["e_tag"] or "").strip('"')
-        for page in obstore.list(_open_store(store, FetchLimits()), prefix=prefix)
-        for item in page
-    }
+    bucket, prefix = S3Location.parse(folder).bucket, S3Location.parse(folder).key
+    # Not by obstore: it fails on a whole listing for one key that it refuses.
+    pages = _boto_client(bucket, FetchLimits()).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    items = (item for page in pages for item in page.get("Contents", ()))
+    listed = {image_uri(bucket, item["Key"]): item["ETag"].strip('"') for item in items}
     return frozenset(entry.image_uri for entry in entries if listed.get(entry.image_uri) == entry.etag)
 
 
@@ -130,7 +155,7 @@ def _open_store(store_uri: str, limits: FetchLimits) -> Any:
     return from_url(store_uri, retry_config=retries)
 
 
-def _read_file(entry: Entry, key: str) -> bytes | Vanished:
+def _read_file(entry: Entry, key: str) -> bytes | Unread:
     # obstore reads local files, too, at six times the cost for a small one.
     try:
         with open(f"/{key}", "rb") as file:
@@ -146,7 +171,7 @@ def _read_file(entry: Entry, key: str) -> bytes | Vanished:
 def _obstore_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
     store = _open_store(store_uri, limits)
 
-    def read(entry: Entry, key: str) -> bytes | Vanished:
+    def read(entry: Entry, key: str) -> bytes | Unread:
         try:
             return bytes(obstore.get(store, key, options={"if_match": entry.etag}).bytes())
         except PreconditionError:
@@ -164,16 +189,12 @@ def _obstore_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
 
 
 def _boto_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import ClientError
 
     bucket = S3Location.parse(store_uri).bucket
-    config = Config(retries={"mode": "standard", "total_max_attempts": limits.retries + 1}, max_pool_connections=limits.at_once)
-    # The region as storage.s3_store takes it: boto3 alone would not look at AWS_REGION.
-    client = boto3.client("s3", region_name=s3_store(bucket).config.get("region"), config=config)
+    client = _boto_client(bucket, limits)
 
-    def read(entry: Entry, key: str) -> bytes | Vanished:
+    def read(entry: Entry, key: str) -> bytes | Unread:
         try:
             content: bytes = client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{entry.etag}"')["Body"].read()
             return content
@@ -190,6 +211,14 @@ def _boto_reader(store_uri: str, limits: FetchLimits) -> _ReadObject:
             raise _failed(entry, error) from error
 
     return read
+
+
+def _boto_client(bucket: str, limits: FetchLimits) -> Any:
+    """Return a client for what obstore refuses."""
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": limits.retries + 1}
+    return s3_client(bucket, Config(retries=retries, max_pool_connections=limits.at_once))
 
 
 def _gone() -> Vanished:

@@ -19,7 +19,7 @@ from orchard_jobs.contract.layout import manifest_path, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
 from orchard_jobs.images.backbones import LoadedBackbone, load_backbone
 from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, compute
-from orchard_jobs.images.sources import Fetched, fetch
+from orchard_jobs.images.sources import Fetched, FetchLimits, fetch
 from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, entry_columns
 from orchard_jobs.stages.staging import OwnPaths, VersionWriter, lists
 from orchard_jobs.storage import Warehouse
@@ -47,6 +47,11 @@ class FeaturizeTask:
     def warehouse(self) -> Warehouse:
         """Where everything lies."""
         return self.features.warehouse
+
+    @property
+    def fetch_limits(self) -> FetchLimits:
+        """How objects are fetched, and which are not."""
+        return FetchLimits(object_bytes=self.head.object_limit)
 
     def in_warehouse(self, warehouse: Warehouse) -> "FeaturizeTask":
         """Return the task with all that it reads and writes in another warehouse."""
@@ -100,7 +105,7 @@ class TaskResult:
 def featurize_shard(number: int, task: FeaturizeTask, shards: tuple[str, ...]) -> str:
     """Put the entries of a shard's file through the backbone, write their rows, and return the result as JSON."""
     entries = read_part(task.warehouse.read(shards[number]))
-    return sum(featurize_images(fetch(entries), task), TaskResult()).to_json()
+    return sum(featurize_images(fetch(entries, task.fetch_limits), task), TaskResult()).to_json()
 
 
 def featurize_images(source: Iterable[Fetched], task: FeaturizeTask) -> Iterator[TaskResult]:

@@ -3,6 +3,7 @@
 Spark joins the images' bytes to the manifest's entries. A worker puts a shard of them through the backbone and returns the
 files of its rows, which the driver writes. The driver itself fetches and computes what Spark's reader leaves out: empty
 objects, keys with an element that is empty or begins with `.` or `_`, and objects that are no longer as they were listed.
+Objects over the size limit are left out by both.
 """
 
 import json
@@ -51,7 +52,8 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
         return TaskResult()
     names = _names(spark, common_folder(entry.image_uri for entry in entries))
     as_listed = listed_as_before(entries)
-    readable = {entry.image_uri for entry in entries if entry.image_uri in as_listed and hadoop_uri(entry.image_uri) in names}
+    wanted = [entry for entry in entries if entry.size_bytes <= task.head.object_limit]
+    readable = {entry.image_uri for entry in wanted if entry.image_uri in as_listed and hadoop_uri(entry.image_uri) in names}
     # A group stays together: its members may be equal, and equal ones are computed once.
     left_groups = {entry.group for entry in entries if entry.image_uri not in readable}
     left = [entry for entry in entries if entry.group in left_groups]
@@ -63,7 +65,7 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
         progress(result.tally.images)
     progress.flush()
     _check_unchanged(list(chain.from_iterable(read)))
-    return result + sum(featurize_images(fetch(left), task), TaskResult()) if left else result
+    return result + sum(featurize_images(fetch(left, task.fetch_limits), task), TaskResult()) if left else result
 
 
 def _compute(spark: SparkSession, task: FeaturizeTask, shards: Shards, names: dict[str, str]) -> TaskResult:

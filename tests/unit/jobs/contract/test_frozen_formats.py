@@ -1,7 +1,7 @@
 """Formats that warehouses and clusters already hold: each is pinned to the letter, and none may change within a version."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from orchard_jobs import __version__
@@ -114,6 +114,14 @@ def test_the_file_of_known_contents() -> None:
 def test_the_digest_of_a_manifest() -> None:
     assert HEAD.digest == HEAD_DIGEST
     assert digest_of(json.loads(HEAD.to_json())) == HEAD_DIGEST
+
+
+def test_a_size_limit_is_in_a_manifest_unless_it_is_the_default() -> None:
+    other = replace(HEAD, object_limit=10)
+    assert other.digest != HEAD_DIGEST
+    assert ManifestHead.from_json(other.to_json()) == other
+    assert ManifestHead.from_json(HEAD.to_json()) == HEAD
+    assert "object_limit" not in HEAD.to_json()
 
 
 def test_the_digest_of_a_projection_plan() -> None:

@@ -19,7 +19,7 @@ import pytest
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import sources
-from orchard_jobs.images.sources import FetchLimits, Vanished, fetch, listed_as_before
+from orchard_jobs.images.sources import FetchLimits, TooLarge, Vanished, fetch, listed_as_before
 
 ODD_KEYS = [
     "/lead.png",
@@ -146,6 +146,13 @@ def test_what_is_listed_as_before_is_told_from_what_changed(bucket: Any) -> None
     assert listed_as_before(entries[1:2]) == listed_as_before([]) == set()
 
 
+@pytest.mark.parametrize("odd", ["d/a//b.png", "d/a\x01.png", "d//", "/d/x.png", "d/../x.png"])
+def test_a_key_that_obstore_refuses_hides_no_other(bucket: Any, odd: str) -> None:
+    entries = [put(bucket, key, b"first") for key in ("d/plain.png", "d/a b.png", odd)]
+    assert listed_as_before(entries) == {one.image_uri for one in entries}
+    assert listed_as_before(entries[:2]) == {one.image_uri for one in entries[:2]}
+
+
 @pytest.mark.parametrize("key", ["plain.png", "odd//key.png"])
 def test_a_missing_bucket_is_a_job_fault(moto: str, aws: Callable[[str], None], key: str) -> None:
     aws(moto)
@@ -218,6 +225,17 @@ def test_denied_access_is_a_job_fault_at_once(aws: Callable[[str], None], key: s
         with pytest.raises(JobError, match=rf"access denied to 's3://landing/{key}'.*s3:GetObject"):
             list(fetch([entry(f"s3://landing/{key}")], QUICK))
     assert sum(asked.values()) == 1
+
+
+def test_an_object_over_the_size_limit_is_never_asked_for(aws: Callable[[str], None]) -> None:
+    gigabyte = 1_000_000_000
+    large = [entry(f"s3://landing/{number}.png", size_bytes=gigabyte) for number in range(10)]
+    with server(lambda path, n: (200, b"small")) as (endpoint, asked):
+        aws(endpoint)
+        small = entry("s3://landing/small.png", size_bytes=FetchLimits().object_bytes)
+        found = list(fetch([*large, small], QUICK))
+    assert found == [*((one, TooLarge("1000000000 bytes, the limit is 256000000")) for one in large), (small, b"small")]
+    assert dict(asked) == {"/landing/small.png": 1}
 
 
 @pytest.mark.parametrize("key", ["plain.png", "odd//key.png"])

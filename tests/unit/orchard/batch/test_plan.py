@@ -177,6 +177,29 @@ def test_a_missing_image_over_the_old_limit_is_judged_when_it_comes_back(tables:
     assert plan(tables, raised, DAY, back) is None
 
 
+def test_rows_over_the_size_limit_are_judged_again_when_it_rose(tables: Tables, settings: Settings) -> None:
+    bucket = {key("large.jpg"): b"12345", key("small.jpg"): b"1234"}
+    small = with_variables(settings, ORCHARD_OBJECT_LIMIT=4)
+    run_batch(tables, small, DAY, bucket)
+    (row,) = tables.rows(QUARANTINE)
+    assert (row["reason"], row["message"]) == ("over the size limit", "5 bytes, the limit is 4")
+    for lower in (4, 3):
+        assert plan(tables, with_variables(settings, ORCHARD_OBJECT_LIMIT=lower), DAY, bucket) is None
+    run_batch(tables, settings, DAY, bucket)
+    assert list(tables.rows(QUARANTINE)) == []
+    assert len(list(tables.rows(FEATURES))) == 2
+
+
+def test_a_staged_version_of_another_size_limit_is_not_gone_on_with(tables: Tables, settings: Settings) -> None:
+    bucket = {key("a.jpg"): b"a"}
+    begun = plan(tables, settings, DAY, bucket)
+    assert begun is not None
+    FakeJobs(tables, bucket).featurize(begun)
+    other = plan(tables, with_variables(settings, ORCHARD_OBJECT_LIMIT=9), DAY, bucket)
+    assert other is not None
+    assert (other.digest != begun.digest, plan(tables, settings, DAY, bucket)) == (True, begun)
+
+
 class _OverLimitJobs(FakeJobs):
     def _compute(self, head: ManifestHead, entry: Entry, reused: Any, good: list[Any], bad: list[Any], stamp: Any) -> None:
         super()._compute(head, entry, reused, good, bad, stamp)

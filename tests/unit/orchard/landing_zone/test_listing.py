@@ -65,4 +65,6 @@ def test_desktop_junk_is_left_out_counted_and_logged(caplog: pytest.LogCaptureFi
     zone = S3LandingZone(OnePage(*keys), "landing")
     assert [item.key for item in zone.list("images/2026-03-01/")] == keys[:1]
     assert zone.junk == JunkTally(3, keys[1])
-    assert "left out 3 files below images/2026-03-01/ that desktops make, such as 'images/2026-03-01/Apple/._0.jpg'" in caplog.text
+    assert (
+        "left out 3 files below images/2026-03-01/ that desktops make, such as 'images/2026-03-01/Apple/._0.jpg'" in caplog.text
+    )
