@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, get_args
 from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobArguments, JobReport, ProjectionPlan, Source, Stage
+from orchard_jobs.contract.jobs import STALL_MINUTES, JobArguments, JobReport, ProjectionPlan, Source, Stage
 from orchard_jobs.contract.layout import fault_path, manifest_path, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
@@ -66,7 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _embed(warehouse, arguments)
     if arguments.credential:
         os.environ[SERVICE_CREDENTIAL] = arguments.credential
-    return _run_stage(warehouse, JobArguments(arguments.command, warehouse.uri, arguments.input_digest, arguments.source))
+    given = {name: getattr(arguments, name) for name in ("input_digest", "source", "credential", "stall_minutes")}
+    return _run_stage(warehouse, JobArguments(arguments.command, warehouse.uri, **given))
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -86,6 +87,9 @@ def command_parser() -> argparse.ArgumentParser:
             "--source", choices=get_args(Source), default="fetch", help="who reads images: the Python workers, or Spark for them"
         )
         command.add_argument("--credential", help="Unity Catalog's service credential for the warehouse, on Databricks")
+        command.add_argument(
+            "--stall-minutes", type=float, default=STALL_MINUTES, help="end the job after so many minutes without progress"
+        )
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export it once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")
@@ -175,11 +179,15 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
 
     from orchard_jobs.session import end_with_owner, session
     from orchard_jobs.stages import staging
+    from orchard_jobs.stages.stall import ended_when_stalled
     from orchard_jobs.stages.workers import Workers
 
     end_with_owner()
     with _recording_fault(warehouse, work), session(f"orchard {given.stage} {work[:12]}") as spark:
-        finished = staging.finish(warehouse, _stage_rows(Workers(spark, given.source), warehouse, given.stage, planned, work))
+        workers = Workers(spark, given.source)
+        with ended_when_stalled(workers, warehouse, given.stage, work, given.stall_minutes):
+            staged = _stage_rows(workers, warehouse, given.stage, planned, work)
+        finished = staging.finish(warehouse, staged)
         print(f"stage={given.stage} work={work} counts={finished.counts} seconds={finished.seconds} backbone={finished.network}")
     return 0
 

@@ -99,11 +99,10 @@ class S3LandingZone:
 
 
 def objects_of(page: Mapping[str, Any], junk: JunkTally | None = None) -> Iterator[ListedObject]:
-    """Yield the image objects of one page of a listing; keys that end in `/` and desktop junk, which is counted, are no images."""
+    """Yield the image objects of one page of a listing; keys that end in `/` are none, nor is desktop junk, which is counted."""
     for item in page.get("Contents", ()):
         if is_desktop_junk(item["Key"]):
-            if junk is not None:
-                junk.add(item["Key"])
+            (junk or JunkTally()).add(item["Key"])
         elif not is_folder_mark(item["Key"]):
             etag = item["ETag"].strip('"')
             if not etag:

@@ -62,7 +62,10 @@ def job_argv(request: JobRequest, settings: Settings, source: Source = "fetch", 
     """
     digest = digest or input_digest_template(request)
     credential = settings.databricks.credential if settings.jobs.target == "databricks" else None
-    return JobArguments(request.stage, settings.warehouse, digest, settings.jobs.source or source, credential).to_argv()
+    asked = settings.jobs
+    return JobArguments(
+        request.stage, settings.warehouse, digest, asked.source or source, credential, asked.stall_minutes
+    ).to_argv()
 
 
 def emr_conf(settings: Settings) -> dict[str, str]:

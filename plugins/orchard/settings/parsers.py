@@ -215,6 +215,14 @@ def minutes(text: str) -> int:
     return value
 
 
+def stall_minutes(text: str) -> float:
+    """A number of minutes from 0.1 to a week."""
+    value = float(text)
+    if not 0.1 <= value <= 7 * 24 * 60:
+        raise ValueError("not between 0.1 and 10080")
+    return value
+
+
 def key_format(text: str) -> str:
     """A strftime format that gives each day its own key, which can be part of a path and is read back as that day."""
     days = [datetime(*day, tzinfo=UTC) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]

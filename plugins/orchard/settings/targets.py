@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.jobs import Source
+from orchard_jobs.contract.jobs import STALL_MINUTES, Source
 from orchard_jobs.contract.locations import beside, is_s3, without_slash
 
 from orchard.settings import parsers
@@ -58,6 +58,12 @@ class JobSettings(SettingsGroup):
     )
     executor_memory: str = variable("EXECUTOR_MEMORY", "12g", "memory of an executor, and of the driver (EMR)", parsers.memory)
     minutes: int = variable("JOB_MINUTES", "120", "a job that runs longer is cancelled (all targets but local)", parsers.minutes)
+    stall_minutes: float = variable(
+        "STALL_MINUTES",
+        f"{STALL_MINUTES:g}",
+        "a job without progress for so many minutes ends itself; the time in a queue does not count",
+        parsers.stall_minutes,
+    )
     tags: dict[str, Any] = variable(
         "JOB_TAGS",
         "{}",

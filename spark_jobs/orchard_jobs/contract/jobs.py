@@ -11,6 +11,7 @@ Stage = Literal["featurize", "reduce", "project"]
 # Who reads the images: the Python workers themselves, or Spark, for platforms whose workers have no network.
 Source = Literal["fetch", "spark"]
 PROGRESS_SECONDS = 2.0
+STALL_MINUTES = 15.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class JobArguments:
         input_digest: the manifest's digest, or the projection plan's for `project`.
         source: who reads the images.
         credential: Unity Catalog's service credential by which the driver reaches an `s3:` warehouse; None: its own log-in.
+        stall_minutes: the job ends itself after so long without progress.
     """
 
     stage: Stage
@@ -30,11 +32,13 @@ class JobArguments:
     input_digest: str
     source: Source = "fetch"
     credential: str | None = None
+    stall_minutes: float = STALL_MINUTES
 
     def to_argv(self) -> list[str]:
         """Return the arguments as the CLI reads them."""
         where = ["--warehouse", self.warehouse, "--source", self.source]
         where += ["--credential", self.credential] if self.credential else []
+        where += ["--stall-minutes", f"{self.stall_minutes:g}"] if self.stall_minutes != STALL_MINUTES else []
         return [self.stage, *where, "--input-digest", self.input_digest]
 
 

@@ -155,5 +155,7 @@ def test_the_command_line_of_a_job() -> None:
     asked = JobArguments("project", "s3://lake/orchard", PLAN_DIGEST, "spark", "login")
     where = ["--warehouse", "s3://lake/orchard", "--source", "spark", "--credential", "login"]
     assert asked.to_argv() == ["project", *where, "--input-digest", PLAN_DIGEST]
+    patient = replace(asked, stall_minutes=90.5).to_argv()
+    assert patient == ["project", *where, "--stall-minutes", "90.5", "--input-digest", PLAN_DIGEST]
     plain = JobArguments("featurize", "s3://lake/orchard", HEAD_DIGEST).to_argv()
     assert plain == ["featurize", "--warehouse", "s3://lake/orchard", "--source", "fetch", "--input-digest", HEAD_DIGEST]
