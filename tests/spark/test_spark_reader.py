@@ -13,7 +13,7 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.sources import Fetched, fetch
+from orchard_jobs.images.sources import Fetched, FetchLimits, fetch
 from orchard_jobs.stages import featurize as stage
 from orchard_jobs.stages import spark_reader
 from orchard_jobs.stages.featurize import featurize
@@ -70,9 +70,9 @@ def test_both_sources_give_the_same_rows(
     monkeypatch.setattr(spark_reader, "_SHARDS_AT_ONCE", 2)  # so that Spark is asked for some of the folder's files
     by_driver: list[str] = []
 
-    def fetched_here(entries: list[Entry]) -> Iterator[Fetched]:
+    def fetched_here(entries: list[Entry], limits: FetchLimits) -> Iterator[Fetched]:
         by_driver.extend(Path(entry.image_uri).name for entry in entries)
-        return fetch(entries)
+        return fetch(entries, limits)
 
     monkeypatch.setattr(spark_reader, "fetch", fetched_here)
     found = run(spark, warehouse, head, "spark")

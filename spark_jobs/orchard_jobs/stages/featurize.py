@@ -19,7 +19,7 @@ from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
 from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, copy_kept, copy_vectors
 from orchard_jobs.stages.featurize_task import FeaturizeTask, TaskResult, featurize_shard
-from orchard_jobs.stages.spark_reader import compute_from_spark
+from orchard_jobs.stages.spark_reader import BYTES_PER_SHARD, compute_from_spark
 from orchard_jobs.stages.staging import OwnPaths, Staging, VersionWriter
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
@@ -28,8 +28,6 @@ from orchard_jobs.storage import Warehouse
 # tasks, enough for a cluster, and they grow. Below, they are of up to 1,024: smaller ones cost a machine with two cores a
 # turn-around each, larger ones would leave cores of a cluster idle. Tasks are alike in size, so two or four cores end together.
 _SMALLEST_TASK, _TASKS_FOR_A_CLUSTER, _TASKS_AT_ONCE = 1024, 64, 4
-# Of the images that Spark hands to a worker, which may hold a whole shard in memory.
-_BYTES_PER_SHARD = 256 * 1024 * 1024
 
 
 def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: str) -> JobReport:
@@ -110,7 +108,7 @@ def _compute(
         total=len(entries),
     )
     if workers.source == "spark":
-        return compute_from_spark(workers.spark, task, _shards(entries, _BYTES_PER_SHARD))
+        return compute_from_spark(workers.spark, task, _shards(entries, BYTES_PER_SHARD))
     paths = _write_shards(staging, _shards(entries))
     results = workers.run(len(paths), partial(featurize_shard, task=task, shards=paths))
     return sum(map(TaskResult.from_json, results), TaskResult())

@@ -3,11 +3,12 @@
 Spark joins the images' bytes to the manifest's entries. A worker puts a shard of them through the backbone and returns the
 files of its rows, which the driver writes. The driver itself fetches and computes what Spark's reader leaves out: empty
 objects, keys with an element that is empty or begins with `.` or `_`, and objects that are no longer as they were listed.
-Objects over the size limit are left out by both.
+It does so with objects that are larger than a worker's share of memory, too. Objects over the size limit are read by nobody.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, groupby
@@ -15,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
@@ -31,6 +32,9 @@ from orchard_jobs.storage import DetachedWarehouse
 _SHARDS_AT_ONCE = 32
 # Partitions a shard: shards are placed by a hash, and two in one partition wait for each other.
 _PARTITIONS = 4
+# The images that Spark may hand to a worker at once: it may have 1 GB for everything, its decoder and the backbone included.
+BYTES_PER_SHARD = 64 * 1024 * 1024
+_BYTES_PER_BATCH, _ROWS_PER_BATCH = 16 * 1024 * 1024, "spark.sql.execution.arrow.maxRecordsPerBatch"
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\[]{}*?"})
 
 Shards = Sequence[Sequence[Entry]]
@@ -52,7 +56,7 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
         return TaskResult()
     names = _names(spark, common_folder(entry.image_uri for entry in entries))
     as_listed = listed_as_before(entries)
-    wanted = [entry for entry in entries if entry.size_bytes <= task.head.object_limit]
+    wanted = [entry for entry in entries if entry.size_bytes <= min(task.head.object_limit, BYTES_PER_SHARD)]
     readable = {entry.image_uri for entry in wanted if entry.image_uri in as_listed and hadoop_uri(entry.image_uri) in names}
     # A group stays together: its members may be equal, and equal ones are computed once.
     left_groups = {entry.group for entry in entries if entry.image_uri not in readable}
@@ -60,12 +64,29 @@ def compute_from_spark(spark: SparkSession, task: FeaturizeTask, shards: Shards)
     read = [some for shard in shards if (some := [entry for entry in shard if entry.group not in left_groups])]
     progress = ProgressFile.of(task)
     result = TaskResult()
-    for first in range(0, len(read), _SHARDS_AT_ONCE):
-        result += _compute(spark, task, read[first : first + _SHARDS_AT_ONCE], names)
-        progress(result.tally.images)
+    with _small_batches(spark, max((entry.size_bytes for entry in wanted), default=1)):
+        for first in range(0, len(read), _SHARDS_AT_ONCE):
+            result += _compute(spark, task, read[first : first + _SHARDS_AT_ONCE], names)
+            progress(result.tally.images)
     progress.flush()
     _check_unchanged(list(chain.from_iterable(read)))
     return result + sum(featurize_images(fetch(left, task.fetch_limits), task), TaskResult()) if left else result
+
+
+@contextmanager
+def _small_batches(spark: SparkSession, largest_bytes: int) -> Iterator[None]:
+    """Have Spark hand a worker few images at a time; where the platform does not take the setting, it hands a whole shard."""
+    rows = max(1, _BYTES_PER_BATCH // max(1, largest_bytes))
+    try:
+        before = spark.conf.get(_ROWS_PER_BATCH) or "0"
+        spark.conf.set(_ROWS_PER_BATCH, str(min(rows, int(before) if int(before) > 0 else rows)))
+    except (PySparkException, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        spark.conf.set(_ROWS_PER_BATCH, before)
 
 
 def _compute(spark: SparkSession, task: FeaturizeTask, shards: Shards, names: dict[str, str]) -> TaskResult:
@@ -106,7 +127,7 @@ def _read(spark: SparkSession, shards: Shards, names: dict[str, str]) -> DataFra
 
 def _compute_partition(batches: Iterator[pa.RecordBatch], task: FeaturizeTask) -> Iterator[pa.RecordBatch]:
     """Compute the shards of a partition; yield a row for each file, and one with a null path for the result."""
-    rows = (row for batch in batches for row in batch.to_pylist())
+    rows = (row for batch in batches for row in _rows(batch))
     assert isinstance(task.warehouse, DetachedWarehouse)
     for _, of_shard in groupby(rows, key=itemgetter("number")):
         for result in featurize_images(_images(of_shard), task):
@@ -115,6 +136,12 @@ def _compute_partition(batches: Iterator[pa.RecordBatch], task: FeaturizeTask) -
                 yield pa.RecordBatch.from_pydict(
                     {"path": pa.array([path], pa.string()), "content": pa.array([content], pa.binary())}
                 )
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Yield a batch's rows, the bytes of one image at a time in Python."""
+    for position in range(batch.num_rows):
+        yield {name: column[position].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
 
 
 def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
