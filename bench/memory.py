@@ -1,7 +1,7 @@
 """Does a large batch take more driver memory than a small one?
 
 Runs the featurize job on 140, 1,540 and 9,660 images and samples the resident memory of the driver's JVM and Python, and of its
-workers, five times a second. Run: .venv/jobs/bin/python bench/memory.py
+workers with their decoders, five times a second. Run: .venv/jobs/bin/python bench/memory.py
 """
 
 import os
@@ -44,7 +44,7 @@ def peak_memory(command: list[str]) -> dict[str, float]:
     peaks = {"jvm": 0.0, "python": 0.0, "workers": 0.0}
     while job.poll() is None:
         children = _children(job.pid)
-        workers = sum(_resident(pid) for pid in children if "pyspark" in _command(pid))
+        workers = sum(_resident(pid) for pid in children if any(name in _command(pid) for name in ("pyspark", "decoder_process")))
         drivers = [pid for pid in children if "run_job.py" in _command(pid)]
         peaks["jvm"] = max(peaks["jvm"], _resident(job.pid))
         peaks["python"] = max([peaks["python"], *map(_resident, drivers)])

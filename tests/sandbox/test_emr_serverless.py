@@ -113,7 +113,7 @@ def test_spark_runs_python_workers(server: Server, application: str) -> None:
     """
     job = Job(server, application, script)
     assert job.wait()["state"] == "SUCCESS"
-    assert job.log("stdout").strip() == "counted 10 local[2]"
+    assert job.log("stdout").strip() == "counted 10 local[2,4]"
 
 
 def test_an_environments_archive_runs_driver_and_workers(server: Server, application: str, tmp_path: Path) -> None:

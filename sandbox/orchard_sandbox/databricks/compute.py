@@ -99,13 +99,13 @@ class TaskJob(GuardedJob):
             "spark.driver.memory": DRIVER_MEMORY,
         }
         words = [f"--conf {shlex.quote(f'{name}={value}')}" for name, value in conf.items()]
-        words += ["pyspark-shell" if self._is_serverless else "--master local[2] pyspark-shell"]
+        words += ["pyspark-shell" if self._is_serverless else "--master local[2,4] pyspark-shell"]
         return {
             **cluster.get("spark_env_vars", {}),
             "PYSPARK_PYTHON": str(self.folder / "run" / "worker-python"),
             "PYSPARK_SUBMIT_ARGS": " ".join(words),
             # Serverless compute gives a session of Spark Connect; its server takes a free port only where this says so.
-            **({"SPARK_REMOTE": "local[2]", "SPARK_TESTING": "1"} if self._is_serverless else {}),
+            **({"SPARK_REMOTE": "local[2,4]", "SPARK_TESTING": "1"} if self._is_serverless else {}),
         }
 
     def _write_worker(self, python: Path) -> None:

@@ -36,7 +36,7 @@ class SparkSubmitJob(GuardedJob):
     def prepare(self) -> None:
         """Fetch all files and unpack archives beside them."""
         asked, temporary = self._submission, self.folder / "tmp"
-        command = [str(self._machine.spark_submit), "--master", "local[2]", "--driver-memory", DRIVER_MEMORY]
+        command = [str(self._machine.spark_submit), "--master", "local[2,4]", "--driver-memory", DRIVER_MEMORY]
         for option, uris in asked.files.items():
             if option == "--archives":
                 for uri in uris:

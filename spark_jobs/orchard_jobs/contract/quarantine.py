@@ -13,6 +13,8 @@ class Reason(StrEnum):
     UNSUPPORTED = "unsupported mode or format"
     OVER_OBJECT_LIMIT = "over the size limit"
     OVER_PIXEL_LIMIT = "over the pixel limit"
+    TOO_COSTLY = "too costly to decode"
+    KILLED_DECODER = "killed its decoder"
     VANISHED = "vanished"
 
 
@@ -49,6 +51,14 @@ EXPLANATIONS = {
         "Width x height is above `ORCHARD_PIXEL_LIMIT`.",
         "Raise `ORCHARD_PIXEL_LIMIT` if memory allows, and start the batch again. "
         "A lower limit affects only images that are still to be computed.",
+    ),
+    Reason.TOO_COSTLY: Explanation(
+        "Decoding it takes more memory or CPU than one image may have.",
+        "Save it in another form (baseline JPEG, a TIFF of small tiles) and upload it again.",
+    ),
+    Reason.KILLED_DECODER: Explanation(
+        "It ended two decoders, one after the other: by a crash in a library, a hang, or more memory than the worker had.",
+        "Save it in another form and upload it again. If the message says SIGKILL, give workers more memory first.",
     ),
     Reason.VANISHED: Explanation(
         "The object was deleted, or changed after it was listed.",

@@ -1,6 +1,6 @@
 """The pipeline of one worker task: a source's images to features or quarantine outcomes. No Spark, no storage.
 
-Fetching and decoding run in a thread of their own, ahead of the backbone; both release the GIL where it counts.
+Fetching and decoding are ahead of the backbone, in a thread of their own; what decodes is a process that an image may kill.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import LoadedBackbone
-from orchard_jobs.images.decode import Decoded, Rejected, decode
+from orchard_jobs.images.decode import Decoded, Rejected
+from orchard_jobs.images.guarded import decode
 from orchard_jobs.images.sources import Fetched, Unread
 
 # Measured with onnxruntime on one thread: batches of 1 to 16 are alike within the noise, 32 and more were never faster.

@@ -201,7 +201,9 @@ def _why_refused(name: str, content: bytes) -> Exception:
 
 def _broken(error: Exception) -> Rejected:
     words = _words(error)
-    if isinstance(error, MemoryError | NotImplementedError) or _UNSUPPORTED_WORDS.search(words):
+    if isinstance(error, MemoryError):
+        return Rejected(Reason.TOO_COSTLY, words)
+    if isinstance(error, NotImplementedError) or _UNSUPPORTED_WORDS.search(words):
         return Rejected(Reason.UNSUPPORTED, words)
     return Rejected(Reason.TRUNCATED, words)
 

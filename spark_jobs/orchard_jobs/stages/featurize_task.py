@@ -17,6 +17,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import PROGRESS_SECONDS, Progress, StagedFile
 from orchard_jobs.contract.layout import manifest_path, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
+from orchard_jobs.images import guarded
 from orchard_jobs.images.backbones import LoadedBackbone, load_backbone
 from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, compute
 from orchard_jobs.images.sources import Fetched, FetchLimits, fetch
@@ -110,6 +111,7 @@ def featurize_shard(number: int, task: FeaturizeTask, shards: tuple[str, ...]) -
 
 def featurize_images(source: Iterable[Fetched], task: FeaturizeTask) -> Iterator[TaskResult]:
     """Put the images of a source through the backbone and write their rows; yield a result after each file."""
+    guarded.start()
     tally = Tally()
     progress = ProgressFile.of(task)
     backbone = _loaded_backbone(task.head.backbone, task.warehouse)

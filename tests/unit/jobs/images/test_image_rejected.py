@@ -104,7 +104,7 @@ def test_what_this_build_cannot_do_is_unsupported(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError(), Reason.UNSUPPORTED),
+        (MemoryError(), Reason.TOO_COSTLY),
         (OSError("decoder jpeg not available"), Reason.UNSUPPORTED),
         (NotImplementedError("mode"), Reason.UNSUPPORTED),
         (OSError("image file is truncated (8 bytes not processed)"), Reason.TRUNCATED),

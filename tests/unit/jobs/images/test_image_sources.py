@@ -19,7 +19,7 @@ import pytest
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import sources
-from orchard_jobs.images.sources import FetchLimits, TooLarge, Vanished, fetch, listed_as_before
+from orchard_jobs.images.sources import FetchLimits, TooLarge, Unread, Vanished, fetch, listed_as_before
 
 ODD_KEYS = [
     "/lead.png",
@@ -292,7 +292,7 @@ def test_no_more_is_under_way_than_the_limits_allow(
 ) -> None:
     store = Store(monkeypatch)
     entries = [entry(f"s3://landing/{number}", size_bytes=size) for number, size in enumerate(sizes)]
-    taken: list[bytes | Vanished] = []
+    taken: list[bytes | Unread] = []
     taker = threading.Thread(target=lambda: taken.extend(content for _, content in fetch(entries, limits)))
     taker.start()
     try:

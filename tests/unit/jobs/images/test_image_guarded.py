@@ -1,0 +1,162 @@
+"""Guarded decoding: the same answers as unguarded, and a file that kills its decoder ends nothing else."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.errors import JobError
+from orchard_jobs.images import decoder_process, guarded
+from orchard_jobs.images.decode import Decoded, Rejected, decode
+from orchard_jobs.images.guarded import GuardedDecoder
+from PIL import Image
+from support import bad_decoder
+from support.pictures import LIMIT, picture, saved
+
+BAD = (sys.executable, "-P", bad_decoder.__file__)
+PNG = saved(picture(), "PNG")
+
+
+@pytest.fixture
+def bad() -> Iterator[GuardedDecoder]:
+    decoder = GuardedDecoder(BAD)
+    yield decoder
+    decoder.stop()
+
+
+def is_good(found: Decoded | Rejected) -> bool:
+    expected = decode(PNG, LIMIT, 224)
+    assert isinstance(expected, Decoded)
+    return isinstance(found, Decoded) and np.array_equal(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("content", [PNG, saved(picture(8, 6), "JPEG"), b"", b"text", PNG[:60], saved(picture(), "TIFF")])
+def test_answers_are_those_of_the_decoder_itself(content: bytes) -> None:
+    found, expected = guarded.decode(content, LIMIT, 224), decode(content, LIMIT, 224)
+    if isinstance(found, Decoded) and isinstance(expected, Decoded):
+        assert np.array_equal(found.pixels, expected.pixels)
+        assert (found.width, found.height, found.pixels.dtype) == (expected.width, expected.height, expected.pixels.dtype)
+    else:
+        assert found == expected
+
+
+def test_each_request_has_its_own_limit_and_square() -> None:
+    assert guarded.decode(PNG, 599, 224) == Rejected(Reason.OVER_PIXEL_LIMIT, "600 pixels, the limit is 599")
+    small = guarded.decode(PNG, 600, 32)
+    assert isinstance(small, Decoded)
+    assert small.pixels.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"abort", Rejected(Reason.KILLED_DECODER, "the decoder died of SIGABRT")),
+        (b"killed", Rejected(Reason.KILLED_DECODER, "the decoder died of SIGKILL")),
+        (b"exit", Rejected(Reason.KILLED_DECODER, "the decoder ended with status 3")),
+        (b"eat", Rejected(Reason.TOO_COSTLY, "decoding takes more than 1200000000 bytes of memory")),
+        (b"spin", Rejected(Reason.TOO_COSTLY, "decoding takes more than 20 CPU-seconds")),
+    ],
+)
+def test_what_ends_a_decoder_is_set_aside_and_the_next_is_decoded(bad: GuardedDecoder, content: bytes, found: Rejected) -> None:
+    assert is_good(bad.decode(PNG, LIMIT, 224))
+    assert bad.decode(content, LIMIT, 224) == found
+    assert is_good(bad.decode(PNG, LIMIT, 224))
+
+
+def test_a_decoder_that_hangs_is_ended() -> None:
+    decoder = GuardedDecoder(BAD, hang_seconds=0.3)
+    found = decoder.decode(b"sleep", LIMIT, 224)
+    assert found == Rejected(Reason.KILLED_DECODER, "the decoder hung: it used no CPU for 0.3 s")
+    decoder.stop()
+
+
+def test_one_death_alone_tells_nothing_of_an_image(bad: GuardedDecoder, tmp_path: Path) -> None:
+    found = bad.decode(b"once " + str(tmp_path / "mark").encode(), LIMIT, 224)
+    assert isinstance(found, Rejected)
+    assert found.reason == Reason.NOT_AN_IMAGE
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_decoder_that_ends_between_two_images_is_started_again(bad: GuardedDecoder) -> None:
+    assert is_good(bad.decode(PNG, LIMIT, 224))
+    assert bad._process is not None
+    bad._process.send_signal(signal.SIGKILL)
+    assert is_good(bad.decode(PNG, LIMIT, 224))
+
+
+def test_it_is_given_no_credential(bad: GuardedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    found = bad.decode(b"environment", LIMIT, 224)
+    assert isinstance(found, Rejected)
+    assert "PYTHONPATH" in found.message.split()
+    assert not [name for name in found.message.split() if name.startswith(("AWS", "ORCHARD"))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux chooses by this score whom to end")
+def test_when_memory_runs_out_the_decoder_is_ended_first(bad: GuardedDecoder) -> None:
+    assert bad.decode(b"score", LIMIT, 224) == Rejected(Reason.EMPTY, "1000")
+
+
+def test_a_decoder_that_cannot_be_started_is_a_job_fault() -> None:
+    with pytest.raises(JobError, match="cannot start the decoder's process '/nowhere/python'"):
+        GuardedDecoder(("/nowhere/python",)).decode(PNG, LIMIT, 224)
+    with pytest.raises(JobError, match="3 decoders ended with status 7 before they were ready"):
+        GuardedDecoder((sys.executable, "-c", "import sys; sys.exit(7)")).decode(PNG, LIMIT, 224)
+
+
+def test_where_no_process_may_be_started_images_are_decoded_unguarded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forbidden = GuardedDecoder((str(tmp_path),))  # a folder, which nobody may run
+    monkeypatch.setattr(guarded, "_decoder", lambda: forbidden)
+    guarded.start()
+    assert [is_good(guarded.decode(PNG, LIMIT, 224)) for _ in range(2)] == [True, True]
+    assert capfd.readouterr().err.count("without a guard") == 1
+
+
+def test_many_threads_take_turns(bad: GuardedDecoder) -> None:
+    found: dict[int, bool] = {}
+
+    def use(number: int) -> None:
+        content = b"abort" if number == 3 else PNG
+        found[number] = is_good(bad.decode(content, LIMIT, 224))
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(8)] == [number != 3 for number in range(8)]
+
+
+def test_an_answer_that_cannot_be_read_is_a_death() -> None:
+    from multiprocessing import Pipe
+
+    ours, theirs = Pipe()
+    with ours, theirs:
+        for answer in (b"", b"d123", b"x{", b'x["no reason", ""]', b"d" + bytes(16) + b"12"):
+            theirs.send_bytes(answer)
+            with pytest.raises(EOFError):
+                decoder_process.read_answer(ours, 224)
+
+
+def test_a_decoder_ends_with_the_process_that_uses_it(tmp_path: Path) -> None:
+    use = "from orchard_jobs.images import guarded; guarded.decode(b'x', 9, 8); print(guarded._decoder()._process.pid)"
+    pid = subprocess.run([sys.executable, "-c", use], check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    # It is nobody's child by now: where it is still there, it is ending.
+    for _ in range(600):
+        if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
+            return
+        threading.Event().wait(0.05)
+    pytest.fail(f"the decoder {pid} outlived its user")
+
+
+def test_a_picture_at_the_pixel_limit_fits_the_bound_on_memory() -> None:
+    # Laid over white, it is held more often than a picture of any other mode.
+    found = guarded.decode(saved(Image.new("RGBA", (7071, 7071)), "PNG", compress_level=1), LIMIT, 224)
+    assert isinstance(found, Decoded), found
