@@ -1,5 +1,7 @@
 """What runs of the DAGs do, from a new batch to a refused one: a chain of runs, and what must be true after each."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchard.models.model import current_promotion
@@ -18,25 +20,11 @@ def images_of(day: str, count: int = 5) -> dict[str, bytes]:
     return {f"images/{day}/kiwi/{n}.jpg": f"{day} {n}".encode() for n in range(count)}
 
 
-def check_runs(folder: Path) -> None:
-    """Run the DAGs over days of a bucket; AssertionError where one does something else than its documentation says."""
-    with airflow_with(folder) as airflow:
-        _check_empty_warehouse(airflow)
-        _check_that_one_image_makes_no_model(airflow)
-        _check_first_batch(airflow)
-        _check_model(airflow)
-        _check_second_batch(airflow)
-        _check_damaged_batch(airflow)
-        _check_damaged_model(airflow)
-        _check_batch_beyond_the_budget(airflow)
-
-
 def _in_state(states: dict[str, str], state: str) -> set[str]:
     return {task for task, one in states.items() if one == state}
 
 
-def _check_empty_warehouse(airflow: Airflow) -> None:
-    """Whichever task comes first makes the tables."""
+def whichever_task_comes_first_makes_the_tables(airflow: Airflow) -> None:
     states = airflow.run("reconcile_uploads", left_out="find_differences")
     assert _in_state(states, "skipped") == {"wake_model"}
     airflow.lose_tables()
@@ -46,7 +34,7 @@ def _check_empty_warehouse(airflow: Airflow) -> None:
     airflow.lose_tables()
 
 
-def _check_that_one_image_makes_no_model(airflow: Airflow) -> None:
+def one_image_makes_no_model(airflow: Airflow) -> None:
     airflow.bucket |= images_of(FIRST, 1)
     assert _in_state(airflow.run("image_batches", FIRST), "success") == DONE - {"reduce"}
     assert _in_state(airflow.run("reconcile_uploads"), "success") == {"wake_model"}
@@ -56,7 +44,7 @@ def _check_that_one_image_makes_no_model(airflow: Airflow) -> None:
     assert _in_state(airflow.run("reconcile_uploads"), "skipped") == {"find_differences", "wake_model"}
 
 
-def _check_first_batch(airflow: Airflow) -> None:
+def a_batch_is_published_and_recorded(airflow: Airflow) -> None:
     airflow.bucket |= images_of(FIRST)
     states = airflow.run("image_batches", FIRST)
     assert _in_state(states, "success") == DONE - {"reduce"}
@@ -69,13 +57,13 @@ def _check_first_batch(airflow: Airflow) -> None:
     assert airflow.recorded[-1].versions["features"] == airflow.tables.load(FEATURES).version
 
 
-def _check_model(airflow: Airflow) -> None:
+def a_model_projects_what_is_published(airflow: Airflow) -> None:
     assert _in_state(airflow.run("pca_model"), "success") == {"plan_model", "project", "validate", "publish"}
     assert len(list(airflow.tables.rows(PCA_FEATURES))) == 5
     assert current_promotion(airflow.tables, Settings.from_environment().backbone.id) is not None
 
 
-def _check_second_batch(airflow: Airflow) -> None:
+def a_later_batch_is_reduced_and_an_unchanged_one_is_skipped(airflow: Airflow) -> None:
     airflow.bucket |= images_of(SECOND)
     assert _in_state(airflow.run("reconcile_uploads"), "success") == {"find_differences"}
     assert _in_state(airflow.run("image_batches", SECOND), "success") == DONE
@@ -85,7 +73,7 @@ def _check_second_batch(airflow: Airflow) -> None:
     assert _in_state(states, "skipped") == DONE - {"wait_for_uploads"}
 
 
-def _check_damaged_batch(airflow: Airflow) -> None:
+def damaged_rows_of_a_batch_are_refused(airflow: Airflow) -> None:
     def damage(report: JobReport) -> None:
         for file in report.partitions[0].files if report.stage == "reduce" else ():
             airflow.tables.warehouse.rewrite(file.path, bytes(file.size_bytes))
@@ -97,7 +85,7 @@ def _check_damaged_batch(airflow: Airflow) -> None:
     assert BAD not in {row["batch_id"] for row in airflow.tables.rows(RUNS)}
 
 
-def _check_damaged_model(airflow: Airflow) -> None:
+def a_damaged_model_is_refused(airflow: Airflow) -> None:
     """A model whose components are no longer of length 1 is refused, with rows that fit it."""
     states = airflow.run("pca_model", COMPONENTS="1")
     assert _in_state(states, "success") == {"plan_model", "project", "validate", "publish"}
@@ -110,7 +98,45 @@ def _model_path(report: JobReport) -> str:
     return f"models/{report.partitions[0].partition[0]}/model.parquet"
 
 
-def _check_batch_beyond_the_budget(airflow: Airflow) -> None:
+def a_batch_beyond_the_budget_is_not_planned(airflow: Airflow) -> None:
     airflow.bucket |= images_of(DEAR)
     states = airflow.run("image_batches", DEAR, TARGET="emr", JOBS_URI="s3://b/k", EMR_CLUSTER="{}", MAX_EXECUTOR_HOURS="0")
     assert _in_state(states, "failed") == {"plan_batch"}
+
+
+Chapter = Callable[[Airflow], None]
+CHAPTERS: tuple[Chapter, ...] = (
+    whichever_task_comes_first_makes_the_tables,
+    one_image_makes_no_model,
+    a_batch_is_published_and_recorded,
+    a_model_projects_what_is_published,
+    a_later_batch_is_reduced_and_an_unchanged_one_is_skipped,
+    damaged_rows_of_a_batch_are_refused,
+    a_damaged_model_is_refused,
+    a_batch_beyond_the_budget_is_not_planned,
+)
+
+
+@dataclass
+class Story:
+    """The chapters, each played once and in order: a later one needs the tables that the earlier ones left.
+
+    Attributes:
+        airflow: the Airflow that they are played on.
+        played: the chapters that have been played.
+    """
+
+    airflow: Airflow
+    played: list[Chapter] = field(default_factory=list)
+
+    def play_to(self, last: Chapter) -> None:
+        """Play the chapters up to one; AssertionError where one does something else than its documentation says."""
+        for chapter in CHAPTERS[len(self.played) : CHAPTERS.index(last) + 1]:
+            self.played.append(chapter)
+            chapter(self.airflow)
+
+
+def check_runs(folder: Path) -> None:
+    """Play all chapters."""
+    with airflow_with(folder) as airflow:
+        Story(airflow).play_to(CHAPTERS[-1])
