@@ -20,6 +20,7 @@ from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
+from support.fake_databricks import Workspace
 from support.repository import ROOT
 from support.task_context import TaskContext
 
@@ -27,43 +28,6 @@ PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize
 WORK = PLANNED.work("featurize")
 VARIABLES = {"ORCHARD_TARGET": "databricks", "ORCHARD_JOBS_URI": "/Volumes/main/orchard/jobs/orchard-jobs-0.1.0-abc"}
 GOLDEN = ROOT / "tests" / "golden"
-
-
-class Workspace:
-    """Databricks as far as the hook asks it: runs by token, each in a state that a test sets."""
-
-    def __init__(self) -> None:
-        self.states, self.of_token = dict[int, dict[str, str]](), dict[str, int]()
-        self.submitted, self.cancelled = list[dict[str, Any]](), list[int]()
-
-    def call(self, endpoint: tuple[str, str], json: dict[str, Any]) -> dict[str, Any]:
-        """Answer a call as `DatabricksHook._do_api_call` does."""
-        answer: dict[str, Any] = getattr(self, endpoint[1].rpartition("/")[2].replace("-", "_"))(json)
-        return answer
-
-    def submit(self, json: dict[str, Any]) -> dict[str, Any]:
-        self.submitted.append(json)
-        run = self.of_token.setdefault(json["idempotency_token"], len(self.of_token) + 1)
-        self.states.setdefault(run, {"life_cycle_state": "RUNNING", "state_message": ""})
-        return {"run_id": run}
-
-    def get(self, json: dict[str, Any]) -> dict[str, Any]:
-        if json["run_id"] not in self.states:
-            raise DatabricksApiError(f"Run {json['run_id']} does not exist.", http_status_code=400)
-        state = self.states[json["run_id"]]
-        task = {"run_id": 10 * json["run_id"], "task_key": "featurize", "attempt_number": 0, "state": state}
-        return {"job_id": 7, "run_page_url": "http://w/run", "state": state, "tasks": [task]}
-
-    def get_output(self, json: dict[str, Any]) -> dict[str, Any]:
-        return {"error": f"JobError: no memory in {json['run_id']}", "error_trace": "Traceback\n  in featurize", "logs": "began"}
-
-    def cancel(self, json: dict[str, Any]) -> dict[str, Any]:
-        self.cancelled.append(json["run_id"])
-        self.states[json["run_id"]] = {"life_cycle_state": "TERMINATED", "result_state": "CANCELED", "state_message": "cancelled"}
-        return {}
-
-    def end(self, run: int, result: str) -> None:
-        self.states[run] = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": f"message of {run}"}
 
 
 @pytest.fixture

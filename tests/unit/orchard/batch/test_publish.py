@@ -89,10 +89,6 @@ def test_a_published_version_published_again_changes_nothing(tables: Tables, set
         assert {row["manifest_digest"] for row in tables.rows_of([file])} == {head.digest}
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
 @pytest.mark.parametrize("commits", range(5))
 @pytest.mark.parametrize("is_retried", [True, False])
 def test_a_kill_between_any_two_commits_rolls_forward(

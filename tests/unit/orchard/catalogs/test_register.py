@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,43 +14,13 @@ from orchard.catalogs.entries import Entry
 from orchard.cli import main
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, RUNS, TABLES
+from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, TABLES
+from support.catalogs import DATABASE, TO_GLUE, TO_UNITY, WAREHOUSE
 from support.databricks_files import TOKEN
-from support.databricks_tables import UnityServer, serve_unity
+from support.databricks_tables import UnityServer
 
-WAREHOUSE = "s3://cluster/warehouse"
 FEATURES_AT = f"{WAREHOUSE}/features"
-DATABASE = "orchard"
-TO_GLUE, TO_UNITY = ["register", "--glue", DATABASE], ["register", "--unity", "main.ml"]
 Out = pytest.CaptureFixture[str]
-# Breaks something and returns the command's words.
-Fault = Callable[[Any, UnityServer, pytest.MonkeyPatch], list[str]]
-
-
-@pytest.fixture
-def tables(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Tables:
-    """Two of the tables, in S3: what is not there is left out."""
-    monkeypatch.setenv("ORCHARD_WAREHOUSE", WAREHOUSE)
-    tables = Tables.at(WAREHOUSE)
-    tables.log.create(FEATURES)
-    tables.log.create(RUNS)
-    return tables
-
-
-@pytest.fixture
-def glue(tables: Tables) -> Iterator[Any]:
-    client = boto3.client("glue")
-    client.create_database(DatabaseInput={"Name": DATABASE})
-    yield client
-    client.delete_database(Name=DATABASE)
-
-
-@pytest.fixture
-def unity(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnityServer]:
-    with serve_unity() as server:
-        monkeypatch.setenv("DATABRICKS_HOST", server.address)
-        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
-        yield server
 
 
 def states(capsys: Out) -> dict[str, str]:
@@ -258,67 +227,6 @@ def test_a_warehouse_on_a_disk_is_refused(
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
     assert main(to) == 2
     assert "is on a disk" in capsys.readouterr().err
-
-
-def nothing_published(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("ORCHARD_WAREHOUSE", "s3://cluster/empty")
-    return TO_GLUE
-
-
-def no_database(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return ["register", "--glue", "absent"]
-
-
-def no_region(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.delenv("AWS_REGION")
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    return TO_GLUE
-
-
-def no_schema(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return ["register", "--unity", "main.absent"]
-
-
-def no_right(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    unity.failures += [(403, "PERMISSION_DENIED")]
-    return TO_UNITY
-
-
-def wrong_token(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("DATABRICKS_TOKEN", "wrong")
-    return TO_UNITY
-
-
-def half_a_name(glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return ["register", "--unity", "main"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "words"),
-    [
-        (nothing_published, 1, "s3://cluster/empty holds no table: run a batch first"),
-        (no_database, 1, "cannot read Glue database absent: "),
-        (no_region, 1, "cannot reach Glue database orchard: You must specify a region"),
-        (no_schema, 1, "cannot read Unity Catalog schema main.absent: "),
-        (no_right, 1, "EXTERNAL USE LOCATION"),
-        (wrong_token, 1, "check the credentials"),
-        (half_a_name, 2, "--unity 'main' is not CATALOG.SCHEMA"),
-    ],
-)
-def test_a_fault_is_one_line(
-    fault: Fault, status: int, words: str, glue: Any, unity: UnityServer, monkeypatch: pytest.MonkeyPatch, capsys: Out
-) -> None:
-    assert main([*fault(glue, unity, monkeypatch), "--json"]) == status
-    out, err = capsys.readouterr()
-    assert words in err
-    assert (out, err.count("\n")) == ("", 1)
-
-
-@pytest.mark.parametrize("where", [[], ["--glue", "x", "--unity", "main.ml"]])
-def test_exactly_one_catalog_has_to_be_named(where: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["register", *where])
-    assert ended.value.code == 2
 
 
 def test_airflow_connections_log_in(
