@@ -56,22 +56,25 @@ def main() -> int:
         archive = "with" if ARCHIVE.exists() else "without"
         print(f"{count} images, {CORES} cores, batches of {BATCH}, {archive} a class archive")
         print("round  bare/s  stage/s  ratio  backbone step/s  ratio  backbone waits  start s")
-        ratios = []
-        for number in range(1, rounds + 1):
-            bare = bare_backbone(backbone, warehouse, paths, count)
-            report, wall = run_stage(backbone, warehouse, paths, number)
-            seconds = sum(report.seconds.values())
-            stage, step = count / seconds, count / report.seconds["network"]
-            waits = report.network["waiting_seconds"] / (report.network["waiting_seconds"] + report.network["busy_seconds"])
-            ratios.append(stage / bare)
-            print(
-                f"{number:>5}  {bare:6.1f}  {stage:7.1f}  {stage / bare:5.2f}  {step:14.1f}  {step / bare:5.2f}"
-                f"  {waits:13.1%}  {wall - seconds:7.1f}"
-            )
+        ratios = [run_round(number, backbone, warehouse, paths) for number in range(1, rounds + 1)]
         print(f"median ratio of the stage to the bare backbone: {median(ratios):.2f}")
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"largest process: {largest:.0f} MiB")
     return 0
+
+
+def run_round(number: int, backbone: Backbone, warehouse: Warehouse, paths: list[Path]) -> float:
+    """Run the bare backbone and then the stage, print their line, and return the stage's share of the bare one's speed."""
+    bare = bare_backbone(backbone, warehouse, paths, len(paths))
+    report, wall = run_stage(backbone, warehouse, paths, number)
+    seconds = sum(report.seconds.values())
+    stage, step = len(paths) / seconds, len(paths) / report.seconds["network"]
+    waits = report.network["waiting_seconds"] / (report.network["waiting_seconds"] + report.network["busy_seconds"])
+    print(
+        f"{number:>5}  {bare:6.1f}  {stage:7.1f}  {stage / bare:5.2f}  {step:14.1f}  {step / bare:5.2f}"
+        f"  {waits:13.1%}  {wall - seconds:7.1f}"
+    )
+    return stage / bare
 
 
 def prepare(backbone: Backbone, warehouse: Warehouse) -> None:

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,28 @@ def main() -> int:
         settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(Path(folder, "warehouse"))})
         tables = Tables.at(settings.warehouse)
         tables.create_all()
-        print(f"{count} objects on versitygw; memory of the process so far: {peak()} MiB")
-        print("step                     seconds  CPU s  objects/s    objects/CPU s  peak MiB")
-
-        def listed() -> Iterator[ListedObject]:
-            return S3LandingZone(client, BUCKET).list(PREFIX)
-
-        timed("listing alone", count, lambda: sum(1 for _ in listed()))
-        head = timed("plan, new batch", count, lambda: plan_batch(tables, settings, BATCH, listed()))
-        assert head is not None
-        publish(tables, head)
-        unchanged = timed("plan, unchanged", count, lambda: plan_batch(tables, settings, BATCH, listed()))
-        assert unchanged is None
-        client.put_object(Bucket=BUCKET, Key=below(PREFIX, "late", "late.jpg"), Body=b"late")
-        late = timed("plan, one late image", count, lambda: plan_batch(tables, settings, BATCH, listed()))
-        assert late is not None
-        assert late.actions == {"compute": 1, "keep": count}
+        measure(tables, settings, client, count)
     return 0
+
+
+def measure(tables: Tables, settings: Settings, client: Any, count: int) -> None:
+    """List the batch, and plan it while it is new, unchanged, and with a late image."""
+    print(f"{count} objects on versitygw; memory of the process so far: {peak()} MiB")
+    print("step                     seconds  CPU s  objects/s    objects/CPU s  peak MiB")
+
+    def listed() -> Iterator[ListedObject]:
+        return S3LandingZone(client, BUCKET).list(PREFIX)
+
+    timed("listing alone", count, lambda: sum(1 for _ in listed()))
+    head = timed("plan, new batch", count, lambda: plan_batch(tables, settings, BATCH, listed()))
+    assert head is not None
+    publish(tables, head)
+    unchanged = timed("plan, unchanged", count, lambda: plan_batch(tables, settings, BATCH, listed()))
+    assert unchanged is None
+    client.put_object(Bucket=BUCKET, Key=below(PREFIX, "late", "late.jpg"), Body=b"late")
+    late = timed("plan, one late image", count, lambda: plan_batch(tables, settings, BATCH, listed()))
+    assert late is not None
+    assert late.actions == {"compute": 1, "keep": count}
 
 
 def timed(step: str, count: int, run: Callable[[], Any]) -> Any:
@@ -147,25 +153,28 @@ def publish(tables: Tables, head: ManifestHead) -> None:
     """Stage what featurize would of a batch of only good images, and publish it."""
     work = work_digest(head.digest, head.backbone.id, "featurize")
     partition, process = (head.backbone.id, head.batch_id), random_element()
-    files: list[StagedFile] = []
-    rows: list[Entry] = []
-
-    def path_of(number: int) -> str:
-        return staged_path(FEATURES, partition, work, process, f"part-{number:05d}.parquet")
-
-    for entry in read_entries(tables.warehouse, head):
-        rows.append(entry)
-        if len(rows) == ROWS_PER_FILE:
-            files.append(_stage(tables, head, path_of(len(files)), rows))
-            rows = []
-    if rows:
-        files.append(_stage(tables, head, path_of(len(files)), rows))
+    files = [
+        _stage(tables, head, staged_path(FEATURES, partition, work, process, f"part-{number:05d}.parquet"), rows)
+        for number, rows in enumerate(_chunks(read_entries(tables.warehouse, head)))
+    ]
     staged = (StagedPartition("features", partition, tuple(files)), StagedPartition("quarantine", partition, ()))
-    counts = {"listed": head.listed, "featurized": head.listed, "reused": 0, "quarantined": 0, "missing": 0}
-    counts["network_runs"] = head.listed
+    counts = {
+        "listed": head.listed,
+        "featurized": head.listed,
+        "reused": 0,
+        "quarantined": 0,
+        "missing": 0,
+        "network_runs": head.listed,
+    }
     report = JobReport(work, "featurize", head.digest, head.backbone.id, __version__, "bench", staged, counts)
     tables.warehouse.create(report_path(work), report.to_json().encode())
     publish_batch(tables, replace(head, model=None), report, None, RunFacts("bench", "local", "passed"))
+
+
+def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    left = iter(entries)
+    while rows := list(islice(left, ROWS_PER_FILE)):
+        yield rows
 
 
 def _stage(tables: Tables, head: ManifestHead, path: str, entries: list[Entry]) -> StagedFile:
