@@ -81,7 +81,7 @@ def _chosen(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch], tuple[str, ...]]:
     if arguments.what == _MODEL:
         if arguments.batch is not None:
-            raise ConfigurationError("a model is not kept by batch: leave --batch out")
+            raise ConfigurationError("--batch does not apply to a model: leave it out")
         model_id = chosen_model(tables, settings.backbone.id, arguments.model)
         return MODEL_SCHEMA, chunks_of_model(read_model(tables.warehouse, model_id)), ()
     (table,) = (table for table in TABLES if table.name == arguments.what)

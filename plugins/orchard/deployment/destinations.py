@@ -209,7 +209,7 @@ def environment_file(archive: Path) -> LocalFile:
     """
     ending = next((ending for ending in _ARCHIVE_ENDINGS if archive.name.endswith(ending)), None)
     if ending is None:
-        raise ConfigurationError(f"--environment {archive}: Spark unpacks none but {', '.join(_ARCHIVE_ENDINGS)}")
+        raise ConfigurationError(f"--environment {archive}: Spark unpacks only {', '.join(_ARCHIVE_ENDINGS)}")
     if not archive.is_file():
         raise ConfigurationError(
             f"--environment {archive} is not a file: make it in the jobs' environment, for example by conda-pack"

@@ -69,9 +69,9 @@ def select(tables: Tables, settings: Settings, table: Table, batch_id: str | Non
         ConfigurationError: the table has no such column to choose by, or no such batch or model is published.
     """
     if batch_id is not None and "batch_id" not in table.partition_by:
-        raise ConfigurationError(f"{table.name} is not kept by batch: leave --batch out")
+        raise ConfigurationError(f"--batch does not apply to {table.name}: leave it out")
     if model_id is not None and table is not PCA_FEATURES:
-        raise ConfigurationError(f"{table.name} is not kept by model: leave --model out, or export pca_features or model")
+        raise ConfigurationError(f"--model does not apply to {table.name}: leave it out, or export pca_features or model")
     if not table.partition_by:
         return Selection(table, tuple(tables.load(table).files()))
     versions = BatchVersions.load(tables, settings.backbone.id, batch_id)

@@ -351,7 +351,7 @@ def test_a_fault_is_one_line(
     assert (out, err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize(("name", "words"), [("env.tar", "unpacks none but .tar.gz, .tgz"), ("env.tgz", "is not a file")])
+@pytest.mark.parametrize(("name", "words"), [("env.tar", "unpacks only .tar.gz, .tgz"), ("env.tgz", "is not a file")])
 def test_a_wrong_archive_is_refused_before_anything_is_reached(tmp_path: Path, name: str, words: str, capsys: Out) -> None:
     assert main(["deploy", "s3://cluster", "--environment", str(tmp_path / name)]) == 2
     assert words in capsys.readouterr().err

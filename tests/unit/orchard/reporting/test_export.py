@@ -198,8 +198,8 @@ def test_a_reader_that_goes_away_is_no_traceback(published: Tables) -> None:
     ("arguments", "words"),
     [
         (["features", "--batch", "2027-01-01", "--to", "x.csv"], "batch '2027-01-01' was never published"),
-        (["models", "--batch", DAY, "--to", "x.csv"], "models is not kept by batch"),
-        (["features", "--model", "pca-1", "--to", "x.csv"], "features is not kept by model"),
+        (["models", "--batch", DAY, "--to", "x.csv"], "--batch does not apply to models"),
+        (["features", "--model", "pca-1", "--to", "x.csv"], "--model does not apply to features"),
         (["pca_features", "--model", "pca-1", "--to", "x.csv"], "no model has the id 'pca-1'"),
         (["model", "--model", "../x", "--to", "x.csv"], "no model has the id '../x'"),
         (["runs", "--to", "x.xlsx"], "neither .csv nor .parquet"),
