@@ -1,4 +1,4 @@
-"""The warehouse's files as objects: read, create once, list, remove. obstore underneath, so `file:` and `s3:` behave alike."""
+"""The warehouse's files as objects: read, create once, list, remove. obstore underneath, so `file:` and `s3:` behave the same."""
 
 import hashlib
 import importlib

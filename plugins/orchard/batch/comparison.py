@@ -133,7 +133,7 @@ def _compare(listed: pa.Table, good: pa.Table, bad: pa.Table, keeps_missing: boo
         good: the current version's features rows, as `LISTED`.
         bad: its quarantine rows, with `is_vanished` and `is_judged_again`.
         keeps_missing: whether rows of images that are no longer listed stay. Of a batch of which nothing is listed any more
-            they stay in any case: an expired bucket is no wish to forget.
+            they always stay: an expired bucket does not mean that its rows are unwanted.
     """
     settled = _published(good, bad.filter(pc.invert(bad["is_judged_again"])))
     same = pc.index_in(_identity(listed), value_set=_identity(settled))

@@ -10,7 +10,7 @@ _CORE_SECONDS = {"efficientnet_lite0": 0.06, "resnet50": 0.2}
 
 
 def executor_hours(head: ManifestHead, settings: Settings) -> float:
-    """Return the hours of one executor that a manifest's images take, the driver and the start of the cluster apart."""
+    """Return the hours of one executor that a manifest's images take, without the driver and the start of the cluster."""
     core_seconds = head.actions.get("compute", 0) * _CORE_SECONDS[settings.backbone.name]
     return core_seconds / settings.jobs.executor_cores / 3600
 

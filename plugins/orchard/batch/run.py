@@ -1,4 +1,4 @@
-"""The use cases of a batch: reconcile, plan, validate, publish, record. A DAG's task, a test and a history call these alike.
+"""The use cases of a batch: reconcile, plan, validate, publish, record. Tasks, tests and generated histories all call these.
 
 Knows no Airflow: who lists the landing zone, who prepares the target and who takes the lineage come as arguments.
 """

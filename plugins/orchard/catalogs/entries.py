@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def columns(self) -> list[tuple[str, str]]:
-        """The columns' names and types, partition columns at the end; Hive and Spark spell these types alike."""
+        """The columns' names and types, partition columns last; Hive and Spark spell these types the same way."""
         return [(field["name"], _sql_type(field["type"])) for field in self.fields]
 
 

@@ -63,7 +63,7 @@ def destination_of(text: str, connection: str | None) -> Destination:
     """Return the place of an S3 prefix, or of a folder on a volume or among a workspace's files; reaches nothing yet.
 
     Raises:
-        ConfigurationError: the text is none of them, or there is no log-in.
+        ConfigurationError: the text names none of these places, or there is no log-in.
     """
     uri = without_slash(text)
     location = S3Location.find(uri)

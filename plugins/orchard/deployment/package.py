@@ -82,7 +82,7 @@ def _described(files: dict[str, bytes]) -> dict[str, dict[str, object]]:
 
 
 def _build_wheel() -> bytes:
-    """Return the wheel: the package's files and the installed metadata, stored, sorted and dated alike on every machine."""
+    """Return the wheel: the package and the installed metadata, uncompressed, with the same order and dates on every machine."""
     version = orchard_jobs.__version__
     info = f"{_STEM}-{version}.dist-info"
     files = dict(_sources()) | {f"{info}/{name}": content for name, content in _metadata().items()}

@@ -56,7 +56,7 @@ class LandingZone(Protocol):
         """Return every image object below a key prefix, in any order."""
 
     def has_false_md5(self, image_uri: str) -> bool:
-        """Tell whether an object's ETag looks like an MD5 of its bytes and is none."""
+        """Tell whether an object's ETag looks like the MD5 of its bytes but is not."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class S3LandingZone:
             log.info("left out %s files below %s that desktops make, such as %r", left_out, prefix, self.junk.example)
 
     def has_false_md5(self, image_uri: str) -> bool:
-        """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 and is none.
+        """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 but is not.
 
         False, with a warning, where that cannot be determined: without `s3:GetObject`, or when the object has gone.
         """

@@ -1,6 +1,6 @@
 """Which attempt at a piece of work is under way on a target whose jobs outlive their submitter.
 
-Attempt n + 1 begins when the bad end of attempt n is recorded. A token names the attempt: whoever submits the work again while a
+Attempt n + 1 begins when the bad end of attempt n is recorded. A token names the attempt: submitting the work again while a
 job is at it reaches that job, and a job that is known to have failed is never replayed.
 """
 

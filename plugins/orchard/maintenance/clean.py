@@ -74,7 +74,7 @@ class Removal:
 
 @dataclass(frozen=True)
 class RemovalTotal:
-    """What was, or is to be, removed of one kind."""
+    """How much of one kind was removed, or is to be removed."""
 
     kind: str
     files: int
@@ -118,7 +118,7 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
         tables: the tables; all are there.
         settings: names the backbone in use.
         now: the present.
-        retention: what was written, replaced or let go later than this before `now` stays. With zero nothing is spared for its
+        retention: what was written, replaced or let go later than this before `now` stays. With zero, no file is spared for its
             youth, so no run may be active.
 
     Raises:

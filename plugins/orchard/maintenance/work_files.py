@@ -56,7 +56,7 @@ class WorkFiles:
         reports: the finished reports by work digest.
         notes: by digest, the files that a removed report or plan named.
         published: the current versions of every backbone.
-        young_since: what was written later is young.
+        young_since: files written after this moment are young.
     """
 
     files: Mapping[str, StoredFile]
@@ -70,7 +70,7 @@ class WorkFiles:
     young_since: datetime
 
     def is_young(self, path: str) -> bool:
-        """Tell whether a file that is there was written too lately to be judged."""
+        """Tell whether a file exists and was written too recently to be judged."""
         return path in self.files and self.files[path].modified_at > self.young_since
 
     @cached_property

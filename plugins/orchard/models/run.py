@@ -30,7 +30,7 @@ def find_pending(tables: Tables, settings: Settings) -> Outcome[str]:
 def plan(tables: Tables, settings: Settings, run_id: str) -> Outcome[PlannedJobs]:
     """Decide what the run does: nothing, project what the current and the pinned models lack, or fit a new model.
 
-    Skipped when there is nothing to project; what was decided is recorded all the same.
+    Skipped when there is nothing to project; the decision is recorded even then.
     """
     tables.create_all()
     decided = plan_model(tables, settings)

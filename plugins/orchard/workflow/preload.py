@@ -1,4 +1,4 @@
-"""Imports what every task imports, for a fork server (Airflow's `[core] mp_forkserver_preload`): each task that it forks has it.
+"""Import what every task imports, in Airflow's fork server (`[core] mp_forkserver_preload`), so that the tasks it forks need not.
 
 No setting is read here: each task reads its own.
 """

@@ -1,6 +1,6 @@
 """wait_for_uploads: a batch is settled when it holds an object and its newest one is older than the quiet period.
 
-Then the run waits for its turn while another run of the batch is at work (see `landing_zone.batch_lock`).
+Then the run waits while another run of the batch is active (see `landing_zone.batch_lock`).
 
 The stock S3KeySensor reads one listing on its first poke but, deferred, sends a HEAD for every object; and
 S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled years ago. So this trigger only lists.
@@ -174,7 +174,7 @@ class WaitForUploads(BaseOperator):
             raise AirflowSkipException(f"batch {lock.batch_id} is empty: no object under {where.uri}")
 
     def _is_complete(self, batch_id: str) -> bool:
-        """Tell whether no version of the batch was left half-way; one is completed though its objects are gone by now."""
+        """Tell whether no version of the batch was left half-way. Such a version is completed even if its objects are gone."""
         tables = Tables.at(self.settings.warehouse)
         try:
             return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_complete(batch_id)

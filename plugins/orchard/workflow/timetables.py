@@ -11,7 +11,7 @@ FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def batch_timetable(settings: Settings) -> CronPartitionTimetable:
-    """Return the timetable of one run a partition.
+    """Return the timetable that makes one run for each partition.
 
     With run_offset -1 the run that fires at the end of a period gets that period's key.
     """

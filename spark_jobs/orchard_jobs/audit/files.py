@@ -47,7 +47,7 @@ class Rows:
 
     @cached_property
     def names(self) -> list[str]:
-        """What stands for each row in an example: its image_uri, or its number where the table or the row has none."""
+        """How an example names each row: by its image_uri, or by its number where the table or the row has no image_uri."""
         uris = self.values("image_uri") if "image_uri" in self.table.column_names else [None] * self.batch.num_rows
         return [uri or f"row {i}" for i, uri in enumerate(uris)]
 

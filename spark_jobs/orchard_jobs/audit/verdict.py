@@ -107,7 +107,7 @@ class Findings:
         return bool(self._found)
 
     def verdict(self) -> Verdict:
-        """Return the outcome, in the order in which the checks were taken up."""
+        """Return the outcome, in the order in which the checks were registered."""
         failures = tuple(
             Failure(check, what, tuple(found.where), found.count, tuple(found.examples))
             for check, what in self._asked.items()

@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One published table; `partition_by` columns are strings that stand in the log and the path, not in the files."""
+    """One published table; `partition_by` columns are strings that the log and the path hold, not the files."""
 
     name: str
     partition_by: tuple[str, ...]

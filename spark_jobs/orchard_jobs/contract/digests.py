@@ -20,6 +20,6 @@ def digest_of(value: Any) -> str:
 def work_digest(input_digest: str, backbone: str, stage: str) -> str:
     """Return the name of one piece of work: equal inputs give one name, so a finished report can be reused.
 
-    The stage's parameters (pixel limit, model) stand in the manifest or the plan, so `input_digest` covers them.
+    The stage's parameters (pixel limit, model) are in the manifest or the plan, so `input_digest` covers them.
     """
     return digest_of([input_digest, backbone, stage, __version__])

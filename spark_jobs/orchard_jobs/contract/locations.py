@@ -151,7 +151,7 @@ def first_folder(key: str, prefix: str) -> str | None:
 
 
 def is_folder_mark(key: str) -> bool:
-    """Tell whether an object only stands for a folder: consoles make such objects, whose keys end in `/`."""
+    """Tell whether an object only marks a folder. Consoles create such objects; their keys end in `/`."""
     return key.endswith("/")
 
 

@@ -1,4 +1,4 @@
-"""Fetch the bytes of a manifest's entries, many at once and ahead of whoever takes them. Knows nothing of pixels.
+"""Fetch the bytes of a manifest's entries, many at once and ahead of their consumer. Knows nothing of pixels.
 
 A `source` is any iterable of (entry, bytes or `Unread`); `fetch` is the one for platforms whose workers have a network.
 """
