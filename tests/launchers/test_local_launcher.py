@@ -14,7 +14,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from orchard.launchers import launcher_for
-from orchard.launchers.request import JobRequest, planned_work, skip_without_work
+from orchard.launchers.request import JobRequest, job_argv, planned_work, skip_without_work
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import backbone_named
@@ -43,6 +43,13 @@ def test_a_job_is_a_stock_operator_in_the_pool(settings: Settings) -> None:
     assert operator.application_args == words
     assert Path(operator.application).read_text().count("\n") <= 8
     assert operator.conf == local_spark_conf(settings.local.class_archive)
+
+
+def test_a_job_is_told_when_it_is_stalled_unless_that_is_the_default(settings: Settings) -> None:
+    request = JobRequest("reduce", plan_task="plan_batch")
+    patient = job_argv(request, with_variables(settings, ORCHARD_STALL_MINUTES="90.5"))
+    assert patient[patient.index("--stall-minutes") + 1] == "90.5"
+    assert "--stall-minutes" not in job_argv(request, settings)
 
 
 def test_no_secret_is_in_a_templated_field(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

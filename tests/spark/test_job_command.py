@@ -11,7 +11,7 @@ import pytest
 from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.jobs import JobArguments, JobReport
 from orchard_jobs.contract.layout import fault_path, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.stages.staging import finish
@@ -46,6 +46,20 @@ def test_a_job_leaves_word_of_what_its_worker_failed_on(
     told = json.loads(warehouse.read(fault_path(work_digest(head.digest, never_exported.id, "featurize"))))
     assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported backbone .* is not there", told["error"])
     assert datetime.fromisoformat(told["at"]).tzinfo is not None
+
+
+def test_a_job_is_given_its_arguments_back(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[JobArguments] = []
+
+    def take(_: Warehouse, arguments: JobArguments) -> int:
+        given.append(arguments)
+        return 0
+
+    monkeypatch.setattr("orchard_jobs.cli._run_stage", take)
+    asked = JobArguments("featurize", warehouse.uri, "0" * 64, "spark", stall_minutes=90.5)
+    assert main(asked.to_argv()) == 0
+    assert main(JobArguments("reduce", warehouse.uri, "1" * 64).to_argv()) == 0
+    assert given == [asked, JobArguments("reduce", warehouse.uri, "1" * 64)]
 
 
 def test_the_command_line_says_what_is_missing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:

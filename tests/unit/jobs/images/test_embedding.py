@@ -1,6 +1,7 @@
 """embed: the vectors that the jobs' own pipeline gives for the same bytes, whatever stands beside them."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from orchard_jobs.contract.manifest import Entry, ModelReference
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.embedding import Embedded, Embedder
 from orchard_jobs.errors import JobError
+from orchard_jobs.images import guarded
 from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.compute import Good, InputRules, Tally, compute
 from orchard_jobs.images.decode import Rejected
+from orchard_jobs.images.guarded import GuardedDecoder
 from orchard_jobs.pca.project import project
 from orchard_jobs.storage import Warehouse
 from PIL import Image
+from support import bad_decoder
 
 LIMIT = 1_000_000
 K = 5
@@ -131,3 +135,14 @@ def test_the_command_prints_a_line_a_file_and_goes_on_after_a_bad_one(
         np.testing.assert_array_equal(np.array(row["features"], np.float32), good.features)
         assert len(row["pca_features"]) == K
     assert main(["embed", *options, "--", given[0]]) == 0
+
+
+def test_a_file_that_kills_its_decoder_is_rejected_and_the_next_embedded(
+    warehouse: Warehouse, backbone: Backbone, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = GuardedDecoder((sys.executable, "-P", bad_decoder.__file__))
+    monkeypatch.setattr(guarded, "_decoder", lambda: bad)
+    embedder = Embedder.load(warehouse, backbone, None, LIMIT)
+    assert embedder.embed(b"abort") == Rejected(Reason.KILLED_DECODER, "the decoder died of SIGABRT")
+    assert isinstance(embedder.embed(files[0].read_bytes()), Embedded)
+    bad.stop()
