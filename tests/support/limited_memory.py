@@ -1,6 +1,7 @@
 """A cgroup with a limit on memory, on machines that let a test make one (Linux, as root)."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class LimitedMemory:
 
 @contextmanager
 def limited_memory(limit_bytes: int) -> Iterator[LimitedMemory]:
-    """Give a cgroup that nothing of leaves, with a limit; skip the test where none can be made."""
+    """Give a cgroup with a limit; skip the test where none can be made."""
     found = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     parent = _ROOT / "memory" / found["memory"].strip("/") if "memory" in found else _ROOT / found.get("", "").strip("/")
     folder = parent / f"orchard-test-{os.getpid()}"
@@ -49,4 +50,7 @@ def limited_memory(limit_bytes: int) -> Iterator[LimitedMemory]:
         (folder / limits[0]).write_text(str(limit_bytes))
         yield LimitedMemory(folder)
     finally:
+        deadline = time.monotonic() + 60
+        while (folder / "cgroup.procs").read_text() and time.monotonic() < deadline:  # a decoder outlives its user by a moment
+            time.sleep(0.05)
         folder.rmdir()

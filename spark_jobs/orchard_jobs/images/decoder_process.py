@@ -38,7 +38,7 @@ def serve(connection: Connection, decode: Decode = decode) -> None:
             pixel_limit, input_pixels = _REQUEST.unpack(connection.recv_bytes())
             content = connection.recv_bytes()
             _limit(own_bytes + len(content) + memory_bound(pixel_limit))
-            connection.send_bytes(_to_bytes(_decoded(decode, content, pixel_limit, input_pixels)))
+            _answer(connection, _decoded(decode, content, pixel_limit, input_pixels))
 
 
 def memory_bound(pixel_limit: int) -> int:
@@ -65,18 +65,20 @@ def read_answer(connection: Connection, input_pixels: int) -> Decoded | Rejected
         if answer[:1] == _REJECTED:
             reason, message = json.loads(answer[1:])
             return Rejected(Reason(reason), str(message))
-        width, height = _SIZE.unpack_from(answer, 1)
-        pixels = np.frombuffer(answer, np.uint8, offset=1 + _SIZE.size).reshape(input_pixels, input_pixels, 3)
+        width, height = _SIZE.unpack(answer[1:])
+        pixels = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(input_pixels, input_pixels, 3)
     except (ValueError, struct.error) as error:
         raise EOFError from error
     return Decoded(pixels, width, height)
 
 
-def _to_bytes(found: Decoded | Rejected) -> bytes:
+def _answer(connection: Connection, found: Decoded | Rejected) -> None:
     # Not pickled: whoever takes over this process by a file's bytes must not get into the other.
     if isinstance(found, Rejected):
-        return _REJECTED + json.dumps([found.reason.value, found.message]).encode()
-    return _DECODED + _SIZE.pack(found.width, found.height) + found.pixels.tobytes()
+        connection.send_bytes(_REJECTED + json.dumps([found.reason.value, found.message]).encode())
+        return
+    connection.send_bytes(_DECODED + _SIZE.pack(found.width, found.height))
+    connection.send_bytes(np.ascontiguousarray(found.pixels).data.cast("B"))
 
 
 def _decoded(decode: Decode, content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:

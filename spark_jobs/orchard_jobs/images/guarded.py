@@ -155,7 +155,7 @@ class GuardedDecoder:
         connection = self._ready()
         try:
             decoder_process.ask(connection, content, pixel_limit, input_pixels)
-            used = self._cpu_ticks()
+            used = None
             while not connection.poll(self._hang_seconds):
                 if used == (used := self._cpu_ticks()):
                     self._end()

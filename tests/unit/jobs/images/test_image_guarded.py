@@ -16,6 +16,7 @@ from orchard_jobs.images.decode import Decoded, Rejected, decode
 from orchard_jobs.images.guarded import GuardedDecoder
 from PIL import Image
 from support import bad_decoder
+from support.limited_memory import limited_memory
 from support.pictures import LIMIT, picture, saved
 
 BAD = (sys.executable, "-P", bad_decoder.__file__)
@@ -139,8 +140,9 @@ def test_an_answer_that_cannot_be_read_is_a_death() -> None:
 
     ours, theirs = Pipe()
     with ours, theirs:
-        for answer in (b"", b"d123", b"x{", b'x["no reason", ""]', b"d" + bytes(16) + b"12"):
-            theirs.send_bytes(answer)
+        for answer in ([b""], [b"d123"], [b"x{"], [b'x["no reason", ""]'], [b"d" + bytes(16), b"12"]):
+            for message in answer:
+                theirs.send_bytes(message)
             with pytest.raises(EOFError):
                 decoder_process.read_answer(ours, 224)
 
@@ -160,3 +162,17 @@ def test_a_picture_at_the_pixel_limit_fits_the_bound_on_memory() -> None:
     # Laid over white, it is held more often than a picture of any other mode.
     found = guarded.decode(saved(Image.new("RGBA", (7071, 7071)), "PNG", compress_level=1), LIMIT, 224)
     assert isinstance(found, Decoded), found
+
+
+def test_a_decoder_that_runs_out_of_memory_takes_nothing_with_it() -> None:
+    use = (
+        "import sys; from orchard_jobs.images.guarded import GuardedDecoder\n"
+        "decoder = GuardedDecoder(sys.argv[1:])\n"
+        "found = [decoder.decode(content, 50_000_000, 224) for content in (b'eat', b'text')]\n"
+        "print([(one.reason.value, one.message.partition(',')[0]) for one in found])\n"
+    )
+    with limited_memory(400_000_000) as memory:
+        command = memory.command([sys.executable, "-c", use, *BAD])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "('killed its decoder', 'the decoder died of SIGKILL'), ('not an image', " in done.stdout
