@@ -21,6 +21,25 @@ class JobError(OrchardError):
     """A job could not do its work (network, memory, a lost file). Safe to retry: no path is written twice."""
 
 
+class DamagedFileError(JobError):
+    """A file of the warehouse is gone, or holds something else than was written.
+
+    Attributes:
+        uri: the file.
+        fault: what is wrong with it, as words that go on after its name.
+        advice: what to do.
+    """
+
+    def __init__(
+        self, uri: str, fault: str, advice: str = "`orchard verify` lists all damage, `orchard repair` mends it"
+    ) -> None:
+        super().__init__(f"{uri} {fault}: {advice}")
+        self.uri, self.fault, self.advice = uri, fault, advice
+
+    def __reduce__(self) -> tuple[type["DamagedFileError"], tuple[str, str, str]]:
+        return type(self), (self.uri, self.fault, self.advice)
+
+
 class AuditError(OrchardError):
     """A check on staged rows failed. Nothing is published, and what was published before is untouched."""
 

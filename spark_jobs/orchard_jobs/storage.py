@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from orchard_jobs.contract.locations import S3Location, local_path, warehouse_uri
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import DamagedFileError, JobError
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -101,11 +101,16 @@ def explaining_full_disk(uri: str) -> Iterator[None]:
         ) from error
 
 
-class _SeekableFile(io.RawIOBase):
+class SeekableFile(io.RawIOBase):
     """obstore's reader under Python's file protocol: pyarrow asks for `closed` and `readable`, which the reader lacks."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size."""
+        return int(self._reader.size)
 
     def readable(self) -> bool:
         return True
@@ -166,10 +171,10 @@ class Warehouse:
         return f"{self.uri}/{path}"
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes; JobError when it is not there."""
+        """Return a file's bytes; DamagedFileError when it is not there."""
         found = self.read_if_there(path)
         if found is None:
-            raise JobError(f"{self.uri}/{path} is not there: it was removed, or the run that writes it never finished")
+            raise DamagedFileError(self.uri_of(path), "is not there", "it was removed, or the run that writes it never finished")
         return found
 
     def read_if_there(self, path: str) -> bytes | None:
@@ -195,7 +200,14 @@ class Warehouse:
 
     def open(self, path: str) -> Any:
         """Return a file for reading with seek, so that a Parquet reader takes only what it needs."""
-        return _SeekableFile(obstore.open_reader(self._store, path))
+        return SeekableFile(obstore.open_reader(self._store, path))
+
+    def open_if_there(self, path: str) -> "SeekableFile | None":
+        """Return a file as `open` does, or None."""
+        try:
+            return SeekableFile(obstore.open_reader(self._store, path))
+        except (NotFoundError, FileNotFoundError):
+            return None
 
     def size(self, path: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""

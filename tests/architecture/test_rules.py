@@ -25,6 +25,11 @@ def test_no_check_is_switched_off() -> None:
     assert found == []
 
 
+def test_parquet_is_read_and_written_in_one_place() -> None:
+    users = {path.name for path in SOURCES if "import pyarrow.parquet" in path.read_text()}
+    assert users - {"plan.py", "refit.py"} == {"parquet.py", "export.py"}  # the first two are measurements
+
+
 def test_files_stay_short() -> None:
     assert [path.name for path in SOURCES if len(path.read_text().splitlines()) > 300] == []
 

@@ -4,7 +4,6 @@ A content's vector is drawn from its SHA-256, so equal content has equal feature
 """
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from orchard.batch.manifests import read_entries
 from orchard.models.model import read_model
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
-from orchard_jobs.contract.digests import work_digest
+from orchard_jobs.contract.digests import staged_name, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.parquet import pack, read_parquet
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally, project
 
@@ -173,7 +172,7 @@ class FakeJobs:
         good.append(_of_entry(entry) | {"content_sha256": sha256} | computed | stamp)
 
     def _published(self, paths: tuple[str, ...]) -> list[dict[str, Any]]:
-        return [row for path in paths for row in pq.ParquetFile(self.tables.warehouse.open(path)).read().to_pylist()]
+        return [row for path in paths for row in read_parquet(self.tables.warehouse, path).to_pylist()]
 
     def _project(self, model_id: str, batch: BatchVersion, work: str) -> tuple[StagedPartition, Any]:
         basis = read_model(self.tables.warehouse, model_id).basis
@@ -191,13 +190,12 @@ class FakeJobs:
         if not rows:
             return StagedPartition(table.name, partition, ())
         rows = sorted(rows, key=lambda row: row.get("image_uri", ""))
-        packed = io.BytesIO()
         columns = [{name: row[name] for name in table.column_names} for row in rows]
-        pq.write_table(pa.Table.from_pylist(columns, arrow_schema(table)), packed)
-        path = staged_path(table, partition, work, random_element(), "part-00000.parquet")
-        self.tables.warehouse.create(path, packed.getvalue())
-        file = StagedFile(path, packed.tell(), len(rows), self.tables.warehouse.sha256(path))
-        return StagedPartition(table.name, partition, (file,))
+        content = pack(pa.Table.from_pylist(columns, arrow_schema(table)))
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = staged_path(table, partition, work, random_element(), staged_name(sha256))
+        self.tables.warehouse.create(path, content)
+        return StagedPartition(table.name, partition, (StagedFile(path, len(content), len(rows), sha256),))
 
     def _finish(self, report: JobReport) -> JobReport:
         path = report_path(report.work)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
 
 from orchard.batch.manifests import read_entries, read_head
@@ -23,6 +25,7 @@ from orchard.tables.delta_log import TableFile
 
 # The limits that set images aside, each by its name in the settings and in a manifest's head.
 _LIMITS = {Reason.OVER_PIXEL_LIMIT: "pixel_limit", Reason.OVER_OBJECT_LIMIT: "object_limit"}
+log = escaping_logger(__name__)
 _ENTRIES = pa.schema([*LISTED, ("action", pa.string()), ("is_missing", pa.bool_())])
 
 
@@ -43,7 +46,12 @@ class ListingComparer:
         return not self.versions.is_complete(batch_id) or self.compare(batch_id, listed).is_different
 
     def compare(self, batch_id: str, listed: Iterable[ListedObject]) -> "Comparison":
-        """Compare a listing of the whole batch with its current version."""
+        """Compare a listing of the whole batch with its current version.
+
+        Raises:
+            DamagedFileError: a file of that version is lost or damaged.
+        """
+        self.versions.check_readable(batch_id)
         warehouse = self.versions.tables.warehouse
         good = _read(warehouse, self.versions.features_files(batch_id), [*LISTED.names])
         bad = _read(warehouse, self.versions.quarantine_files(batch_id), [*LISTED.names, "reason", "manifest_digest"])
@@ -93,7 +101,7 @@ def _read(warehouse: Warehouse, files: Iterable[TableFile], columns: list[str]) 
     """Return some columns of all rows of some files, without pandas' metadata."""
     found = []
     for file in files:
-        with pq.ParquetFile(warehouse.open(file.path)) as opened:
+        with open_parquet(warehouse, file.path) as opened:
             found.append(opened.read(columns=columns).select(columns).replace_schema_metadata())
     types = {field.name: field.type for field in LISTED}
     empty = pa.schema([(name, types.get(name, pa.string())) for name in columns]).empty_table()
@@ -115,8 +123,12 @@ def _judged_again(warehouse: Warehouse, bad: pa.Table, images: ImageSettings) ->
 
 def _unjudged(warehouse: Warehouse, over: pa.Table, digest: str, limit: str, value: int) -> list[str]:
     """Return the images over a limit that a version holds and that no limit as high as this value has judged."""
-    head = read_head(warehouse, digest)
-    if getattr(head, limit) < value:
+    try:
+        head = read_head(warehouse, digest)
+    except DamagedFileError as error:
+        log.warning("images over a limit are judged again: %s", error)
+        head = None
+    if head is None or getattr(head, limit) < value:
         found: list[str] = over["image_uri"].to_pylist()
         return found
     if not head.missing_quarantined:

@@ -12,16 +12,19 @@ from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import StagedPath, parse, partition_folder
 from orchard_jobs.contract.manifest import MD5, is_md5
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
 
 from orchard.tables.delta_log import Snapshot
 from orchard.tables.reports import finished_report
 
+log = escaping_logger(__name__)
 _FILES_AT_ONCE = 8
 
 
@@ -57,7 +60,7 @@ def find_known_contents(
     current = [file.path for file in features.files(backbone=backbone)]
     others = _other_files(warehouse, backbone, frozenset(current))
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        hits = pool.map(lambda path: (path, sought.among(_read_columns(warehouse, path))), current)
+        hits = pool.map(lambda path: (path, _hits(warehouse, path, sought)), current)
         others_hits = pool.map(lambda file: (file.path, _unharmed_hits(warehouse, file, sought)), others)
         for path, rows in chain(hits, others_hits):
             _take(found, sought, path, rows)
@@ -94,15 +97,24 @@ def _take(found: KnownContents, sought: _Sought, path: str, rows: pa.Table) -> N
 
 
 def _read_columns(warehouse: Warehouse, path: str) -> pa.Table:
-    with pq.ParquetFile(warehouse.open(path)) as file:
+    with open_parquet(warehouse, path) as file:
         return file.read(columns=["etag", "size_bytes", "content_sha256"])
+
+
+def _hits(warehouse: Warehouse, path: str, sought: _Sought) -> pa.Table:
+    """Return the wanted rows of a published file; none when it is damaged, which another batch must not suffer for."""
+    try:
+        return sought.among(_read_columns(warehouse, path))
+    except DamagedFileError as error:
+        log.warning("no vector is reused from a damaged file: %s", error)
+        return pa.table({})
 
 
 def _unharmed_hits(warehouse: Warehouse, file: StagedFile, sought: _Sought) -> pa.Table:
     """Return the wanted rows of a file that nothing has audited, or whose audit is long past; none when it is damaged."""
     try:
         rows = sought.among(_read_columns(warehouse, file.path))
-    except (pa.ArrowInvalid, OSError):
+    except DamagedFileError:
         return pa.table({})
     return rows if not rows.num_rows or warehouse.sha256(file.path) == file.sha256 else rows.slice(0, 0)
 
@@ -118,6 +130,10 @@ def _other_files(warehouse: Warehouse, backbone: str, current: frozenset[str]) -
 
 
 def _named_by_report(warehouse: Warehouse, work: str) -> dict[str, StagedFile]:
-    report = finished_report(warehouse, work)
+    try:
+        report = finished_report(warehouse, work)
+    except DamagedFileError as error:
+        log.warning("no vector is reused of damaged work: %s", error)
+        return {}
     staged = report.of_table(FEATURES.name) if report else ()
     return {file.path: file for partition in staged for file in partition.files}

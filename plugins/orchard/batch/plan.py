@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 from orchard_jobs.contract.manifest import MD5, Entry, ManifestHead, ModelReference, Part, is_md5, write_known, write_parts
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.storage import Warehouse
 
 from orchard.batch.comparison import Comparison, ListingComparer
@@ -25,6 +27,7 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 from orchard.tables.reports import is_intact, job_digests, protect_from_cleaning
 
+log = escaping_logger(__name__)
 _ENTRIES_AT_ONCE = 10_000
 # Images that may be alike are one worker's task; of more in one size, as in raw frames, each is a task's of its own.
 _MOST_ALIKE = 1_000
@@ -59,7 +62,7 @@ def plan_batch(
     versions, compared = view.versions, view.compare(batch_id, listed)
     if versions.is_complete(batch_id) and not compared.is_different:
         return None
-    model = current_model(tables, settings.backbone.id)
+    model = _model_of(tables, settings.backbone.id)
     begun = _begun(view, batch_id, compared, model)
     if begun is not None:
         _mark(tables.warehouse, begun)
@@ -73,6 +76,15 @@ def plan_batch(
     _mark(tables.warehouse, head)
     create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
     return head
+
+
+def _model_of(tables: Tables, backbone: str) -> ModelReference | None:
+    """Return the current model; None where there is none, or its files are damaged: pca_model projects such a batch later."""
+    try:
+        return current_model(tables, backbone)
+    except DamagedFileError as error:
+        log.warning("the batch is planned without a model: %s", error)
+        return None
 
 
 def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_ManifestDraft") -> ManifestHead:

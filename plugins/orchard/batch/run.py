@@ -136,10 +136,13 @@ def reconcile(tables: Tables, settings: Settings, landing_zone: LandingZone) -> 
     log.info("batches=%s objects=%s different=%s", found.batches, found.objects, batch_ids)
     for left in sorted(half_way - startable):
         log.warning("batch %s was left half-way, and is not a key of ORCHARD_BATCH_KEY_FORMAT: see orchard status", left)
+    for batch_id, error in found.damaged.items():
+        log.warning("batch %s is not compared: %s", batch_id, error)
     if found.strays:
         log.warning("objects under no batch key: %s, for example %s", found.strays, found.examples)
     if not batch_ids:
-        return Skipped(f"{found.objects} objects of {found.batches} batches are as published")
+        damaged = f"; {len(found.damaged)} batches are damaged: see orchard verify" if found.damaged else ""
+        return Skipped(f"{found.objects} objects of {found.batches} batches are as published{damaged}")
     return Done(batch_ids)
 
 

@@ -58,6 +58,8 @@ class Step:
 
 def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[Step]:
     """Yield what to do, the most pressing first."""
+    if found.damage or found.in_state("damaged"):
+        yield Step("repair what is lost or damaged", "orchard repair")
     for batch in found.in_state("refused"):
         yield Step(f"batch {batch.batch_id}: fix what the audit rejected, then start it again (see docs/operating.md)")
     pending = found.in_state(*_PENDING)
@@ -108,6 +110,7 @@ def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
     yield from (f"{batch.batch_id}: {escaped(batch.why)}" for batch in found.batches if batch.why)
     if found.model_work is not None:
         yield f"pca_model: {found.model_work}"
+    yield from (f"damaged: {one}" for one in found.damage)
     if found.strays:
         yield f"{found.strays} objects of the landing zone lie under no batch key"
     if found.junk:

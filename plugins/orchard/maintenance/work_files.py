@@ -145,7 +145,7 @@ def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
     """Look at the whole warehouse.
 
     Raises:
-        JobError: a table is not there; nothing can be judged then.
+        JobError: a table is not there, or `runs` has a damaged file; nothing can be judged then.
     """
     warehouse = tables.warehouse
     folders = (*(table.name for table in TABLES), WORK)
@@ -164,6 +164,8 @@ def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
     notes = _told(warehouse, {path.digest: path for path in of(RemovalNotePath)}, lambda text: tuple(json.loads(text)))
     backbones = {file.partition["backbone"] for file in tables.load(RUNS).files()} | {h.backbone.id for h in heads.values()}
     published = tuple(BatchVersions.load(tables, backbone) for backbone in sorted(backbones))
+    for versions in published:
+        versions.check_readable()
     return WorkFiles(files, paths, heads, plans, decisions, reports, notes, published, young_since)
 
 

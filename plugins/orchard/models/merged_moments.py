@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
 from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import BatchVersion
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
+from orchard_jobs.parquet import open_parquet, read_parquet
 from orchard_jobs.pca.moments import Moments, merge_all
 from orchard_jobs.storage import Warehouse
 
@@ -13,6 +15,7 @@ from orchard.models.model import Model, sources_of
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 
+log = escaping_logger(__name__)
 _ROWS_PER_CHUNK = 4096
 
 
@@ -40,16 +43,19 @@ def _each(tables: Tables, backbone: str, versions: Iterable[BatchVersion]) -> It
 def _of(warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequence[TableFile]]) -> Moments:
     """Return a batch version's moments: the cached ones where they are of this very version, else from its features."""
     for file in cached.get(version.batch_id, ()):
-        with pq.ParquetFile(warehouse.open(file.path)) as opened:
-            if opened.read(["manifest_digest"]).column(0)[0].as_py() == version.manifest_digest:
-                row = opened.read()
-                mean, triangle = (row.column(name).combine_chunks().flatten() for name in ("mean", "second_moment"))
-                return Moments(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
+        try:
+            row = read_parquet(warehouse, file.path)
+        except DamagedFileError as error:
+            log.warning("the moments of batch %s are computed from its features: %s", version.batch_id, error)
+            continue
+        if row.column("manifest_digest")[0].as_py() == version.manifest_digest:
+            mean, triangle = (row.column(name).combine_chunks().flatten() for name in ("mean", "second_moment"))
+            return Moments(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
     return Moments.of_chunks(_feature_chunks(warehouse, version))
 
 
 def _feature_chunks(warehouse: Warehouse, version: BatchVersion) -> Iterator[Any]:
     for path in version.files:
-        with pq.ParquetFile(warehouse.open(path)) as file:
+        with open_parquet(warehouse, path, is_whole=True) as file:
             for rows in file.iter_batches(_ROWS_PER_CHUNK, columns=["features"]):
                 yield rows.column(0).flatten().to_numpy().reshape(rows.num_rows, -1)

@@ -4,14 +4,12 @@ A model's id is a digest of its inputs, never of floats: (backbone, components a
 created once, so every run that plans the same model projects with the same numbers.
 """
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MODELS, PINS, PROMOTIONS
 from orchard_jobs.contract.digests import digest_of
@@ -19,6 +17,7 @@ from orchard_jobs.contract.jobs import BatchVersion, StagedFile
 from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.parquet import open_parquet, pack, read_parquet
 from orchard_jobs.pca.fit import Basis, Components
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.storage import Warehouse
@@ -106,7 +105,7 @@ class Model:
 def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:
     """Return a model as a job reads it; of its file, which holds the merged moments, only the number of components is read."""
     path = model_path(model_id)
-    with pq.ParquetFile(warehouse.open(path)) as file:
+    with open_parquet(warehouse, path) as file:
         return ModelReference(model_id, path, file.read(["k"]).column(0)[0].as_py())
 
 
@@ -125,16 +124,13 @@ def create_model(warehouse: Warehouse, model: Model) -> Model:
         "second_moment": model.moments.upper_triangle,
         "created_at": datetime.now(UTC),
     }
-    packed = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([row], arrow_schema(MODELS)), packed)
-    warehouse.create(model_path(model.model_id), packed.getvalue())
+    warehouse.create(model_path(model.model_id), pack(pa.Table.from_pylist([row], arrow_schema(MODELS))))
     return read_model(warehouse, model.model_id)
 
 
 def read_model(warehouse: Warehouse, model_id: str) -> Model:
     """Return a model from its file."""
-    with pq.ParquetFile(warehouse.open(model_path(model_id))) as file:
-        table = file.read()
+    table = read_parquet(warehouse, model_path(model_id))
 
     def array(name: str) -> Any:
         return table.column(name).combine_chunks().flatten().to_numpy()

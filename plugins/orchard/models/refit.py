@@ -12,6 +12,7 @@ from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.errors import SupersededError
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.pca.fit import Spectrum, subspace_distance
 
 from orchard.models.captured import record_captured
@@ -36,12 +37,15 @@ from orchard.tables.batch_versions import BatchVersions, version_key
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
 from orchard.tables.reports import is_intact, protect_from_cleaning
 
+log = escaping_logger(__name__)
+
 
 @dataclass(frozen=True)
 class _ModelState:
     """What pca_model finds: the batches, the choices, and which batch versions each chosen model lacks.
 
     Attributes:
+        published: every batch as it is published.
         versions: every published batch's current version.
         promotion: the newest one; None before there is a model.
         pinned: the pinned models.
@@ -51,6 +55,7 @@ class _ModelState:
         is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
     """
 
+    published: BatchVersions
     versions: tuple[BatchVersion, ...]
     promotion: Promotion | None
     pinned: tuple[str, ...]
@@ -175,7 +180,20 @@ def _model_state(tables: Tables, settings: Settings) -> _ModelState:
     is_held = promotion is not None and promotion.is_held
     is_judged = is_held or version_number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
     retired = rows_of_retired_batches(tables, published, chosen)
-    return _ModelState(versions, promotion, pinned, _lacking(tables, chosen, versions), retired, considered, is_judged)
+    lacking = _readable_of(published, _lacking(tables, chosen, versions))
+    return _ModelState(published, versions, promotion, pinned, lacking, retired, considered, is_judged)
+
+
+def _readable_of(published: BatchVersions, lacking: dict[str, tuple[BatchVersion, ...]]) -> dict[str, tuple[BatchVersion, ...]]:
+    """Return what models lack without the batches that have lost a file: no job could project them."""
+    warehouse = published.tables.warehouse
+    lost = set()
+    for batch_id in sorted({version.batch_id for versions in lacking.values() for version in versions}):
+        for file in published.features_files(batch_id):
+            if warehouse.size(file.path) != file.size_bytes:
+                lost.add(batch_id)
+                log.warning("batch %s is not projected: %s is not as it was published", batch_id, warehouse.uri_of(file.path))
+    return {model: tuple(one for one in versions if one.batch_id not in lost) for model, versions in lacking.items()}
 
 
 def _considered(settings: Settings, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
@@ -227,7 +245,9 @@ def _fit(tables: Tables, settings: Settings, found: _ModelState, judged: _Evalua
     distance = subspace_distance(components, judged.model.basis.components) if judged.model else None
     # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
     own = _lacking(tables, [model_id], found.versions)[model_id] or found.versions
-    lacking = {model_id: own} | {pin: found.lacking[pin] for pin in found.pinned if pin != model_id}
+    lacking = _readable_of(found.published, {model_id: own}) | {
+        pin: found.lacking[pin] for pin in found.pinned if pin != model_id
+    }
     considered = _considered(settings, found.versions, Promotion(0, model_id))
     plan = ModelPlan("fit", reason, considered, model_id, judged.gain, distance, found.promotion)
     return _with_projection(tables, settings, plan, lacking)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.parquet import open_parquet
 
 from orchard.models.model import Model, current_promotion, known_model
 from orchard.settings import Settings
@@ -138,7 +139,7 @@ def chunks_of(tables: Tables, selection: Selection) -> Iterator[pa.RecordBatch]:
     table = selection.table
     schema = arrow_schema(table, with_partitions=True)
     for file in selection.files:
-        with pq.ParquetFile(tables.warehouse.open(file.path)) as opened:
+        with open_parquet(tables.warehouse, file.path, is_whole=True) as opened:
             for rows in opened.iter_batches(_ROWS_PER_CHUNK, columns=list(table.column_names)):
                 constants = [pa.repeat(pa.scalar(file.partition[name]), rows.num_rows) for name in table.partition_by]
                 columns = [*(rows.column(name) for name in table.column_names), *constants]
@@ -199,7 +200,7 @@ def _guarded(column: pa.Array) -> pa.Array:
 def write_parquet(chunks: Iterable[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:
     """Write chunks of a schema as Parquet; return the number of rows."""
     rows = 0
-    with pq.ParquetWriter(file, schema) as writer:
+    with pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         for chunk in chunks:
             writer.write_batch(chunk)
             rows += chunk.num_rows

@@ -13,7 +13,7 @@ from orchard_jobs.audit.verdict import Failure
 from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.storage import Warehouse
 
 from orchard.batch.comparison import ListingComparer
@@ -36,6 +36,7 @@ STATES = {
     "planned": "a run has planned a version; its job is at work, or failed",
     "staged": "a job has staged a version; it is being published, or its run was cut off",
     "refused": "the audit rejects what a job has staged; none of it is published",
+    "damaged": "a file of its published version is lost or damaged; the batch waits until it is repaired",
     "half-way": "a version is in some tables only; the next run of the batch completes it",
 }
 
@@ -78,6 +79,7 @@ class WarehouseStatus:
         model_work: what pca_model has to do; None: nothing.
         strays: objects in the landing zone under no batch key; None where it was not listed.
         junk: files in it that desktops make, which no listing counts as images; None where it was not listed.
+        damage: what is lost or damaged of what no batch owns.
     """
 
     backbone: str
@@ -86,6 +88,7 @@ class WarehouseStatus:
     model_work: str | None = None
     strays: int | None = None
     junk: int | None = None
+    damage: tuple[str, ...] = ()
 
     def in_state(self, *states: str) -> tuple[BatchState, ...]:
         """Return the batches in some states."""
@@ -94,7 +97,7 @@ class WarehouseStatus:
     @property
     def is_settled(self) -> bool:
         """Whether nothing is pending and nothing failed."""
-        return self.model_work is None and len(self.in_state("published")) == len(self.batches)
+        return self.model_work is None and not self.damage and len(self.in_state("published")) == len(self.batches)
 
 
 def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> WarehouseStatus:
@@ -113,13 +116,20 @@ def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | No
     view = ListingComparer.load(tables, settings)
     landing = find_differences(list_prefix, settings.landing_zone, view.differs) if list_prefix else None
     states = _States.of(tables, settings, view.versions, landing)
-    batch_ids = {*view.versions.current, *view.versions.half_way, *(states.begun if landing is None else landing.batch_ids)}
+    batch_ids = {*view.versions.current, *view.versions.half_way, *states.damaged}
+    batch_ids |= set(states.begun if landing is None else landing.batch_ids)
+    model_work, damage = None, list(states.damage)
+    try:
+        model_work = pending_work(tables, settings)
+    except DamagedFileError as error:
+        damage.append(str(error))
     return WarehouseStatus(
         backbone,
         states.model_id,
         tuple(states.of_batch(batch_id) for batch_id in sorted(batch_ids)),
-        pending_work(tables, settings),
+        model_work,
         landing.strays if landing else None,
+        damage=tuple(dict.fromkeys(damage)),
     )
 
 
@@ -137,6 +147,7 @@ class _States:
 
     Attributes:
         begun: by batch, the newest manifest that is not published and can still be.
+        damage: what is lost or damaged of what no batch owns.
     """
 
     tables: Tables
@@ -147,11 +158,16 @@ class _States:
     begun: Mapping[str, ManifestHead]
     model_id: str | None = None
     shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tables: Tables, settings: Settings, versions: BatchVersions, landing: Differences | None) -> "_States":
-        promotion = current_promotion(tables, settings.backbone.id)
-        files = versions.runs.files(backbone=versions.backbone)
+        model_id, shares, damage = _model_and_shares(tables, settings)
+        files = [
+            file
+            for file in versions.runs.files(backbone=versions.backbone)
+            if file.partition["batch_id"] not in versions.unreadable
+        ]
         rows = {row["manifest_digest"]: row for row in tables.rows_of(files, ("manifest_digest", "model_id", *_COUNTS))}
         return cls(
             tables,
@@ -160,9 +176,15 @@ class _States:
             landing,
             rows,
             {head.batch_id: head for head in _unpublished(tables, versions, rows)},
-            promotion.model_id if promotion else None,
-            captured_shares(tables, promotion.model_id) if promotion else {},
+            model_id,
+            shares,
+            damage,
         )
+
+    @property
+    def damaged(self) -> Mapping[str, DamagedFileError]:
+        """By batch, what is known to be lost or damaged of it."""
+        return {**self.versions.unreadable, **(self.landing.damaged if self.landing else {})}
 
     def of_batch(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
@@ -177,6 +199,8 @@ class _States:
         )
 
     def _state(self, batch_id: str) -> tuple[str, str]:
+        if batch_id in self.damaged:
+            return "damaged", str(self.damaged[batch_id])
         if not self.versions.is_complete(batch_id):
             return "half-way", f"version {self.versions.highest_number(batch_id)} has no `runs` row yet"
         is_published = batch_id in self.versions.current
@@ -211,6 +235,19 @@ class _States:
 def _told_failure(failure: Failure) -> str:
     """Return a failed check and its first example, on one line."""
     return ": ".join(line.strip() for line in failure.to_text().splitlines()[:2])
+
+
+def _model_and_shares(
+    tables: Tables, settings: Settings
+) -> tuple[str | None, Mapping[tuple[str, str], float | None], tuple[str, ...]]:
+    """Return the current model, what it keeps of each batch version, and what is damaged so that neither can be told."""
+    model_id = None
+    try:
+        promotion = current_promotion(tables, settings.backbone.id)
+        model_id = promotion.model_id if promotion else None
+        return model_id, captured_shares(tables, model_id) if model_id else {}, ()
+    except DamagedFileError as error:
+        return model_id, {}, (str(error),)
 
 
 def _last_end(warehouse: Warehouse, work: str) -> str:

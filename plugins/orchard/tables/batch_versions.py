@@ -1,15 +1,18 @@
 """Which batch versions exist, and which files are theirs: a batch version exists when its `runs` row does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.jobs import BatchVersion
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
 from orchard.tables.delta_log import Snapshot, TableFile
 
+log = escaping_logger(__name__)
 _COLUMNS = ("batch_id", "manifest_digest", "version", "features_version", "quarantine_version")
 
 
@@ -39,6 +42,9 @@ class BatchVersions:
 
     `runs` is loaded before the tables that are committed before it, so what is committed meanwhile shows as a version that is
     not whole, never as a mixture.
+
+    Attributes:
+        unreadable: the batches of which a file of `runs` is lost or damaged; they have no current version here.
     """
 
     tables: Tables
@@ -47,6 +53,7 @@ class BatchVersions:
     runs: Snapshot
     features: Snapshot
     quarantine: Snapshot
+    unreadable: Mapping[str, DamagedFileError] = field(default_factory=dict)
 
     @classmethod
     def load(cls, tables: Tables, backbone: str, batch_id: str | None = None) -> "BatchVersions":
@@ -54,13 +61,28 @@ class BatchVersions:
         runs = tables.load(RUNS)
         wanted = {"backbone": backbone} | ({"batch_id": batch_id} if batch_id else {})
         current: dict[str, CurrentVersion] = {}
-        for row in tables.rows_of(runs.files(**wanted), _COLUMNS):
-            version = CurrentVersion(*(row[name] for name in _COLUMNS))
-            if version.batch_id not in current or current[version.batch_id].number < version.number:
-                current[version.batch_id] = version
+        unreadable: dict[str, DamagedFileError] = {}
+        for file in runs.files(**wanted):
+            try:
+                found = [CurrentVersion(*(row[name] for name in _COLUMNS)) for row in tables.rows_of([file], _COLUMNS)]
+            except DamagedFileError as error:
+                unreadable[file.partition["batch_id"]] = error
+                continue
+            for version in found:
+                if version.batch_id not in current or current[version.batch_id].number < version.number:
+                    current[version.batch_id] = version
+        for batch_id, fault in unreadable.items():
+            log.warning("batch %s is left out: %s", batch_id, fault)
+            current.pop(batch_id, None)
         # The reverse of the commits' order.
         features = tables.load(FEATURES)
-        return cls(tables, backbone, dict(sorted(current.items())), runs, features, tables.load(QUARANTINE))
+        return cls(tables, backbone, dict(sorted(current.items())), runs, features, tables.load(QUARANTINE), unreadable)
+
+    def check_readable(self, *batch_ids: str) -> None:
+        """Raise DamagedFileError when nobody can tell which version of some batch is the current one; without names, of any."""
+        for batch_id in batch_ids or self.unreadable:
+            if batch_id in self.unreadable:
+                raise self.unreadable[batch_id]
 
     def highest_number(self, batch_id: str) -> int:
         """Return the highest batch version number that any table holds; 0 when none does."""
@@ -122,7 +144,8 @@ class BatchVersions:
 
     def is_retired(self, batch_id: str) -> bool:
         """Tell whether a batch was published and taken out again with all of its backbone."""
-        return batch_id not in self.current and self.is_complete(batch_id) and self.highest_number(batch_id) > 0
+        is_published = batch_id in self.current or batch_id in self.unreadable
+        return not is_published and self.is_complete(batch_id) and self.highest_number(batch_id) > 0
 
     @cached_property
     def _features_by_batch(self) -> Mapping[str, Sequence[TableFile]]:

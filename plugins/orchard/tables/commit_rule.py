@@ -6,20 +6,21 @@ manifest's digest, so that a writer tells its own version from another writer's 
 """
 
 import enum
-import io
+import hashlib
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.errors import JobError
+from orchard_jobs.parquet import open_parquet, pack
 from orchard_jobs.storage import Warehouse
 
 from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
@@ -126,12 +127,16 @@ class Tables:
         """Yield the newest rows of the named partition values as dicts, partition columns among them, file after file."""
         return self.rows_of(self.load(table).files(**partition), columns)
 
-    def rows_of(self, files: Sequence[TableFile], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows of some files as dicts, partition columns among them, file after file."""
+    def rows_of(self, files: Iterable[TableFile], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of some files as dicts, partition columns among them, file after file.
+
+        Raises:
+            DamagedFileError: a file is lost or damaged.
+        """
         for file in files:
             values = dict(file.partition)
             names = None if columns is None else [name for name in columns if name not in values]
-            with pq.ParquetFile(self.warehouse.open(file.path)) as opened:
+            with open_parquet(self.warehouse, file.path) as opened:
                 # Each row becomes Python objects here, so threads cost more than they save.
                 for batch in opened.iter_batches(columns=names, use_threads=False):
                     for row in batch.to_pylist():
@@ -139,11 +144,11 @@ class Tables:
 
     def stage(self, table: Table, rows: Sequence[dict[str, Any]], partition: tuple[str, ...] = ()) -> StagedFile:
         """Write a few rows as one fresh file of a table that no log names yet."""
-        packed = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows), arrow_schema(table)), packed)
-        path = staged_path(table, partition, None, random_element(), "part-00000.parquet")
-        self.warehouse.create(path, packed.getvalue())
-        return StagedFile(path, packed.tell(), len(rows), self.warehouse.sha256(path))
+        content = pack(pa.Table.from_pylist(list(rows), arrow_schema(table)))
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = staged_path(table, partition, None, random_element(), staged_name(sha256))
+        self.warehouse.create(path, content)
+        return StagedFile(path, len(content), len(rows), sha256)
 
     def commit(self, table: Table, changes: Sequence[Change], mode: Mode = "overwrite") -> Committed:
         """Commit the changes that the table is behind, in one commit, under the one rule.

@@ -17,7 +17,6 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -26,6 +25,7 @@ from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import relative_to_table, table_path
 from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse, explaining_full_disk
 
 Mode = Literal["overwrite", "append"]
@@ -122,7 +122,7 @@ class DeltaSnapshot:
         found = {}
         newest = max((number for number in self._checkpoints() if number <= self.version), default=-1)
         if newest >= 0:
-            with pq.ParquetFile(self.warehouse.open(self._log_file(newest, "checkpoint.parquet"))) as file:
+            with open_parquet(self.warehouse, self._log_file(newest, "checkpoint.parquet")) as file:
                 transactions = file.read(["txn.appId", "txn.version"]).column("txn").combine_chunks().drop_null()
             found = dict(zip(*(part.to_pylist() for part in transactions.flatten()), strict=True))
         for number in range(newest + 1, self.version + 1):

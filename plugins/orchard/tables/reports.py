@@ -8,20 +8,19 @@ from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, Stage
 from orchard_jobs.contract.layout import ProgressPath, manifest_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.storage import Warehouse
 
 T = TypeVar("T")
 
 
 def parsed(warehouse: Warehouse, path: str, text: bytes, parse: Callable[[bytes], T]) -> T:
-    """Return what a file of the warehouse's `_work` folder holds; JobError when the file is damaged."""
+    """Return what a file of the warehouse's `_work` folder holds; DamagedFileError when it is damaged."""
     try:
         return parse(text)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise JobError(
-            f"{warehouse.uri_of(path)} is damaged, {type(error).__name__}: {error}: remove this file, then run again"
-        ) from error
+        fault = f"is damaged, {type(error).__name__}: {error}"
+        raise DamagedFileError(warehouse.uri_of(path), fault, "remove this file, then run again") from error
 
 
 def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from arro3.io import read_parquet
 
 from orchard_jobs.audit.schemas import schema_differences
@@ -13,7 +12,8 @@ from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import StagedPath, parse, partition_folder
-from orchard_jobs.errors import AuditError
+from orchard_jobs.errors import AuditError, DamagedFileError
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
 
 TABLE_NAMED = {table.name: table for table in TABLES}
@@ -56,6 +56,7 @@ def read_rows(warehouse: Warehouse, table: Table, path: str) -> Iterator[Rows]:
     """Yield a file's rows, 1,024 at a time, holding no more of the file than these.
 
     By arrow-rs, which shares no code with what wrote the file: two readings of Parquet must agree before it is published.
+    It checks no page's checksum, so `check_files` must have found the file's SHA-256 to be the report's.
 
     Raises:
         AuditError: the file cannot be decoded although its footer can.
@@ -70,7 +71,7 @@ def read_rows(warehouse: Warehouse, table: Table, path: str) -> Iterator[Rows]:
 
 def read_columns(warehouse: Warehouse, table: Table, path: str, columns: tuple[str, ...]) -> Iterator[Rows]:
     """Yield some columns of a published file's rows, as `read_rows` does, reading no other."""
-    with pq.ParquetFile(warehouse.open(path)) as file:
+    with open_parquet(warehouse, path) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
             yield Rows(path, table, batch)
 
@@ -97,10 +98,10 @@ def _file_differences(warehouse: Warehouse, file: StagedFile) -> list[str]:
 
 def _check_footer(warehouse: Warehouse, table: Table, file: StagedFile, findings: Findings) -> None:
     try:
-        with pq.ParquetFile(warehouse.open(file.path)) as opened:
+        with open_parquet(warehouse, file.path) as opened:
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        findings.add("schema", file.path, f"is not Parquet: {error}")
+    except DamagedFileError as error:
+        findings.add("schema", file.path, error.fault)
         return
     findings.extend("schema", file.path, schema_differences(schema, table))
     if rows != file.rows:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from orchard_jobs import __version__
@@ -23,3 +24,14 @@ def work_digest(input_digest: str, backbone: str, stage: str) -> str:
     The stage's parameters (pixel limit, model) are in the manifest or the plan, so `input_digest` covers them.
     """
     return digest_of([input_digest, backbone, stage, __version__])
+
+
+def staged_name(sha256: str) -> str:
+    """Return the name of a staged file, which tells the SHA-256 of its content."""
+    return f"part-{sha256}.parquet"
+
+
+def sha256_in(path: str) -> str | None:
+    """Return the SHA-256 that a file's name tells of its content; None where it tells none, as of an earlier release."""
+    found = re.search(r"/part-([0-9a-f]{64})\.parquet$", path)
+    return found[1] if found else None

@@ -6,13 +6,13 @@ from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
+from orchard_jobs.parquet import open_parquet, read_parquet
 from orchard_jobs.stages.staging import OwnPaths, VersionWriter, files_from_json, files_to_json
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
@@ -63,7 +63,7 @@ def _groups(warehouse: Warehouse, paths: tuple[str, ...]) -> tuple[tuple[str, ..
     groups: list[list[str]] = []
     room = 0
     for path in paths:
-        with pq.ParquetFile(warehouse.open(path)) as file:
+        with open_parquet(warehouse, path) as file:
             rows = file.metadata.num_rows
         if not groups or rows > room:
             groups.append([])
@@ -80,8 +80,7 @@ def _copy_kept(
     wanted = _identities(warehouse, head.digest, tuple(part.name for part in head.parts), action)
     found = []
     for path in groups[number]:
-        with pq.ParquetFile(warehouse.open(path)) as file:
-            rows = file.read()
+        rows = read_parquet(warehouse, path)
         found.append(rows.filter(pc.is_in(row_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
     return files_to_json(writer.write(pa.concat_tables(found, promote_options="permissive")))
 
@@ -104,7 +103,7 @@ def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry])
     for path in paths:
         if not wanted:
             break
-        with pq.ParquetFile(warehouse.open(path)) as file:
+        with open_parquet(warehouse, path) as file:
             contents = set(file.read(["content_sha256"]).column(0).to_pylist())
         here = [entry for content in sorted(wanted.keys() & contents, key=str) for entry in wanted.pop(content)]
         if here:
@@ -121,8 +120,7 @@ def _copy_vectors(number: int, shards: tuple[tuple[tuple[str, ...], str], ...], 
     contents = pa.array([entry.content_sha256 for entry in entries], pa.string())
     found = []
     for path in paths:
-        with pq.ParquetFile(warehouse.open(path)) as file:
-            rows = file.read(_VECTOR)
+        rows = read_parquet(warehouse, path).select(_VECTOR)
         found.append(rows.filter(pc.is_in(rows["content_sha256"], value_set=contents)))
     vectors = pa.concat_tables(found, promote_options="permissive")
     rows = vectors.take(pc.index_in(contents, value_set=vectors["content_sha256"].combine_chunks()))

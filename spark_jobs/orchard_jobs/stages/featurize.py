@@ -10,12 +10,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 
-import pyarrow.parquet as pq
-
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_part, write_entries
+from orchard_jobs.parquet import read_parquet
 from orchard_jobs.stages.batch_moments import PartialMoments, has_moments, stage_moments
 from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, copy_kept, copy_vectors
 from orchard_jobs.stages.featurize_task import FeaturizeTask, TaskResult, featurize_shard
@@ -142,5 +141,5 @@ def _write_shards(staging: Staging, shards: list[list[Entry]]) -> tuple[str, ...
 def _reasons(warehouse: Warehouse, quarantine: StagedPartition) -> dict[str, int]:
     found: Counter[str] = Counter()
     for file in quarantine.files:
-        found.update(pq.read_table(warehouse.open(file.path), columns=["reason"]).column(0).to_pylist())
+        found.update(read_parquet(warehouse, file.path).column("reason").to_pylist())
     return dict(sorted(found.items()))

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchard_jobs.contract.columns import PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedFile, StagedPartition
 from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.moments import Floats
 from orchard_jobs.pca.project import VarianceTally, project
@@ -90,7 +90,7 @@ def _project_file(number: int, files: tuple[_File, ...]) -> str:
     basis = _basis(warehouse, file.model)
     tally = VarianceTally.empty(*basis)
     projected = []
-    with pq.ParquetFile(warehouse.open(file.path)) as opened:
+    with open_parquet(warehouse, file.path, is_whole=True) as opened:
         for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[*_COPIED, "features"]):
             features = vectors(batch.column("features"))
             tally = tally.add(features)

@@ -5,7 +5,6 @@ float, and a worker that has the rows in memory can sum them up on the way.
 """
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchard_jobs import __version__
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import Table
+from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import ProgressPath, ScratchPath, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.parquet import pack
 from orchard_jobs.storage import Warehouse
 
 OnFile = Callable[[Warehouse, pa.Table, str], None]
@@ -49,9 +49,9 @@ class OwnPaths:
         """Return a path for a running count that nobody else writes."""
         return str(ProgressPath(self.work, self.process, f"{random_element()}.json"))
 
-    def new_staged(self, table: Table, partition: tuple[str, ...]) -> str:
-        """Return a path for a file of a table's partition that nobody else writes."""
-        return staged_path(table, partition, self.work, self.process, f"part-{random_element()}.parquet")
+    def staged(self, table: Table, partition: tuple[str, ...], sha256: str) -> str:
+        """Return the path for a file of a table's partition, which only another try at the same content writes, too."""
+        return staged_path(table, partition, self.work, self.process, staged_name(sha256))
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,15 @@ class StagedWriter:
     paths: OwnPaths
 
     def write(self, rows: pa.Table) -> StagedFile:
-        """Write one file of rows, whose columns may be in any order, and account for it. No other process draws its name."""
+        """Write one file of rows, whose columns may be in any order, and account for it."""
         schema = arrow_schema(self.table)
         found = rows.select(schema.names).cast(schema)
-        packed = io.BytesIO()
-        plain = [field.name for field in schema if not pa.types.is_list(field.type)]
         # Numbers that seldom recur: a dictionary of them costs time and saves no byte.
-        pq.write_table(found, packed, use_dictionary=plain, row_group_size=max(1, found.num_rows))
-        path, content = self.paths.new_staged(self.table, self.partition), packed.getvalue()
+        content = pack(found, use_dictionary=[field.name for field in schema if not pa.types.is_list(field.type)])
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.paths.staged(self.table, self.partition, sha256)
         self.warehouse.create(path, content)
-        return StagedFile(path, len(content), found.num_rows, hashlib.sha256(content).hexdigest())
+        return StagedFile(path, len(content), found.num_rows, sha256)
 
 
 @dataclass(frozen=True)
