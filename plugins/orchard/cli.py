@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 from orchard_jobs.errors import ConfigurationError, OrchardError
 from orchard_jobs.escaping import escaped
+from orchard_jobs.store_errors import plain_words
 
 from orchard import __version__, commands
 from orchard.settings import Settings
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     except _LIBRARY_FAULTS as error:
-        return _say(_first_line(error), FAULT)
+        return _say(_told(error), FAULT)
     except KeyboardInterrupt:
         return _say("interrupted; nothing is left half-done, run it again", INTERRUPTED)
     return status
@@ -98,9 +99,8 @@ def _say(text: str, status: int) -> int:
     return status
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {escaped(lines[0])}"
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {escaped(plain_words(error))}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.contract.digests import sha256_in
 from orchard_jobs.errors import DamagedFileError
 from orchard_jobs.storage import Warehouse
+from orchard_jobs.store_errors import explaining_store_errors, plain_words
 
 # What one request to a store brings in any case.
 _SMALL_BYTES = 1024 * 1024
@@ -44,14 +45,18 @@ def open_parquet(warehouse: Warehouse, path: str, *, is_whole: bool = False) -> 
     Raises:
         DamagedFileError: the file is not there, or its content is not what was written.
     """
+    uri = warehouse.uri_of(path)
     try:
-        with pq.ParquetFile(_source(warehouse, path, is_whole), page_checksum_verification=True) as file:
+        with (
+            explaining_store_errors(uri),
+            pq.ParquetFile(_source(warehouse, path, is_whole), page_checksum_verification=True) as file,
+        ):
             yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        # Arrow raises the plain class; a store that cannot be reached raises others.
+        # Arrow raises the plain class; what a store raises is explained above.
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
-        raise DamagedFileError(warehouse.uri_of(path), f"cannot be decoded ({str(error).strip()})") from error
+        raise DamagedFileError(uri, f"cannot be decoded ({plain_words(error)})") from error
 
 
 def read_parquet(warehouse: Warehouse, path: str) -> pa.Table:

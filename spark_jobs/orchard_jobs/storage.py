@@ -7,19 +7,20 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from orchard_jobs.contract.locations import S3Location, local_path, warehouse_uri
 from orchard_jobs.errors import DamagedFileError, JobError
+from orchard_jobs.store_errors import explaining_store_errors
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 SERVICE_CREDENTIAL = "ORCHARD_SERVICE_CREDENTIAL"
 _S3, _REGION = "https://s3.amazonaws.com", "us-east-1"
 _HASH_CHUNK = 8 * 1024 * 1024
-# ENOSPC and EDQUOT in the words of obstore and delta-rs, which are both written in Rust.
-_FULL_DISK = ("(os error 28)", "(os error 122)")
+_nothing_where_absent = partial(suppress, NotFoundError, FileNotFoundError)
 
 
 def s3_store(bucket: str, prefix: str | None = None, retry_config: "RetryConfig | None" = None) -> S3Store:
@@ -85,20 +85,6 @@ def _service_log_in(name: str) -> Any:
 def _service_session(name: str) -> Any:
     runtime: Any = importlib.import_module("databricks.sdk.runtime")  # on Databricks alone
     return runtime.dbutils.credentials.getServiceCredentialsProvider(name)
-
-
-@contextmanager
-def explaining_full_disk(uri: str) -> Iterator[None]:
-    """Turn a full disk's error, in a block that writes to a URI, into a JobError that says what to do."""
-    try:
-        yield
-    except (BaseError, OSError) as error:
-        if not any(mark in str(error) for mark in _FULL_DISK):
-            raise
-        raise JobError(
-            f"{uri} cannot be written: no space is left on its disk or in its quota. Free some (`orchard clean` lists what "
-            "nothing needs), then clear the task or start the run again: it continues from here, and no reader sees half of it"
-        ) from error
 
 
 class SeekableFile(io.RawIOBase):
@@ -179,15 +165,14 @@ class Warehouse:
 
     def read_if_there(self, path: str) -> bytes | None:
         """Return a file's bytes, or None."""
-        try:
+        with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
             return bytes(obstore.get(self._store, path).bytes())
-        except (NotFoundError, FileNotFoundError):
-            return None
+        return None
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless one is there; return whether this call wrote it. Of two writers at once one wins."""
         try:
-            with explaining_full_disk(self.uri_of(path)):
+            with explaining_store_errors(self.uri_of(path)):
                 obstore.put(self._store, path, content, mode="create")
         except AlreadyExistsError:
             return False
@@ -195,26 +180,25 @@ class Warehouse:
 
     def rewrite(self, path: str, content: bytes) -> None:
         """Write a file whether or not one is there. Only for running counts, never for data."""
-        with explaining_full_disk(self.uri_of(path)):
+        with explaining_store_errors(self.uri_of(path)):
             obstore.put(self._store, path, content)
 
     def open(self, path: str) -> Any:
         """Return a file for reading with seek, so that a Parquet reader takes only what it needs."""
-        return SeekableFile(obstore.open_reader(self._store, path))
+        with explaining_store_errors(self.uri_of(path)):
+            return SeekableFile(obstore.open_reader(self._store, path))
 
     def open_if_there(self, path: str) -> "SeekableFile | None":
         """Return a file as `open` does, or None."""
-        try:
+        with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
             return SeekableFile(obstore.open_reader(self._store, path))
-        except (NotFoundError, FileNotFoundError):
-            return None
+        return None
 
     def size(self, path: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
-        try:
+        with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
             return int(obstore.head(self._store, path)["size"])
-        except (NotFoundError, FileNotFoundError):
-            return None
+        return None
 
     def list(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield (path, size) of every file below a folder, in no particular order."""
@@ -222,25 +206,32 @@ class Warehouse:
 
     def files(self, folder: str) -> Iterator[StoredFile]:
         """Yield every file below a folder, in no particular order."""
-        for page in obstore.list(self._store, prefix=folder):
+        pages = iter(obstore.list(self._store, prefix=folder))
+        while True:
+            with explaining_store_errors(self.uri_of(folder)):
+                page = next(pages, None)
+            if page is None:
+                return
             for item in page:
                 yield StoredFile(item["path"], int(item["size"]), item["last_modified"])
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there. Only for what no table names."""
-        with suppress(NotFoundError, FileNotFoundError):
+        with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
             obstore.delete(self._store, path)
 
     def folders(self, folder: str) -> tuple[str, ...]:
         """Return the names of the folders right below a folder, sorted."""
-        found = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
+        with explaining_store_errors(self.uri_of(folder)):
+            found = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
         return tuple(sorted(path.rstrip("/").rpartition("/")[2] for path in found))
 
     def sha256(self, path: str) -> str:
         """Return the SHA-256 of a file, read in chunks."""
         found = hashlib.sha256()
-        for chunk in obstore.get(self._store, path).stream(min_chunk_size=_HASH_CHUNK):
-            found.update(chunk)
+        with explaining_store_errors(self.uri_of(path)):
+            for chunk in obstore.get(self._store, path).stream(min_chunk_size=_HASH_CHUNK):
+                found.update(chunk)
         return found.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Storage for histories: tables in memory behind the publish protocol, or real Delta tables; both can be killed at any write."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -103,6 +103,16 @@ class MemoryLog:
         self._replaced.setdefault(table.name, set()).update(file.path for file in versions[-1].held if file not in kept)
         versions.append(MemorySnapshot(table, len(versions), held, {**versions[-1].transactions, **transactions}))
 
+    def swap(
+        self,
+        snapshot: Snapshot,
+        table: Table,
+        lost: Collection[str],
+        staged: Sequence[StagedPartition],
+        transactions: Mapping[str, int],
+    ) -> None:
+        raise NotImplementedError("nothing is repaired in memory")
+
     def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
         assert not for_at_least, "this log has no clock"
         return frozenset(self._replaced.get(table.name, ()))
@@ -127,6 +137,18 @@ class WatchedLog:
         self.writes.before_commit()
         self.writes.spend()
         self.log.commit(snapshot, table, staged, transactions, mode)
+
+    def swap(
+        self,
+        snapshot: Snapshot,
+        table: Table,
+        lost: Collection[str],
+        staged: Sequence[StagedPartition],
+        transactions: Mapping[str, int],
+    ) -> None:
+        self.writes.before_commit()
+        self.writes.spend()
+        self.log.swap(snapshot, table, lost, staged, transactions)
 
     def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
         return self.log.replaced(table, for_at_least)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from orchard_jobs.contract.layout import AttemptPath, attempt_path, attempts_folder, parse
+from orchard_jobs.contract.layout import AttemptPath, attempts_folder, parse
 from orchard_jobs.storage import Warehouse
 
 
@@ -36,15 +36,15 @@ class Attempts:
 
     def claim(self, attempt: int) -> bool:
         """Record that an attempt is about to be submitted; False where that is recorded already."""
-        return self.warehouse.create(attempt_path(self.work, attempt, "claimed"), b"{}")
+        return self.warehouse.create(str(AttemptPath(self.work, attempt, "claimed")), b"{}")
 
     def record_start(self, attempt: int, job: dict[str, str]) -> None:
         """Record the job that an attempt's token reached: the names by which its vendor knows it."""
-        self.warehouse.create(attempt_path(self.work, attempt, "started"), json.dumps(job).encode())
+        self.warehouse.create(str(AttemptPath(self.work, attempt, "started")), json.dumps(job).encode())
 
     def started(self, attempt: int) -> dict[str, str] | None:
         """Return the job of an attempt, or None when none is recorded."""
-        text = self.warehouse.read_if_there(attempt_path(self.work, attempt, "started"))
+        text = self.warehouse.read_if_there(str(AttemptPath(self.work, attempt, "started")))
         return None if text is None else json.loads(text)
 
     @property
@@ -53,10 +53,10 @@ class Attempts:
         last = self.current - 1
         if not last:
             return None
-        end = json.loads(self.warehouse.read(attempt_path(self.work, last, "ended")))
+        end = json.loads(self.warehouse.read(str(AttemptPath(self.work, last, "ended"))))
         return f"attempt {last} ended as {end['state']}: {end['reason'] or 'no reason given'}"
 
     def record_end(self, attempt: int, state: str, reason: str) -> None:
         """Record an attempt's bad end: the vendor's state and words. Whoever sees it first records it."""
         end = {"state": state, "reason": reason}
-        self.warehouse.create(attempt_path(self.work, attempt, "ended"), json.dumps(end).encode())
+        self.warehouse.create(str(AttemptPath(self.work, attempt, "ended")), json.dumps(end).encode())

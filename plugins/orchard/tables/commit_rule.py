@@ -9,7 +9,7 @@ import enum
 import hashlib
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchard_jobs.errors import JobError
 from orchard_jobs.parquet import open_parquet, pack
 from orchard_jobs.storage import Warehouse
 
+from orchard.tables.checksums import record_unnamed
 from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
 
 COMMIT_ATTEMPTS = 20
@@ -172,6 +173,7 @@ class Tables:
             if not behind:
                 return Committed(snapshot.version, states)
             self._check_files(behind)
+            record_unnamed(self.warehouse, (file for change in behind for file in change.files))
             staged = [StagedPartition(table.name, change.partition, change.files) for change in behind]
             transactions: Mapping[str, int] = {name: n for change in behind for name, n in change.transactions.items()}
             try:
@@ -181,6 +183,33 @@ class Tables:
                 continue
             return Committed(snapshot.version + 1, states)
         raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the task again")
+
+    def swap(
+        self,
+        table: Table,
+        lost: Collection[str],
+        staged: Sequence[StagedPartition] = (),
+        forgotten: Collection[str] = (),
+    ) -> None:
+        """Name some files instead of lost ones, whatever the commit rule says: a repair makes no version.
+
+        Args:
+            table: the table.
+            lost: files to take out; those that the table names no more are left out.
+            staged: files to name instead.
+            forgotten: keys whose version the table forgets, so that it can be committed again.
+
+        Raises:
+            JobError: 20 commits conflicted with other writers.
+        """
+        transactions = {name: 0 for key in forgotten for name in (_number_of(key), _manifest_of(key))}
+        record_unnamed(self.warehouse, (file for part in staged for file in part.files))
+        for attempt in range(COMMIT_ATTEMPTS):
+            try:
+                return self.log.swap(self.load(table), table, lost, staged, transactions)
+            except ConflictError:
+                time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
+        raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
 
     def _check_files(self, changes: Sequence[Change]) -> None:
         for file in (file for change in changes for file in change.files):

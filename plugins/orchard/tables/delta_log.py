@@ -7,9 +7,8 @@ is in `commit_rule`.
 import json
 import math
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -18,22 +17,22 @@ from typing import Literal, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import relative_to_table, table_path
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import ConfigurationError, DamagedFileError, JobError
 from orchard_jobs.parquet import open_parquet
-from orchard_jobs.storage import Warehouse, explaining_full_disk
+from orchard_jobs.storage import Warehouse
+from orchard_jobs.store_errors import explained, explaining_store_errors
+
+from orchard.tables.log_files import LogFiles, commit_path
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
 _LOG_DAYS = 366
-# Delta's own names of a log and of its checkpoints, relative to the table.
-_LOG = "_delta_log"
-_CHECKPOINT = re.compile(rf"{_LOG}/([0-9]{{20}})\.checkpoint\.parquet")
 
 
 class ConflictError(Exception):
@@ -89,6 +88,20 @@ class TableLog(Protocol):
             ConflictError: the commit was refused because of another one.
         """
 
+    def swap(
+        self,
+        snapshot: Snapshot,
+        table: Table,
+        lost: Collection[str],
+        staged: Sequence[StagedPartition],
+        transactions: Mapping[str, int],
+    ) -> None:
+        """Make the version after a snapshot that names some files instead of lost ones, whatever the commit rule says.
+
+        Raises:
+            ConflictError: the commit was refused because of another one.
+        """
+
     def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
         """Return the files, relative to the warehouse, that a commit took out of the table at least so long ago.
 
@@ -120,25 +133,18 @@ class DeltaSnapshot:
         `DeltaTable.transaction_version` reads all of that again for each name: 1 to 4 ms here, and requests on an object store.
         """
         found = {}
-        newest = max((number for number in self._checkpoints() if number <= self.version), default=-1)
+        checkpoints = LogFiles.of(self.warehouse, self.table).checkpoints
+        newest = max((number for number in checkpoints if number <= self.version), default=-1)
         if newest >= 0:
-            with open_parquet(self.warehouse, self._log_file(newest, "checkpoint.parquet")) as file:
+            with open_parquet(self.warehouse, checkpoints[newest]) as file:
                 transactions = file.read(["txn.appId", "txn.version"]).column("txn").combine_chunks().drop_null()
             found = dict(zip(*(part.to_pylist() for part in transactions.flatten()), strict=True))
         for number in range(newest + 1, self.version + 1):
-            for line in self.warehouse.read(self._log_file(number, "json")).splitlines():
+            for line in self.warehouse.read(commit_path(self.table, number)).splitlines():
                 transaction = json.loads(line).get("txn") if line.startswith(b'{"txn"') else None
                 if transaction:
                     found[transaction["appId"]] = transaction["version"]
         return found
-
-    def _checkpoints(self) -> Iterator[int]:
-        for path, _ in self.warehouse.list(table_path(self.table, _LOG)):
-            if match := _CHECKPOINT.fullmatch(relative_to_table(self.table, path)):
-                yield int(match[1])
-
-    def _log_file(self, number: int, ending: str) -> str:
-        return table_path(self.table, f"{_LOG}/{number:020}.{ending}")
 
     def files(self, **partition: str) -> list[TableFile]:
         """Return the files of the named partition values, sorted by path."""
@@ -169,7 +175,7 @@ class DeltaLog:
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
             self.load(table)
             return
-        with explaining_full_disk(self._uri(table)):
+        with explaining_store_errors(self._uri(table)):
             DeltaTable.create(
                 self._uri(table),
                 arrow_schema(table, with_partitions=True),
@@ -191,12 +197,16 @@ class DeltaLog:
         """Return the newest snapshot, or that of a version.
 
         Raises:
-            JobError: the table was never created.
+            JobError: the table was never created, or its store cannot be reached.
+            DamagedFileError: a commit or a checkpoint is lost or damaged.
             ConfigurationError: it has another schema version.
         """
         try:
-            delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
-        except TableNotFoundError as error:
+            with explaining_store_errors(self._uri(table)):
+                delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
+        except DeltaError as error:
+            if not isinstance(error, TableNotFoundError):
+                raise self._explained(table, error) from error
             raise JobError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):
@@ -210,11 +220,24 @@ class DeltaLog:
         self, snapshot: Snapshot, table: Table, staged: Sequence[StagedPartition], transactions: Mapping[str, int], mode: Mode
     ) -> None:
         """Make the version after a snapshot, or raise ConflictError."""
+        replaced = {part.partition for part in staged} if mode == "overwrite" else set()
+        lost = [file.path for file in snapshot.files() if tuple(file.partition[name] for name in table.partition_by) in replaced]
+        self.swap(snapshot, table, lost, staged, transactions)
+
+    def swap(
+        self,
+        snapshot: Snapshot,
+        table: Table,
+        lost: Collection[str],
+        staged: Sequence[StagedPartition],
+        transactions: Mapping[str, int],
+    ) -> None:
+        """Make the version after a snapshot that names some files instead of others, or raise ConflictError."""
         assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
         try:
-            with explaining_full_disk(self._uri(table)):
+            with explaining_store_errors(self._uri(table)):
                 snapshot.delta.create_write_transaction(
-                    [*(_remove_actions(snapshot, staged) if mode == "overwrite" else ()), *_add_actions(table, staged)],
+                    [*_remove_actions(snapshot, frozenset(lost)), *_add_actions(table, staged)],
                     # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.
                     "append",
                     snapshot.delta.schema(),
@@ -227,13 +250,20 @@ class DeltaLog:
                 )
         except CommitFailedError as error:
             raise ConflictError(str(error)) from error
+        except DeltaError as error:
+            raise self._explained(table, error) from error
 
     def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
         """Return the files that a commit took out of the table at least so long ago, by the log's own times of removal."""
         hours = math.ceil(for_at_least.total_seconds() / 3600)
-        delta = DeltaTable(self._uri(table), storage_options=_storage_options())
-        paths = delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
+        paths = self.load(table).delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
         return frozenset(table_path(table, path) for path in paths)
+
+    def _explained(self, table: Table, error: DeltaError) -> JobError:
+        """Return what delta-rs's error comes from: the first file of the log that is lost or damaged, or else its own words."""
+        for path, fault in LogFiles.of(self.warehouse, table).faults():
+            return DamagedFileError(self.warehouse.uri_of(path), fault)
+        return JobError(f"{self._uri(table)} {explained(error)}")
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)
@@ -253,11 +283,10 @@ def _add_actions(table: Table, staged: Sequence[StagedPartition]) -> Iterator[Ad
             yield AddAction(path, file.size_bytes, partition, now, True, json.dumps({"numRecords": file.rows}))
 
 
-def _remove_actions(snapshot: DeltaSnapshot, staged: Sequence[StagedPartition]) -> Iterator[RemoveAction]:
-    """Yield what takes the files of the staged partitions out of a snapshot."""
+def _remove_actions(snapshot: DeltaSnapshot, lost: Collection[str]) -> Iterator[RemoveAction]:
+    """Yield what takes some files out of a snapshot."""
     table, now = snapshot.table, int(time.time() * 1000)
-    replaced = {part.partition for part in staged}
-    for file in snapshot.files():
-        if tuple(file.partition[name] for name in table.partition_by) in replaced:
+    for file in snapshot.files() if lost else ():
+        if file.path in lost:
             path = relative_to_table(table, file.path)
             yield RemoveAction(path, True, now, file.size_bytes, dict(file.partition))

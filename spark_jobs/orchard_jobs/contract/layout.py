@@ -13,6 +13,7 @@ from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
 WORK = "_work"
 MANIFESTS = f"{WORK}/manifests"
+CHECKSUMS = f"{WORK}/checksums"
 _PROGRESS = f"{WORK}/{{work}}/progress"
 _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
@@ -73,6 +74,14 @@ class RemovalNotePath(WarehousePath):
     """What a removed report or plan named, so that it outlives it by one retention."""
 
     form = f"{WORK}/retired/{{digest}}.json"
+    digest: str
+
+
+@dataclass(frozen=True)
+class ChecksumsPath(WarehousePath):
+    """The recorded SHA-256 of files whose names do not tell it."""
+
+    form = f"{CHECKSUMS}/{{digest}}.json"
     digest: str
 
 
@@ -198,7 +207,7 @@ def _staged_pattern_of(table: Table) -> re.Pattern[str]:
 
 
 _KINDS = (
-    *(ManifestPath, ProjectionPlanPath, ModelPlanPath, BackbonePath, RemovalNotePath),
+    *(ManifestPath, ProjectionPlanPath, ModelPlanPath, BackbonePath, RemovalNotePath, ChecksumsPath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
 _CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
@@ -239,11 +248,6 @@ def report_path(work: str) -> str:
 def fault_path(work: str) -> str:
     """File of what a job at a piece of work last failed on."""
     return str(FaultPath(work))
-
-
-def attempt_path(work: str, attempt: int, event: str) -> str:
-    """File of an attempt's event, `claimed`, `started` or `ended`; created once."""
-    return str(AttemptPath(work, attempt, event))
 
 
 def model_path(model_id: str) -> str:

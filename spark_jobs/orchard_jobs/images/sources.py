@@ -20,6 +20,7 @@ from orchard_jobs.contract.manifest import OBJECT_LIMIT, Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import s3_client, s3_store
+from orchard_jobs.store_errors import cause_of, explained, plain_words
 
 
 @dataclass(frozen=True)
@@ -231,22 +232,21 @@ def _changed(entry: Entry) -> Vanished:
 
 def _no_bucket(entry: Entry, error: Exception) -> JobError:
     return JobError(
-        f"the bucket of {entry.image_uri!r} is not there: {_words(error)}: check its name and the workers' AWS_ENDPOINT_URL"
+        f"the bucket of {entry.image_uri!r} is not there: {plain_words(error)}: check its name and the workers' AWS_ENDPOINT_URL"
     )
 
 
 def _denied(entry: Entry, error: Exception) -> JobError:
+    if cause_of(error) in ("archived", "expired key", "unknown key"):
+        return JobError(f"{entry.image_uri!r} {explained(error)}")
     return JobError(
-        f"access denied to {entry.image_uri!r}: {_words(error)}: let the job's role read (s3:GetObject) every listed image"
+        f"access denied to {entry.image_uri!r}: {plain_words(error)}: let the job's role read (s3:GetObject) every listed image"
     )
 
 
 def _failed(entry: Entry, error: Exception) -> JobError:
+    if cause_of(error) in ("archived", "expired key", "unknown key"):
+        return JobError(f"{entry.image_uri!r} {explained(error)}")
     return JobError(
-        f"cannot read {entry.image_uri!r}: {_words(error)}: nothing is published; run the task again once the store answers"
+        f"cannot read {entry.image_uri!r}: {plain_words(error)}: nothing is published; run the task again once the store answers"
     )
-
-
-def _words(error: Exception) -> str:
-    # obstore adds its internals below the message.
-    return str(error).partition("\n\nDebug source")[0].strip()

@@ -11,7 +11,7 @@ import orchard_jobs.parquet
 import pyarrow as pa
 import pytest
 from orchard_jobs.contract.digests import sha256_in, staged_name
-from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.parquet import open_parquet, pack, read_parquet
 from orchard_jobs.storage import Warehouse
 
@@ -89,8 +89,9 @@ def test_a_cut_file_of_an_earlier_release_is_named(warehouse: Warehouse, rows: p
 
 def test_a_store_s_own_refusal_is_no_damage(warehouse: Warehouse, rows: pa.Table) -> None:
     path = placed(warehouse, pack(rows))
-    with pytest.raises(PermissionError), open_parquet(warehouse, path):
-        raise PermissionError("not for you")
+    with pytest.raises(JobError) as raised, open_parquet(warehouse, path):
+        raise PermissionError(13, "not for you")
+    assert not isinstance(raised.value, DamagedFileError)
 
 
 def test_a_worker_s_error_reaches_its_driver() -> None:
