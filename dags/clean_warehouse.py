@@ -1,10 +1,12 @@
-"""### clean_warehouse: removes the files that nothing needs any more
+"""### clean_warehouse: removes the files that nothing needs any more, and looks for damaged ones
 
-Runs by the clock (`ORCHARD_CLEAN_SCHEDULE`, each week; `none`: only by hand). The same as `orchard clean --yes`.
+Runs by the clock (`ORCHARD_CLEAN_SCHEDULE`, each week; `none`: only by hand). The same as `orchard clean --yes` and
+`orchard verify --deep`.
 
 | task | what it does |
 |---|---|
 | clean_warehouse | removes staged leftovers, replaced files, documents of finished work: older than `ORCHARD_RETENTION_DAYS` |
+| verify_warehouse | reads every file that a table names; fails when one is lost or damaged, and names it |
 
 What a table names, what a current or half-way batch version needs, and what something young names stays. A report goes before
 the files that it names; they follow one retention later. Skipped when there is nothing to remove.
@@ -14,7 +16,7 @@ the files that it names; they follow one retention later. Skipped when there is 
 
 from airflow.sdk import DAG
 from orchard.workflow.context import dag_arguments, settings
-from orchard.workflow.tasks.maintenance import clean_warehouse
+from orchard.workflow.tasks.maintenance import clean_warehouse, verify_warehouse
 
 with DAG(
     dag_id="clean_warehouse",
@@ -24,3 +26,4 @@ with DAG(
     **dag_arguments(),
 ):
     clean_warehouse()
+    verify_warehouse()

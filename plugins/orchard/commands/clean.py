@@ -12,7 +12,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "clean"
-HELP = "show, and with --yes remove, the files that nothing needs any more; the only remover of files"
+HELP = "show, and with --yes remove, the files that nothing needs any more"
 
 _MOST_DAYS = 36_500
 

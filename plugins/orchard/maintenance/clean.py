@@ -1,4 +1,5 @@
-"""Remove what nothing needs any more. Nothing else in Orchard removes a file.
+"""Remove what nothing needs any more. Of what a table names or a run wrote, nothing else removes a file
+but a repair, which removes a damaged log or model.
 
 Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
 plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it

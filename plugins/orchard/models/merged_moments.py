@@ -51,10 +51,11 @@ def _of(warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequen
         if row.column("manifest_digest")[0].as_py() == version.manifest_digest:
             mean, triangle = (row.column(name).combine_chunks().flatten() for name in ("mean", "second_moment"))
             return Moments(row.column("n")[0].as_py(), mean.to_numpy(), triangle.to_numpy())
-    return Moments.of_chunks(_feature_chunks(warehouse, version))
+    return Moments.of_chunks(feature_chunks(warehouse, version))
 
 
-def _feature_chunks(warehouse: Warehouse, version: BatchVersion) -> Iterator[Any]:
+def feature_chunks(warehouse: Warehouse, version: BatchVersion) -> Iterator[Any]:
+    """Yield the features of a batch version, float32 [n, d]; DamagedFileError where a file is lost or damaged."""
     for path in version.files:
         with open_parquet(warehouse, path, is_whole=True) as file:
             for rows in file.iter_batches(_ROWS_PER_CHUNK, columns=["features"]):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PCA_FEATURES
 from orchard_jobs.contract.digests import digest_of, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
-from orchard_jobs.contract.layout import projection_plan_path
+from orchard_jobs.contract.layout import ModelPath, parse, projection_plan_path
 from orchard_jobs.errors import SupersededError
 from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.pca.fit import Spectrum, subspace_distance
@@ -50,6 +50,7 @@ class _ModelState:
         promotion: the newest one; None before there is a model.
         pinned: the pinned models.
         lacking: by model, the current one and each pinned one, the versions that it has no rows of, or older ones.
+        is_lost: whether the current model's file was lost, so that a repair took it out of `models`.
         retired: (model, batch) with rows, of these models and of batches that were retired with all their backbone.
         considered: see ModelPlan.
         is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
@@ -60,6 +61,7 @@ class _ModelState:
     promotion: Promotion | None
     pinned: tuple[str, ...]
     lacking: dict[str, tuple[BatchVersion, ...]]
+    is_lost: bool
     retired: list[Pair]
     considered: str
     is_judged: bool
@@ -67,6 +69,8 @@ class _ModelState:
     @property
     def work(self) -> str | None:
         """What there is to do, in words; None when there is nothing."""
+        if self.is_lost and self.versions:
+            return "the current model's file was lost"
         for model_id, lacking in self.lacking.items():
             if lacking:
                 which = "current model" if self.promotion and model_id == self.promotion.model_id else f"pinned model {model_id}"
@@ -120,7 +124,7 @@ class _Evaluation:
 
     @classmethod
     def of(cls, tables: Tables, settings: Settings, found: _ModelState) -> "_Evaluation":
-        model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion else None
+        model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion and not found.is_lost else None
         spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
         return cls(spectrum, model, spectrum.gain(model.basis.components, settings.model.components) if model else None)
 
@@ -174,14 +178,22 @@ def _model_state(tables: Tables, settings: Settings) -> _ModelState:
     published = BatchVersions.load(tables, backbone)
     versions = published.readable()
     promotion = current_promotion(tables, backbone)
-    pinned = pinned_models(tables, backbone) if promotion else ()
-    chosen = dict.fromkeys([promotion.model_id, *pinned]) if promotion else {}
+    there = _models_with_files(tables)
+    is_lost = promotion is not None and promotion.model_id not in there
+    pinned = tuple(one for one in pinned_models(tables, backbone) if one in there) if promotion else ()
+    chosen = dict.fromkeys(one for one in [promotion.model_id, *pinned] if one in there) if promotion else {}
     considered = _considered(settings, versions, promotion)
     is_held = promotion is not None and promotion.is_held
-    is_judged = is_held or version_number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0
+    is_judged = not is_lost and (is_held or version_number_in(tables.load(MODEL_RUNS), _considered_key(considered)) > 0)
     retired = rows_of_retired_batches(tables, published, chosen)
     lacking = _readable_of(published, _lacking(tables, chosen, versions))
-    return _ModelState(published, versions, promotion, pinned, lacking, retired, considered, is_judged)
+    return _ModelState(published, versions, promotion, pinned, lacking, is_lost, retired, considered, is_judged)
+
+
+def _models_with_files(tables: Tables) -> set[str]:
+    """Return the published models, by the files that the table names, which are not read."""
+    paths = (parse(file.path) for file in tables.load(MODELS).files())
+    return {path.model_id for path in paths if isinstance(path, ModelPath)}
 
 
 def _readable_of(published: BatchVersions, lacking: dict[str, tuple[BatchVersion, ...]]) -> dict[str, tuple[BatchVersion, ...]]:

@@ -43,6 +43,11 @@ class LogFiles:
                 (found.commits if match[2] == "json" else found.checkpoints)[int(match[1])] = path
         return found
 
+    @staticmethod
+    def is_log(path: str) -> bool:
+        """Tell whether a path is below a table's log."""
+        return f"/{LOG}/" in path
+
     @property
     def paths(self) -> list[str]:
         """Every commit and checkpoint."""

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
 WORK = "_work"
-MANIFESTS = f"{WORK}/manifests"
-CHECKSUMS = f"{WORK}/checksums"
+MANIFESTS, CHECKSUMS = f"{WORK}/manifests", f"{WORK}/checksums"
 _PROGRESS = f"{WORK}/{{work}}/progress"
 _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
 # What a field of a form may hold; any other field is one element of the path.
 _FIELDS = {"digest": _SHA256, "work": _SHA256, "process": f"{_PROCESS}|planned", "attempt": "[0-9]{6,}", "name": ".+"}
+_FIELDS |= {"ending": "onnx|sha256"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ class ModelPlanPath(WarehousePath):
 
 @dataclass(frozen=True)
 class BackbonePath(WarehousePath):
-    """A backbone's export, which workers load."""
+    """A backbone's export, which workers load, or the SHA-256 of it."""
 
-    form = f"{WORK}/networks/{{backbone}}.onnx"
+    form = f"{WORK}/networks/{{backbone}}.{{ending}}"
     backbone: str
+    ending: str = "onnx"
 
 
 @dataclass(frozen=True)
@@ -290,8 +291,8 @@ def relative_to_table(table: Table, path: str) -> str:
 
 
 def data_file_of_checksum(path: str) -> str:
-    """Return the file that a checksum of Hadoop's belongs to, `a/.x.crc` to `a/x`; the path itself where it is not a checksum."""
-    return _CHECKSUM.sub(r"\1", path)
+    """Return the file that a checksum is of, `a/.x.crc` (Hadoop's) of `a/x`, `x.sha256` of `x.onnx`; else the path itself."""
+    return _CHECKSUM.sub(r"\1", path).removesuffix(".sha256") + ".onnx" * path.endswith(".sha256")
 
 
 def random_element() -> str:

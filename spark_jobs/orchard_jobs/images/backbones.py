@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.layout import backbone_path
+from orchard_jobs.contract.layout import BackbonePath, backbone_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.efficientnet_lite0 import Tensors, build_efficientnet_lite0
 from orchard_jobs.images.torch_weights import read_tensors
@@ -73,6 +73,9 @@ def prepare_backbone(backbone: Backbone, warehouse: Warehouse) -> None:
         if warehouse.size(path) is None:
             exported = _BUNDLED / PurePosixPath(path).name
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
+        digest_path = str(BackbonePath(backbone.id, "sha256"))
+        if warehouse.size(digest_path) is None:  # also of an export by an earlier release
+            warehouse.create(digest_path, warehouse.sha256(path).encode())
     else:
         _build_keras(backbone)
 
@@ -128,6 +131,7 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
             f"the exported backbone {warehouse.uri_of(path)} is not there: run `orchard-jobs prepare` for {backbone.id} first, "
             "where orchard-jobs[tensorflow] is installed"
         )
+    _check_export(warehouse, backbone, content)
     providers = _providers(backbone)
     try:
         session = onnxruntime.InferenceSession(content, _session_options(backbone), providers=providers)
@@ -142,6 +146,18 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
         return features
 
     return run
+
+
+def _check_export(warehouse: Warehouse, backbone: Backbone, content: bytes) -> None:
+    """Raise ConfigurationError when an export is not the one whose SHA-256 was written beside it."""
+    expected = warehouse.read_if_there(str(BackbonePath(backbone.id, "sha256")))
+    found = hashlib.sha256(content).hexdigest()
+    if expected is not None and expected.decode().strip() != found:
+        uri = warehouse.uri_of(backbone_path(backbone.id))
+        raise ConfigurationError(
+            f"{uri} has SHA-256 {found}, its .sha256 file says {expected.decode().strip()}: it was changed since; "
+            "remove both files, then prepare or deploy again"
+        )
 
 
 def _session_options(backbone: Backbone) -> Any:

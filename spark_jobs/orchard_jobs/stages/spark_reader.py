@@ -20,7 +20,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
-from orchard_jobs.contract.layout import backbone_path, manifest_path
+from orchard_jobs.contract.layout import BackbonePath, backbone_path, manifest_path
 from orchard_jobs.contract.locations import common_folder, hadoop_uri
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
@@ -151,7 +151,8 @@ def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
 def _detached_warehouse(task: FeaturizeTask) -> DetachedWarehouse:
     """Return a warehouse that holds what a worker reads: the exported backbone and the known contents."""
     head = task.head
-    paths = [backbone_path(head.backbone.id)] if head.backbone.is_exported else []
+    exported = [backbone_path(head.backbone.id), str(BackbonePath(head.backbone.id, "sha256"))]
+    paths = exported if head.backbone.is_exported else []
     paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}
     return DetachedWarehouse(task.warehouse.uri, {path: content for path, content in found.items() if content is not None})

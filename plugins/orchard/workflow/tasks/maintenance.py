@@ -1,4 +1,4 @@
-"""The task of clean_warehouse."""
+"""The tasks of clean_warehouse."""
 
 from datetime import UTC, datetime
 
@@ -6,6 +6,7 @@ from airflow.sdk import task
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.maintenance.clean import clean_on_schedule
+from orchard.maintenance.verify import verify_on_schedule
 from orchard.workflow.context import settings, tables
 from orchard.workflow.error_mapping import airflow_value
 
@@ -17,3 +18,9 @@ def clean_warehouse() -> None:
     """Remove the files that nothing needs any more and that are older than the retention."""
     for total in airflow_value(clean_on_schedule(tables(), settings(), datetime.now(UTC))):
         log.info("removed kind=%s files=%s bytes=%s", total.kind, total.files, total.size_bytes)
+
+
+@task
+def verify_warehouse() -> None:
+    """Read every file that a table names; fails when one is lost or damaged, and names it."""
+    log.info("nothing is lost or damaged tables=%s", airflow_value(verify_on_schedule(tables())))

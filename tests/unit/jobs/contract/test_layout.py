@@ -7,6 +7,7 @@ from orchard_jobs.contract.columns import FEATURES, PROMOTIONS, RUNS, TABLES, Ta
 from orchard_jobs.contract.layout import (
     AttemptPath,
     BackbonePath,
+    ChecksumsPath,
     FaultPath,
     ManifestPath,
     ModelPath,
@@ -38,6 +39,8 @@ ON_DISK: dict[str, WarehousePath] = {
     f"_work/plans/{D}.json": ProjectionPlanPath(D),
     f"_work/decisions/{D}.json": ModelPlanPath(D),
     f"_work/networks/{BACKBONE}.onnx": BackbonePath(BACKBONE),
+    f"_work/networks/{BACKBONE}.sha256": BackbonePath(BACKBONE, "sha256"),
+    f"_work/checksums/{D}.json": ChecksumsPath(D),
     f"_work/retired/{D}.json": RemovalNotePath(D),
     f"_work/{W}/report.json": ReportPath(W),
     f"_work/{W}/progress/{P}/fedcba9876543210.json": ProgressPath(W, P, "fedcba9876543210.json"),

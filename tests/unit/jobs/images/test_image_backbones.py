@@ -242,3 +242,14 @@ def test_resnet50_refuses_another_file(resnet50_file: tuple[Path, str], tmp_path
     with pytest.raises(ConfigurationError, match="do not fit it"):
         prepare_backbone(backbone_named("resnet50", "onnx", str(text), hashlib.sha256(text.read_bytes()).hexdigest()), place)
     assert list(place.list("_work")) == []
+
+
+def test_a_changed_export_is_refused(lite0_onnx: LoadedBackbone, warehouse: Warehouse, tmp_path: Path) -> None:
+    place, path = Warehouse.at(str(tmp_path)), backbone_path(LITE0.id)
+    content = warehouse.read(path)
+    place.create(path, content)
+    prepare_backbone(LITE0, place)  # writes down the SHA-256 of an export that an earlier release made
+    load_backbone(LITE0, place)
+    place.rewrite(path, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ConfigurationError, match=r"its \.sha256 file says .*remove both files"):
+        load_backbone(LITE0, place)

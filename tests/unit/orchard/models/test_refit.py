@@ -203,7 +203,7 @@ def test_cached_moments_are_those_of_the_features(tables: Tables, settings: Sett
     cached = {file.partition["batch_id"] for file in tables.load(MOMENTS).files(backbone=settings.backbone.id)}
     assert cached == set(DAYS[:2])
     with monkeypatch.context() as patched:
-        patched.delattr("orchard.models.merged_moments._feature_chunks")
+        patched.delattr("orchard.models.merged_moments.feature_chunks")
         check_merged_moments(tables, settings)
 
 

@@ -1,0 +1,34 @@
+"""`orchard verify`: looks for files of the tables that are lost or damaged."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from orchard.commands.console import format_table
+from orchard.maintenance.verify import verify
+from orchard.settings import Settings
+from orchard.tables.commit_rule import Tables
+
+NAME = "verify"
+HELP = "look for files of the tables that are lost or damaged, and list them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how closely to look."""
+    parser.description = f"{HELP}. Exit status 0: nothing is damaged; 1: something is. Runs may be active meanwhile."
+    parser.add_argument("--deep", action="store_true", help="read every file, and hold its SHA-256 against the recorded one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
+    """Print what is damaged; return 1 when something is."""
+    found = verify(tables, is_deep=arguments.deep)
+    if arguments.json:
+        print(json.dumps({"is_deep": arguments.deep, "damage": [asdict(damage) for damage in found]}))
+    elif found:
+        rows = [(damage.table, damage.batch_id or "-", damage.path, damage.fault) for damage in found]
+        print(format_table(("table", "batch", "file", "what is wrong"), rows))
+        print(f"{len(found)} files are damaged: `orchard repair` mends them, `orchard repair --dry-run` only says how")
+    else:
+        print("nothing is lost or damaged" if arguments.deep else "no file is lost or cut; --deep also reads what they hold")
+    return 1 if found else 0

@@ -1,0 +1,204 @@
+"""Mend the tables after files were lost or damaged.
+
+A damaged file is taken out of its table, in a commit that makes no batch version. What other files tell is written anew at once
+(moments, `runs`, `captured`, the promotion). What only images tell is then missing from the batch, so its next plan computes it
+and keeps the rest. Starts no run.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from orchard_jobs.contract.columns import (
+    CAPTURED,
+    FEATURES,
+    MODEL_RUNS,
+    MODELS,
+    MOMENTS,
+    PCA_FEATURES,
+    PINS,
+    PROMOTIONS,
+    QUARANTINE,
+    RUNS,
+    TABLES,
+    Table,
+)
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.layout import ModelPath, parse
+from orchard_jobs.errors import DamagedFileError
+
+from orchard.maintenance.rebuilt_rows import captured_rows, moments_row, newest_promotions, run_row
+from orchard.maintenance.verify import Damage, verify
+from orchard.models.model import model_file
+from orchard.settings import Settings
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import Change, Tables
+from orchard.tables.log_files import LogFiles
+
+# A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
+_OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
+_WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS)
+# What others are written anew from comes first.
+_ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CAPTURED, PCA_FEATURES)
+_MISSING = "rows of images that are no longer listed"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was, or is to be, mended.
+
+    Attributes:
+        mended: what was done, a sentence a table or file.
+        lost: what nothing can bring back.
+        batches: the batches that have to run again, sorted.
+    """
+
+    mended: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
+
+
+def repair(tables: Tables, settings: Settings, *, is_dry: bool) -> Repair:
+    """Mend everything that is lost or damaged; say what was done, what is lost for good, and which batches have to run again.
+
+    Args:
+        tables: the tables; they may all be gone.
+        settings: name the current backbone.
+        is_dry: change nothing.
+    """
+    work = _Mending(tables, settings, is_dry)
+    work.mend_logs()
+    damaged: dict[str, list[Damage]] = defaultdict(list)
+    for damage in verify(tables, is_deep=True):
+        if damage.partition or not LogFiles.is_log(damage.path):
+            damaged[damage.table].append(damage)
+        elif not is_dry:
+            work.lost.append(f"{damage.path} {damage.fault}: a file of the log that can still be read; restore it from a backup")
+    for table in _ORDER:
+        if damaged[table.name] or table in work.emptied:
+            work.mend(table, damaged[table.name])
+    return Repair(tuple(work.mended), tuple(dict.fromkeys(work.lost)), tuple(sorted(work.batches)))
+
+
+@dataclass(frozen=True)
+class _Mending:
+    tables: Tables
+    settings: Settings
+    is_dry: bool
+    mended: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    batches: set[str] = field(default_factory=set)
+    emptied: set[Table] = field(default_factory=set)
+
+    def mend_logs(self) -> None:
+        """Make the logs readable: without a damaged checkpoint where the commits tell all, else by an empty table."""
+        if not any(LogFiles.of(self.tables.warehouse, table).paths for table in TABLES):
+            self.mended.append("no table is there: all are created empty, and every batch is computed from the landing zone")
+            self.lost.append(f"{_MISSING}; holds, pins, earlier models and the history of runs")
+            if not self.is_dry:
+                self.tables.create_all()
+            return
+        for table in TABLES:
+            log = LogFiles.of(self.tables.warehouse, table)
+            for path, fault in log.faults():
+                self.mended.append(f"{path} {fault}: the log is read without it, or begun anew")
+                if not self.is_dry and (not log.drop_checkpoints() or self._is_broken(table)):
+                    self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
+                break
+        for table in self.emptied:
+            LogFiles.of(self.tables.warehouse, table).remove()
+        if not self.is_dry:
+            self.tables.create_all()
+        if self.emptied & set(_OF_VERSIONS):
+            self.mended.append("all batches are computed again; vectors are reused where a job's report still names them")
+            self.lost.append(_MISSING)
+
+    def _is_broken(self, table: Table) -> bool:
+        return bool(list(LogFiles.of(self.tables.warehouse, table).faults()))
+
+    def mend(self, table: Table, damaged: list[Damage]) -> None:
+        """Mend one table's files."""
+        self.mended.extend(f"{damage.path} {damage.fault}: {_TOLD[table.name]}" for damage in damaged)
+        if table in (FEATURES, QUARANTINE):
+            self.batches.update(damage.batch_id for damage in damaged)
+            self.lost.extend(f"{_MISSING}, of batch {damage.batch_id}" for damage in damaged)
+        if table.name in _LOST:
+            self.lost.append(_LOST[table.name])
+        if self.is_dry:
+            return
+        if table is MODELS:
+            self._mend_models(damaged)
+        elif table in (RUNS, MOMENTS):
+            for damage in damaged:
+                self._rewrite(table, damage)
+        else:
+            self._mend_whole(table, damaged)
+
+    def _mend_models(self, damaged: list[Damage]) -> None:
+        """Forget the models whose file is damaged; name those again that an emptied table no longer names."""
+        for damage in damaged:
+            known = parse(damage.path)
+            assert isinstance(known, ModelPath), "a model's file has its own path"
+            self.tables.swap(MODELS, [damage.path], forgotten=[f"model/{known.model_id}"])
+            # Its path is the model's own, which pca_model may fit again.
+            self.tables.warehouse.delete(damage.path)
+        if MODELS in self.emptied:
+            for path, _ in list(self.tables.warehouse.list(MODELS.name)):
+                known = parse(path)
+                if isinstance(known, ModelPath):
+                    change = Change(
+                        f"model/{known.model_id}",
+                        1,
+                        digest_of(known.model_id),
+                        (),
+                        (model_file(self.tables.warehouse, known.model_id),),
+                    )
+                    self.tables.commit(MODELS, [change], "append")
+
+    def _rewrite(self, table: Table, damage: Damage) -> None:
+        """Put a row that other files tell in the place of a damaged file; nothing where they do not tell it."""
+        try:
+            row = (run_row if table is RUNS else moments_row)(self.tables, self.settings, damage)
+        except DamagedFileError:
+            row = None
+        if row is None:
+            self.tables.swap(table, [damage.path])
+            if table is RUNS:
+                self.batches.add(damage.batch_id)
+            return
+        staged = StagedPartition(table.name, damage.partition, (self.tables.stage(table, [row], damage.partition),))
+        self.tables.swap(table, [damage.path], [staged])
+
+    def _mend_whole(self, table: Table, damaged: list[Damage]) -> None:
+        """Take a table's damaged files out, and name the rows instead that other tables tell."""
+        paths = [damage.path for damage in damaged]
+        forgotten = [version_key(*damage.partition) for damage in damaged] if table is PCA_FEATURES else []
+        if paths:
+            self.tables.swap(table, paths, forgotten=forgotten)
+        rows = []
+        if table is PROMOTIONS:
+            rows = newest_promotions(self.tables, self.settings)
+        elif table is CAPTURED:
+            rows = captured_rows(self.tables)
+        if rows:
+            self.tables.swap(table, [], [StagedPartition(table.name, (), (self.tables.stage(table, rows),))])
+
+
+_TOLD = {
+    FEATURES.name: "its images are computed again by the batch's next run, other rows are kept",
+    QUARANTINE.name: "its images are judged again by the batch's next run, other rows are kept",
+    RUNS.name: "its row is written anew from the manifest and the rows, or the batch's next run writes one",
+    MOMENTS.name: "computed again from the features",
+    PCA_FEATURES.name: "projected again by the next run of pca_model",
+    MODELS.name: "taken out; if it was the current model, the next run of pca_model fits one",
+    PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of pca_model",
+    CAPTURED.name: "computed again from features and models",
+    PINS.name: "taken out",
+    MODEL_RUNS.name: "taken out",
+}
+_LOST = {
+    MODELS.name: "a model whose file was lost, as it was: its coordinates of old batches stay until they expire",
+    PROMOTIONS.name: "earlier promotions, and whether the current model was held: `orchard models promote` holds it again",
+    PINS.name: "pins: `orchard models pin` pins a model again",
+    MODEL_RUNS.name: "what earlier runs of pca_model decided",
+}

@@ -1,0 +1,149 @@
+"""Find what is lost or damaged of the tables: their logs, and every file that they name.
+
+Runs beside other runs: what was replaced and cleaned meanwhile is no damage, so whatever looks damaged is looked at again.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from orchard_jobs.contract.columns import TABLES, Table
+from orchard_jobs.contract.digests import sha256_in
+from orchard_jobs.errors import AuditError, DamagedFileError
+from orchard_jobs.parquet import read_parquet
+
+from orchard.outcomes import Done, Outcome, use_case
+from orchard.tables.checksums import record, recorded
+from orchard.tables.commit_rule import Tables
+from orchard.tables.delta_log import TableFile
+from orchard.tables.log_files import LogFiles
+
+_FILES_AT_ONCE = 8
+_ABSENT = "is not there"
+
+
+@dataclass(frozen=True, order=True)
+class Damage:
+    """One file that is lost or damaged.
+
+    Attributes:
+        table: the table that needs it.
+        batch_id: the batch whose rows it holds; empty where it holds no batch's.
+        path: the file, relative to the warehouse.
+        fault: what is wrong, as words that go on after its name.
+        partition: the values of the table's partition columns; none for a file of the log.
+    """
+
+    table: str
+    batch_id: str
+    path: str
+    fault: str
+    partition: tuple[str, ...] = ()
+
+
+def verify(tables: Tables, *, is_deep: bool) -> tuple[Damage, ...]:
+    """Return all damage, sorted by table, batch and file.
+
+    Args:
+        tables: the tables; none has to be there.
+        is_deep: read every file and hold its SHA-256 against the recorded one. Without it only what a listing shows is judged:
+            existence, size, and that the logs can be read. A file of which nothing is recorded must decode, and is recorded.
+    """
+    if not any(LogFiles.of(tables.warehouse, table).paths for table in TABLES):
+        return ()
+    files = _Files(tables, is_deep)
+    found = sorted(damage for table in TABLES for damage in files.of_table(table))
+    record(tables.warehouse, files.unrecorded)
+    return tuple(found)
+
+
+@use_case
+def verify_on_schedule(tables: Tables) -> Outcome[int]:
+    """Verify deeply; the value is the number of tables.
+
+    Raises:
+        AuditError: something is lost or damaged; the error names all of it.
+    """
+    found = verify(tables, is_deep=True)
+    if found:
+        lines = "".join(f"\n{damage.path} {damage.fault}" for damage in found)
+        raise AuditError(f"{len(found)} files are damaged: `orchard repair --dry-run` says what a repair does{lines}")
+    return Done(len(TABLES))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The judgement of files, one by one; `unrecorded` collects the SHA-256 of those that are judged for the first time."""
+
+    tables: Tables
+    is_deep: bool
+    unrecorded: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _recorded(self) -> dict[str, frozenset[str]]:
+        return recorded(self.tables.warehouse)
+
+    def of_table(self, table: Table) -> Iterator[Damage]:
+        faults = self._log_faults(table)
+        yield from (Damage(table.name, "", path, fault) for path, fault in faults)
+        if faults:
+            return
+        sizes = dict(self.tables.warehouse.list(table.name))
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            named = self.tables.load(table).files()
+            suspects = [
+                file for file, fault in zip(named, pool.map(lambda f: self._fault(f, sizes), named), strict=True) if fault
+            ]
+        yield from self._still_damaged(table, suspects)
+
+    def _still_damaged(self, table: Table, suspects: Iterable[TableFile]) -> Iterator[Damage]:
+        """Yield the suspects that the table names now, too, and that are still not as they should be."""
+        wanted = {file.path for file in suspects}
+        for file in self.tables.load(table).files() if wanted else ():
+            if file.path in wanted and (fault := self._fault(file, {})):
+                partition = tuple(file.partition[name] for name in table.partition_by)
+                yield Damage(table.name, file.partition.get("batch_id", ""), file.path, fault, partition)
+
+    def _fault(self, file: TableFile, sizes: dict[str, int]) -> str | None:
+        size_bytes = sizes.get(file.path)
+        if size_bytes is None:  # it may be younger than the listing
+            size_bytes = self.tables.warehouse.size(file.path)
+        if size_bytes is None:
+            return _ABSENT
+        if size_bytes != file.size_bytes:
+            return f"has {size_bytes} bytes, not {file.size_bytes}"
+        return self._content_fault(file.path) if self.is_deep else None
+
+    def _content_fault(self, path: str) -> str | None:
+        try:
+            sha256 = self.tables.warehouse.sha256(path)
+        except FileNotFoundError:
+            return _ABSENT
+        named = sha256_in(path)
+        expected = self._recorded.get(path) if named is None else {named}
+        if expected is None:
+            return self._first_fault(path, sha256)
+        return None if sha256 in expected else "has another content than was recorded of it"
+
+    def _first_fault(self, path: str, sha256: str) -> str | None:
+        if path.endswith(".parquet"):
+            try:
+                read_parquet(self.tables.warehouse, path)
+            except DamagedFileError as error:
+                return error.fault
+        self.unrecorded[path] = sha256
+        return None
+
+    def _log_faults(self, table: Table) -> list[tuple[str, str]]:
+        """Return the faults of a table's log; a log that grows while it is listed is listed again."""
+        warehouse = self.tables.warehouse
+        found = list(LogFiles.of(warehouse, table).faults())
+        if found:
+            again = set(LogFiles.of(warehouse, table).faults())
+            found = [fault for fault in found if fault in again]
+        if found or not self.is_deep:
+            return found
+        contents = ((path, self._content_fault(path)) for path in LogFiles.of(warehouse, table).paths)
+        # Delta itself removes old files of a log.
+        return [(path, fault) for path, fault in contents if fault is not None and fault != _ABSENT]
