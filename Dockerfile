@@ -2,14 +2,14 @@ ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-ARG UV=0.13.9
-RUN pip install --no-cache-dir --disable-pip-version-check "uv==${UV}" \
- && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null
 WORKDIR /src
+COPY requirements/uv.txt requirements/
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/uv.txt \
+ && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends binutils >/dev/null
 COPY requirements/airflow.txt requirements/containers.txt requirements/
 ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
 RUN python3 -m venv --without-pip /opt/orchard \
- && uv pip sync --no-cache --python /opt/orchard/bin/python requirements/airflow.txt requirements/containers.txt
+ && uv pip sync --no-cache --require-hashes --python /opt/orchard/bin/python requirements/airflow.txt requirements/containers.txt
 COPY pyproject.toml README.md ./
 COPY spark_jobs spark_jobs
 COPY plugins/orchard plugins/orchard

@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test test-containers soak docs lint
+.PHONY: help setup run stop status upload clean package test test-containers soak docs lint audit
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -74,6 +74,12 @@ soak: setup ## compare thousands of generated histories with one clean run each:
 test-containers: setup ## test the images and the compose file, with the Docker engine that answers or one of its own
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
 	{ test $$? = 77 && echo "test-containers: left out, for no engine can be had here"; }
+
+PINS := $(wildcard requirements/*.txt)
+audit: ## look every pinned package up among the known vulnerabilities, at PyPI
+	$(NEEDS_PYTHON)
+	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py audit
+	@.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes $(PINS:%=-r %)
 
 docs: setup ## write the tables of docs/reference/ from the code
 	@$(AIRFLOW_BIN)/python docs/generate.py

@@ -1,6 +1,7 @@
 """Build the two environments, `.venv/airflow` and `.venv/jobs`, from the pinned files; do nothing when they are up to date.
 
-With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need.
+With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need, and `audit`,
+which looks the pins up among known vulnerabilities.
 
 Standard library only, and in the syntax of Python 3.8, so that a Python or Java that does not fit gives one clear line.
 It knows nothing of the stack that later runs in the environments.
@@ -29,12 +30,12 @@ from typing import TextIO
 from interpreters import Refusal, check_java, find_python
 
 ROOT = Path(__file__).resolve().parent.parent
-UV = "uv==0.13.9"
 # Name of the environment -> its pinned files and the packages of this tree that it holds.
 ENVIRONMENTS = {
     "airflow": (("airflow.txt", "dev.txt"), ("spark_jobs", ".")),
     "jobs": (("jobs.txt", "dev.txt"), ("spark_jobs",)),
     "jobs35": (("jobs35.txt",), ("spark_jobs",)),
+    "audit": (("audit.txt",), ()),
 }
 USUAL = ("airflow", "jobs")
 # uv does not read pip's settings: a machine that is set up for pip alone would otherwise not find its index.
@@ -55,7 +56,7 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what is built at once, as Ctrl-C does
     try:
         python, version = find_python()
-        if names != ["airflow"]:  # which alone is enough to upload
+        if any(name.startswith("jobs") for name in names or USUAL):
             check_java()
         build_environments(python, version, tuple(names) or USUAL)
     except (Refusal, OSError, subprocess.SubprocessError) as error:
@@ -126,15 +127,17 @@ def find_uv(python: str) -> str:
     environment = ROOT / ".venv" / "uv"
     uv = environment / "bin" / "uv"
     stamp = environment / "stamp"
-    if uv.exists() and stamp.exists() and stamp.read_text() == UV:
+    pins = ROOT / "requirements" / "uv.txt"
+    if uv.exists() and stamp.exists() and stamp.read_text() == pins.read_text():
         return str(uv)
     with step("uv, which is not on PATH"):
         shutil.rmtree(environment, ignore_errors=True)
         hint = "see the lines above; on Debian and Ubuntu `apt install python3-venv` may be missing"
         check(run([python, "-m", "venv", str(environment)], dict(os.environ)), hint)
-        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV]
+        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip += ["--require-hashes", "-r", str(pins)]
         check(run(pip, dict(os.environ)), "see pip's lines above; a network or a package index that pip is set up for is needed")
-        stamp.write_text(UV)
+        stamp.write_text(pins.read_text())
     return str(uv)
 
 
@@ -155,9 +158,11 @@ def build_environment(name: str, python: str, version: str, uv: str, settings: d
             check(run([uv, "venv", "--quiet", "--python", python, str(environment)], settings), hint)
         pins = [word for file in files for word in ("-r", str(ROOT / "requirements" / file))]
         # Compiled once here, not by each of Airflow's processes and Spark's workers where Python may not write beside its code.
-        check(run_uv([uv, "pip", "install", "--exact", "--quiet", "--compile-bytecode", *target, *pins], settings), hint)
+        install = [uv, "pip", "install", "--exact", "--quiet", "--require-hashes", "--compile-bytecode", *target, *pins]
+        check(run_uv(install, settings), hint)
         editables = [word for folder in packages for word in ("-e", str(ROOT / folder))]
-        check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
+        if editables:
+            check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
     if name == "jobs":
         side_by_side(functools.partial(archive_classes, environment), functools.partial(export_backbone, environment))
     (environment / "stamp").write_text(digest_of(name, python, version))

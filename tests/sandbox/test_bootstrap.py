@@ -86,7 +86,7 @@ def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Pa
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose uv writes down how it is called, makes the environment on `venv` and fails where `broken` is."""
-    pinned = [f"requirements/{name}.txt" for name in ("airflow", "jobs", "jobs35", "dev")]
+    pinned = [f"requirements/{name}.txt" for name in ("airflow", "jobs", "jobs35", "dev", "audit", "uv")]
     for name in [*pinned, "pyproject.toml"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -122,6 +122,13 @@ def test_only_a_changed_environment_is_brought_up_to_date(tree: Path) -> None:
     assert bootstrap.outdated(sys.executable, OWN) == ["jobs"]
     bootstrap.build_environments(sys.executable, OWN)
     assert calls(tree) == ["pip install"] * 2
+
+
+def test_every_pin_is_installed_by_its_hashes(tree: Path) -> None:
+    bootstrap.build_environments(sys.executable, OWN, ("airflow", "jobs", "jobs35", "audit"))
+    pinned = [call for call in (tree / "calls").read_text().splitlines() if " -r " in call]
+    assert len(pinned) == 4
+    assert all("--require-hashes" in call for call in pinned)
 
 
 def test_the_index_is_asked_only_for_what_the_cache_lacks(tree: Path) -> None:
