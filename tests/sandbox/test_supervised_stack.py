@@ -4,15 +4,18 @@ Each test starts what it finds down, so that it also runs alone.
 """
 
 import io
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 from orchard_sandbox.job_execution.processes import find_members, is_running
+from orchard_sandbox.stack.airflow_api import USER
 from orchard_sandbox.stack.following import Follower
 from orchard_sandbox.stack.layout import Layout
 from orchard_sandbox.stack.runs import ACTIVE_STATES
@@ -103,6 +106,21 @@ def test_runs_are_followed_to_what_they_came_to(layout: Layout) -> None:
     assert [result.outcome for result in follower.results()] == ["published", "failed", "unchanged"]
     ((dag_id, run_id),) = follower.failed_runs()
     assert "task plan_batch failed: ValueError: no such fruit" in follower.failures(dag_id, run_id)
+
+
+def test_a_burst_of_started_runs_is_answered(layout: Layout) -> None:
+    """Each writes to SQLite on the event loop and in a thread: they used to wait for each other until the time-out of 120 s."""
+    address = Started(layout).state.api_address
+    log_in = {"username": USER, "password": json.loads(layout.password_file.read_text())[USER]}
+    token = requests.post(f"{address}/auth/token", json=log_in, timeout=60).json()["access_token"]
+
+    def start(_: int) -> int:
+        body = {"logical_date": None, "partition_key": "2026-01-07"}
+        url, headers = f"{address}/api/v2/dags/image_batches/dagRuns", {"Authorization": f"Bearer {token}"}
+        return requests.post(url, json=body, headers=headers, timeout=300).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(start, range(16))) == [200] * 16
 
 
 def test_a_second_start_leaves_a_whole_stack_alone(layout: Layout) -> None:

@@ -79,11 +79,11 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__MP_FORKSERVER_PRELOAD": "orchard.workflow.preload",
         "CORE__PARALLELISM": "2",
-        "CORE__PLUGINS_FOLDER": str(layout.plugins),
+        "CORE__PLUGINS_FOLDER": str(layout.airflow_plugins),
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(layout.password_file),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-        # SQLite's own 5 s run out on a busy machine: five processes share one writer.
+        # SQLite's own 5 s run out on a busy machine: five processes share one writer. See `airflow_plugins` for the api-server.
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{layout.airflow / 'airflow.db'}?timeout=120",
         "API__BASE_URL": state.api_address,
         "API__SECRET_KEY": layout.secret("api"),
@@ -119,6 +119,8 @@ def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str
     for name in ("airflow", "jobs"):
         stamp = layout.environments / name / "stamp"
         server.update(stamp.read_bytes() if stamp.exists() else b"")
+    for file in sorted((ROOT / "sandbox" / "airflow_plugins").glob("*.py")):
+        server.update(file.read_bytes())
     triggerer = server.copy()
     triggerer.update(_read(environment, ("AIRFLOW_CONN_",)))
     for folder in (layout.dags, layout.plugins, ROOT / "spark_jobs"):

@@ -17,7 +17,8 @@ class Layout:
     Attributes:
         home: the folder of everything that the stack writes.
         dags: Airflow's folder of DAG files.
-        plugins: Airflow's folder of plugins.
+        plugins: the product's folder of plugins.
+        airflow_plugins: Airflow's, which holds the product's and the stack's own.
         environments: the folder of the two Python environments.
         marker: the value of ORCHARD_STACK_ID in the environment of each process of this stack, the same at every start.
         logs: one file a process.
@@ -44,6 +45,7 @@ class Layout:
         self.logs, self.landing, self.airflow, self.samples = (home / name for name in ("logs", "landing", "airflow", "samples"))
         self.address_file, self.databricks_file = home / "s3-address", home / "databricks-address"
         self.password_file, self.state_file, self.lock_file = home / "airflow-password.json", home / "stack.json", home / "lock"
+        self.airflow_plugins = self.airflow / "plugins"
         self.command, self._mark = home / "orchard", home / "orchard-home"
 
     @classmethod
@@ -63,6 +65,11 @@ class Layout:
         self._mark.touch()
         for folder in (self.logs, self.airflow, self.landing, self.home / "lineage"):
             folder.mkdir(exist_ok=True)
+        self.airflow_plugins.mkdir(exist_ok=True)
+        for name, folder in (("product", self.plugins), ("stack", ROOT / "sandbox" / "airflow_plugins")):
+            link = self.airflow_plugins / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
 
     def is_ours(self) -> bool:
         """Say whether the home was made by `create`, so that a clean never removes a folder of somebody's."""
