@@ -11,7 +11,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT
 from orchard_sandbox.stack.samples import image_bytes
@@ -44,7 +45,8 @@ class Compose:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ports = folder, {"AIRFLOW_PORT": free_port(), "S3_PORT": free_port()}
-        names = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "ADMIN_PASSWORD", "JWT_SECRET")
+        keys = ("S3_SECRET_KEY", "S3_UPLOAD_KEY", "S3_AIRFLOW_KEY", "S3_JOBS_KEY")
+        names = ("POSTGRES_PASSWORD", "ADMIN_PASSWORD", "JWT_SECRET", *keys)
         self.secrets = {name: secrets.token_hex(32) for name in names}
         self.secrets["FERNET_KEY"] = urlsafe_b64encode(os.urandom(32)).decode()
         transport = json.dumps({"type": "file", "log_file_path": "/warehouse/events.jsonl", "append": True})
@@ -91,8 +93,9 @@ class Compose:
     def upload(self, images: Path, batch: str) -> None:
         """Upload as a user does."""
         variables = {"TO": self.s3_address, "IMAGES": str(images), "BATCHES": batch, "PYTHONPATH": str(ROOT / "sandbox")}
+        variables |= {"AWS_ACCESS_KEY_ID": "uploader", "AWS_SECRET_ACCESS_KEY": self.secrets["S3_UPLOAD_KEY"]}
         command = [sys.executable, "-m", "orchard_sandbox", "upload"]
-        subprocess.run(command, env=os.environ | self.environment | variables, cwd=ROOT, check=True, timeout=120)
+        subprocess.run(command, env=os.environ | variables, cwd=ROOT, check=True, timeout=120)
 
     def inspect(self, service: str) -> dict[str, Any]:
         name = self("ps", "-aq", service).split()[0]
@@ -249,6 +252,33 @@ def test_airflow_asks_for_a_log_in(compose: Compose) -> None:
     assert {"image_batches", "pca_model"} <= {dag["dag_id"] for dag in compose.api.call("GET", "dags")["dags"]}
 
 
+USERS = {"UPLOAD": "uploader", "AIRFLOW": "airflow", "JOBS": "jobs"}
+ALLOWED = {("UPLOAD", "put"), *((user, verb) for user in USERS for verb in ("get", "list"))}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_key_may_do_what_its_user_needs_in_the_landing_bucket(compose: Compose, user: str) -> None:
+    compose.s3.put_object(Bucket="landing", Key="rights/there", Body=b"x")
+    s3 = s3_client(compose.s3_address, USERS[user], compose.secrets[f"S3_{user}_KEY"])
+    calls: dict[str, Callable[[], object]] = {
+        "put": lambda: s3.put_object(Bucket="landing", Key=f"rights/{user}", Body=b"x"),
+        "get": lambda: s3.get_object(Bucket="landing", Key="rights/there"),
+        "list": lambda: s3.list_objects_v2(Bucket="landing"),
+        "delete": lambda: s3.delete_object(Bucket="landing", Key="rights/there"),
+        "make": lambda: s3.create_bucket(Bucket="another"),
+    }
+    for verb, call in calls.items():
+        with nullcontext() if (user, verb) in ALLOWED else pytest.raises(ClientError, match="AccessDenied"):
+            call()
+
+
+def test_only_the_schedulers_tasks_reach_spark(compose: Compose) -> None:
+    ask = "import socket; socket.create_connection(('spark', 15002), 5); print('reached')"
+    services = ("scheduler", "api-server", "dag-processor", "triggerer")
+    found = {service: compose("exec", "-T", service, "python", "-c", ask, check=False).strip() for service in services}
+    assert found == {service: "reached" if service == "scheduler" else "" for service in services}
+
+
 def test_a_batch_is_published_though_every_service_is_killed_midway(compose: Compose, images: Path, tmp_path: Path) -> None:
     compose.upload(images, DAY)
     run_id = compose.api.start_run("image_batches", DAY, {"quiet_seconds": 0})
@@ -296,7 +326,7 @@ def test_the_jobs_image_runs_a_job_alone_on_a_warehouse_in_s3(compose: Compose, 
             compose.s3.upload_file(str(path), "alone", f"{folder}/{path.name}")
     variables = {"AWS_ENDPOINT_URL": "http://s3:7070", "AWS_REGION": "us-east-1", **compose.environment}
     words = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-    run = ("run", "--rm", "--network", f"{PROJECT}_default", "--read-only", "--tmpfs", "/tmp", *words, image_of("jobs"))
+    run = ("run", "--rm", "--network", f"{PROJECT}_jobs", "--read-only", "--tmpfs", "/tmp", *words, image_of("jobs"))
     docker(*run, "featurize", "--warehouse", "s3://alone", "--input-digest", digest)
     keys = [found["Key"] for found in compose.s3.list_objects_v2(Bucket="alone")["Contents"]]
     (report,) = (key for key in keys if key.endswith("/report.json"))
