@@ -113,7 +113,8 @@ def _requirements(*extras: str) -> list[str]:
     asked = [one for one in found if one.marker and any(one.marker.evaluate(there | {"extra": extra}) for extra in extras)]
     for one in asked:
         one.marker = None
-    return [str(one) for one in asked]
+    # An extra may name another one of the same package.
+    return [text for one in asked for text in (_requirements(*one.extras) if one.name == "orchard-jobs" else [str(one)])]
 
 
 class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
