@@ -1,6 +1,7 @@
 """Pictures of every odd kind, and what the decoder makes of one."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any
@@ -40,7 +41,7 @@ def good(content: bytes, side: int = 224) -> Decoded:
 def bad(content: bytes, limit: int = LIMIT) -> Rejected:
     found = decode(content, limit, 224)
     assert isinstance(found, Rejected), found
-    assert "0x" not in found.message
+    assert not re.search(r"0x[0-9a-f]{6}", found.message)
     assert found == decode(content, limit, 224)
     return found
 

@@ -35,7 +35,7 @@ class Backbone:
     engine: str
     weights_file: str | None = None
     input_pixels: int = 224
-    decoder: str = "pillow, strict, first frame, EXIF orientation applied, to RGB"
+    decoder: str = "2: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
     resize: str = "pillow bicubic, whole image, no crop"
     engine_options: dict[str, str] = field(default_factory=dict)
 

@@ -31,16 +31,17 @@ EXPLANATIONS = {
         "Upload the file again. The next run of the batch computes it, because its ETag differs.",
     ),
     Reason.NOT_AN_IMAGE: Explanation(
-        "No decoder recognises the bytes: text, a Git LFS pointer, a PDF.",
+        "The bytes are no image: text, even if it begins like an image, a Git LFS pointer, a PDF.",
         "Remove it from the batch, or leave it there. It costs nothing more.",
     ),
     Reason.TRUNCATED: Explanation(
-        "The format is known, but the bytes end or break before the picture is whole.",
+        "The format is known, but the bytes end or break before the picture is whole. "
+        "This is also so if the file ends like a whole one.",
         "Upload the file again. The next run of the batch computes it, because its ETag differs.",
     ),
     Reason.UNSUPPORTED: Explanation(
-        "The pixels have no defined conversion to RGB, or the installed Pillow lacks the format.",
-        "Convert the file and upload it again.",
+        "The file is whole, but its format, or the way it stores its pixels, is not read. The message names it.",
+        "Convert the file to JPEG or PNG, and upload that.",
     ),
     Reason.OVER_OBJECT_LIMIT: Explanation(
         "The listing says that the object has more bytes than `ORCHARD_OBJECT_LIMIT`. It was not fetched.",
@@ -53,7 +54,8 @@ EXPLANATIONS = {
         "A lower limit affects only images that are still to be computed.",
     ),
     Reason.TOO_COSTLY: Explanation(
-        "Decoding it takes more memory or CPU than one image may have.",
+        "Decoding it takes more memory or time than one image may have, although its pixels are within the limit: "
+        "a TIFF with one huge strip or tile, a JPEG of hundreds of scans.",
         "Save it in another form (baseline JPEG, a TIFF of small tiles) and upload it again.",
     ),
     Reason.KILLED_DECODER: Explanation(

@@ -19,7 +19,8 @@ from orchard_jobs.contract.jobs import (
 )
 from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, write_known, write_parts
 
-BACKBONE = backbone_named("efficientnet_lite0")
+FIRST_DECODER = "pillow, strict, first frame, EXIF orientation applied, to RGB"
+BACKBONE = replace(backbone_named("efficientnet_lite0"), decoder=FIRST_DECODER)
 KEY = "images/2026-01-05/Apple Red 1/é#% 1.jpg"
 FIRST = Entry(f"s3://landing/{KEY}", "0" * 32, 123, "2026-01-05T00:00:00+00:00", "Apple Red 1", "compute", "0" * 32)
 SECOND = Entry(
@@ -79,20 +80,32 @@ def test_the_version_that_stands_in_every_work_digest() -> None:
 @pytest.mark.parametrize(
     ("name", "engine", "found"),
     [
-        ("efficientnet_lite0", "onnx", "060157e6fedc4d49b39de0652b48a1b85314d303e9a6f416ad1b0fefd20d75b1"),
-        ("efficientnet_lite0", "cuda", "b826b77f3ec882a40848c36aa51ef964d7afb57d51b772c451f6c5e848a90e15"),
-        ("efficientnet_lite0", "tensorflow", "f3c96b09f4639ad225ff18ca891c3e4bc17a7de8ff041d99602823da7bb33405"),
-        ("resnet50", "onnx", "c3ca0a5a107dfb6846b81f36e3e4b09c2fb970a506280bc1982cbf3fb11b9671"),
-        ("resnet50", "cuda", "2e0bd89a773fd60d4408646d64c9256ed20160a6c4ffa0deea15e7e8afe8a062"),
-        ("resnet50", "tensorflow", "c7d2eaf0ab4428275af7a5e08f75a8765f3f879aff27a296750644e3070929b3"),
+        ("efficientnet_lite0", "onnx", "7fb14bc20cba8620d99a9500aa2ccfb3b3dd86e13a9217f8d73938323916fa26"),
+        ("efficientnet_lite0", "cuda", "f92efdf5c1a67370da829631f676e228cafc406fc475522e41dd96b21426e2a9"),
+        ("efficientnet_lite0", "tensorflow", "97f2b8a17e786706e49b219359aa2a7b9f11ebb14554aedc04d99aefd317020d"),
+        ("resnet50", "onnx", "2458f749bf2dad7585b5bfa3cdfb557aabed8a17cbb86888a90e359edd7e8449"),
+        ("resnet50", "cuda", "2294d5997c026e6cf8fbac9ebab8d160b788580bbcd01106b33c515ffa295b7d"),
+        ("resnet50", "tensorflow", "d731ffde06a32122cf9be8530b5c67432bd27be631c44bc0535bf3f716e5b1eb"),
     ],
 )
 def test_the_digest_of_every_backbone(name: str, engine: str, found: str) -> None:
     assert backbone_named(name, engine).digest == found
 
 
+@pytest.mark.parametrize(
+    ("engine", "found"),
+    [
+        ("onnx", "060157e6fedc4d49b39de0652b48a1b85314d303e9a6f416ad1b0fefd20d75b1"),
+        ("cuda", "b826b77f3ec882a40848c36aa51ef964d7afb57d51b772c451f6c5e848a90e15"),
+        ("tensorflow", "f3c96b09f4639ad225ff18ca891c3e4bc17a7de8ff041d99602823da7bb33405"),
+    ],
+)
+def test_only_the_decoder_changed_the_digest(engine: str, found: str) -> None:
+    assert replace(backbone_named("efficientnet_lite0", engine), decoder=FIRST_DECODER).digest == found
+
+
 def test_the_id_of_a_backbone_with_weights_of_its_own() -> None:
-    assert backbone_named("resnet50", "onnx", "/w.h5", "c" * 64).id == "resnet50-76230bf334ff"
+    assert backbone_named("resnet50", "onnx", "/w.h5", "c" * 64).id == "resnet50-1b84436d9049"
 
 
 def test_the_lines_of_a_manifest() -> None:

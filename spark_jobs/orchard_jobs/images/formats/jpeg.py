@@ -1,0 +1,49 @@
+"""Read a JPEG strictly: any warning of libjpeg-turbo means that data are missing or damaged.
+
+simplejpeg raises the first warning; Pillow, which reads with the same library, keeps all of them to itself.
+"""
+
+import re
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.exif import orientation_of
+from orchard_jobs.images.formats.jpeg_markers import Markers, read_markers
+from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+# libjpeg-turbo's words about what is whole, but beyond it.
+_UNSUPPORTED = re.compile(r"could not determine|unsupported|not supported|maximum supported|bogus sampling", re.IGNORECASE)
+
+
+def read_jpeg(content: bytes, limits: Limits) -> Picture:
+    """Return the picture. CMYK is taken to be of Adobe's (inverted) polarity."""
+    markers = read_markers(content, limits)
+    return Picture(_image(_samples(markers)), orientation_of(markers.exif), markers.profile)
+
+
+def read_samples(content: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Return the samples [height, width, 1, 3 or 4] as they are stored, YCbCr and YCCK as RGB and CMYK."""
+    return _samples(read_markers(content, limits))
+
+
+def _image(samples: NDArray[np.uint8]) -> Image.Image:
+    if samples.shape[2] == 1:
+        return Image.fromarray(samples[..., 0])
+    if samples.shape[2] == 3:
+        return Image.fromarray(samples)
+    np.invert(samples, out=samples)
+    return Image.frombuffer("CMYK", (samples.shape[1], samples.shape[0]), samples, "raw", "CMYK", 0, 1)
+
+
+def _samples(markers: Markers) -> NDArray[np.uint8]:
+    try:
+        samples: NDArray[np.uint8] = simplejpeg.decode_jpeg(markers.content, _COLOURS[len(markers.components)], strict=True)
+    except ValueError as error:
+        words = str(error).partition("(): ")[2] or str(error)
+        raise Fault(Reason.UNSUPPORTED if _UNSUPPORTED.search(words) else Reason.TRUNCATED, f"JPEG: {words}") from error
+    return samples

@@ -1,0 +1,181 @@
+"""What the markers of a JPEG say: its frame, its scans, its metadata, and whether the scans hold every coefficient.
+
+Of the entropy-coded data it knows only where they end; `jpeg` has the library read them.
+"""
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.picture import Fault, Limits
+
+_SOI, _EOI, _SOS, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC2
+_ALONE = {0x01, *range(0xD0, 0xD9)}
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3}
+_NOT_READ = {
+    0xC5: "hierarchical",
+    0xC6: "hierarchical",
+    0xC7: "hierarchical",
+    0xC8: "extended",
+    0xC9: "arithmetic-coded",
+    0xCA: "arithmetic-coded",
+    0xCB: "arithmetic-coded",
+    0xCD: "hierarchical",
+    0xCE: "hierarchical",
+    0xCF: "hierarchical",
+    0xF7: "JPEG-LS",
+}
+# A marker that ends entropy-coded data; neither a stuffed byte nor a restart.
+_END_OF_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_MARKER = re.compile(rb"\xff+[\x01-\xfe]")
+_EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
+
+
+@dataclass
+class Component:
+    """A colour component of a frame.
+
+    Attributes:
+        area: its horizontal times its vertical sampling factor.
+        bits_left: of each coefficient, how many low bits are still to come; 255 before its first scan.
+    """
+
+    area: int
+    bits_left: bytearray = field(default_factory=lambda: bytearray(b"\xff" * 64))
+
+
+@dataclass
+class Markers:
+    """What `read_markers` found.
+
+    Attributes:
+        content: the file up to its end marker, without stray bytes between segments.
+        marker: of the frame: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless.
+        components: by their identifiers.
+        exif: the first block.
+        profile_parts: pieces of a colour profile by their numbers.
+    """
+
+    content: bytes = b""
+    marker: int = 0
+    width: int = 0
+    height: int = 0
+    components: dict[int, Component] = field(default_factory=dict)
+    walked_samples: int = 0
+    exif: bytes | None = None
+    profile_parts: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def profile(self) -> bytes | None:
+        """The embedded colour profile, or None where there is none or a piece is missing."""
+        parts = [self.profile_parts[number] for number in sorted(self.profile_parts)]
+        return b"".join(parts) if sorted(self.profile_parts) == list(range(1, len(parts) + 1)) and parts else None
+
+
+def read_markers(content: bytes, limits: Limits) -> Markers:
+    """Return what the markers say.
+
+    Raises:
+        Fault: of a kind that is not read, cut short, incomplete, over a limit.
+    """
+    found = Markers()
+    kept, position, is_clean = [content[:2]], 2, True
+    while True:
+        match = _MARKER.search(content, position)
+        if match is None:
+            raise _cut("the file ends before its end marker")
+        is_clean &= match.start() == position
+        marker, start = content[match.end() - 1], match.end()
+        position = start if marker in _ALONE or marker == _EOI else _end_of_segment(content, start)
+        body = content[start + 2 : position]
+        if marker == _SOS:
+            _read_scan(found, body, limits)
+            position = _end_of_data(content, position)
+        elif marker != _EOI:
+            _read_segment(found, marker, body, limits)
+        kept.append(content[match.end() - 2 : position])
+        if marker == _EOI:
+            break
+    _check_complete(found)
+    if not is_clean and 0 < content.count(b"\n") == content.count(b"\r\n"):
+        raise _cut("a JPEG that was transferred as text: each line feed follows a carriage return")
+    found.content = content if is_clean else b"".join(kept)
+    return found
+
+
+def _end_of_segment(content: bytes, start: int) -> int:
+    length = int.from_bytes(content[start : start + 2], "big")
+    if length < 2 or start + length > len(content):
+        raise _cut(f"a segment at byte {start} has length {length}, the file {len(content)}")
+    return start + length
+
+
+def _end_of_data(content: bytes, start: int) -> int:
+    match = _END_OF_DATA.search(content, start)
+    if match is None:
+        raise _cut("the file ends within a scan")
+    return match.start()
+
+
+def _read_segment(found: Markers, marker: int, body: bytes, limits: Limits) -> None:
+    if marker in _NOT_READ:
+        raise Fault(Reason.UNSUPPORTED, f"a JPEG of a kind that is not read: {_NOT_READ[marker]}")
+    if marker in _FRAMES:
+        _read_frame(found, marker, body, limits)
+    elif marker == 0xE1 and body.startswith(_EXIF) and found.exif is None:
+        found.exif = body
+    elif marker == 0xE2 and body.startswith(_PROFILE) and len(body) > 14:
+        found.profile_parts.setdefault(body[12], body[14:])
+
+
+def _read_frame(found: Markers, marker: int, body: bytes, limits: Limits) -> None:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        raise _cut("the frame's header is cut short")
+    bits, found.height, found.width, count = struct.unpack(">BHHB", body[:6])
+    if found.components:
+        raise _cut("a second frame's header")
+    if bits != 8:
+        raise Fault(Reason.UNSUPPORTED, f"a JPEG of {bits} bits a sample")
+    if found.height == 0:
+        raise Fault(Reason.UNSUPPORTED, "a JPEG whose height follows its first scan")
+    if count not in (1, 3, 4):
+        raise Fault(Reason.UNSUPPORTED, f"a JPEG of {count} components")
+    limits.check_size(found.width, found.height)
+    found.marker = marker
+    for identifier, factors, _ in struct.iter_unpack("BBB", body[6 : 6 + 3 * count]):
+        found.components[identifier] = Component((factors >> 4) * (factors & 15))
+    if len(found.components) != count:
+        raise Fault(Reason.UNSUPPORTED, "a JPEG of two components with one identifier")
+
+
+def _read_scan(found: Markers, body: bytes, limits: Limits) -> None:
+    count = body[0] if body else 0
+    if not 1 <= count <= 4 or len(body) < 4 + 2 * count:
+        raise _cut("a scan's header is cut short")
+    first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+    if found.marker != _PROGRESSIVE:
+        first, last, bits = 0, 63, 0
+    if not first <= last <= 63:
+        raise _cut(f"a scan of the coefficients {first} to {last}")
+    largest = max((component.area for component in found.components.values()), default=1) or 1
+    for identifier in body[1 : 1 + 2 * count : 2]:
+        if identifier not in found.components:
+            raise _cut(f"a scan of component {identifier}, which the frame does not have")
+        component = found.components[identifier]
+        component.bits_left[first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
+        found.walked_samples += found.width * found.height * component.area // largest
+    limits.check_work(found.walked_samples, "the scans")
+
+
+def _check_complete(found: Markers) -> None:
+    if not found.components:
+        raise _cut("no frame's header")
+    for identifier, component in found.components.items():
+        if any(component.bits_left):
+            missing = next(number for number, bits in enumerate(component.bits_left) if bits)
+            raise _cut(f"no scan completes coefficient {missing} of component {identifier}")
+
+
+def _cut(message: str) -> Fault:
+    return Fault(Reason.TRUNCATED, message)

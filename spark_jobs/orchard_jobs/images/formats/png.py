@@ -1,0 +1,148 @@
+"""Read a PNG from the chunks that hold its pixels. No other chunk, whatever it holds, decides whether the picture is good."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.exif import orientation_of
+from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.stock import eight_bits, load_with
+
+_SIGNATURE_BYTES = 8
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_NEEDED = (*_PIXELS, b"IEND")
+_NEXT_NEEDED = re.compile(b"|".join(_NEEDED))
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_GRAY, _RGB, _PALETTE = 0, 2, 3
+# The largest profiles of printers take 4 MB.
+_PROFILE_BYTES = 8 * 1024 * 1024
+
+
+class _Chunk(NamedTuple):
+    name: bytes
+    body: bytes
+    whole: bytes
+    is_right: bool
+
+
+class _Header(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    colour: int
+
+
+def read_png(content: bytes, limits: Limits) -> Picture:
+    """Return the picture; of an animated one the image that stands for it."""
+    header = _header(content)
+    limits.check_size(header.width, header.height)
+    chunks = list(_chunks(content))
+    parts = [chunk for chunk in chunks if chunk.name in _PIXELS]
+    if not any(chunk.name == b"IDAT" for chunk in parts):
+        raise Fault(Reason.TRUNCATED, "PNG: the file ends before its pixels")
+    for chunk in parts:
+        if not chunk.is_right:
+            raise Fault(Reason.TRUNCATED, f"PNG: the checksum of a chunk {chunk.name.decode()} is wrong")
+    key = next((chunk.body for chunk in parts if chunk.name == b"tRNS"), b"")
+    kept = (chunk.whole for chunk in parts if chunk.name != b"tRNS" or _fits(header, chunk))
+    image = _keyed(content[:_SIGNATURE_BYTES] + b"".join(kept) + _END, header, key, limits)
+    by_name = {chunk.name: chunk.body for chunk in reversed(chunks) if chunk.is_right or chunk.name == b"eXIf"}
+    return Picture(image, orientation_of(by_name.get(b"eXIf")), _profile(by_name.get(b"iCCP", b"")))
+
+
+def _chunks(content: bytes) -> Iterator[_Chunk]:
+    position = _SIGNATURE_BYTES
+    while position < len(content):
+        chunk = _chunk_at(content, position)
+        if chunk is None or not (chunk.is_right or chunk.name in _NEEDED or _leads_on(content, position, chunk)):
+            # A damaged length: go on where the next chunk stands whose checksum is right.
+            position = _next_needed(content, position)
+            continue
+        yield chunk
+        position += len(chunk.whole)
+        if chunk.name == b"IEND":
+            return
+
+
+def _chunk_at(content: bytes, position: int) -> _Chunk | None:
+    length = int.from_bytes(content[position : position + 4], "big")
+    name, end = content[position + 4 : position + 8], position + 12 + length
+    if end > len(content) or not name.isalpha():
+        if name in _PIXELS:
+            raise Fault(Reason.TRUNCATED, f"PNG: the file ends within a chunk {name.decode()}")
+        return None
+    is_right = zlib.crc32(content[position + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
+    return _Chunk(name, content[position + 8 : end - 4], content[position:end], is_right)
+
+
+def _leads_on(content: bytes, position: int, chunk: _Chunk) -> bool:
+    name = position + len(chunk.whole) + 4
+    return content[name : name + 4].isalpha()
+
+
+def _next_needed(content: bytes, position: int) -> int:
+    for match in _NEXT_NEEDED.finditer(content, position + 8):
+        start = match.start() - 4
+        length = int.from_bytes(content[start : start + 4], "big")
+        end = start + 12 + length
+        if end <= len(content) and zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big"):
+            return start
+    return len(content)
+
+
+def _header(content: bytes) -> _Header:
+    if content[12:16] == b"CgBI":
+        raise Fault(Reason.UNSUPPORTED, "a PNG of Apple's own kind (CgBI), which is not read")
+    if content[12:16] != b"IHDR" or len(content) < 33:
+        raise Fault(Reason.TRUNCATED, "PNG: no whole header")
+    return _Header(*struct.unpack(">IIBB", content[16:26]))
+
+
+def _fits(header: _Header, chunk: _Chunk) -> bool:
+    # Pillow knows the transparency of palettes; colour keys are applied here.
+    return header.colour == _PALETTE and 0 < len(chunk.body) <= 256
+
+
+def _keyed(pixels: bytes, header: _Header, key: bytes, limits: Limits) -> Image.Image:
+    image = load_with(pixels, "PNG", limits)
+    if len(key) != {_GRAY: 2, _RGB: 6}.get(header.colour):
+        return eight_bits(image)
+    colour = np.array(struct.unpack(f">{len(key) // 2}H", key)) & ((1 << header.depth) - 1)
+    is_key = _is_key(pixels, header, colour, image, limits)
+    plain = eight_bits(image)
+    plain.paste("white", mask=Image.fromarray(is_key))
+    return plain
+
+
+def _is_key(pixels: bytes, header: _Header, colour: NDArray[np.int64], image: Image.Image, limits: Limits) -> NDArray[np.bool_]:
+    if header.colour == _RGB and header.depth == 16:
+        # Pillow has no 16-bit colour: one reading gives the high bytes, another the low ones.
+        low = load_with(pixels, "PNG", limits, "RGB;16L")
+        return _equals(np.asarray(image), colour >> 8) & _equals(np.asarray(low), colour & 255)
+    if header.colour == _RGB:
+        return _equals(np.asarray(image), colour)
+    if header.depth == 16:
+        return np.asarray(np.asarray(image) == colour[0])
+    return np.asarray(np.asarray(image.convert("L")) == colour[0] * (255 // ((1 << header.depth) - 1)))
+
+
+def _equals(samples: NDArray[np.uint8], colour: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first, second, third = (samples[..., number] == colour[number] for number in range(3))
+    return np.asarray(first & second & third)
+
+
+def _profile(body: bytes) -> bytes | None:
+    _, _, packed = body.partition(b"\0")
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(packed[1:], _PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return profile if unpacker.eof else None

@@ -1,0 +1,85 @@
+"""Read a format with Pillow's reader of that format and no other."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+from PIL import AvifImagePlugin, Image, ImageFile
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.exif import orientation_of
+from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.signatures import Format, is_text, not_an_image
+
+_AS_THEY_ARE = {"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "LAB"}
+_PLAIN_PNM = re.compile(rb"P[123](?:\s|#[^\n]*\n)*[\d\s#]")
+_PNM = re.compile(rb"P[4-7](?:\s|#[^\n]*\n)*[\dA-Z#]")
+_COMMENT = re.compile(rb"#[^\n]*")
+_NO_NUMBER = re.compile(rb"[^\d\s]")
+
+# One thread a picture: the workers share the cores among pictures.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def read_stock(content: bytes, kind: Format, limits: Limits) -> Picture:
+    """Return the picture of a WebP, GIF, BMP, AVIF, JPEG 2000 or TGA file."""
+    image = load_with(content, kind, limits)
+    return Picture(eight_bits(image), orientation_of(image.info.get("exif")), image.info.get("icc_profile"))
+
+
+def read_ppm(content: bytes, limits: Limits) -> Picture:
+    """Return the picture of a PBM, PGM, PPM or PAM file, whose signature plain text may begin with, too."""
+    is_plain = content[1:2] in b"123"
+    header = (_PLAIN_PNM if is_plain else _PNM).match(content)
+    numbers = _COMMENT.sub(b"", content[2:]) if is_plain else b""
+    if header is None or _NO_NUMBER.search(numbers):
+        raise not_an_image(content)
+    try:
+        return read_stock(content, Format.PPM, limits)
+    except Fault:
+        raise
+    except Exception as error:
+        # Text may go on with numbers by chance, but not for as long as the picture of that size.
+        if not is_plain and is_text(content):
+            raise not_an_image(content) from error
+        raise
+
+
+def load_with(content: bytes, kind: str, limits: Limits, raw_mode: str | None = None) -> Image.Image:
+    """Return a loaded image.
+
+    Args:
+        content: the whole file.
+        kind: Pillow's name of the one format that is tried.
+        limits: judged from the header, and once more from what was read.
+        raw_mode: how the samples lie, where it is not as the header says.
+
+    Raises:
+        Fault: over the pixel limit.
+        Exception: nearly any, on broken bytes.
+    """
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, limits.pixels)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    image = Image.open(io.BytesIO(content), formats=[kind])
+    limits.check_size(image.width, image.height)
+    if raw_mode is not None:
+        tiles: Any = image
+        tiles.tile = [tile._replace(args=raw_mode) for tile in tiles.tile]
+    image.load()
+    limits.check_size(image.width, image.height)
+    return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image with 8 bits a sample: of 16 the high byte, palettes as their colours, a colour key as alpha."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data and image.mode not in _AS_THEY_ARE - {"L", "RGB"}:
+        return image.convert("RGBA")
+    if image.mode in _AS_THEY_ARE:
+        return image
+    try:
+        return image.convert("L" if image.mode == "1" else "RGB")
+    except (ValueError, KeyError) as error:
+        raise Fault(Reason.UNSUPPORTED, f"no conversion from {image.mode} to RGB") from error

@@ -1,0 +1,136 @@
+"""The bytes of a TIFF's strips and tiles, uncompressed, as they were before compression.
+
+libtiff uncompresses them, behind Pillow: chunks are put into a TIFF of plain bytes, so that neither takes them for samples.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats import tiff_tags as tags
+from orchard_jobs.images.formats.jpeg import read_samples
+from orchard_jobs.images.formats.picture import Fault, Limits
+from orchard_jobs.images.formats.stock import load_with
+from orchard_jobs.images.formats.tiff_layout import CCITT, JPEG, NO_COMPRESSION, WEBP, YCBCR, Layout
+from orchard_jobs.images.formats.tiff_tags import Tags
+
+# Opening a file costs more than reading a short strip.
+_GROUP_BYTES = 4 * 1024 * 1024
+_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
+_SHORT, _LONG = 3, 4
+
+Bytes = NDArray[np.uint8]
+
+
+def read_chunks(found: Tags, layout: Layout, limits: Limits) -> Iterator[tuple[int, Bytes]]:
+    """Yield each chunk's number and its bytes: [rows, bytes a row], or of JPEG and WebP its samples [rows, width, samples].
+
+    Raises:
+        Fault: a chunk is missing, runs out of the file or ends early.
+    """
+    packed = _packed(found, layout)
+    if layout.compression in (JPEG, WEBP):
+        for number, content in enumerate(packed):
+            yield number, _inner_picture(found, layout, content, limits)
+        return
+    for first, last in _groups(layout, len(packed)):
+        rows = [_stored_rows(layout, number) for number in range(first, last)]
+        group = _uncompressed(found, layout, packed[first:last], rows, limits)
+        ends = np.cumsum(rows)
+        for number, (end, count) in enumerate(zip(ends, rows, strict=True), first):
+            yield number, group[end - count : end]
+
+
+def _packed(found: Tags, layout: Layout) -> list[bytes]:
+    starts = found.integers(tags.TILE_OFFSETS) or found.integers(tags.STRIP_OFFSETS)
+    sizes = found.integers(tags.TILE_SIZES) or found.integers(tags.STRIP_SIZES)
+    wanted = layout.planes * layout.across * layout.down
+    if len(starts) < wanted or 0 < len(sizes) < wanted:
+        raise Fault(Reason.TRUNCATED, f"TIFF: {len(starts)} strips or tiles of {wanted}")
+    sizes = sizes or tuple(len(found.content) - start for start in starts)
+    for start, size in zip(starts[:wanted], sizes, strict=False):
+        if start < 0 or start + size > len(found.content):
+            raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile ends at byte {start + size} of {len(found.content)}")
+    return [found.content[start : start + size] for start, size in zip(starts[:wanted], sizes, strict=False)]
+
+
+def _stored_rows(layout: Layout, number: int) -> int:
+    return -(-layout.rows_of(number) // layout.unit[1])
+
+
+def _groups(layout: Layout, count: int) -> Iterator[tuple[int, int]]:
+    a_plane = layout.across * layout.down
+    step = max(1, _GROUP_BYTES // max(1, layout.row_bytes * layout.chunk_rows))
+    for plane in range(0, count, a_plane):
+        for first in range(plane, plane + a_plane, step):
+            yield first, min(first + step, plane + a_plane)
+
+
+def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[int], limits: Limits) -> Bytes:
+    if layout.compression == NO_COMPRESSION:
+        parts = [_plain(content, count, layout.row_bytes) for content, count in zip(packed, rows, strict=True)]
+        plain = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return _REVERSED[plain] if found.integer(tags.FILL_ORDER, 1) == 2 else plain
+    content = _file_of_bytes(found, layout, packed, rows)
+    try:
+        # Not the picture's pixels but its bytes are judged here: their number was checked with the layout.
+        image = load_with(content, "TIFF", Limits(max(limits.pixels, 8 * limits.memory_bytes)))
+    except Exception as error:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile cannot be uncompressed: {error}") from error
+    return np.packbits(np.asarray(image), axis=1) if layout.compression in CCITT else np.asarray(image)
+
+
+def _plain(content: bytes, rows: int, row_bytes: int) -> Bytes:
+    if len(content) < rows * row_bytes:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {len(content)} bytes, {rows * row_bytes} are needed")
+    return np.frombuffer(content, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
+
+
+def _file_of_bytes(found: Tags, layout: Layout, packed: list[bytes], rows: list[int]) -> bytes:
+    """Return a TIFF of 8-bit gray samples (CCITT: of single bits), one strip a chunk."""
+    is_fax = layout.compression in CCITT
+    entries = {
+        tags.WIDTH: [layout.chunk_width if is_fax else layout.row_bytes],
+        tags.HEIGHT: [sum(rows)],
+        tags.BITS: [1 if is_fax else 8],
+        tags.COMPRESSION: [layout.compression],
+        tags.PHOTOMETRIC: [1],
+        tags.FILL_ORDER: [found.integer(tags.FILL_ORDER, 1)],
+        tags.STRIP_OFFSETS: [0] * len(packed),
+        tags.SAMPLES: [1],
+        tags.ROWS_PER_STRIP: [rows[0]],
+        tags.STRIP_SIZES: [len(content) for content in packed],
+        tags.T4_OPTIONS: [found.integer(tags.T4_OPTIONS, 0)],
+        tags.T6_OPTIONS: [found.integer(tags.T6_OPTIONS, 0)],
+    }
+    arrays = 8 + 2 + 12 * len(entries) + 4
+    start = arrays + 8 * len(packed)
+    entries[tags.STRIP_OFFSETS] = [start + int(end) for end in np.cumsum([0, *entries[tags.STRIP_SIZES][:-1]])]
+    directory, values = [struct.pack("<H", len(entries))], b""
+    for tag, numbers in sorted(entries.items()):
+        if len(numbers) == 1:
+            directory.append(struct.pack("<HHII", tag, _LONG, 1, numbers[0]))
+        else:
+            directory.append(struct.pack("<HHII", tag, _LONG, len(numbers), arrays + len(values)))
+            values += struct.pack(f"<{len(numbers)}I", *numbers)
+    return b"II*\0\x08\0\0\0" + b"".join(directory) + bytes(4) + values.ljust(8 * len(packed), b"\0") + b"".join(packed)
+
+
+def _inner_picture(found: Tags, layout: Layout, content: bytes, limits: Limits) -> Bytes:
+    if layout.bits != 8 or layout.kind != "u":
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF with JPEG or WebP inside and {layout.bits} bits a sample")
+    if layout.compression == WEBP:
+        samples = np.asarray(load_with(content, "WEBP", limits))
+    else:
+        samples = read_samples(_with_tables(found, layout, content), limits)
+    return samples.reshape(*samples.shape[:2], -1)
+
+
+def _with_tables(found: Tags, layout: Layout, content: bytes) -> bytes:
+    # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would guess.
+    transform = found.integer(tags.PHOTOMETRIC, 1) == YCBCR
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0" + bytes([transform])
+    return b"\xff\xd8" + adobe + found.raw(tags.JPEG_TABLES)[2:-2] + content[2:]

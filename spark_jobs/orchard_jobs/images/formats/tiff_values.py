@@ -1,0 +1,98 @@
+"""Numbers of a TIFF's samples: undo the predictor, unpack the bits, and give each number its shade of 0 to 255."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.picture import Fault
+from orchard_jobs.images.formats.tiff_layout import BLOCK_ROWS, Layout
+
+Bytes = NDArray[np.uint8]
+# Enough to know the range of all.
+_LOOKED_AT = 1_000_000
+
+
+def numbers_of(layout: Layout, rows: Bytes) -> NDArray[np.number]:
+    """Return the numbers [rows, chunk width, samples] of a chunk's bytes [rows, bytes a row]."""
+    shape = (len(rows), layout.chunk_width, layout.chunk_samples)
+    if layout.bits < 8 or layout.bits not in (8, 16, 32, 64):
+        if layout.predictor != 1:
+            raise Fault(Reason.UNSUPPORTED, f"a TIFF with a predictor on {layout.bits} bits a sample")
+        return _unpack(layout, rows).reshape(shape)
+    size = layout.bits // 8
+    if layout.predictor == 3 and layout.kind == "f":
+        return _undo_float_predictor(rows, layout).reshape(shape)
+    order = "=" if size == 1 else layout.order
+    if layout.predictor == 1:
+        return np.ascontiguousarray(rows).view(f"{order}{layout.kind}{size}").reshape(shape)
+    if layout.predictor != 2:
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF with predictor {layout.predictor} on samples of kind {layout.kind}")
+    differences = np.ascontiguousarray(rows).view(f"{order}u{size}").reshape(shape)
+    return np.cumsum(differences, axis=1, dtype=f"u{size}").view(f"{layout.kind}{size}")
+
+
+def _undo_float_predictor(rows: Bytes, layout: Layout) -> NDArray[np.number]:
+    # Bytes of equal weight lie together, the weightiest first, and each is the difference to the one a pixel before.
+    size = layout.bits // 8
+    pixels = rows.reshape(len(rows), -1, layout.chunk_samples)
+    planes = np.cumsum(pixels, axis=1, dtype=np.uint8).reshape(len(rows), size, -1)
+    return np.ascontiguousarray(planes.swapaxes(1, 2)).view(f">f{size}")
+
+
+def _unpack(layout: Layout, rows: Bytes) -> NDArray[np.uint16]:
+    count = layout.chunk_width * layout.chunk_samples
+    numbers = np.empty((len(rows), count), np.uint16)
+    weights = (1 << np.arange(layout.bits - 1, -1, -1)).astype(np.uint16)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        bits = np.unpackbits(rows[start : start + BLOCK_ROWS], axis=1)[:, : count * layout.bits]
+        numbers[start : start + BLOCK_ROWS] = bits.reshape(len(bits), count, layout.bits) @ weights
+    return numbers
+
+
+def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
+    """Return shades of unsigned numbers of 1 to 16 bits; fewer than 8 bits are spread evenly."""
+    if bits < 8:
+        return (numbers.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
+    return np.right_shift(numbers.astype(np.uint16, copy=False), bits - 8).astype(np.uint8)
+
+
+def shades_of(numbers: NDArray[np.number], layout: Layout) -> Bytes:
+    """Return shades of signed, 32-bit, 64-bit and floating-point numbers, by the range that nearly all of them keep to.
+
+    A thousandth at each end may lie outside; it is clipped.
+    """
+    flat = numbers.reshape(-1)
+    seen = np.sort(flat[:: -(-len(flat) // _LOOKED_AT)])
+    if layout.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(numbers)):
+        raise Fault(Reason.UNSUPPORTED, "a TIFF of floats that are not all finite numbers")
+    outliers = max(len(seen) // 1000, int(len(seen) >= 100))
+    low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
+    black, white = _float_range(seen, low, high) if layout.kind == "f" else _integer_range(layout.bits, low, high)
+    shades = np.empty(numbers.shape, np.uint8)
+    for block, target in zip(_blocks(numbers), _blocks(shades), strict=True):
+        scaled = (block.astype(np.float64) - black) * (255 / (white - black) if white > black else 0)
+        target[:] = np.clip(np.rint(scaled) if layout.kind == "f" or black else np.floor(scaled), 0, 255)
+    return shades
+
+
+def _integer_range(bits: int, low: float, high: float) -> tuple[float, float]:
+    """Return what is black and white: 16-bit numbers where they fit, then all bits, else what there is."""
+    for range_bits in (min(bits, 16), bits):
+        white = 255 * 2.0 ** (range_bits - 8)
+        if low >= 0 and high < 2.0**range_bits and (range_bits < bits or high >= 2.0 ** (range_bits - 8) or bits <= 16):
+            return 0, white
+    return low, high
+
+
+def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float]:
+    """Return what is black and white: 0..1 or 0..255 where they fit with some room, else what there is."""
+    if low >= -0.5 and high <= 1.5:
+        return 0, 1
+    positive = seen[seen > 0]
+    if low >= -0.5 and positive[len(positive) // 2] <= 1:
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: their white is not told")
+    return (0, 255) if low >= -127 and high <= 383 else (low, high)
+
+
+def _blocks(numbers: NDArray[np.number]) -> list[NDArray[np.number]]:
+    return [numbers[start : start + BLOCK_ROWS] for start in range(0, len(numbers), BLOCK_ROWS)]
