@@ -45,5 +45,7 @@ def _samples(markers: Markers) -> NDArray[np.uint8]:
         samples: NDArray[np.uint8] = simplejpeg.decode_jpeg(markers.content, _COLOURS[len(markers.components)], strict=True)
     except ValueError as error:
         words = str(error).partition("(): ")[2] or str(error)
+        if "memory" in words.lower():
+            raise MemoryError(words) from error
         raise Fault(Reason.UNSUPPORTED if _UNSUPPORTED.search(words) else Reason.TRUNCATED, f"JPEG: {words}") from error
     return samples

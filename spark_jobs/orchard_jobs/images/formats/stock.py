@@ -37,7 +37,7 @@ def read_ppm(content: bytes, limits: Limits) -> Picture:
         raise not_an_image(content)
     try:
         return read_stock(content, Format.PPM, limits)
-    except Fault:
+    except (Fault, MemoryError):
         raise
     except Exception as error:
         # Text may go on with numbers by chance, but not for as long as the picture of that size.

@@ -78,6 +78,8 @@ def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[i
     try:
         # Not the picture's pixels but its bytes are judged here: their number was checked with the layout.
         image = load_with(content, "TIFF", Limits(max(limits.pixels, 8 * limits.memory_bytes)))
+    except MemoryError:
+        raise
     except Exception as error:
         raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile cannot be uncompressed: {error}") from error
     return np.packbits(np.asarray(image), axis=1) if layout.compression in CCITT else np.asarray(image)
