@@ -41,8 +41,25 @@ def _image(samples: NDArray[np.uint8]) -> Image.Image:
 
 
 def _samples(markers: Markers) -> NDArray[np.uint8]:
+    samples = _strictly(markers, markers.content)
+    data, end = markers.content[:-2], markers.content[-2:]
+    if data.endswith(b"\0") and not data.endswith(b"\xff\0") and _is_read(markers, data[:-1] + end):
+        # libjpeg warns of data that nothing needs only from the sixth byte on.
+        raise Fault(Reason.TRUNCATED, "JPEG: zero bytes stand after the last pixel, or in place of data")
+    return samples
+
+
+def _is_read(markers: Markers, content: bytes) -> bool:
     try:
-        samples: NDArray[np.uint8] = simplejpeg.decode_jpeg(markers.content, _COLOURS[len(markers.components)], strict=True)
+        _strictly(markers, content)
+    except Fault:
+        return False
+    return True
+
+
+def _strictly(markers: Markers, content: bytes) -> NDArray[np.uint8]:
+    try:
+        samples: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, _COLOURS[len(markers.components)], strict=True)
     except ValueError as error:
         words = str(error).partition("(): ")[2] or str(error)
         if "memory" in words.lower():

@@ -100,7 +100,7 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
     _check_complete(found)
     if not is_clean and 0 < content.count(b"\n") == content.count(b"\r\n"):
         raise _cut("a JPEG that was transferred as text: each line feed follows a carriage return")
-    found.content = content if is_clean else b"".join(kept)
+    found.content = content[:position] if is_clean else b"".join(kept)
     return found
 
 

@@ -1,9 +1,11 @@
 """The bytes of a TIFF's strips and tiles, uncompressed, as they were before compression.
 
-libtiff uncompresses them, behind Pillow: chunks are put into a TIFF of plain bytes, so that neither takes them for samples.
+Behind Pillow, libtiff uncompresses what the standard library cannot: chunks are put into a TIFF of plain bytes, so that neither
+takes them for samples.
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +16,7 @@ from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.jpeg import read_samples
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.stock import load_with
-from orchard_jobs.images.formats.tiff_layout import CCITT, JPEG, NO_COMPRESSION, WEBP, YCBCR, Layout
+from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, JPEG, NO_COMPRESSION, WEBP, YCBCR, Layout
 from orchard_jobs.images.formats.tiff_tags import Tags
 
 # Opening a file costs more than reading a short strip.
@@ -70,8 +72,8 @@ def _groups(layout: Layout, count: int) -> Iterator[tuple[int, int]]:
 
 
 def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[int], limits: Limits) -> Bytes:
-    if layout.compression == NO_COMPRESSION:
-        parts = [_plain(content, count, layout.row_bytes) for content, count in zip(packed, rows, strict=True)]
+    if layout.compression in (NO_COMPRESSION, *DEFLATE):
+        parts = [_plain(layout, content, count) for content, count in zip(packed, rows, strict=True)]
         plain = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return _REVERSED[plain] if found.integer(tags.FILL_ORDER, 1) == 2 else plain
     content = _file_of_bytes(found, layout, packed, rows)
@@ -85,10 +87,26 @@ def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[i
     return np.packbits(np.asarray(image), axis=1) if layout.compression in CCITT else np.asarray(image)
 
 
-def _plain(content: bytes, rows: int, row_bytes: int) -> Bytes:
-    if len(content) < rows * row_bytes:
-        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {len(content)} bytes, {rows * row_bytes} are needed")
-    return np.frombuffer(content, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
+def _plain(layout: Layout, content: bytes, rows: int) -> Bytes:
+    wanted = rows * layout.row_bytes
+    if layout.compression in DEFLATE:
+        content = _inflated(content, layout.chunk_rows * layout.row_bytes)
+    if len(content) < wanted:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {len(content)} bytes, {wanted} are needed")
+    return np.frombuffer(content, np.uint8, wanted).reshape(rows, layout.row_bytes)
+
+
+def _inflated(content: bytes, most_bytes: int) -> bytes:
+    # libtiff would stop at the last byte that it needs, before the checksum that tells damage.
+    unpacker = zlib.decompressobj()
+    try:
+        inflated = unpacker.decompress(content, most_bytes)
+        beyond = unpacker.decompress(unpacker.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile cannot be uncompressed: {error}") from error
+    if beyond:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile holds more than its {most_bytes} bytes")
+    return inflated
 
 
 def _file_of_bytes(found: Tags, layout: Layout, packed: list[bytes], rows: list[int]) -> bytes:
@@ -132,7 +150,9 @@ def _inner_picture(found: Tags, layout: Layout, content: bytes, limits: Limits) 
 
 
 def _with_tables(found: Tags, layout: Layout, content: bytes) -> bytes:
-    # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would guess.
+    # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would go by the chunk's own markers.
     transform = found.integer(tags.PHOTOMETRIC, 1) == YCBCR
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0" + bytes([transform])
-    return b"\xff\xd8" + adobe + found.raw(tags.JPEG_TABLES)[2:-2] + content[2:]
+    header, scan, data = content[2:].partition(b"\xff\xda")
+    header = header.replace(b"JFIF\0", b"none\0").replace(b"Adobe", b"other")
+    return b"\xff\xd8" + adobe + found.raw(tags.JPEG_TABLES)[2:-2] + header + scan + data

@@ -7,12 +7,14 @@ from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.tiff_tags import Tags
 
-NO_COMPRESSION, CCITT, JPEG, WEBP = 1, (2, 3, 4, 32771), 7, 50001
-_PREDICTED = {5: "LZW", 8: "Deflate", 32946: "Deflate", 34925: "LZMA", 50000: "Zstandard"}
-_READ = {NO_COMPRESSION, *CCITT, JPEG, WEBP, 32773, *_PREDICTED}
+NO_COMPRESSION, CCITT, LZW, JPEG, DEFLATE, PACKBITS = 1, (2, 3, 4), 5, 7, (8, 32946), 32773
+LZMA, ZSTANDARD, WEBP = 34925, 50000, 50001
+_PREDICTED = {LZW, *DEFLATE, LZMA, ZSTANDARD}
+_READ = {NO_COMPRESSION, *CCITT, JPEG, PACKBITS, WEBP, *_PREDICTED}
 _NOT_READ = {
     6: "old-style JPEG",
     32766: "NeXT",
+    32771: "CCITT RLE by words",
     32809: "ThunderScan",
     33003: "JPEG 2000",
     33005: "JPEG 2000",
@@ -146,7 +148,10 @@ def _compression(found: Tags) -> tuple[int, int]:
     if compression not in _READ:
         name = _NOT_READ.get(compression, "unknown")
         raise Fault(Reason.UNSUPPORTED, f"a TIFF with compression {compression} ({name}), which is not read")
-    predictor = found.integer(tags.PREDICTOR, 1) if compression in _PREDICTED else 1
+    predictor = found.integer(tags.PREDICTOR, 1)
+    if predictor != 1 and compression not in _PREDICTED:
+        # Some readers apply it there, others do not.
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF with compression {compression} and predictor {predictor}")
     return compression, predictor
 
 
