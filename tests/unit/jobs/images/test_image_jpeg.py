@@ -1,0 +1,158 @@
+"""Decoding JPEG: what is missing is truncated, however the file ends; what any viewer ignores is good."""
+
+import io
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from orchard_jobs.contract.quarantine import Reason
+from PIL import Image
+from support.pictures import LIMIT, bad, good, picture, resized, saved
+
+SOURCE = picture(160, 120, seed=3)
+EOI = b"\xff\xd9"
+KINDS = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True},
+    "restarts": {"restart_marker_blocks": 4},
+    "progressive restarts": {"progressive": True, "restart_marker_blocks": 4},
+    "whole colours": {"subsampling": 0},
+}
+MODES = ["RGB", "L", "CMYK"]
+DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
+    "cut": lambda content, at: content[:at],
+    "cut and ended": lambda content, at: content[:at] + EOI,
+    "zeroed and ended": lambda content, at: content[:at] + bytes(len(content) - at - 2) + EOI,
+    "zeroed": lambda content, at: content[:at] + bytes(len(content) - at),
+}
+
+
+def jpeg(mode: str = "RGB", **options: object) -> bytes:
+    return saved(SOURCE.convert(mode), "JPEG", **options)
+
+
+def scans(content: bytes) -> list[int]:
+    """Where the scans begin."""
+    return [at for at in range(len(content)) if content[at : at + 2] == b"\xff\xda"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_jpeg_has_the_pixels_that_pillow_reads(kind: str, mode: str) -> None:
+    content = jpeg(mode, **KINDS[kind])
+    whole = Image.open(io.BytesIO(content))
+    square = whole.resize((224, 224), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(good(content).pixels, np.asarray(square.convert("RGB")))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_data_are_truncated(kind: str, mode: str, damage: str) -> None:
+    content = jpeg(mode, **KINDS[kind])
+    first = scans(content)[0] + 20
+    for at in range(first, len(content) - 64, (len(content) - first) // 8):
+        assert bad(DAMAGES[damage](content, at)).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_transfer_as_text_is_truncated(kind: str) -> None:
+    content = jpeg(**KINDS[kind])
+    assert bad(content.replace(b"\n", b"\r\n")).reason == Reason.TRUNCATED
+    assert bad(content.replace(b"\r", b"")).reason == Reason.TRUNCATED
+
+
+def test_a_progressive_jpeg_needs_each_of_its_scans() -> None:
+    content = jpeg(progressive=True)
+    starts = [*scans(content), len(content) - 2]
+    for start, end in zip(starts, starts[1:], strict=False):
+        # The tables of the next scan lie at the end of this one.
+        table = content.find(b"\xff\xc4", start, end)
+        without = content[:start] + content[table if table > 0 else end :]
+        assert bad(without).reason == Reason.TRUNCATED
+    assert "no scan completes" in bad(content[: starts[1]] + EOI).message
+
+
+def test_the_end_marker_must_be_there() -> None:
+    assert bad(jpeg()[:-2]).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 512, b"\xff" * 7, b"trailer", b"\0" * 40 + EOI])
+def test_what_follows_the_end_marker_is_ignored(tail: bytes) -> None:
+    np.testing.assert_array_equal(good(jpeg() + tail).pixels, good(jpeg()).pixels)
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"abc", b"\0" * 300, b"\xff", b"\r\n", b"\xff\0"])
+@pytest.mark.parametrize("kind", ["baseline", "progressive"])
+def test_stray_bytes_between_header_segments_are_skipped(stray: bytes, kind: str) -> None:
+    content = jpeg(**KINDS[kind])
+    tables, frame = content.index(b"\xff\xdb"), content.index(b"\xff\xc4")
+    found = good(content[:tables] + stray + content[tables:frame] + stray + content[frame:])
+    np.testing.assert_array_equal(found.pixels, good(content).pixels)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 100])
+def test_zeros_after_the_last_pixel_are_truncated(count: int) -> None:
+    content = jpeg()
+    assert bad(content[:-2] + bytes(count) + EOI).reason == Reason.TRUNCATED
+
+
+def test_a_thumbnail_does_not_end_its_picture() -> None:
+    thumbnail = saved(SOURCE.resize((16, 12)), "JPEG")
+    content = jpeg(exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
+    np.testing.assert_array_equal(good(content).pixels, good(jpeg()).pixels)
+    assert bad(content[: content.rindex(b"\xff\xda") + 40] + EOI).reason == Reason.TRUNCATED
+
+
+def test_further_pictures_behind_the_first_are_ignored() -> None:
+    content = saved(SOURCE, "MPO", save_all=True, append_images=[SOURCE.rotate(90)])
+    np.testing.assert_array_equal(good(content).pixels, good(jpeg()).pixels)
+
+
+def with_frame(marker: int, bits: int = 8, height: int = 120) -> bytes:
+    content = jpeg()
+    at = content.index(b"\xff\xc0")
+    return content[:at] + struct.pack(">BBHBH", 0xFF, marker, 17, bits, height) + content[at + 7 :]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (with_frame(0xC9), "arithmetic"),
+        (with_frame(0xCA), "arithmetic"),
+        (with_frame(0xC5), "hierarchical"),
+        (with_frame(0xF7), "JPEG-LS"),
+        (with_frame(0xC1, bits=12), "12 bits"),
+        (with_frame(0xC0, height=0), "height"),
+    ],
+)
+def test_a_jpeg_of_another_kind_is_unsupported(content: bytes, words: str) -> None:
+    found = bad(content)
+    assert found.reason == Reason.UNSUPPORTED
+    assert words in found.message
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_hundreds_of_scans_are_too_costly(mode: str) -> None:
+    content = jpeg(mode, progressive=True)
+    start = content.index(b"\xff\xc2")
+    huge = content[: start + 5] + struct.pack(">HH", 5000, 9000) + content[start + 9 :]
+    first = scans(content)[0]
+    scan = huge[first : huge.index(b"\xff\xc4", first)]
+    found = bad(huge[:first] + scan * 200 + huge[first:], LIMIT)
+    assert found.reason == Reason.TOO_COSTLY
+    assert "scans" in found.message
+
+
+def test_a_jpeg_is_over_the_limit_by_its_header_alone() -> None:
+    content = jpeg()
+    header = content[: content.index(b"\xff\xda")]
+    assert bad(header, limit=19_199).reason == Reason.OVER_PIXEL_LIMIT
+
+
+def test_gray_is_resized_as_gray() -> None:
+    np.testing.assert_array_equal(
+        good(jpeg("L", quality=100)).pixels, resized(Image.open(io.BytesIO(jpeg("L", quality=100))).convert("RGB"))
+    )

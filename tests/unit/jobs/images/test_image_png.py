@@ -1,0 +1,126 @@
+"""Decoding PNG: colour keys of every depth, and metadata that decides nothing."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from orchard_jobs.contract.quarantine import Reason
+from support.pictures import bad, chunk, flat, good, picture, png, resized, saved
+
+WHITE = [255, 255, 255]
+HEADER_END = 33
+
+
+def with_chunk(extra: bytes) -> bytes:
+    """A picture with bytes between its header and its pixels."""
+    content = saved(picture(), "PNG")
+    return content[:HEADER_END] + extra + content[HEADER_END:]
+
+
+def packed(values: list[int], bits: int) -> bytes:
+    """One row of values."""
+    digits = "".join(f"{value:0{bits}b}" for value in values)
+    return int(digits.ljust(-(-len(digits) // 8) * 8, "0"), 2).to_bytes(-(-len(digits) // 8), "big")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_colour_key_of_gray(bits: int) -> None:
+    key, other = (1 << bits) - 2, (1 << bits) - 1
+    rows = packed([key] * 8, bits) * 4
+    assert flat(png(8, 4, bits, 0, rows, chunk(b"tRNS", struct.pack(">H", key)))) == WHITE
+    shade = key >> 8 if bits == 16 else key * 255 // ((1 << bits) - 1)
+    assert flat(png(8, 4, bits, 0, rows, chunk(b"tRNS", struct.pack(">H", other)))) == [shade] * 3
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_colour_key_of_colours(bits: int) -> None:
+    colour = (0x12, 0x56, 0x9A) if bits == 8 else (0x1234, 0x5678, 0x9ABC)
+    rows = b"".join(packed([one], bits) for one in colour) * 6
+    assert flat(png(3, 2, bits, 2, rows, chunk(b"tRNS", struct.pack(">HHH", *colour)))) == WHITE
+    near = (*colour[:2], colour[2] + 1)
+    assert flat(png(3, 2, bits, 2, rows, chunk(b"tRNS", struct.pack(">HHH", *near)))) == [0x12, 0x56, 0x9A]
+
+
+def test_a_colour_key_hides_its_pixels_alone() -> None:
+    key, other = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC), struct.pack(">3H", 0x1234, 0x5678, 0x9ABD)
+    pixels = good(png(16, 8, 16, 2, (key * 8 + other * 8) * 8, chunk(b"tRNS", key))).pixels
+    assert pixels[0, 0].tolist() == WHITE
+    assert pixels[0, -1].tolist() == [0x12, 0x56, 0x9A]
+
+
+def test_a_key_uses_the_bits_of_its_depth_alone() -> None:
+    assert flat(png(4, 2, 2, 0, packed([1] * 4, 2) * 2, chunk(b"tRNS", b"\xff\xfd"))) == WHITE
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\0\0"])
+def test_a_key_of_another_length_is_none(body: bytes) -> None:
+    assert flat(png(4, 2, 8, 0, bytes([9] * 8), chunk(b"tRNS", body))) == [9] * 3
+
+
+@pytest.mark.parametrize(
+    "name", [b"iCCP", b"iTXt", b"zTXt", b"tEXt", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"tIME", b"acTL", b"vpAg"]
+)
+@pytest.mark.parametrize(
+    "body", [b"", b"\0", b"x" * 5000, bytes(9), b"Name\0\x07garbage", b"Name\0\0" + zlib.compress(bytes(3_000_000))]
+)
+def test_metadata_of_any_size_and_sense_decides_nothing(name: bytes, body: bytes) -> None:
+    np.testing.assert_array_equal(good(with_chunk(chunk(name, body))).pixels, resized(picture()))
+
+
+@pytest.mark.parametrize("name", [b"iTXt", b"pHYs", b"eXIf"])
+def test_damaged_metadata_decides_nothing(name: bytes) -> None:
+    whole = chunk(name, b"some words " * 9)
+    damaged = [
+        whole[:-1] + b"?",
+        whole[:20] + b"?" + whole[21:],
+        struct.pack(">I", 2**31) + whole[4:],
+        struct.pack(">I", 5) + whole[4:],
+        struct.pack(">I", 150) + whole[4:],
+        whole[:4] + b"\0\1\2\3" + whole[8:],
+        whole[:30],
+    ]
+    for extra in damaged:
+        np.testing.assert_array_equal(good(with_chunk(extra)).pixels, resized(picture()))
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
+def test_damage_to_what_the_pixels_need_is_truncated(name: bytes) -> None:
+    palette = picture().quantize(9)
+    content = bytearray(saved(palette, "PNG", transparency=3))
+    content[content.index(name) + 6] ^= 1
+    assert bad(bytes(content)).reason == Reason.TRUNCATED
+
+
+def test_the_pixels_are_whole_without_the_end_chunk() -> None:
+    content = saved(picture(), "PNG")
+    np.testing.assert_array_equal(good(content[:-12]).pixels, resized(picture()))
+    assert bad(content[:-13]).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("line_end", [(b"\n", b"\r\n"), (b"\r\n", b"\n")])
+def test_a_transfer_as_text_is_truncated(line_end: tuple[bytes, bytes]) -> None:
+    assert bad(saved(picture(), "PNG").replace(*line_end)).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
+def test_interlaced_pictures_of_16_bits(mode: str) -> None:
+    colour = {"RGB": 2, "L": 0, "RGBA": 6, "LA": 4}[mode]
+    shades = [0x40, 0x80, 0xC0, 0xFF][: len(mode) - mode.count("A")] + [0xFF] * mode.count("A")
+    rows = b"".join(bytes([shade, 7]) for shade in shades) * 4
+    expected = shades[:3] if len(shades) > 2 else shades[:1] * 3
+    assert flat(png(2, 2, 16, colour, rows)) == expected
+
+
+def test_an_icon_holds_a_png_with_the_same_rules() -> None:
+    inner = with_chunk(chunk(b"pHYs", b"?"))
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 30, 20, 0, 0, 1, 32, len(inner), 22) + inner
+    np.testing.assert_array_equal(good(icon).pixels, resized(picture()))
+    assert bad(icon[:-40]).reason == Reason.TRUNCATED
+    assert bad(icon[:20]).reason == Reason.TRUNCATED
+
+
+def test_an_icon_of_bitmaps_is_read() -> None:
+    square = picture(32, 32)
+    content = saved(square, "ICO", sizes=[(32, 32)], bitmap_format="bmp")
+    np.testing.assert_array_equal(good(content).pixels, resized(square))

@@ -1,0 +1,222 @@
+"""Decoding TIFF: the tags say what the samples are, whatever their depth, order, packing, kind and colours."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from orchard_jobs.contract.quarantine import Reason
+from PIL import Image
+from support.pictures import bad, flat, good, picture, resized, saved
+from support.tiffs import DEFLATE, LZMA, LZW, NONE, PACKBITS, ZSTANDARD, Form, tiff
+
+RGB = np.asarray(picture(70, 50, seed=5))
+SHADES = RGB[..., 0]
+PACKED = [NONE, LZW, DEFLATE, PACKBITS, LZMA, ZSTANDARD]
+ORDERS = ["<", ">"]
+
+
+def numbers(kind: str, shades: NDArray[np.uint8]) -> NDArray[np.number]:
+    """Samples of a kind that show these shades."""
+    if kind in ("f2", "f4", "f8"):
+        return (shades / 255).astype(kind)
+    if kind in ("i1", "i2", "i4"):
+        shades = shades >> 1
+    return shades.astype(kind) if kind.endswith("1") else shades.astype(kind) * 256 + 77
+
+
+def assert_shows(content: bytes, shades: NDArray[np.uint8], off: int = 0) -> None:
+    expected = resized(Image.fromarray(shades).convert("RGB")).astype(int)
+    assert np.abs(good(content).pixels.astype(int) - expected).max() <= off
+
+
+@pytest.mark.parametrize("compression", PACKED)
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_samples_of_every_kind_in_every_packing(order: str, kind: str, compression: int) -> None:
+    shown = RGB >> 1 if kind.startswith("i") else RGB
+    for form in (Form(order, compression), Form(order, compression, rows=7), Form(order, compression, tile=(32, 16))):
+        assert_shows(tiff(numbers(kind, RGB), form), shown)
+        assert_shows(tiff(numbers(kind, SHADES), form), shown[..., 0])
+
+
+@pytest.mark.parametrize("compression", [LZW, DEFLATE, LZMA, ZSTANDARD])
+@pytest.mark.parametrize(("kind", "predictor"), [("u1", 2), ("u2", 2), ("u4", 2), ("f4", 2), ("f2", 3), ("f4", 3), ("f8", 3)])
+@pytest.mark.parametrize("order", ORDERS)
+def test_predicted_samples(order: str, kind: str, predictor: int, compression: int) -> None:
+    for form in (Form(order, compression, predictor, rows=9), Form(order, compression, predictor, tile=(16, 32))):
+        assert_shows(tiff(numbers(kind, RGB), form), RGB)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_planes_apart(tile: tuple[int, int] | None, kind: str, order: str) -> None:
+    assert_shows(tiff(numbers(kind, RGB), Form(order, LZW, rows=8, tile=tile, is_separate=True)), RGB)
+
+
+@pytest.mark.parametrize("compression", [NONE, LZW, PACKBITS])
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 9, 10, 12, 14])
+def test_samples_that_fill_no_bytes(bits: int, compression: int) -> None:
+    values = np.arange(50 * 71).reshape(50, 71) % (1 << bits)
+    shades = values >> (bits - 8) if bits > 8 else values * 255 // ((1 << bits) - 1)
+    assert_shows(tiff(values.astype(np.uint16), Form(compression=compression, rows=11), bits), shades.astype(np.uint8))
+    colours = np.stack([values, values[::-1], values[:, ::-1]], -1)
+    shown = np.stack([shades, shades[::-1], shades[:, ::-1]], -1).astype(np.uint8)
+    assert_shows(tiff(colours.astype(np.uint16), Form(compression=compression), bits), shown)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_white_is_zero_is_a_negative(order: str, kind: str) -> None:
+    assert_shows(tiff(numbers(kind, SHADES), Form(order, LZW, photometric=0)), 255 - SHADES)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 12])
+def test_white_is_zero_of_few_bits(bits: int) -> None:
+    assert flat(tiff(np.zeros((8, 8), np.uint16), Form(photometric=0), bits)) == [255] * 3
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize(("scale", "order"), [(1, "<"), (256, ">"), (257, "<")])
+def test_a_colour_map_of_8_or_16_bits(bits: int, scale: int, order: str) -> None:
+    colours = np.array([[200, 10, 20]] * (1 << bits))
+    colours[0] = 1
+    form = Form(order, LZW, photometric=3, tags={320: [int(one) * scale for one in colours.T.reshape(-1)]})
+    assert flat(tiff(np.ones((9, 9), np.uint8), form, bits)) == [200, 10, 20]
+
+
+def test_a_colour_map_cut_short_is_truncated() -> None:
+    assert bad(tiff(np.ones((9, 9), np.uint8), Form(photometric=3, tags={320: [9] * 700}))).reason == Reason.TRUNCATED
+
+
+def test_missing_photometric_interpretation_is_libtiffs() -> None:
+    content = tiff(np.full((8, 8), 200, np.uint8))
+    assert flat(content.replace(b"\x06\x01\x04\0\x01\0\0\0\x01", b"\x05\x01\x04\0\x01\0\0\0\x01")) == [200] * 3
+
+
+@pytest.mark.parametrize(("extra", "shown"), [(0, [100] * 3), (1, [255] * 3), (2, [224] * 3)])
+def test_extra_samples_are_what_their_tag_says(extra: int, shown: list[int]) -> None:
+    gray = np.full((8, 8, 2), (100, 51), np.uint8)
+    if extra == 1:
+        gray[..., 0] = 51
+    assert flat(tiff(gray, Form(tags={338: [extra]}))) == shown
+    deep = gray.astype(np.uint16) * 256
+    assert flat(tiff(deep, Form(">", LZW, tags={338: [extra]}))) == shown
+
+
+def test_inks_and_their_extra_samples() -> None:
+    inks = np.full((8, 8, 5), (51, 0, 102, 0, 9), np.uint8)
+    assert flat(tiff(inks, Form(photometric=5))) == [204, 255, 153]
+    assert bad(tiff(inks, Form(photometric=5, tags={332: [2]}))).reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("unit", [(1, 1), (2, 1), (2, 2), (4, 2)])
+def test_colours_that_pixels_share(unit: tuple[int, int]) -> None:
+    across, down = unit
+    units = np.full((-(-10 // down), -(-14 // across), across * down + 2), 120, np.uint8)
+    units[..., -2:] = (90, 200)
+    content = tiff(
+        units.reshape(len(units), -1), Form(photometric=6, tags={256: [14], 257: [10], 277: [3], 278: [10], 530: list(unit)})
+    )
+    found = flat(content)
+    assert (
+        np.abs(np.array(found) - np.array(Image.new("YCbCr", (1, 1), (120, 90, 200)).convert("RGB").getpixel((0, 0)))).max() <= 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "median"),
+    [
+        ([0.5] * 255 + [1.001], 128),
+        ([0.5] * 255 + [900.0], 128),
+        ([0.5] * 255 + [-0.2], 128),
+        ([0.5] * 240 + [1.3] * 16, 128),
+        ([128.0] * 255 + [255.4], 128),
+        ([128.0] * 255 + [4000.0], 128),
+    ],
+)
+def test_outliers_do_not_change_what_floats_mean(values: list[float], median: int) -> None:
+    pixels = good(tiff(np.array(values, np.float32).reshape(16, 16))).pixels
+    assert abs(int(np.median(pixels)) - median) <= 1
+
+
+def test_floats_whose_white_is_not_told_are_unsupported() -> None:
+    values = np.full((16, 16), 0.3, np.float32)
+    values[:3] = 40
+    assert "white" in bad(tiff(values)).message
+
+
+@pytest.mark.parametrize(("value", "shade"), [(0x3000, 48), (0xFFFF, 255), (0x30000000, 48)])
+@pytest.mark.parametrize("order", ORDERS)
+def test_wide_integers_are_16_bits_or_all_bits(order: str, value: int, shade: int) -> None:
+    assert flat(tiff(np.full((8, 8), value, np.uint32), Form(order, DEFLATE))) == [shade] * 3
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [(6, "old-style JPEG"), (34712, "JPEG 2000"), (34887, "LERC"), (34661, "JBIG"), (50002, "JPEG XL"), (999, "unknown")],
+)
+def test_a_compression_that_is_not_read_is_named(compression: int, name: str) -> None:
+    found = bad(tiff(SHADES, Form(compression=compression)))
+    assert found.reason == Reason.UNSUPPORTED
+    assert name in found.message
+
+
+@pytest.mark.parametrize(
+    "tags", [{262: [32803]}, {262: [4]}, {258: [8, 5, 8]}, {258: [24, 24, 24]}, {339: [5, 5, 5]}, {258: [17, 17, 17]}]
+)
+def test_samples_without_a_defined_colour_are_unsupported(tags: dict[int, list[int]]) -> None:
+    assert bad(tiff(RGB, Form(tags=tags))).reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_a_strip_that_ends_early_is_truncated(compression: int) -> None:
+    content = tiff(RGB, Form(compression=compression, rows=9))
+    assert bad(content[:-20]).reason == Reason.TRUNCATED
+    short = tiff(RGB[:-9], Form(compression=compression, rows=9, tags={257: [50]}))
+    assert bad(short).reason == Reason.TRUNCATED
+    assert bad(tiff(RGB[:40], Form(compression=compression, tags={257: [50], 278: [50]}))).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("compression", [LZW, DEFLATE, LZMA])
+def test_a_damaged_strip_is_truncated(compression: int) -> None:
+    content = bytearray(tiff(RGB, Form(compression=compression)))
+    content[-400:-360] = bytes(40)
+    assert bad(bytes(content)).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("tags", [{278: [2**32 - 1]}, {}])
+def test_a_strip_may_say_that_it_has_more_rows(tags: dict[int, list[int]]) -> None:
+    assert_shows(tiff(RGB, Form(tags=tags)), RGB)
+
+
+@pytest.mark.parametrize("compression", [NONE, LZW, DEFLATE])
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+def test_one_huge_tile_or_strip_is_too_costly(kind: str, compression: int) -> None:
+    tags = {322: [32768], 323: [16368]}
+    assert bad(tiff(numbers(kind, RGB), Form(compression=compression, tile=(80, 64), tags=tags))).reason == Reason.TOO_COSTLY
+
+
+def test_many_samples_a_pixel_are_too_costly() -> None:
+    tags = {256: [7000], 257: [7000], 277: [60], 258: [16] * 60, 339: [1] * 60}
+    assert bad(tiff(numbers("u2", RGB), Form(tags=tags))).reason == Reason.TOO_COSTLY
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "group3", "group4", "tiff_ccitt"])
+def test_packings_of_whole_pictures(compression: str) -> None:
+    source = picture(64, 48) if compression == "jpeg" else picture(64, 48).convert("1")
+    content = saved(source, "TIFF", compression=compression, **({"quality": 100} if compression == "jpeg" else {}))
+    assert np.abs(good(content).pixels.astype(int) - resized(source.convert("RGB"))).max() <= 4
+
+
+def test_a_jpeg_in_a_tiff_is_read_strictly() -> None:
+    content = bytearray(saved(picture(64, 48), "TIFF", compression="jpeg"))
+    content[len(content) // 2 :][: len(content) // 4] = b""
+    middle = len(content) // 2
+    content[middle : middle + 60] = b"\xff\xd9" * 30
+    assert bad(bytes(content)).reason == Reason.TRUNCATED
+
+
+def test_a_bigtiff_is_read() -> None:
+    content = saved(picture(), "TIFF", big_tiff=True)
+    assert content[2] == 43
+    np.testing.assert_array_equal(good(content).pixels, resized(picture()))
