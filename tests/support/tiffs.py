@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Form:
         tags: further tags, or others than those that follow from the samples.
     """
 
-    order: str = "<"
+    order: Literal["<", ">"] = "<"
     compression: int = NONE
     predictor: int = 1
     rows: int | None = None
@@ -92,8 +93,8 @@ def _packed(chunk: NDArray[np.number], form: Form, bits: int | None) -> bytes:
         content = np.packbits(digits.reshape(rows, -1).astype(np.uint8), axis=1)
     elif form.predictor == 3:
         planes = chunk.astype(chunk.dtype.newbyteorder(">")).reshape(rows, -1).view(np.uint8)
-        planes = planes.reshape(rows, -1, chunk.itemsize).swapaxes(1, 2).reshape(rows, -1, chunk.shape[2])
-        content = np.diff(planes, axis=1, prepend=np.zeros_like(planes[:, :1])).reshape(rows, -1)
+        by_weight = planes.reshape(rows, -1, chunk.itemsize).swapaxes(1, 2).reshape(rows, -1, chunk.shape[2])
+        content = np.diff(by_weight, axis=1, prepend=np.zeros_like(by_weight[:, :1])).reshape(rows, -1)
     else:
         kept = chunk.view(f"u{chunk.itemsize}")
         if form.predictor == 2:

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from support.pictures import LIMIT, bad, good, picture, resized, saved
 
 SOURCE = picture(160, 120, seed=3)
 EOI = b"\xff\xd9"
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "progressive": {"progressive": True},
     "optimised": {"optimize": True},
@@ -29,7 +30,7 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
-def jpeg(mode: str = "RGB", **options: object) -> bytes:
+def jpeg(mode: str = "RGB", **options: Any) -> bytes:
     return saved(SOURCE.convert(mode), "JPEG", **options)
 
 

@@ -1,5 +1,7 @@
 """Decoding: embedded colour profiles are converted to sRGB on the square."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from orchard_jobs.images import colour
@@ -21,8 +23,8 @@ def p3_in_srgb(rgb: tuple[int, int, int]) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 def test_a_profile_of_wider_colours_is_converted(kind: str) -> None:
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
-    found = flat(saved(Image.new("RGB", (16, 16), TILE), kind, icc_profile=rgb_profile(), **options))
+    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}
+    found = flat(saved(Image.new("RGB", (16, 16), TILE), kind, icc_profile=rgb_profile(), **options.get(kind, {})))
     assert np.abs(np.array(found) - p3_in_srgb(TILE)).max() <= 2
     assert np.abs(np.array(found) - TILE).max() > 10
 

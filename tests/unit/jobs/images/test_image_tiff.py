@@ -1,5 +1,7 @@
 """Decoding TIFF: the tags say what the samples are, whatever their depth, order, packing, kind and colours."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ RGB = np.asarray(picture(70, 50, seed=5))
 SHADES = RGB[..., 0]
 PACKED = [NONE, LZW, DEFLATE, PACKBITS, LZMA, ZSTANDARD]
 ORDERS = ["<", ">"]
+Order = Literal["<", ">"]
 
 
 def numbers(kind: str, shades: NDArray[np.uint8]) -> NDArray[np.number]:
@@ -19,7 +22,7 @@ def numbers(kind: str, shades: NDArray[np.uint8]) -> NDArray[np.number]:
     if kind in ("f2", "f4", "f8"):
         return (shades / 255).astype(kind)
     if kind in ("i1", "i2", "i4"):
-        shades = shades >> 1
+        shades = np.right_shift(shades, np.uint8(1))
     return shades.astype(kind) if kind.endswith("1") else shades.astype(kind) * 256 + 77
 
 
@@ -31,8 +34,8 @@ def assert_shows(content: bytes, shades: NDArray[np.uint8], off: int = 0) -> Non
 @pytest.mark.parametrize("compression", PACKED)
 @pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_samples_of_every_kind_in_every_packing(order: str, kind: str, compression: int) -> None:
-    shown = RGB >> 1 if kind.startswith("i") else RGB
+def test_samples_of_every_kind_in_every_packing(order: Order, kind: str, compression: int) -> None:
+    shown = np.right_shift(RGB, np.uint8(1)) if kind.startswith("i") else RGB
     for form in (Form(order, compression), Form(order, compression, rows=7), Form(order, compression, tile=(32, 16))):
         assert_shows(tiff(numbers(kind, RGB), form), shown)
         assert_shows(tiff(numbers(kind, SHADES), form), shown[..., 0])
@@ -41,7 +44,7 @@ def test_samples_of_every_kind_in_every_packing(order: str, kind: str, compressi
 @pytest.mark.parametrize("compression", [LZW, DEFLATE, LZMA, ZSTANDARD])
 @pytest.mark.parametrize(("kind", "predictor"), [("u1", 2), ("u2", 2), ("u4", 2), ("f4", 2), ("f2", 3), ("f4", 3), ("f8", 3)])
 @pytest.mark.parametrize("order", ORDERS)
-def test_predicted_samples(order: str, kind: str, predictor: int, compression: int) -> None:
+def test_predicted_samples(order: Order, kind: str, predictor: int, compression: int) -> None:
     for form in (Form(order, compression, predictor, rows=9), Form(order, compression, predictor, tile=(16, 32))):
         assert_shows(tiff(numbers(kind, RGB), form), RGB)
 
@@ -49,7 +52,7 @@ def test_predicted_samples(order: str, kind: str, predictor: int, compression: i
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
-def test_planes_apart(tile: tuple[int, int] | None, kind: str, order: str) -> None:
+def test_planes_apart(tile: tuple[int, int] | None, kind: str, order: Order) -> None:
     assert_shows(tiff(numbers(kind, RGB), Form(order, LZW, rows=8, tile=tile, is_separate=True)), RGB)
 
 
@@ -66,7 +69,7 @@ def test_samples_that_fill_no_bytes(bits: int, compression: int) -> None:
 
 @pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_white_is_zero_is_a_negative(order: str, kind: str) -> None:
+def test_white_is_zero_is_a_negative(order: Order, kind: str) -> None:
     assert_shows(tiff(numbers(kind, SHADES), Form(order, LZW, photometric=0)), 255 - SHADES)
 
 
@@ -77,7 +80,7 @@ def test_white_is_zero_of_few_bits(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize(("scale", "order"), [(1, "<"), (256, ">"), (257, "<")])
-def test_a_colour_map_of_8_or_16_bits(bits: int, scale: int, order: str) -> None:
+def test_a_colour_map_of_8_or_16_bits(bits: int, scale: int, order: Order) -> None:
     colours = np.array([[200, 10, 20]] * (1 << bits))
     colours[0] = 1
     form = Form(order, LZW, photometric=3, tags={320: [int(one) * scale for one in colours.T.reshape(-1)]})
@@ -147,7 +150,7 @@ def test_floats_whose_white_is_not_told_are_unsupported() -> None:
 
 @pytest.mark.parametrize(("value", "shade"), [(0x3000, 48), (0xFFFF, 255), (0x30000000, 48)])
 @pytest.mark.parametrize("order", ORDERS)
-def test_wide_integers_are_16_bits_or_all_bits(order: str, value: int, shade: int) -> None:
+def test_wide_integers_are_16_bits_or_all_bits(order: Order, value: int, shade: int) -> None:
     assert flat(tiff(np.full((8, 8), value, np.uint32), Form(order, DEFLATE))) == [shade] * 3
 
 
