@@ -4,11 +4,14 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from orchard_jobs.contract.layout import ProgressPath
 from orchard_jobs.errors import JobError
 from orchard_jobs.stages import stall
+from orchard_jobs.stages.spark_progress import SparkProgress
 from orchard_jobs.stages.stall import ended_when_stalled
 from orchard_jobs.stages.workers import Task, Workers
 from orchard_jobs.storage import Warehouse
@@ -46,12 +49,52 @@ def test_what_fails_by_itself_keeps_its_error(workers: Workers, tmp_path: Path) 
         raise ValueError("its own")
 
 
+def is_further(found: object, before: object) -> bool:
+    return isinstance(found, dict) and isinstance(before, dict) and sum(found.values()) > sum(before.values())
+
+
+class Queueing:
+    """A session, and its context and status tracker, with one stage, of which so many tasks run."""
+
+    def __init__(self, running: int) -> None:
+        self.sparkContext = self
+        self.running = running
+
+    def statusTracker(self) -> "Queueing":
+        return self
+
+    def getActiveStageIds(self) -> list[int]:
+        return [7]
+
+    def getStageInfo(self, stage: int) -> SimpleNamespace:
+        return SimpleNamespace(stageId=stage, numCompletedTasks=2, numActiveTasks=self.running)
+
+
+@pytest.mark.parametrize(("running", "is_stalled"), [(1, True), (0, False)])
+def test_the_time_that_spark_waits_for_executors_does_not_count(running: int, is_stalled: bool) -> None:
+    session: Any = Queueing(running)
+    spark = SparkProgress(session)
+    assert (spark.finished_tasks() == spark.finished_tasks()) is is_stalled
+
+
+@pytest.mark.parametrize(("running", "done", "is_stalled"), [(1, False, True), (0, False, False), (0, True, True)])
+def test_spark_connect_reports_whether_it_waits_for_executors(running: int, done: bool, is_stalled: bool) -> None:
+    handlers: list[Any] = []
+    session: Any = SimpleNamespace(registerProgressHandler=handlers.append)
+    spark = SparkProgress(session)
+    stage = SimpleNamespace(stage_id=7, num_completed_tasks=2)
+    (report,) = handlers
+    report(stages=[stage], inflight_tasks=running, operation_id="x", done=done)
+    assert (spark.finished_tasks() == spark.finished_tasks()) is is_stalled
+
+
 def test_spark_tells_how_many_tasks_have_finished(workers: Workers, tmp_path: Path) -> None:
-    before = workers.finished_tasks()
+    spark = SparkProgress(workers.spark)
+    before = spark.finished_tasks()
     running = threading.Thread(target=workers.run, args=(2, waiting_for(tmp_path / "mark")))
     running.start()
     try:
-        while running.is_alive() and workers.finished_tasks() == before:
+        while running.is_alive() and not is_further(spark.finished_tasks(), before):
             time.sleep(0.05)
         assert running.is_alive(), "the first task finished, and nobody was told"
     finally:
@@ -61,7 +104,7 @@ def test_spark_tells_how_many_tasks_have_finished(workers: Workers, tmp_path: Pa
 
 def test_tasks_of_the_driver_and_counted_images_are_progress(workers: Workers, tmp_path: Path) -> None:
     own, warehouse = Workers(workers.spark, "spark"), Warehouse.at(str(tmp_path))
-    progress = stall._Progress(own, warehouse, WORK)
+    progress = stall._Progress(SparkProgress(own.spark), own, warehouse, WORK)
     seen = [progress()]
     own.run(1, str)
     seen.append(progress())

@@ -1,4 +1,5 @@
-"""Ends a job that makes no progress. The driver watches itself, so the time that a job waits in a queue does not count.
+"""Ends a job that makes no progress. The driver watches itself, so the time that a job waits in a queue does not count,
+nor does the time that Spark waits for executors.
 
 Progress is a finished task of Spark's or of the driver's own, and a running count of images that was written.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from orchard_jobs.contract.layout import progress_folder
 from orchard_jobs.errors import JobError
+from orchard_jobs.stages.spark_progress import SparkProgress
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
 
@@ -29,7 +31,8 @@ def ended_when_stalled(workers: Workers, warehouse: Warehouse, stage: str, work:
         JobError: the block failed because it was cancelled. A block that does not notice is ended with its process.
     """
     over = threading.Event()
-    watch = _Watch(_Progress(workers, warehouse, work), workers.cancel, stage, minutes, over)
+    spark = SparkProgress(workers.spark)
+    watch = _Watch(_Progress(spark, workers, warehouse, work), spark.cancel, stage, minutes, over)
     thread = threading.Thread(target=watch.run, name="stall-watch", daemon=True)
     thread.start()
     try:
@@ -83,12 +86,13 @@ class _Watch:
 class _Progress:
     """What changes while a job makes progress."""
 
+    spark: SparkProgress
     workers: Workers
     warehouse: Warehouse
     work: str
 
     def __call__(self) -> object:
-        return self.workers.finished_tasks(), self._counts()
+        return self.spark.finished_tasks(), len(self.workers.own_tasks), self._counts()
 
     def _counts(self) -> Any:
         with suppress(Exception):  # a store that fails for a while is no progress, and no reason to end the watch

@@ -3,11 +3,9 @@
 So Spark needs no connector to the warehouse, copies no vector, and has no action that could run a task again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -25,36 +23,12 @@ class Workers:
     Attributes:
         spark: the session; it may be a Spark Connect one.
         source: `fetch` where Spark's Python workers have a network; with `spark` they have none.
-        spark_tasks: how many tasks each of Spark's stages has finished, as far as Spark has told.
         own_tasks: one for each task that this process has called itself.
     """
 
     spark: SparkSession
     source: Source = "fetch"
-    spark_tasks: dict[int, int] = field(default_factory=dict, compare=False)
     own_tasks: list[int] = field(default_factory=list, compare=False)
-
-    def __post_init__(self) -> None:
-        take_progress: Any = self._take_progress
-        with suppress(Exception):  # only a session of Spark Connect takes one, from 4.0 on
-            self.spark.registerProgressHandler(take_progress)
-
-    def _take_progress(self, stages: Iterable[Any] | None, inflight_tasks: int, operation_id: str | None, done: bool) -> None:
-        self.spark_tasks.update({stage.stage_id: stage.num_completed_tasks for stage in stages or ()})
-
-    def finished_tasks(self) -> object:
-        """Return what changes whenever a task has finished."""
-        with suppress(Exception):  # Spark Connect has no context, and a platform may deny it: the images are counted all the same
-            tracker = self.spark.sparkContext.statusTracker()
-            found = ((stage, tracker.getStageInfo(stage)) for stage in tracker.getActiveStageIds())
-            self.spark_tasks.update({stage: info.numCompletedTasks for stage, info in found if info})
-        return self.spark_tasks.copy(), len(self.own_tasks)
-
-    def cancel(self) -> None:
-        """Have Spark give up all that it was asked for."""
-        for cancel in (lambda: self.spark.interruptAll(), lambda: self.spark.sparkContext.cancelAllJobs()):
-            with suppress(Exception):  # a session has one of them or both
-                cancel()
 
     @property
     def job_id(self) -> str:
