@@ -43,14 +43,16 @@ class Limits:
 
     Attributes:
         pixels: width x height above which a picture is rejected.
+        least_pixels: memory and time are granted for so many, however low the limit is.
     """
 
     pixels: int
+    least_pixels: int = _LEAST_PIXELS
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that decoding may take, the file apart: 1 GB at the default of 50,000,000 pixels."""
-        return _BYTES_A_PIXEL * max(self.pixels, _LEAST_PIXELS)
+        return _BYTES_A_PIXEL * max(self.pixels, self.least_pixels)
 
     def check_size(self, width: int, height: int) -> None:
         """Raise Fault when a picture is over the pixel limit."""
@@ -66,6 +68,6 @@ class Limits:
 
     def check_work(self, samples: int, what: str) -> None:
         """Raise Fault when decoding would walk too many samples."""
-        limit = _SAMPLES_A_PIXEL * max(self.pixels, _LEAST_PIXELS)
+        limit = _SAMPLES_A_PIXEL * max(self.pixels, self.least_pixels)
         if samples > limit:
             raise Fault(Reason.TOO_COSTLY, f"{what} walk {samples} samples, the limit is {limit}")

@@ -21,6 +21,8 @@ from orchard_jobs.images.formats.tiff_tags import Tags
 
 # Opening a file costs more than reading a short strip.
 _GROUP_BYTES = 4 * 1024 * 1024
+# Writers round the last strip up.
+_SPARE_PIXELS = 65536
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 _SHORT, _LONG = 3, 4
 
@@ -142,10 +144,18 @@ def _file_of_bytes(found: Tags, layout: Layout, packed: list[bytes], rows: list[
 def _inner_picture(found: Tags, layout: Layout, content: bytes, limits: Limits) -> Bytes:
     if layout.bits != 8 or layout.kind != "u":
         raise Fault(Reason.UNSUPPORTED, f"a TIFF with JPEG or WebP inside and {layout.bits} bits a sample")
-    if layout.compression == WEBP:
-        samples = np.asarray(load_with(content, "WEBP", limits))
-    else:
-        samples = read_samples(_with_tables(found, layout, content), limits)
+    # Whatever its own header says, no chunk may cost more than a chunk: there can be thousands.
+    area = layout.chunk_width * layout.chunk_rows
+    inner = Limits(min(limits.pixels, 2 * area + _SPARE_PIXELS), least_pixels=0)
+    try:
+        if layout.compression == WEBP:
+            samples = np.asarray(load_with(content, "WEBP", inner))
+        else:
+            samples = read_samples(_with_tables(found, layout, content), inner)
+    except Fault as fault:
+        if fault.reason != Reason.OVER_PIXEL_LIMIT:
+            raise
+        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {area} pixels holds a picture of {fault}") from fault
     return samples.reshape(*samples.shape[:2], -1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.tiff_tags import read_tags
 from PIL import Image
 from support.pictures import bad, flat, good, picture, resized, saved
 from support.tiffs import DEFLATE, LZMA, LZW, NONE, PACKBITS, ZSTANDARD, Form, tiff
@@ -217,6 +218,15 @@ def test_a_jpeg_in_a_tiff_is_read_strictly() -> None:
     middle = len(content) // 2
     content[middle : middle + 60] = b"\xff\xd9" * 30
     assert bad(bytes(content)).reason == Reason.TRUNCATED
+
+
+def test_a_jpeg_larger_than_its_strip_is_not_expanded() -> None:
+    inner = saved(picture(4000, 4000), "JPEG")
+    content = tiff(RGB, Form(compression=7))
+    found = read_tags(content).integers(273)[0]
+    packed = content[:found] + inner
+    at = packed.index(b"\x17\x01\x04\0\x01\0\0\0") + 8
+    assert bad(packed[:at] + len(inner).to_bytes(4, "little") + packed[at + 4 :]).reason == Reason.TRUNCATED
 
 
 def test_a_bigtiff_is_read() -> None:
