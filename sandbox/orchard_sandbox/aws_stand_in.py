@@ -1,28 +1,34 @@
 """The AWS stand-in: S3 and its queue on loopback, a process of its own; with `--spark-submit` it is EMR Serverless and EMR, too.
 
-Any credentials are accepted. It knows nothing of batches or images. A process of its own because delta-rs and moto in one
-process deadlock: delta-rs holds the GIL while it waits.
+Each call must be signed with the key of its own environment, whose secret is AWS_SECRET_ACCESS_KEY. Whatever else moto can
+do, its own API included, is refused. It knows nothing of batches or images. A process of its own because delta-rs and moto
+in one process deadlock: delta-rs holds the GIL while it waits.
 """
 
 import argparse
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
 
 from orchard_sandbox.emr import serverless_api
-from orchard_sandbox.emr.api import operation_of, refusal
 from orchard_sandbox.emr.clusters import Clusters
 from orchard_sandbox.emr.serverless import EmrServerless
-from orchard_sandbox.job_execution.control import Application, Control
-from orchard_sandbox.job_execution.faults import Faults
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import Pace
+from orchard_sandbox.job_execution.run_pages import RunRecord, with_run_pages
 from orchard_sandbox.job_execution.serving import add_options, listen, serve
-from orchard_sandbox.s3.landing import ACCOUNT
+from orchard_sandbox.s3.landing import ACCOUNT, KEY, s3_environment
 from orchard_sandbox.s3.objects import ObjectFolder
 from orchard_sandbox.s3.persistence import Persistence, make_queue, take_every_key
+from orchard_sandbox.s3.signatures import SignatureCheck, refusal
+
+# By moto's names, with what is to be done before the first request.
+Services = dict[str, Callable[[], None] | None]
 
 
 def main() -> None:
@@ -35,16 +41,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.spark_submit and not (given.python and given.work):
         parser.error("--spark-submit needs --python and --work")
+    secret = os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not secret:
+        parser.error("set AWS_SECRET_ACCESS_KEY to the secret that calls are signed with")
     persistence = _load(given.folder)
     listener = listen(given.port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    if given.spark_submit:
-        machine = Machine(given.spark_submit.absolute(), given.python.absolute(), address)
-        pace = Pace(given.state_seconds, given.minute_seconds)
-        application = _with_jobs(persistence, given.work.absolute(), machine, pace)
-    else:
-        application = persistence.wrap(DomainDispatcherApplication(create_backend_app))
-    serve(listener, application, address, given.address_file, MotoRequestHandler)
+    jobs, find = _jobs(given, s3_environment(address, secret)) if given.spark_submit else ({}, lambda name: None)
+    checked = SignatureCheck(KEY, secret).wrap(persistence.wrap(_moto({"s3": None, "sqs": None, **jobs})))
+    serve(listener, with_run_pages(checked, find), address, given.address_file, MotoRequestHandler)
 
 
 def _load(folder: Path) -> Persistence:
@@ -57,24 +62,34 @@ def _load(folder: Path) -> Persistence:
     return persistence
 
 
-def _with_jobs(persistence: Persistence, folder: Path, machine: Machine, pace: Pace) -> Application:
-    """Return the application that runs the jobs of EMR Serverless and EMR, too."""
-    faults = Faults()
-    serverless = EmrServerless(folder, machine, pace, faults)
-    clusters = Clusters(folder / "clusters", machine, pace, faults)
-    serverless_api.install(serverless)
+def _moto(services: Services) -> WSGIApplication:
+    """Return moto with these services alone; each is prepared at its first request."""
 
-    def create(service: Any) -> Any:
-        """Return the application of a service, as moto makes it at the service's first request."""
-        if service == "emr":
-            # With moto's model of EC2, whose import is half of the stand-in's start.
-            from orchard_sandbox.emr import clusters_api
+    def create(name: Any) -> Any:
+        if name not in services:
+            return refusal("AccessDenied", f"{name} is not served here, only {', '.join(services)}", name)
+        if prepare := services[name]:
+            prepare()
+        return create_backend_app(name)
 
-            clusters_api.install(clusters)
-        return create_backend_app(service)
+    application: WSGIApplication = DomainDispatcherApplication(create)
+    return application
 
-    control = Control(faults, lambda name: serverless.find(name) or clusters.find(name), operation_of, refusal)
-    return control.wrap(persistence.wrap(DomainDispatcherApplication(create)))
+
+def _jobs(given: argparse.Namespace, s3: Mapping[str, str]) -> tuple[Services, Callable[[str], RunRecord | None]]:
+    """Return EMR Serverless and EMR, and what finds their runs."""
+    machine = Machine(given.spark_submit.absolute(), given.python.absolute(), s3)
+    pace, work = Pace(given.state_seconds, given.minute_seconds), given.work.absolute()
+    serverless, clusters = EmrServerless(work, machine, pace), Clusters(work / "clusters", machine, pace)
+
+    def prepare_emr() -> None:
+        # With moto's model of EC2, whose import is half of the stand-in's start.
+        from orchard_sandbox.emr import clusters_api
+
+        clusters_api.install(clusters)
+
+    services: Services = {"emrserverless": lambda: serverless_api.install(serverless), "emr": prepare_emr}
+    return services, lambda name: serverless.runs.get(name) or clusters.find_step(name)
 
 
 if __name__ == "__main__":

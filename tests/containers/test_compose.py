@@ -75,7 +75,7 @@ class Compose:
 
     @property
     def s3(self) -> Any:
-        return s3_client(self.s3_address, secret=self.secrets["S3_SECRET_KEY"])
+        return s3_client(self.environment | {"AWS_ENDPOINT_URL": self.s3_address})
 
     @property
     def s3_address(self) -> str:

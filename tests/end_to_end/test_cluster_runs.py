@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 import requests
-from orchard_sandbox.s3.landing import aws_client, s3_environment
+from orchard_sandbox.s3.landing import aws_client
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import Layout
 from orchard_sandbox.stack.samples import image_bytes
@@ -27,7 +27,7 @@ ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     base = tmp_path_factory.mktemp("emr")
-    stack = Stack(base / "home", base / "images", {"TARGET": "emr_serverless", "ORCHARD_RETRIES": "1"})
+    stack = Stack(base / "home", base / "images", {"TARGET": "emr_serverless", "ORCHARD_RETRIES": "1"}, "support.steered_stack")
     fruits = sorted((SHARED / "fruits360").rglob("*.jpg"))[:: 9660 // 40]
     for position, day in enumerate((GOOD, CLEARED, KILLED, IDLE)):
         contents = [path.read_bytes() for path in fruits[position::4]]
@@ -45,7 +45,7 @@ class Emr:
 
     def __init__(self, stack: Stack) -> None:
         self.address = read_state(Layout(stack.home)).s3_address
-        self.client = aws_client("emr-serverless", self.address)
+        self.client = aws_client("emr-serverless", stack.aws_variables)
         self.application = self.client.list_applications()["applications"][0]["id"]
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def clean(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     contents = {f"images/{path.relative_to(stack.images)}": path.read_bytes() for path in (stack.images / GOOD).rglob("*.jpg")}
     warehouse = tmp_path_factory.mktemp("clean") / "warehouse"
-    clean_run(warehouse, stack.home / "warehouse", bare_client(stack), contents, (GOOD,))
+    clean_run(warehouse, stack.home / "warehouse", stack.aws_variables, contents, (GOOD,))
     return warehouse
 
 
@@ -163,7 +163,7 @@ class Lake:
         self.uri = f"s3://lake/{name}"
         backbone = next((stack.home / "warehouse").rglob("*.onnx"))
         s3.upload_file(str(backbone), "lake", f"{name}/{backbone.relative_to(stack.home / 'warehouse')}")
-        self.options = s3_environment(s3.meta.endpoint_url) | {"AWS_ALLOW_HTTP": "true"}
+        self.options = stack.aws_variables | {"AWS_ALLOW_HTTP": "true"}
 
     def table(self, name: str) -> pl.DataFrame:
         return pl.read_delta(f"{self.uri}/{name}", storage_options=self.options)

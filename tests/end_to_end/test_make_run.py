@@ -97,6 +97,7 @@ def check_what_is_printed(stack: Stack, printed: str, unchanged: set[str]) -> No
         assert counts == [row[name] for name in ("listed", "featurized", "reused", "quarantined")]
         assert lines[batch][-1] == ("unchanged" if batch in unchanged else "published")
     assert "image_uri" in run_printed_program(printed)
+    assert json.loads(Layout(stack.home).password_file.read_text())["admin"] not in printed
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +305,7 @@ def test_a_generated_history_ends_as_one_clean_run(seed: int, stack: Stack, tmp_
     if not (stack.home / "warehouse" / "runs").is_dir():  # this test alone, as `make soak` runs it
         assert stack.run(SECOND).returncode == 0
     contents = some_contents(SHARED / "fruits360", [image_bytes("Kiwi", number) for number in range(600, 608)])
-    history = GeneratedHistory(seed, stack.home, bare_client(stack), stack.api, contents)
+    history = GeneratedHistory(seed, stack.home, stack.aws_variables, stack.api, contents)
     history.run(STEPS)
     print(history)
     history.check(tmp_path_factory.getbasetemp() / f"clean-{seed}")

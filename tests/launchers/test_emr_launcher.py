@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in (("ENDPOINT_URL", server.address), ("ACCESS_KEY_ID", "any"), ("SECRET_ACCESS_KEY", "thing")):
+    for name, value in (("ENDPOINT_URL", server.address), ("ACCESS_KEY_ID", "orchard"), ("SECRET_ACCESS_KEY", "thing")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws"}')

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from orchard_sandbox.stack import state
+from orchard_sandbox.job_execution.processes import ProcessRecord
+from orchard_sandbox.stack import cli, state
 from orchard_sandbox.stack.batches import read_batch
-from orchard_sandbox.stack.command import write_command
+from orchard_sandbox.stack.command import write_aws_keys, write_command
 from orchard_sandbox.stack.environment import airflow_environment
 from orchard_sandbox.stack.layout import ROOT, Layout
 from orchard_sandbox.stack.state import StackState, read_state, take_lock, write_state
@@ -53,6 +54,29 @@ def test_the_stacks_own_command_needs_no_exports(tmp_path: Path) -> None:
     )
     assert wrong.returncode == 2
     assert "invalid choice: 'no table'" in wrong.stderr
+
+
+def test_other_tools_take_the_keys_from_a_file_of_the_owner(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "a home")
+    layout.create()
+    write_aws_keys(layout, airflow_environment(layout, StackState(s3_port=5, api_port=6), os.environ))
+    assert layout.aws_keys.stat().st_mode & 0o777 == 0o600
+    shell = ["sh", "-c", f". '{layout.aws_keys}'; env"]
+    told = subprocess.run(shell, env={"PATH": os.defpath}, capture_output=True, text=True, check=True).stdout
+    found = dict(line.split("=", 1) for line in told.splitlines())
+    assert found["AWS_ENDPOINT_URL"] == "http://127.0.0.1:5"
+    assert found["AWS_SECRET_ACCESS_KEY"] == layout.secret("s3")
+
+
+def test_status_says_where_the_password_is_and_not_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    layout.password_file.write_text('{"admin": "very-secret"}')
+    write_state(layout, StackState({"scheduler": ProcessRecord("scheduler", 1, "boot:1", 1.0)}))
+    assert cli.status(layout) == 0
+    printed = capsys.readouterr().out
+    assert str(layout.password_file) in printed
+    assert "very-secret" not in printed
 
 
 def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import requests
 from databricks.sdk import WorkspaceClient
-from support.databricks_stand_in import PRINCIPAL, SECRET, request_of, serving, write_certificate
+from databricks.sdk.errors import NotFound
+from support.databricks_stand_in import request_of, serving, write_certificate
+from support.databricks_workspace import PRINCIPAL, SECRET
 
 
 def test_a_service_principal_logs_in(tmp_path: Path) -> None:
     with serving(tmp_path / "state", tmp_path / "objects", "--without-spark") as server:
         principal = WorkspaceClient(host=server.address, client_id=PRINCIPAL, client_secret=SECRET, auth_type="oauth-m2m")
-        assert list(principal.jobs.list_runs(limit=1)) == []
+        with pytest.raises(NotFound, match="Run 7 does not exist"):
+            principal.jobs.get_run(7)
         answer = requests.post(f"{server.address}/oidc/v1/token", auth=(PRINCIPAL, "other"), timeout=10)
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 

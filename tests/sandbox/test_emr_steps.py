@@ -154,15 +154,6 @@ def test_a_failed_step_ends_its_cluster_when_it_says_so(server: Server, emr: Any
     assert [step["Status"]["State"] for step in emr.list_steps(ClusterId=name)["Steps"]] == ["CANCELLED", "FAILED"]
 
 
-def test_a_failed_step_cancels_those_behind_it_when_it_says_so(server: Server, emr: Any, cluster: str) -> None:
-    steps = [step_of(server, "1 / 0", ActionOnFailure="CANCEL_AND_WAIT"), step_of(server, "")]
-    names = emr.add_job_flow_steps(JobFlowId=cluster, Steps=steps)["StepIds"]
-    assert wait_for(emr, cluster, names[1])["Status"]["State"] == "CANCELLED"
-    assert state(emr, cluster, names[0]) == "FAILED"
-    (next_one,) = emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step_of(server, "")])["StepIds"]
-    assert wait_for(emr, cluster, next_one)["Status"]["State"] == "COMPLETED"
-
-
 def test_a_protected_cluster_is_not_terminated(emr: Any) -> None:
     instances = {"KeepJobFlowAliveWhenNoSteps": True, "TerminationProtected": True}
     protected = emr.run_job_flow(Name="protected", Instances=instances, **FIELDS)["JobFlowId"]

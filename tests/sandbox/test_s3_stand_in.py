@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 from orchard.landing_zone.messages import read_messages
 from orchard.settings import Settings
-from orchard_sandbox.s3.landing import queue_url, unread_messages
+from orchard_sandbox.s3.landing import aws_client, queue_url, s3_environment, unread_messages
 from orchard_sandbox.stack.targets import make_warehouse_bucket
 
 SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
+SECRET = "thing"
 ODD_KEYS = [
     "a b",
     "é日本",
@@ -47,7 +47,8 @@ class StandIn:
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(self.folder / "landing")]
         self.process = subprocess.Popen(
-            [*command, "--address-file", str(address), "--port", str(port)], env={**os.environ, "PYTHONPATH": str(SANDBOX)}
+            [*command, "--address-file", str(address), "--port", str(port)],
+            env={**os.environ, "PYTHONPATH": str(SANDBOX), "AWS_SECRET_ACCESS_KEY": SECRET},
         )
         deadline = time.monotonic() + 60
         while not address.exists():
@@ -55,9 +56,8 @@ class StandIn:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         self.address = address.read_text()
-        return boto3.client(
-            "s3", endpoint_url=self.address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
-        )
+        self.variables = s3_environment(self.address, SECRET)
+        return aws_client("s3", self.variables)
 
     def end(self, number: int) -> int:
         assert self.process is not None
@@ -75,7 +75,7 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
 
 def test_the_bucket_of_a_warehouse_is_made_and_stays_as_it_is(stand_in: StandIn) -> None:
     s3 = stand_in.start()
-    told = {"AWS_ENDPOINT_URL": stand_in.address, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing"}
+    told = stand_in.variables
     make_warehouse_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake/a/b"})
     s3.put_object(Bucket="lake", Key="a/b/runs", Body=b"x")
     make_warehouse_bucket(told | {"ORCHARD_WAREHOUSE": "s3://lake"})
@@ -177,9 +177,7 @@ def test_it_takes_its_former_port_again_unless_that_is_taken(tmp_path: Path) -> 
 def test_the_queue_tells_of_each_upload_and_is_there_again_after_a_kill(stand_in: StandIn) -> None:
     for _ in range(2):
         s3 = stand_in.start()
-        sqs = boto3.client(
-            "sqs", endpoint_url=stand_in.address, aws_access_key_id="any", aws_secret_access_key="thing", region_name="us-east-1"
-        )
+        sqs = aws_client("sqs", stand_in.variables)
         queue = queue_url(stand_in.address)
         (test,) = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
         assert json.loads(test["Body"])["Event"] == "s3:TestEvent"
@@ -187,12 +185,12 @@ def test_the_queue_tells_of_each_upload_and_is_there_again_after_a_kill(stand_in
         s3.put_object(Bucket="landing", Key="images/2026-01-05/Apple Red/é.jpg", Body=b"x")
         s3.put_object(Bucket="landing", Key="elsewhere/x.jpg", Body=b"x")
         s3.delete_object(Bucket="landing", Key="images/2026-01-05/none.jpg")
-        assert unread_messages(stand_in.address) == 1
+        assert unread_messages(stand_in.variables) == 1
         (message,) = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
         arrived = read_messages([message["Body"]], Settings.from_environment({"ORCHARD_WAREHOUSE": "/w"}).landing_zone)
         assert (arrived.batch_ids, arrived.counts) == (("2026-01-05",), {"upload": 1})
-        assert unread_messages(stand_in.address) == 1  # taken, and not deleted yet
+        assert unread_messages(stand_in.variables) == 1  # taken, and not deleted yet
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-        assert unread_messages(stand_in.address) == 0
+        assert unread_messages(stand_in.variables) == 0
         stand_in.end(signal.SIGKILL)
     assert {key for key, *_ in listing(stand_in.start())} == {"images/2026-01-05/Apple Red/é.jpg", "elsewhere/x.jpg"}

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from orchard_sandbox.job_execution.processes import find_members, is_running
-from orchard_sandbox.stack.airflow_api import USER
+from orchard_sandbox.s3.landing import aws_client
 from orchard_sandbox.stack.following import Follower
-from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.layout import USER, Layout
 from orchard_sandbox.stack.runs import ACTIVE_STATES
 from orchard_sandbox.stack.screen import Screen
-from orchard_sandbox.stack.state import read_state, stop_stack
+from orchard_sandbox.stack.state import read_state, stop_stack, write_state
 from orchard_sandbox.stack.supervisor import Supervisor
 
 pytestmark = pytest.mark.end_to_end
@@ -141,6 +142,22 @@ def test_of_a_stack_only_what_is_down_is_started(layout: Layout) -> None:
     after = read_state(layout).processes
     assert [name for name in before if after[name] != before[name]] == ["scheduler"]
     assert all(is_running(record) for record in after.values())
+
+
+def test_no_job_can_be_submitted_to_a_stack_with_local_jobs(layout: Layout) -> None:
+    emr = aws_client("emr", Started(layout).supervisor.environment)
+    with pytest.raises(ClientError, match="emr is not served here"):
+        emr.list_clusters()
+
+
+def test_a_stand_in_of_an_earlier_release_starts_anew_on_its_port(layout: Layout) -> None:
+    before = Started(layout).state
+    state = read_state(layout)
+    del state.digests["s3-stand-in"]
+    write_state(layout, state)
+    after = Started(layout).state
+    assert [name for name in before.processes if after.processes[name] != before.processes[name]] == ["s3-stand-in"]
+    assert after.s3_port == before.s3_port
 
 
 def test_runs_that_were_cut_off_are_ended_in_another_warehouse(layout: Layout, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
+from orchard_sandbox.s3.landing import s3_environment
 from orchard_sandbox.stack.batches import find_batches
 from orchard_sandbox.stack.upload import s3_client, upload_batch
 
@@ -15,7 +16,7 @@ def s3() -> Iterator[Any]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    client = s3_client(f"http://{host}:{port}")
+    client = s3_client(s3_environment(f"http://{host}:{port}", "any"))
     client.create_bucket(Bucket="landing")
     yield client
     server.stop()

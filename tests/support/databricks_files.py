@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from orchard_sandbox.databricks.compute import Workspace
-from orchard_sandbox.databricks.stand_in import Databricks
 from orchard_sandbox.databricks.volumes import Volumes
-from orchard_sandbox.databricks.workspace_files import WorkspaceFiles
 from orchard_sandbox.job_execution.job import Machine
+from orchard_sandbox.s3.landing import s3_environment
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from support.databricks_workspace import FullWorkspace
+from support.databricks_workspace_files import WorkspaceFiles
+
 TOKEN = "the-token"
-PRINCIPAL, SECRET = "the-principal", "the-secret"
 VOLUME = "/Volumes/main/ml/jobs"
 _FILES = "/api/2.0/fs/files"
 
@@ -71,9 +72,9 @@ def serve_volume(folder: Path) -> Iterator[VolumeServer]:
 
     server = make_server("127.0.0.1", 0, application, threaded=True)
     volume.address = f"http://127.0.0.1:{server.server_port}"
-    machine = Machine(python, python, "http://127.0.0.1:9")
+    machine = Machine(python, python, s3_environment("http://127.0.0.1:9", "thing"))
     workspace = Workspace(folder, machine, folder / "objects", volume.address)
-    service = Databricks(workspace, TOKEN, {PRINCIPAL: SECRET})
+    service = FullWorkspace(workspace, TOKEN)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

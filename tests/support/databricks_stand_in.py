@@ -1,7 +1,6 @@
 """The Databricks stand-in as a process of its own, a wheel to run on it, and a client that lets no unknown key pass."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -23,15 +22,16 @@ from cryptography.x509.oid import NameOID
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import jobs
 from orchard_sandbox.databricks.requests import without_empty
+from orchard_sandbox.s3.landing import s3_environment
 
 from support.emr_stand_in import JOBS, processes_of, wait_until
 from support.faulty_server import FaultyServer
-from support.repository import ROOT
+from support.steered_stand_in import steered_environment
 
-TOKEN, PRINCIPAL, SECRET = "the-token", "the-principal", "the-secret"
+TOKEN = "the-token"
 VOLUME = "/Volumes/main/orchard/jobs"
 WHEEL = f"{VOLUME}/fruit-1.0-py3-none-any.whl"
-OVER = ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
+OVER = ("TERMINATED", "INTERNAL_ERROR")
 # What the tasks of the tests do.
 MODULE = """
     import json, os, pathlib, signal, subprocess, sys, time
@@ -126,11 +126,11 @@ class Server(FaultyServer):
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "orchard_sandbox.databricks.stand_in", "--folder", str(self.folder)]
-        command += ["--address-file", str(address), "--s3", "http://127.0.0.1:9", "--objects", str(self.objects)]
-        command += ["--python", str(JOBS / "python"), "--token", TOKEN, "--principal", f"{PRINCIPAL}:{SECRET}"]
+        command = [sys.executable, "-m", "support.steered_databricks", "--folder", str(self.folder)]
+        command += ["--address-file", str(address), "--objects", str(self.objects), "--python", str(JOBS / "python")]
         command += ["--port", self.port, "--minute-seconds", "1", *self.options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked"}
+        store = s3_environment("http://127.0.0.1:9", "thing")
+        environment = steered_environment(**store, DATABRICKS_TOKEN=TOKEN, ORCHARD_SECRET="leaked")
         self.process = subprocess.Popen(command, env=environment)
         wait_until(address.exists)
         self.address = address.read_text()
@@ -214,14 +214,8 @@ def request_of(function: str, *parameters: str) -> dict[str, Any]:
 
 # By method and path, what the SDK makes of an answer; None where it reads nothing.
 ANSWERS: dict[tuple[str, str], Any] = {
-    ("GET", "/api/2.2/jobs/get"): jobs.Job,
-    ("GET", "/api/2.2/jobs/list"): jobs.ListJobsResponse,
     ("GET", "/api/2.2/jobs/runs/get"): jobs.Run,
     ("GET", "/api/2.2/jobs/runs/get-output"): jobs.RunOutput,
-    ("GET", "/api/2.2/jobs/runs/list"): jobs.ListRunsResponse,
-    ("POST", "/api/2.2/jobs/create"): jobs.CreateResponse,
-    ("POST", "/api/2.2/jobs/delete"): None,
-    ("POST", "/api/2.2/jobs/run-now"): jobs.RunNowResponse,
     ("POST", "/api/2.2/jobs/runs/cancel"): None,
     ("POST", "/api/2.2/jobs/runs/submit"): jobs.SubmitRunResponse,
 }

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,9 +19,11 @@ import botocore.session
 import requests
 from botocore.config import Config
 from botocore.validate import ParamValidator
+from orchard_sandbox.s3.landing import KEY
 
 from support.faulty_server import FaultyServer
 from support.repository import ROOT
+from support.steered_stand_in import steered_environment
 
 JOBS = ROOT / ".venv" / "jobs" / "bin"
 ROLE = "arn:aws:iam::123456789012:role/jobs"
@@ -42,10 +43,10 @@ class Server(FaultyServer):
     def start(self) -> None:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(self.folder / "landing")]
+        command = [sys.executable, "-m", "support.steered_aws", "--folder", str(self.folder / "landing")]
         command += ["--address-file", str(address), "--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
         command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "sandbox"), "ORCHARD_SECRET": "leaked", "AIRFLOW_SECRET": "leaked"}
+        environment = steered_environment(AWS_SECRET_ACCESS_KEY="thing", ORCHARD_SECRET="leaked", AIRFLOW_SECRET="leaked")
         self.process = subprocess.Popen(command, env=environment)
         wait_until(address.exists)
         self.address = address.read_text()
@@ -58,7 +59,7 @@ class Server(FaultyServer):
         return client(
             service,
             endpoint_url=self.address,
-            aws_access_key_id="any",
+            aws_access_key_id=KEY,
             aws_secret_access_key="thing",
             region_name="us-east-1",
             config=Config(retries={"total_max_attempts": 1}, **config),

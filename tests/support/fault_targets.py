@@ -6,7 +6,7 @@ As a program it executes one operator, as a worker of Airflow does.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from orchard.launchers.emr import AddEmrStep
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
 from orchard.launchers.request import JobRequest
 from orchard.tables.reports import PlannedJobs
+from orchard_sandbox.s3.landing import KEY
 
 from support import databricks_stand_in as databricks
 from support import emr_stand_in as emr
@@ -104,13 +105,13 @@ def put_scripts(server: emr.Server) -> None:
 
 def environment_of(server: emr.Server) -> dict[str, str]:
     """Return the variables that let Airflow reach the stand-in of AWS."""
-    values = {"ENDPOINT_URL": server.address, "ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "thing"}
+    values = {"ENDPOINT_URL": server.address, "ACCESS_KEY_ID": KEY, "SECRET_ACCESS_KEY": "thing"}
     return {f"AWS_{name}": value for name, value in values.items()} | {"AIRFLOW_CONN_AWS_DEFAULT": '{"conn_type": "aws"}'}
 
 
 def emr_serverless(server: emr.Server) -> Target:
     """Return the target of job runs in an application that stays."""
-    application = server.application(autoStopConfiguration={"enabled": False})
+    application = server.application()
 
     def ran(report: str) -> list[Ran]:
         pages = server.emr.get_paginator("list_job_runs").paginate(applicationId=application)
@@ -153,8 +154,8 @@ def databricks_runs(server: databricks.Server) -> Target:
     environment = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps({"conn_type": "databricks"} | form)}
 
     def ran(report: str) -> list[Ran]:
-        runs: Iterable[dict[str, Any]] = (run.as_dict() for run in server.client.jobs.list_runs(expand_tasks=True))
-        ours = [run for run in runs if run["tasks"][0]["python_wheel_task"]["parameters"] == [report]]
+        runs = [json.loads(path.read_text()) for path in (server.folder / "runs").glob("*/record.json")]
+        ours = [run for run in runs if run["request"]["tasks"][0]["python_wheel_task"]["parameters"] == [report]]
         return [_ran_run(run) for run in ours]
 
     return Target("databricks", server, "", ("submit", "get", "get-output"), environment, ran)
@@ -162,7 +163,7 @@ def databricks_runs(server: databricks.Server) -> Target:
 
 def _ran_run(run: dict[str, Any]) -> Ran:
     ended = run["end_time"] / 1000 if run.get("end_time") else None
-    return Ran(run["start_time"] / 1000, ended, run["state"].get("result_state", ""))
+    return Ran(run["start_time"] / 1000, ended, run["result_state"] or "")
 
 
 def _fields(warehouse: Path) -> dict[str, Any]:

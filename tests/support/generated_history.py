@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from orchard_sandbox.job_execution.processes import find_members
-from orchard_sandbox.s3.landing import aws_client, queue_url, s3_environment
+from orchard_sandbox.s3.landing import aws_client, queue_url
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
 
@@ -52,7 +52,7 @@ class GeneratedHistory:
 
     seed: int
     home: Path
-    s3: Any
+    aws: Mapping[str, str]
     api: AirflowApi
     contents: list[bytes]
     last: dict[str, bytes] = field(default_factory=dict)
@@ -61,9 +61,8 @@ class GeneratedHistory:
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
-        address = self.s3.meta.endpoint_url
-        self._sqs = aws_client("sqs", address)
-        self._queue = queue_url(address)
+        self.s3, self._sqs = aws_client("s3", self.aws), aws_client("sqs", self.aws)
+        self._queue = queue_url(self.aws["AWS_ENDPOINT_URL"])
         self.days = tuple(f"2026-02-{1 + 2 * self.seed + n:02d}" for n in range(2))
 
     def run(self, steps: int) -> None:
@@ -90,7 +89,7 @@ class GeneratedHistory:
     def check(self, warehouse: Path) -> None:
         """Hold the tables against one clean run of each batch over the last content of every key that was seen."""
         published = self.home / "warehouse"
-        clean_run(warehouse, published, self.s3, self.last, self.days)
+        clean_run(warehouse, published, self.aws, self.last, self.days)
         for table, names in TOLD.items():
             found, expected = (published_rows(str(folder / table), self.days, names) for folder in (published, warehouse))
             assert found == expected, f"{table}: {self}"
@@ -215,16 +214,17 @@ def published_rows(
     return sorted(found, key=lambda row: str(row["image_uri"]))
 
 
-def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes], days: tuple[str, ...]) -> None:
+def clean_run(warehouse: Path, source: Path, aws: Mapping[str, str], contents: dict[str, bytes], days: tuple[str, ...]) -> None:
     """Plan, compute, audit and publish each batch once in a warehouse of its own, without Airflow.
 
     Args:
         warehouse: the new warehouse.
         source: a warehouse that has the exported backbone.
-        s3: a client of the stand-in.
+        aws: the variables that let other tools reach the stand-in.
         contents: what is in the bucket, by key.
         days: the batches.
     """
+    s3 = aws_client("s3", aws)
     s3.create_bucket(Bucket=CLEAN_BUCKET)
     for key, content in contents.items():
         s3.put_object(Bucket=CLEAN_BUCKET, Key=key, Body=content)
@@ -241,7 +241,7 @@ def clean_run(warehouse: Path, source: Path, s3: Any, contents: dict[str, bytes]
         command += [str(ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"), "featurize"]
         python = str(ROOT / ".venv" / "jobs" / "bin" / "python")
         own = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
-        environment = os.environ | s3_environment(s3.meta.endpoint_url) | own
+        environment = os.environ | aws | own
         subprocess.run(
             [*command, "--warehouse", tables.warehouse.uri, "--input-digest", jobs.input_digest], env=environment, check=True
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 from orchard_sandbox.job_execution.processes import find_members
-from orchard_sandbox.s3.landing import aws_client
+from orchard_sandbox.s3.landing import aws_client, s3_environment
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
 from orchard_sandbox.stack.state import read_state
@@ -26,12 +26,13 @@ class Stack:
     home: Path
     images: Path
     variables: dict[str, str] = field(default_factory=dict)
+    program: str = "orchard_sandbox"
 
     def command(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ORCHARD", "AWS_"))}
-        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": str(ROOT / "sandbox")}
+        environment |= {"ORCHARD_HOME": str(self.home), "PYTHONPATH": f"{ROOT / 'sandbox'}{os.pathsep}{ROOT / 'tests'}"}
         environment |= {"ORCHARD_RETRY_SECONDS": "5", **self.variables, **variables}
-        command = [sys.executable, "-m", "orchard_sandbox", name]
+        command = [sys.executable, "-m", self.program, name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT)
         print(done.stdout, done.stderr)
         return done
@@ -46,6 +47,12 @@ class Stack:
     def api(self) -> AirflowApi:
         layout = Layout(self.home)
         return AirflowApi(read_state(layout).api_address, layout.password_file)
+
+    @property
+    def aws_variables(self) -> dict[str, str]:
+        """The variables that let other tools reach the stack's S3."""
+        layout = Layout(self.home)
+        return s3_environment(read_state(layout).s3_address, layout.secret("s3"))
 
     def reports(self) -> set[Path]:
         return set((self.home / "warehouse" / "_work").glob("*/report.json"))
@@ -81,4 +88,4 @@ def wait_for_silence(api: AirflowApi, *dag_ids: str) -> None:
 
 def bare_client(stack: Stack) -> Any:
     """Return a client of the landing zone that knows nothing of Orchard."""
-    return aws_client("s3", read_state(Layout(stack.home)).s3_address, "any", "thing")
+    return aws_client("s3", stack.aws_variables)

@@ -14,8 +14,6 @@ from orchard_sandbox.databricks import CREDENTIAL
 from orchard_sandbox.databricks.environments import Environments
 from orchard_sandbox.databricks.mounts import Mounts
 from orchard_sandbox.databricks.volumes import Volumes
-from orchard_sandbox.databricks.workspace_files import WorkspaceFiles
-from orchard_sandbox.job_execution.faults import Faults
 from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
 from orchard_sandbox.job_execution.life_cycle import Pace
 
@@ -34,7 +32,6 @@ class Workspace:
         address: where the stand-in itself answers.
         pace: the runs' clock; a second of a time limit lasts a sixtieth of its minute.
         has_spark: whether tasks get a Spark session, which takes most of a small one's time.
-        faults: what runs suffer.
         mounts: the S3 stand-in's objects, as Spark reads them.
     """
 
@@ -42,14 +39,14 @@ class Workspace:
         self, folder: Path, machine: Machine, objects: Path, address: str, pace: Pace | None = None, has_spark: bool = True
     ) -> None:
         self.folder, self.machine, self.address, self.has_spark = folder, machine, address, has_spark
-        self.pace, self.faults = pace or Pace(), Faults()
-        self.volumes, self.files = Volumes(folder / "volumes"), WorkspaceFiles(folder / "workspace")
+        self.pace = pace or Pace()
+        self.volumes = Volumes(folder / "volumes")
         self.environments = Environments(folder / "environments", machine.python)
         self.mounts = Mounts(folder / "s3", objects)
 
     def library(self, path: str) -> Path:
         """Return the path of a wheel; raise MissingError when it does not exist."""
-        found = (self.files if is_in_workspace(path) else self.volumes).path(path)
+        found = self.volumes.path(path)
         if not found.is_file():
             raise MissingError(f"Library installation failed: {path} does not exist.")
         return found
@@ -57,8 +54,6 @@ class Workspace:
 
 class TaskJob(GuardedJob):
     """The one task of a run, as its request of `runs/submit` asks for it; the folder is its own."""
-
-    out_of_memory = "Python kernel is unresponsive: the driver ran out of memory."
 
     def __init__(self, workspace: Workspace, request: Mapping[str, Any], folder: Path, marker: str) -> None:
         super().__init__(folder, marker)
@@ -116,7 +111,7 @@ class TaskJob(GuardedJob):
         script.chmod(0o755)
 
     def _libraries(self) -> tuple[list[str], list[str]]:
-        """Return the wheels on volumes or among workspace files, and the packages of an index, that the task asks for."""
+        """Return the wheels on volumes, and the packages of an index, that the task asks for."""
         if self._is_serverless:
             key = self._task["environment_key"]
             (spec,) = [one["spec"] for one in self._request["environments"] if one["environment_key"] == key]

@@ -13,7 +13,6 @@ _TASK = (
     *("max_retries", "min_retry_interval_millis", "retry_on_timeout", "disable_auto_optimization", "description", "run_if"),
 )
 _RUN = ("tasks", "run_name", "timeout_seconds", "idempotency_token", "environments", "queue")
-_JOB = ("tasks", "name", "description", "timeout_seconds", "environments", "queue", "tags", "max_concurrent_runs")
 
 
 class ApiError(Exception):
@@ -43,11 +42,6 @@ def given_of(request: Request) -> dict[str, Any]:
     return {**request.args.to_dict(), **found}
 
 
-def is_true(given: dict[str, Any], name: str) -> bool:
-    """Return a flag of a query, where it is text, or of a body."""
-    return str(given.get(name, "false")).lower() == "true"
-
-
 def number_of(given: dict[str, Any], name: str) -> int:
     """Return a parameter that is a number."""
     try:
@@ -72,40 +66,17 @@ def refuse_unknown(given: Any, known: Collection[str], what: str = "the request"
 
 def check_request(given: dict[str, Any]) -> None:
     """Raise ApiError for a submission that Databricks or this stand-in refuses."""
-    _check_token(given)
-    _check_tasks(given, _RUN, api.SubmitTask)
-
-
-def check_job(given: dict[str, Any]) -> None:
-    """Raise ApiError for job settings that Databricks or this stand-in refuses."""
-    if given.get("max_concurrent_runs", 1) != 1:
-        raise invalid("this stand-in runs one run of a job at a time")
-    _check_tasks(given, _JOB, api.Task)
-
-
-def check_start(given: dict[str, Any]) -> None:
-    """Raise ApiError for a `run-now` that Databricks or this stand-in refuses."""
-    refuse_unknown(given, ("job_id", "idempotency_token", "python_params"))
-    _check_token(given)
-    parameters = given.get("python_params", [])
-    if not isinstance(parameters, list) or not all(isinstance(one, str) for one in parameters):
-        raise invalid("python_params is no list of strings")
-
-
-def _check_token(given: dict[str, Any]) -> None:
     if len(str(given.get("idempotency_token") or "")) > 64:
         raise invalid("idempotency_token must have at most 64 characters.")
-
-
-def _check_tasks(given: dict[str, Any], fields: Collection[str], kind: Any) -> None:
-    refuse_unknown(given, fields)
+    refuse_unknown(given, _RUN)
     tasks, environments = given.get("tasks"), given.get("environments") or []
     if not isinstance(tasks, list) or len(tasks) != 1:
         raise invalid("this stand-in runs exactly one task")
     (task,) = tasks
     refuse_unknown(task, _TASK, "the task")
     # The SDK leaves out what it does not know; so what comes back unlike it went in holds a field that is none.
-    for shape, one in [(kind, task), *((api.JobEnvironment, one) for one in environments)]:
+    shaped: list[tuple[Any, Any]] = [(api.SubmitTask, task), *((api.JobEnvironment, one) for one in environments)]
+    for shape, one in shaped:
         if without_empty(shape.from_dict(one).as_dict()) != without_empty(one):
             raise invalid(f"there is a field that Databricks does not know in {json.dumps(one)}")
     _check_task(task, environments)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchard_sandbox.databricks.compute import TaskJob, Workspace
-from orchard_sandbox.job_execution.control import RUN_QUERY, RunRecord
 from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
+from orchard_sandbox.job_execution.run_pages import RUN_QUERY, RunRecord
 
 _OUTPUT = 5 * 1024 * 1024
 _STATES = {"running": "RUNNING", "ending": "TERMINATING"}
@@ -21,7 +21,6 @@ _CODES = {
     "FAILED": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
     "TIMEDOUT": ("CANCELED", "CLIENT_ERROR"),
     "CANCELED": ("USER_CANCELED", "SUCCESS"),
-    "MAXIMUM_CONCURRENT_RUNS_REACHED": ("MAX_CONCURRENT_RUNS_EXCEEDED", "CLIENT_ERROR"),
 }
 
 
@@ -38,7 +37,6 @@ class Run(RunRecord):
         details: the message that goes with its state.
         error: why its task failed.
         error_trace: the end of its task's stderr.
-        job_id: of the job that it was started from; None for a submitted run.
     """
 
     run_id: int
@@ -49,7 +47,6 @@ class Run(RunRecord):
     details: str = ""
     error: str = ""
     error_trace: str = ""
-    job_id: int | None = None
     cancel: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
 
     def headline(self) -> tuple[str, str]:
@@ -64,7 +61,7 @@ class Run(RunRecord):
     @property
     def is_over(self) -> bool:
         """Whether the run has come to its end."""
-        return self.state in ("TERMINATED", "SKIPPED", "INTERNAL_ERROR")
+        return self.state in ("TERMINATED", "INTERNAL_ERROR")
 
     def show(self, address: str) -> dict[str, Any]:
         """Return the run as `runs/get` shows it, on a workspace at an address."""
@@ -86,11 +83,11 @@ class Run(RunRecord):
                 **both,
                 **({"run_duration": duration} if self.is_over else {}),
                 "run_id": self.run_id,
-                "job_id": self.job_id or self.run_id + 2,
+                "job_id": self.run_id + 2,
                 "number_in_job": self.run_id,
                 "creator_user_name": "orchard",
                 "run_name": self.request.get("run_name", "Untitled"),
-                "run_type": "SUBMIT_RUN" if self.job_id is None else "JOB_RUN",
+                "run_type": "SUBMIT_RUN",
                 "trigger": "ONE_TIME",
                 "tasks": [{**task, **both, "run_id": self.task_run_id, "attempt_number": 0, "run_if": "ALL_SUCCESS"}],
             }
@@ -110,17 +107,13 @@ class Run(RunRecord):
         told = {"error": self.error, "error_trace": self.error_trace}
         return found | {name: value for name, value in told.items() if value}
 
-    def skip(self) -> None:
-        """Skip the run, because another run of its job is active."""
-        self._end("SKIPPED", "MAXIMUM_CONCURRENT_RUNS_REACHED", "Skipped: another run of the job is active.")
-
     def lose(self, message: str = "The cluster of this run was lost.") -> None:
         """End a run that nothing executes any more."""
         self._end("INTERNAL_ERROR", "FAILED", message)
 
     def begin(self, workspace: Workspace) -> None:
         """Run it in a thread until it ends."""
-        life, since = LifeCycle(workspace.pace, workspace.faults), time.monotonic()
+        life, since = LifeCycle(workspace.pace), time.monotonic()
         self.cancel = life.cancel
 
         def lead() -> None:

@@ -17,11 +17,10 @@ from orchard_jobs.contract.locations import below
 
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import RequestError, read_step
-from orchard_sandbox.job_execution.control import RunRecord
-from orchard_sandbox.job_execution.faults import Faults
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle, Pace
 from orchard_sandbox.job_execution.records import Record, now
+from orchard_sandbox.job_execution.run_pages import RunRecord
 
 _MEMBERS = {
     *("Name", "LogUri", "ReleaseLabel", "Instances", "Steps", "Applications", "Configurations", "VisibleToAllUsers", "Tags"),
@@ -91,23 +90,22 @@ class Cluster(Record):
 class Clusters:
     """All clusters, which are kept in a folder."""
 
-    def __init__(self, folder: Path, machine: Machine, pace: Pace, faults: Faults) -> None:
-        self._folder, self._machine, self._pace, self._faults = folder, machine, pace, faults
+    def __init__(self, folder: Path, machine: Machine, pace: Pace) -> None:
+        self._folder, self._machine, self._pace = folder, machine, pace
         self.lock = threading.RLock()
         self.clusters: dict[str, Cluster] = {}
         for cluster in Cluster.read_all(folder):
             cluster.steps = sorted(Step.read_all(cluster.folder / "steps"), key=lambda step: step.created)
             self.clusters[cluster.id] = cluster
             for step in cluster.steps:
-                step.life = LifeCycle(pace, faults)
+                step.life = LifeCycle(pace)
                 if step.state in _STATES.values():
                     step.end(Ending("failed", "The stand-in ended while the step ran, and its processes with it."))
             self._begin(cluster)
 
-    def find(self, name: str) -> Record | None:
-        """Return a cluster, or a step of any."""
-        steps = (step for cluster in list(self.clusters.values()) for step in cluster.steps if step.id == name)
-        return self.clusters.get(name) or next(steps, None)
+    def find_step(self, name: str) -> Step | None:
+        """Return a step of any cluster."""
+        return next((step for cluster in list(self.clusters.values()) for step in cluster.steps if step.id == name), None)
 
     def run_job_flow(self, given: Mapping[str, Any]) -> Cluster:
         """Make a cluster and start it."""
@@ -155,7 +153,7 @@ class Clusters:
     def _new_step(self, cluster: Cluster, request: dict[str, Any]) -> Step:
         name = "s-" + secrets.token_hex(6).upper()
         step = Step(folder=cluster.folder / "steps" / name, states=["PENDING"], request=request)
-        step.life = LifeCycle(self._pace, self._faults)
+        step.life = LifeCycle(self._pace)
         step.save()
         return step
 
@@ -175,12 +173,9 @@ class Clusters:
                 continue
             cluster.change("RUNNING")
             self._run(cluster, step)
-            on_failure = step.request.get("ActionOnFailure") if step.state == "FAILED" else None
-            if on_failure in ("TERMINATE_CLUSTER", "TERMINATE_JOB_FLOW"):
+            if step.state == "FAILED" and step.request.get("ActionOnFailure") == "TERMINATE_CLUSTER":
                 last = "TERMINATED_WITH_ERRORS"
                 cluster.end("Shut down as step failed")
-            elif on_failure == "CANCEL_AND_WAIT":
-                _cancel_all(cluster)
         cluster.change("TERMINATING")
         _cancel_all(cluster)
         time.sleep(self._pace.state_seconds)

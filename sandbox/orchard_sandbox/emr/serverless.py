@@ -7,24 +7,19 @@ import hashlib
 import json
 import secrets
 import threading
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from orchard_sandbox.emr.api import ApiError
 from orchard_sandbox.emr.serverless_requests import check_application, read_job
 from orchard_sandbox.emr.serverless_runs import DETAILS, JobRun
-from orchard_sandbox.emr.submissions import RequestError
-from orchard_sandbox.job_execution.control import RUN_QUERY
-from orchard_sandbox.job_execution.faults import Faults
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import LifeCycle, Pace
 from orchard_sandbox.job_execution.records import Record, now
+from orchard_sandbox.job_execution.run_pages import RUN_QUERY
 from orchard_sandbox.s3.landing import ACCOUNT, REGION
-
-_NEXT = {"STARTING": "STARTED", "STOPPING": "STOPPED"}
 
 
 @dataclass(kw_only=True)
@@ -35,30 +30,20 @@ class Application(Record):
         shown: as the API shows it, less its state.
         token: the client token that it was asked for with.
         request: digest of the request.
-        used: when it last changed or had a job (monotonic).
     """
 
     shown: dict[str, Any]
     token: str
     request: str
-    used: float = field(default_factory=time.monotonic, init=False)
 
     def move(self, state: str) -> None:
         """Enter a state."""
-        self.shown["updatedAt"], self.used = now(), time.monotonic()
+        self.shown["updatedAt"] = now()
         self.change(state)
 
     def show(self) -> dict[str, Any]:
         """Return it as the API shows it."""
         return {**self.shown, "state": self.state}
-
-    def require(self, *states: str) -> None:
-        """Raise RequestError unless it is in one of the states."""
-        if self.state not in states:
-            raise RequestError(
-                f"Application {self.id} must be in one of the following statuses [{', '.join(states)}]. "
-                f"Current status: {self.state}"
-            )
 
 
 Known = TypeVar("Known", Application, JobRun)
@@ -67,20 +52,17 @@ Known = TypeVar("Known", Application, JobRun)
 class EmrServerless:
     """All applications and job runs, which are kept in a folder."""
 
-    def __init__(self, folder: Path, machine: Machine, pace: Pace, faults: Faults) -> None:
-        self._folder, self._machine, self._pace, self._faults = folder, machine, pace, faults
+    def __init__(self, folder: Path, machine: Machine, pace: Pace) -> None:
+        self._folder, self._machine, self._pace = folder, machine, pace
         self.lock = threading.RLock()
         self.applications = {one.id: one for one in Application.read_all(folder / "applications")}
         self.runs = {one.id: one for one in JobRun.read_all(folder / "jobs")}
         for application in self.applications.values():
-            application.change(_NEXT.get(application.state, application.state))
+            if application.state in ("STARTING", "STOPPING"):
+                application.change("STOPPED")
         for run in self.runs.values():
             if not run.is_over:
                 run.move("FAILED", "The stand-in ended while the job run was under way, and its processes with it.")
-
-    def find(self, name: str) -> Record | None:
-        """Return an application or a job run of any application."""
-        return self.applications.get(name) or self.runs.get(name)
 
     def create_application(self, given: Mapping[str, Any]) -> Application:
         """Create an application, or return the one that the client token created before."""
@@ -110,22 +92,19 @@ class EmrServerless:
         """Return an application in its present state."""
         if name not in self.applications:
             raise ApiError("ResourceNotFoundException", f"Application {name} does not exist")
-        found = self.applications[name]
-        with self.lock:
-            self._advance(found)
-        return found
+        return self.applications[name]
 
-    def _advance(self, application: Application) -> None:
-        """Move an application to the state that is due by now."""
-        idle, since = application.shown["autoStopConfiguration"], time.monotonic() - application.used
-        if application.state in _NEXT and since > self._pace.state_seconds:
-            application.move(_NEXT[application.state])
-        if application.state != "STARTED":
-            return
-        if any(not run.is_over for run in self.runs_of(application.id)):
-            application.used = time.monotonic()
-        elif idle.get("enabled") and since > idle.get("idleTimeoutMinutes", 15) * self._pace.minute_seconds:
-            application.move("STOPPED")
+    def start_application(self, name: str) -> Application:
+        """Start an application unless it has started, which takes as long as a state lasts."""
+        with self.lock:
+            application = self.application(name)
+            if application.state in ("CREATED", "STOPPED"):
+                application.move("STARTING")
+                threading.Timer(self._pace.state_seconds, application.move, ["STARTED"]).start()
+        return application
+
+    def _has_started(self, name: str) -> bool:
+        return self.start_application(name).state == "STARTED"
 
     def run(self, application: str, name: str) -> JobRun:
         """Return a job run of an application."""
@@ -146,24 +125,16 @@ class EmrServerless:
             application = self.application(given["applicationId"])
             if known := _of_token(self.runs.values(), given):
                 return known
-            if application.state == "TERMINATED":
-                raise RequestError(f"Application {application.id} is terminated. Cannot start job run.")
-            if not application.shown["autoStartConfiguration"].get("enabled"):
-                application.require("STARTED")
             run = self._new_run(given, application)
             run.save()
             self.runs[run.id] = run
-        run.begin(LifeCycle(self._pace, self._faults), self._machine, submission, lambda: self._has_started(application.id))
+        run.begin(LifeCycle(self._pace), self._machine, submission, lambda: self._has_started(application.id))
         return run
 
     def _new_run(self, given: Mapping[str, Any], application: Application) -> JobRun:
         name = "00" + secrets.token_hex(7)
-        taken = ("releaseLabel", "type", "networkConfiguration", "imageConfiguration")
-        overrides = dict(given.get("configurationOverrides") or {})
-        if "monitoringConfiguration" in application.shown:
-            overrides.setdefault("monitoringConfiguration", application.shown["monitoringConfiguration"])
         shown: dict[str, Any] = {
-            **{key: application.shown[key] for key in taken if key in application.shown},
+            **{key: application.shown[key] for key in ("releaseLabel", "type")},
             **{key: given[key] for key in ("applicationId", "name", "jobDriver") if key in given},
             "jobRunId": name,
             "arn": f"{application.shown['arn']}/jobruns/{name}",
@@ -173,37 +144,17 @@ class EmrServerless:
             "executionRole": given["executionRoleArn"],
             "state": "SUBMITTED",
             "stateDetails": DETAILS["SUBMITTED"],
-            "configurationOverrides": overrides,
+            "configurationOverrides": given.get("configurationOverrides") or {},
             "tags": given.get("tags") or {},
             "executionTimeoutMinutes": given.get("executionTimeoutMinutes", 720),
             "mode": "BATCH",
-            "retryPolicy": {"maxAttempts": (given.get("retryPolicy") or {}).get("maxAttempts", 1)},
-            "attempt": 1,
         }
         kept = {"shown": shown, "token": given["clientToken"], "request": _digest(given)}
         return JobRun(folder=self._folder / "jobs" / name, states=["SUBMITTED"], **kept)
 
-    def _has_started(self, name: str) -> bool:
-        """Start an application if necessary, and say whether it has started."""
-        with self.lock:
-            application = self.application(name)
-            if application.state in ("CREATED", "STOPPED"):
-                application.move("STARTING")
-            return application.state == "STARTED"
-
-    def owner(self, arn: str) -> Application | JobRun:
-        """Return the application or job run of an ARN."""
-        start, *names = arn.split("/")
-        if start == f"arn:aws:emr-serverless:{REGION}:{ACCOUNT}:" and names[:1] == ["applications"]:
-            if len(names) == 2:
-                return self.application(names[1])
-            if len(names) == 4 and names[2] == "jobruns":
-                return self.run(names[1], names[3])
-        raise ApiError("ResourceNotFoundException", f"Resource {arn} does not exist")
-
     def dashboard(self, run: JobRun) -> str:
         """Return the URL of a page about a job run."""
-        return f"{self._machine.address}/?{RUN_QUERY}={run.id}"
+        return f"{self._machine.s3['AWS_ENDPOINT_URL']}/?{RUN_QUERY}={run.id}"
 
 
 def _of_token(records: Iterable[Known], given: Mapping[str, Any]) -> Known | None:

@@ -21,7 +21,7 @@ PATHS = {
     f"{_APPLICATION}/jobruns$",
     f"{_APPLICATION}/jobruns/(?P<jobRunId>[^/]+)$",
 }
-_ADDED_PATHS = {f"{_APPLICATION}/(?P<rest>.+)$", "{0}/tags/(?P<resourceArn>.+)$"}
+_ADDED_PATH = f"{_APPLICATION}/(?P<rest>.+)$"
 
 
 class EmrServerlessResponse(CheckedResponse):
@@ -44,28 +44,7 @@ class EmrServerlessResponse(CheckedResponse):
         return PaginatedResult({"applications": shown})
 
     def start_application(self) -> ActionResult:
-        with self.service.lock:
-            application = self.service.application(self.given["applicationId"])
-            application.require("CREATED", "STOPPED", "STARTING", "STARTED")
-            if application.state in ("CREATED", "STOPPED"):
-                application.move("STARTING")
-        return EmptyResult()
-
-    def stop_application(self) -> ActionResult:
-        with self.service.lock:
-            application = self.service.application(self.given["applicationId"])
-            if any(not run.is_over for run in self.service.runs_of(application.id)):
-                raise RequestError(f"Application {application.id} cannot be stopped: it has job runs that have not ended")
-            application.require("CREATED", "STOPPED", "STOPPING", "STARTED")
-            if application.state == "STARTED":
-                application.move("STOPPING")
-        return EmptyResult()
-
-    def delete_application(self) -> ActionResult:
-        with self.service.lock:
-            application = self.service.application(self.given["applicationId"])
-            application.require("CREATED", "STOPPED")
-            application.move("TERMINATED")
+        self.service.start_application(self.given["applicationId"])
         return EmptyResult()
 
     def start_job_run(self) -> ActionResult:
@@ -86,47 +65,16 @@ class EmrServerlessResponse(CheckedResponse):
         return ActionResult({key: run.shown[key] for key in ("applicationId", "jobRunId")})
 
     def list_job_runs(self) -> ActionResult:
-        given = self.given
-        after, before = (given[name].timestamp() if name in given else None for name in ("createdAtAfter", "createdAtBefore"))
-        found = [run.show() for run in self.service.runs_of(self.service.application(given["applicationId"]).id)]
-        left = [
-            {**shown, "id": shown["jobRunId"]}
-            for shown in sorted(found, key=lambda shown: shown["createdAt"], reverse=True)
-            if shown["state"] in given.get("states", [shown["state"]])
-            and given.get("mode", "BATCH") == "BATCH"
-            and (after is None or shown["createdAt"].timestamp() > after)
-            and (before is None or shown["createdAt"].timestamp() < before)
-        ]
-        return PaginatedResult({"jobRuns": left})
-
-    def list_job_run_attempts(self) -> ActionResult:
-        run = self._run()
-        with run.lock:
-            return PaginatedResult({"jobRunAttempts": [dict(attempt) for attempt in run.attempts]})
+        found = [run.show() for run in self.service.runs_of(self.service.application(self.given["applicationId"]).id)]
+        newest_first = sorted(found, key=lambda shown: shown["createdAt"], reverse=True)
+        return PaginatedResult({"jobRuns": [{**shown, "id": shown["jobRunId"]} for shown in newest_first]})
 
     def get_dashboard_for_job_run(self) -> ActionResult:
         return ActionResult({"url": self.service.dashboard(self._run())})
-
-    def list_tags_for_resource(self) -> ActionResult:
-        return ActionResult({"tags": self.service.owner(self.given["resourceArn"]).shown.get("tags", {})})
-
-    def tag_resource(self) -> ActionResult:
-        return self._change_tags(self.given["tags"], [])
-
-    def untag_resource(self) -> ActionResult:
-        return self._change_tags({}, self.given["tagKeys"])
-
-    def _change_tags(self, added: dict[str, str], removed: list[str]) -> ActionResult:
-        owner = self.service.owner(self.given["resourceArn"])
-        with owner.lock:
-            tags = {**owner.shown.get("tags", {}), **added}
-            owner.shown["tags"] = {key: value for key, value in tags.items() if key not in removed}
-            owner.save()
-        return EmptyResult()
 
 
 def install(service: EmrServerless) -> None:
     """Put the service behind moto's routes of EMR Serverless; SandboxError for another moto."""
     check_moto(urls.url_paths, PATHS, "moto.emrserverless.urls")
     EmrServerlessResponse.service = service
-    urls.url_paths.update(dict.fromkeys([*PATHS, *_ADDED_PATHS], EmrServerlessResponse.dispatch))
+    urls.url_paths.update(dict.fromkeys([*PATHS, _ADDED_PATH], EmrServerlessResponse.dispatch))

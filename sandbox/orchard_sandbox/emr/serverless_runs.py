@@ -1,18 +1,18 @@
-"""An EMR Serverless job run: translates the life cycle into the states, attempts and messages that `GetJobRun` shows."""
+"""An EMR Serverless job run: translates the life cycle into the states and messages that `GetJobRun` shows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from orchard_jobs.contract.locations import below
 
+from orchard_sandbox.emr.serverless_requests import logs_uri
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import Submission
-from orchard_sandbox.job_execution.control import RunRecord
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
 from orchard_sandbox.job_execution.records import now
+from orchard_sandbox.job_execution.run_pages import RunRecord
 
 TERMINAL = ("SUCCESS", "FAILED", "CANCELLED")
 _DETAILS_LENGTH = 256
@@ -37,13 +37,11 @@ class JobRun(RunRecord):
         shown: as the API shows it.
         token: the client token that it was asked for with.
         request: digest of the request.
-        attempts: each as `ListJobRunAttempts` shows it.
     """
 
     shown: dict[str, Any]
     token: str
     request: str
-    attempts: list[dict[str, Any]] = field(default_factory=list)
     cancel: Callable[[float], None] = field(default=lambda seconds: None, init=False, repr=False)
 
     @property
@@ -55,11 +53,6 @@ class JobRun(RunRecord):
         """Return its state, and what is said about it."""
         return self.state, self.shown["stateDetails"]
 
-    @property
-    def log_folder(self) -> Path:
-        """The latest attempt's folder."""
-        return self.folder / str(self.shown["attempt"])
-
     def show(self) -> dict[str, Any]:
         """Return it as the API shows it."""
         with self.lock:
@@ -69,23 +62,17 @@ class JobRun(RunRecord):
         """Run it in a thread until it ends; `has_started` starts the application if necessary and says whether it has."""
         self.cancel = life.cancel
 
-        def attempt() -> Ending:
-            self._begin_attempt()
+        def lead() -> None:
+            life.linger()
+            self.move("PENDING")
             life.wait_for(has_started)
             life.linger()
             if not life.is_cancelled:
                 self.move("SCHEDULED")
                 life.linger()
-            job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), f"{self.id}-{self.shown['attempt']}")
+            job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), self.id)
             minutes = self.shown["executionTimeoutMinutes"]
-            return life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.pace.minute_seconds)
-
-        def lead() -> None:
-            life.linger()
-            ending = attempt()
-            while ending.kind == "failed" and len(self.attempts) < self.shown["retryPolicy"]["maxAttempts"]:
-                self._tell_attempt("FAILED", self._words(ending))
-                ending = attempt()
+            ending = life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.pace.minute_seconds)
             self.move(_ENDS[ending.kind], self._words(ending))
 
         life.lead(self.id, lead, lambda error: self.move("FAILED", error))
@@ -100,21 +87,7 @@ class JobRun(RunRecord):
             if state in TERMINAL:
                 shown["endedAt"] = moment
                 shown["totalExecutionDurationSeconds"] = round((moment - shown.get("startedAt", moment)).total_seconds())
-            if self.attempts:
-                shown["attemptUpdatedAt"] = moment
-                self._tell_attempt(state, shown["stateDetails"])
             self.change(state)
-
-    def _begin_attempt(self) -> None:
-        with self.lock:
-            moment, shown = now(), self.shown
-            shown.update(attempt=len(self.attempts) + 1, attemptCreatedAt=moment)
-            self.attempts.append({**shown, "id": self.id, "jobCreatedAt": shown["createdAt"], "createdAt": moment})
-        self.move("PENDING")
-
-    def _tell_attempt(self, state: str, details: str) -> None:
-        with self.lock:
-            self.attempts[-1].update(state=state, stateDetails=details[:_DETAILS_LENGTH], updatedAt=now())
 
     def _words(self, ending: Ending) -> str:
         """Return what AWS says of an end."""
@@ -130,6 +103,5 @@ class JobRun(RunRecord):
         return f"The job run was cancelled {why}."
 
     def _logs_uri(self) -> str | None:
-        monitoring = self.shown["configurationOverrides"].get("monitoringConfiguration") or {}
-        uri = (monitoring.get("s3MonitoringConfiguration") or {}).get("logUri")
+        uri = logs_uri(self.shown)
         return below(uri, "applications", self.shown["applicationId"], "jobs", self.id, "SPARK_DRIVER") if uri else None

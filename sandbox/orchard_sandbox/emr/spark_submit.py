@@ -29,7 +29,7 @@ class SparkSubmitJob(GuardedJob):
         self._machine = machine
         self._submission = submission
         self._logs_uri = logs_uri
-        self._s3 = aws_client("s3", machine.address)
+        self._s3 = aws_client("s3", machine.s3)
         self._logged: dict[str, int] = {}
         self._next_logs = 0.0
 

@@ -1,24 +1,19 @@
 """What a Spark job asks of EMR Serverless or EMR, read and checked: values in, values out.
 
-Cores and memory are checked as AWS checks them, and not emulated. What is not known here is refused, never left out.
+Cores and memory are not emulated; Orchard's settings check them. What is not known here is refused, never left out.
 """
 
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from orchard_jobs.contract.locations import S3Location
 
-# GB of memory that AWS allows for a worker's vCPUs, overhead included.
-LARGEST_MEMORY = {1: 8, 2: 16, 4: 30, 8: 60, 16: 120}
-FILE_OPTIONS = {
-    "--py-files": "spark.submit.pyFiles",
-    "--files": "spark.files",
-    "--archives": "spark.archives",
-    "--jars": "spark.jars",
-}
+# Spark's properties that name files, and the option of spark-submit for each.
+FILES = {"spark.submit.pyFiles": "--py-files", "spark.archives": "--archives"}
 _ENVIRONMENTS = ("spark.executorEnv.", "spark.emr-serverless.driverEnv.", "spark.yarn.appMasterEnv.")
 _SIZES = ("cores", "memory", "memoryOverhead", "memoryOverheadFactor", "instances")
 _UNUSED = (
@@ -56,12 +51,8 @@ class Submission:
     runner: tuple[str, ...] = ()
 
 
-def read_submission(spark_submit: Mapping[str, Any], defaults: Mapping[str, str]) -> Submission:
+def read_submission(spark_submit: Mapping[str, Any]) -> Submission:
     """Return the job that `jobDriver.sparkSubmit` asks for.
-
-    Args:
-        spark_submit: the member of the request.
-        defaults: properties of the classification spark-defaults.
 
     Raises:
         RequestError: something in it is wrong or not known here.
@@ -70,9 +61,8 @@ def read_submission(spark_submit: Mapping[str, Any], defaults: Mapping[str, str]
     _require_s3(entry_point, "entryPoint")
     if not entry_point.endswith(".py"):
         raise RequestError(f"entryPoint {entry_point} is not a Python script: this stand-in runs no other")
-    conf = {**defaults, **_read_parameters(spark_submit.get("sparkSubmitParameters") or "")}
-    _check_sizes(conf)
-    files = {option: _uris(conf.pop(name, ""), name) for option, name in FILE_OPTIONS.items()}
+    conf = _read_parameters(spark_submit.get("sparkSubmitParameters") or "")
+    files = {option: _uris(conf.pop(name), name) for name, option in FILES.items() if name in conf}
     environment = {
         name.removeprefix(prefix): value for prefix in _ENVIRONMENTS for name, value in conf.items() if name.startswith(prefix)
     }
@@ -80,30 +70,20 @@ def read_submission(spark_submit: Mapping[str, Any], defaults: Mapping[str, str]
     for name in passed:
         if name.startswith("spark.emr-serverless.") or name in ("spark.master", "spark.submit.deployMode"):
             raise RequestError(f"{name} is not known here: remove it from sparkSubmitParameters")
-    arguments = tuple(spark_submit.get("entryPointArguments") or ())
-    return Submission(entry_point, arguments, {option: uris for option, uris in files.items() if uris}, passed, environment)
+    return Submission(entry_point, tuple(spark_submit.get("entryPointArguments") or ()), files, passed, environment)
 
 
 def _read_parameters(text: str) -> dict[str, str]:
-    conf: dict[str, str] = {}
     try:
-        words = iter(shlex.split(text))
+        words = shlex.split(text)
     except ValueError as error:
         raise RequestError(f"sparkSubmitParameters cannot be split into words: {error}") from error
-    for word in words:
-        option, has_value, value = word.partition("=") if word.startswith("--") else (word, "", "")
-        if not has_value:
-            value = next(words, "")
-        if option == "--conf" and "=" in value:
-            name, _, setting = value.partition("=")
-            conf[name.strip()] = setting
-        elif option in FILE_OPTIONS and value:
-            conf[FILE_OPTIONS[option]] = value
-        elif option == "--name" and value:
-            conf["spark.app.name"] = value
-        else:
-            known = ", ".join(["--conf", "--name", *FILE_OPTIONS])
-            raise RequestError(f"{word!r} in sparkSubmitParameters is not known here: only {known}, each with its value")
+    conf = {}
+    for option, setting in zip_longest(words[::2], words[1::2], fillvalue=""):
+        name, has_value, value = setting.partition("=")
+        if option != "--conf" or not has_value:
+            raise RequestError(f"'{option} {setting}' in sparkSubmitParameters is not known here: only `--conf NAME=VALUE` is")
+        conf[name] = value
     return conf
 
 
@@ -118,30 +98,6 @@ def _require_s3(uri: str, name: str) -> None:
     place = S3Location.find(uri)
     if place is None or not place.key:
         raise RequestError(f"{name} {uri} is not an object on S3: this stand-in fetches s3://bucket/key only")
-
-
-def _check_sizes(conf: Mapping[str, str]) -> None:
-    for who in ("driver", "executor"):
-        cores = conf.get(f"spark.{who}.cores", "4")
-        if not cores.isdigit() or int(cores) not in LARGEST_MEMORY:
-            raise RequestError(f"spark.{who}.cores is {cores}: a worker has 1, 2, 4, 8 or 16 vCPU")
-        memory = conf.get(f"spark.{who}.memory")
-        if memory is None:
-            continue
-        overhead = conf.get(f"spark.{who}.memoryOverhead")
-        total = _gigabytes(memory, f"spark.{who}.memory")
-        total += _gigabytes(overhead, f"spark.{who}.memoryOverhead") if overhead else max(total * 0.1, 0.375)
-        largest = LARGEST_MEMORY[int(cores)]
-        if total > largest:
-            what = f"spark.{who}.memory {memory} with its overhead"
-            raise RequestError(f"{what} is {total:.1f} GB: a worker of {cores} vCPU has at most {largest} GB")
-
-
-def _gigabytes(text: str, name: str) -> float:
-    match = re.fullmatch(r"(\d+)([mg]?)b?", text.lower())
-    if match is None:
-        raise RequestError(f"{name} {text} is not a size such as 4g or 512m")
-    return int(match[1]) / (1 if match[2] == "g" else 1024)
 
 
 def read_step(request: Mapping[str, Any]) -> Submission:
@@ -168,4 +124,4 @@ def read_step(request: Mapping[str, Any]) -> Submission:
         )
     kept = [word for option in options if option[0] != "--deploy-mode" for word in option]
     spark = {"entryPoint": rest[0], "entryPointArguments": rest[1:], "sparkSubmitParameters": shlex.join(kept)}
-    return replace(read_submission(spark, {}), runner=runner)
+    return replace(read_submission(spark), runner=runner)

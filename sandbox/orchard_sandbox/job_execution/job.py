@@ -15,7 +15,6 @@ from pathlib import Path
 from orchard_jobs.local_spark import class_archive_of, local_java_options
 
 from orchard_sandbox.job_execution.processes import MARKER
-from orchard_sandbox.s3.landing import s3_environment
 
 # The driver is the whole cluster here, and what the request asks for is made for the vendor's workers.
 DRIVER_MEMORY = "2g"
@@ -34,12 +33,12 @@ class Machine:
     Attributes:
         spark_submit: the command.
         python: runs drivers and workers; it stands for that of the job's image.
-        address: of the S3 that scripts come from and logs go to.
+        s3: the AWS_* variables of the S3 that scripts come from and logs go to; jobs get them, too.
     """
 
     spark_submit: Path
     python: Path
-    address: str
+    s3: Mapping[str, str]
 
     def spark_conf(self, temporary: Path) -> dict[str, str]:
         """Return Spark's properties on this machine, with the class archive that `make setup` puts into the environment."""
@@ -66,7 +65,7 @@ class Machine:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "TMPDIR": str(temporary),
             "NO_PROXY": "127.0.0.1,localhost",
-            **s3_environment(self.address),
+            **self.s3,
             **{name: value for name, value in given.items() if not (name in _PYTHONS and os.path.isabs(value))},
             MARKER: marker,
         }
@@ -82,10 +81,7 @@ class GuardedJob:
     Attributes:
         command: what runs; set by `prepare`.
         environment: of its processes; set by `prepare`.
-        out_of_memory: what the vendor says of a driver that ran out of memory.
     """
-
-    out_of_memory = "java.lang.OutOfMemoryError: Java heap space"
 
     def __init__(self, folder: Path, marker: str) -> None:
         self.folder, self.marker = folder, marker

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchard_sandbox.job_execution.faults import Faults
 from orchard_sandbox.job_execution.job import GuardedJob, MissingError
 
 log = logging.getLogger(__name__)
@@ -50,10 +49,10 @@ class Ending:
 
 
 class LifeCycle:
-    """One run's way to its end, at a pace and with what faults it suffers; it can be cancelled at any moment."""
+    """One run's way to its end, at a pace; it can be cancelled at any moment."""
 
-    def __init__(self, pace: Pace, faults: Faults) -> None:
-        self.pace, self._faults = pace, faults
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
         self._cancelled = threading.Event()
         self._grace = CANCEL_SECONDS
 
@@ -97,12 +96,8 @@ class LifeCycle:
             seconds: the time limit; 0 for none.
             since: when the limit's time began (monotonic); None for the start of the process.
         """
-        self.wait_for(lambda: not self._faults.holds_jobs())
         if self.is_cancelled:
             return self._cancel_early(note)
-        if fault := self._faults.take(("no_execution",)):
-            self._cancelled.wait(fault.seconds)
-            return Ending("failed", "execution is switched off in this stand-in, nothing was run.")
         job.create()
         try:
             job.prepare()
@@ -123,24 +118,16 @@ class LifeCycle:
         return Ending("cancelled", "before it ran")
 
     def _watch(self, job: GuardedJob, note: Callable[[str], None], deadline: float) -> Ending:
-        fault = self._faults.take(("kill_job", "out_of_memory"))
-        kill_at = time.monotonic() + fault.seconds if fault else float("inf")
         ending = None
         while (status := job.status()) is None:
             job.look()
-            if time.monotonic() >= kill_at:
-                kill_at = float("inf")
-                job.end(0)
-            elif ending is None and (self.is_cancelled or time.monotonic() >= deadline):
+            if ending is None and (self.is_cancelled or time.monotonic() >= deadline):
                 ending = Ending("cancelled", "on request") if self.is_cancelled else Ending("timed_out")
                 note("ending")
                 job.end(self._grace)
             time.sleep(_POLL_SECONDS)
         if ending or status == 0:
             return ending or Ending("succeeded", status=0)
-        if fault and fault.kind == "out_of_memory":
-            job.write_error(job.out_of_memory)
-            return Ending("failed", job.out_of_memory, status)
         return Ending("failed", last_error(job.read_lines(), status), status)
 
 

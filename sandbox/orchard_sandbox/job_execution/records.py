@@ -52,9 +52,11 @@ class Record:
 
     @classmethod
     def read_all(cls, folder: Path) -> Iterator[Self]:
-        """Yield all records that lie in a folder, by their ids."""
+        """Yield all records that lie in a folder, by their ids; that of another release may hold fields that are unknown here."""
+        known = {one.name for one in fields(cls) if one.init}
         for path in sorted(folder.glob("*/record.json")):
-            yield cls(folder=path.parent, **json.loads(path.read_text(), object_hook=_read_time))
+            kept = json.loads(path.read_text(), object_hook=_read_time)
+            yield cls(folder=path.parent, **{name: value for name, value in kept.items() if name in known})
 
 
 def now() -> datetime:

@@ -1,14 +1,20 @@
-"""Serves a stand-in on loopback, on its former port if that is free, until SIGTERM or SIGINT."""
+"""Serves a stand-in on loopback, on its former port if that is free, until SIGTERM or SIGINT.
+
+Web pages are kept out: any page in the user's browser can send requests to a port of this machine.
+"""
 
 import argparse
 import logging
 import signal
 import socket
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Response
 
 from orchard_sandbox.files import write_whole
 from orchard_sandbox.job_execution.life_cycle import Pace
@@ -31,9 +37,30 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
+def without_pages(application: WSGIApplication, port: int) -> WSGIApplication:
+    """Return the WSGI application, closed to web pages.
+
+    A browser adds `Origin` to what a page of another address may send, asks by `OPTIONS` for more, and names another host after
+    DNS rebinding: all three get 403. No answer allows a page to read it (CORS).
+    """
+    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, [one for one in headers if not one[0].lower().startswith("access-control-")], *rest)
+
+        if "HTTP_ORIGIN" in environ or environ["REQUEST_METHOD"] == "OPTIONS":
+            return Response("No web page is served here.\n", 403)(environ, start_response)
+        if environ.get("HTTP_HOST") not in hosts:
+            return Response(f"Call this server as 127.0.0.1:{port}.\n", 403)(environ, start_response)
+        return application(environ, start)
+
+    return answer
+
+
 def serve(
     listener: socket.socket,
-    application: Any,
+    application: WSGIApplication,
     address: str,
     address_file: Path,
     handler: type[WSGIRequestHandler] | None = None,
@@ -44,9 +71,8 @@ def serve(
     tls = (str(certificate), str(certificate)) if certificate else None
     port, descriptor = listener.getsockname()[1], listener.fileno()
     with listener:  # the server takes a copy of the descriptor
-        server = make_server(
-            "127.0.0.1", port, application, threaded=True, request_handler=handler, fd=descriptor, ssl_context=tls
-        )
+        closed = without_pages(application, port)
+        server = make_server("127.0.0.1", port, closed, threaded=True, request_handler=handler, fd=descriptor, ssl_context=tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which this very thread runs.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -12,8 +12,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from orchard_sandbox.errors import SandboxError
+from orchard_sandbox.stack.layout import USER
 
-USER = "admin"
 _PAGE = 100
 # Of a busy database, too; a run that is started twice does no harm.
 _RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=range(500, 600), allowed_methods=None, raise_on_status=False)

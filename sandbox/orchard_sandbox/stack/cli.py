@@ -5,8 +5,8 @@
 
 import argparse
 import io
-import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import is_running
-from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.layout import ROOT, USER, Layout
 from orchard_sandbox.stack.state import hold_lock, read_state, remove_home, stop_stack, take_lock
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main() -> int:
 
 def _run(layout: Layout) -> int:
     from orchard_sandbox.s3.landing import unread_messages
-    from orchard_sandbox.stack.command import write_command
+    from orchard_sandbox.stack.command import write_aws_keys, write_command
     from orchard_sandbox.stack.following import ARRIVALS, IMAGE_BATCHES, ON_ARRIVAL, PCA_MODEL, Follower
     from orchard_sandbox.stack.supervisor import Supervisor
 
@@ -65,9 +65,10 @@ def _run(layout: Layout) -> int:
         # Readers of an s3: warehouse in this process need what the stack's processes have.
         os.environ.update({name: value for name, value in supervisor.environment.items() if name.startswith("AWS_")})
         write_command(layout, supervisor.environment)
-        unread = partial(unread_messages, state.s3_address)
+        write_aws_keys(layout, supervisor.environment)
+        unread = partial(unread_messages, supervisor.environment)
         follower = Follower(api, supervisor.environment, supervisor.check, unread=unread)
-        uploaded = _upload_batches(batches, state.s3_address)
+        uploaded = _upload_batches(batches, supervisor.environment)
         follower.start([batch.name for batch in batches])
         failed_model = follower.settle(has_uploaded=uploaded > 0)
         print()
@@ -116,14 +117,13 @@ def _check_folder(warehouse: Path) -> None:
 def _upload(layout: Layout) -> int:
     """Upload to the embedded stack, or with TO to another S3 server, by the log-in of the AWS_* variables."""
     if os.environ.get("TO"):
-        log_in = [os.environ.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
-        if not all(log_in):
+        if not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
             raise SandboxError("TO needs the server's credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         from botocore.exceptions import BotoCoreError, ClientError
 
         layout.create()  # the drawn samples lie there
         try:
-            _upload_batches(_batches(layout, os.environ), os.environ["TO"], *log_in)
+            _upload_batches(_batches(layout, os.environ), os.environ | {"AWS_ENDPOINT_URL": os.environ["TO"]})
         except (BotoCoreError, ClientError, ValueError) as error:  # the last: of an address that is none
             raise SandboxError(
                 f"cannot upload to TO={os.environ['TO']}: {error}: check that it answers, and the credentials"
@@ -132,11 +132,14 @@ def _upload(layout: Layout) -> int:
     state = read_state(layout)
     if "s3-stand-in" not in state.processes or not is_running(state.processes["s3-stand-in"]):
         raise SandboxError("the stack does not run: `make run` starts it, and uploads too")
-    _upload_batches(_batches(layout, os.environ), state.s3_address)
+    from orchard_sandbox.s3.landing import s3_environment
+
+    _upload_batches(_batches(layout, os.environ), s3_environment(state.s3_address, layout.secret("s3")))
     return 0
 
 
-def _status(layout: Layout) -> int:
+def status(layout: Layout) -> int:
+    """Say which processes run, and where the S3 stand-in and the UI are."""
     state = read_state(layout)
     if not state.processes:
         print(f"nothing runs ({layout.home}); `make run` starts it")
@@ -144,7 +147,7 @@ def _status(layout: Layout) -> int:
     for name, record in state.processes.items():
         up = is_running(record)
         print(f"{name:<14} {f'up {_duration(time.time() - record.started_at)}, process {record.pid}' if up else 'down'}")
-    print(f"S3 stand-in    {state.s3_address}")
+    print(f"S3 stand-in    {state.s3_address}  (`. {layout.aws_keys}` sets its keys in a shell)")
     _print_login(layout, state.api_address)
     return 0
 
@@ -170,7 +173,7 @@ def _clean(layout: Layout) -> int:
     return status
 
 
-_COMMANDS = {"run": _run, "upload": _upload, "status": _status, "stop": _stop, "clean": _clean}
+_COMMANDS = {"run": _run, "upload": _upload, "status": status, "stop": _stop, "clean": _clean}
 
 
 def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]":
@@ -187,11 +190,11 @@ def _batches(layout: Layout, variables: Mapping[str, str]) -> "list[LocalBatch]"
     return find_batches(layout.samples, chosen, day)
 
 
-def _upload_batches(batches: "list[LocalBatch]", *server: str) -> int:
+def _upload_batches(batches: "list[LocalBatch]", server: Mapping[str, str]) -> int:
     """Upload what differs, and return the number of uploaded files."""
     from orchard_sandbox.stack.upload import s3_client, upload_batch
 
-    s3, uploaded = s3_client(*server), 0
+    s3, uploaded = s3_client(server), 0
     for batch in batches:
         begin = time.monotonic()
         done = upload_batch(s3, batch)
@@ -214,21 +217,16 @@ def _print_addresses(layout: Layout, environment: Mapping[str, str], api_address
     warehouse = environment["ORCHARD_WAREHOUSE"]
     paths = (layout.airflow_python, layout.command)
     python, command = (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in paths)
-    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    log_in = {name: environment[name] for name in names} | {"AWS_ALLOW_HTTP": "true"} if is_s3(warehouse) else {}
-    store = "".join(f"{name}={value} " for name, value in log_in.items())
+    keys = f". {shlex.quote(str(layout.aws_keys))}; " if is_s3(warehouse) else ""
     table = f'DeltaTable("{below(local_path(warehouse) or warehouse, "features")}")'
     print(f"\ntables: {warehouse}")
-    print(f"read:   {store}{python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
+    print(f"read:   {keys}{python} -c 'from deltalake import DeltaTable; print({table}.to_pandas())'")
     print(f"ask:    {command} status   ({command} --help: embed images, export tables, clean up, ...)")
     _print_login(layout, api_address)
 
 
 def _print_login(layout: Layout, api_address: str) -> None:
-    if not layout.password_file.exists():  # interrupted before it was made
-        return
-    for user, password in json.loads(layout.password_file.read_text()).items():
-        print(f"UI:     {api_address}  user {user}, password {password} (kept in {layout.password_file})")
+    print(f"UI:     {api_address}  user {USER}, password in {layout.password_file}")
 
 
 def _duration(seconds: float) -> str:

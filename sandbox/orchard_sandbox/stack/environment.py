@@ -37,7 +37,7 @@ def airflow_environment(layout: Layout, state: StackState, variables: Mapping[st
         **kept,
         "ORCHARD_UPLOADS_QUEUE": queue_url(state.s3_address),
         **settings_environment(layout, variables),
-        **s3_environment(state.s3_address),
+        **s3_environment(state.s3_address, layout.secret("s3")),
         **_airflow(layout, state),
         "PATH": os.pathsep.join(path),
         "NO_PROXY": direct,

@@ -9,6 +9,8 @@ from pathlib import Path
 from orchard_sandbox.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[3]
+# Of Airflow's UI and API.
+USER = "admin"
 
 
 class Layout:
@@ -23,10 +25,11 @@ class Layout:
         marker: the value of ORCHARD_STACK_ID in the environment of each process of this stack, the same at every start.
         logs: one file a process.
         landing: the S3 stand-in's objects.
-        address_file: the S3 stand-in's address, there while it listens.
-        databricks_file: the Databricks stand-in's address; it stays when that ends, for the next one takes the same port.
+        address_file: the S3 stand-in's address; it stays when that ends, for the next one takes the same port.
+        databricks_file: the Databricks stand-in's address, likewise.
         airflow: AIRFLOW_HOME: the database and the task logs.
         password_file: JSON of user name to password, as SimpleAuthManager reads it.
+        aws_keys: a shell's variables that give other tools the S3 stand-in and its queue.
         state_file: what runs: see `state`.
         lock_file: held by the one command that changes the stack.
         command: the script that runs `orchard` on this stack.
@@ -46,6 +49,7 @@ class Layout:
         self.address_file, self.databricks_file = home / "s3-address", home / "databricks-address"
         self.password_file, self.state_file, self.lock_file = home / "airflow-password.json", home / "stack.json", home / "lock"
         self.airflow_plugins = self.airflow / "plugins"
+        self.aws_keys = home / "aws.env"
         self.command, self._mark = home / "orchard", home / "orchard-home"
 
     @classmethod

@@ -30,7 +30,8 @@ class StackState:
         processes: every started process by name; an ended one stays until it is replaced or the stack is stopped.
         s3_port: the S3 stand-in's port; 0 before its first start.
         api_port: the port of Airflow's API and UI; 0 before its first start.
-        digests: of each of Airflow's processes, the digest of the settings and code that it was started with.
+        digests: of each of Airflow's processes, the digest of the settings and code that it was started with; of a stand-in its
+            options.
     """
 
     processes: dict[str, ProcessRecord] = field(default_factory=dict)
@@ -126,7 +127,6 @@ def stop_stack(layout: Layout) -> tuple[int, int]:
             write_state(layout, state)
         except OSError:  # a full disk: without a record the next start chooses new ports
             layout.state_file.unlink(missing_ok=True)
-        layout.address_file.unlink(missing_ok=True)
     return ended, left
 
 

@@ -19,12 +19,12 @@ from typing import Any
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.files import write_whole
 from orchard_sandbox.job_execution.processes import SIGNALS, ProcessRecord, end_processes, is_running, start_process, wait_for_end
-from orchard_sandbox.stack.airflow_api import USER, AirflowApi
+from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.environment import airflow_environment, digests_at_start
-from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.layout import ROOT, USER, Layout
 from orchard_sandbox.stack.runs import ACTIVE_STATES
 from orchard_sandbox.stack.state import STOP_SECONDS, StackState, read_state, write_state
-from orchard_sandbox.stack.targets import make_warehouse_bucket, target_settings
+from orchard_sandbox.stack.targets import EMR_TARGETS, make_warehouse_bucket, target_settings
 
 S3, DATABRICKS = "s3-stand-in", "databricks-stand-in"
 STAND_INS = (S3, DATABRICKS)
@@ -81,30 +81,36 @@ class Supervisor:
 
     def _ensure_s3(self) -> None:
         layout, jobs = self._layout, self._layout.environments / "jobs" / "bin"
-        options: dict[str, Any] = {"folder": layout.landing, "spark-submit": jobs / "spark-submit", "python": jobs / "python"}
-        options |= {"work": layout.home / "emr-serverless", "port": self._state.s3_port}
         environment = airflow_environment(layout, self._state, self._variables)
+        options: dict[str, Any] = {"folder": layout.landing}
+        if environment["ORCHARD_TARGET"] in EMR_TARGETS:  # else no call to EMR can start anything
+            options |= {"spark-submit": jobs / "spark-submit", "python": jobs / "python", "work": layout.home / "emr-serverless"}
         self._ensure_stand_in(S3, "S3 stand-in", "orchard_sandbox.aws_stand_in", layout.address_file, options, environment)
         self._state.s3_port = int(layout.address_file.read_text().rpartition(":")[2])
         write_state(layout, self._state)
 
     def _ensure_databricks(self) -> None:
-        layout, address = self._layout, self._layout.databricks_file
-        options = {"folder": layout.home / "databricks", "s3": self._state.s3_address, "objects": layout.landing}
-        options |= {"python": layout.environments / "jobs" / "bin" / "python", "token": layout.secret("databricks")}
-        options |= {"port": address.read_text().rpartition(":")[2] if address.exists() else 0}
+        layout = self._layout
+        options = {"folder": layout.home / "databricks", "objects": layout.landing}
+        options |= {"python": layout.environments / "jobs" / "bin" / "python"}
+        environment = {**self._environment, "DATABRICKS_TOKEN": layout.secret("databricks")}
         module = "orchard_sandbox.databricks.stand_in"
-        self._ensure_stand_in(DATABRICKS, "Databricks stand-in", module, address, options, self._environment)
+        self._ensure_stand_in(DATABRICKS, "Databricks stand-in", module, layout.databricks_file, options, environment)
 
     def _ensure_stand_in(
         self, name: str, what: str, module: str, address: Path, options: Mapping[str, Any], environment: Mapping[str, str]
     ) -> None:
+        """Start a stand-in, on its former port; one that runs with other options, or is of an earlier release, starts anew."""
+        given = [f"--{option}={value}" for option, value in {**options, "address-file": address}.items()]
         if self._is_up(name):
-            return
+            if self._state.digests.get(name) == " ".join(given):
+                return
+            end_processes([self._state.processes[name]], "", STOP_SECONDS)
         with self._step(what):
+            port = f"--port={address.read_text().rpartition(':')[2] if address.exists() else 0}"
             address.unlink(missing_ok=True)
-            given = [f"--{option}={value}" for option, value in {**options, "address-file": address}.items()]
-            command = [str(self._layout.airflow_python), "-m", module, *given]
+            command = [str(self._layout.airflow_python), "-m", module, *given, port]
+            self._state.digests[name] = " ".join(given)
             self._spawn(name, command, {**environment, "PYTHONPATH": str(ROOT / "sandbox")})
             self._wait_until(name, address.exists)
 
@@ -122,7 +128,7 @@ class Supervisor:
         if outdated and any(self._is_up(name) for name in AIRFLOW):
             self._say(f"start: settings or code differ from those at the start of {', '.join(outdated)}: restarting")
             self._end_airflow(spared={*STAND_INS, *AIRFLOW} - {*outdated})
-        self._state.digests = digests
+        self._state.digests |= digests
         self._migrate()
         api = AirflowApi(self._state.api_address, self._layout.password_file)
         if not all(self._is_up(name) for name in AIRFLOW) or not api.is_healthy():

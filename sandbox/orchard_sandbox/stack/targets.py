@@ -11,6 +11,7 @@ from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.s3.landing import ACCOUNT, aws_client
 from orchard_sandbox.stack.layout import Layout
 
+EMR_TARGETS = ("emr_serverless", "emr")
 _JOBS_BUCKET = "jobs"
 # A cluster a job, which ends with it; the stand-in's Python stands for that of an image which holds what the jobs import.
 _CLUSTER = '{"CustomAmiId": "ami-0123456789abcdef0"}'
@@ -41,7 +42,7 @@ def make_warehouse_bucket(environment: Mapping[str, str]) -> None:
 
 
 def _make_bucket(environment: Mapping[str, str], name: str) -> None:
-    aws_client("s3", environment["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
+    aws_client("s3", environment).create_bucket(Bucket=name)
 
 
 def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:

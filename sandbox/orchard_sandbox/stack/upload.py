@@ -1,7 +1,7 @@
 """Uploads: put what differs from the landing bucket into it, many at once. It knows nothing of Airflow."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from orchard_jobs.contract.locations import below, prefix_of
 
-from orchard_sandbox.s3.landing import BUCKET, LOG_IN, PREFIX, aws_client
+from orchard_sandbox.s3.landing import BUCKET, PREFIX, aws_client
 from orchard_sandbox.stack.batches import LocalBatch
 
 _AT_ONCE = 8
@@ -23,10 +23,9 @@ class Uploaded:
     unchanged: int
 
 
-def s3_client(address: str, key: str = LOG_IN, secret: str = LOG_IN) -> Any:
-    """Return a client of the S3 stand-in, which takes any log-in, or of another S3 server."""
-    options = {"max_pool_connections": _AT_ONCE, "request_checksum_calculation": "when_required"}
-    return aws_client("s3", address, key, secret, **options)
+def s3_client(environment: Mapping[str, str]) -> Any:
+    """Return a client of the S3 server that the AWS_* variables name."""
+    return aws_client("s3", environment, max_pool_connections=_AT_ONCE, request_checksum_calculation="when_required")
 
 
 def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:

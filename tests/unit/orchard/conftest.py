@@ -14,7 +14,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from support.batches import DAYS, publish_days
-from support.emr_stand_in import wait_until
+from support.emr_stand_in import JOBS, wait_until
 from support.flow import run_model
 from support.repository import ROOT
 from support.settings import switch_backbone, with_variables
@@ -56,7 +56,8 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("s3")
     address = folder / "address"
     command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox")}
+    command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python"), "--work", str(folder / "work")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox"), "AWS_SECRET_ACCESS_KEY": "thing"}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
     wait_until(lambda: address.exists() or process.poll() is not None)
     yield address.read_text()
@@ -69,7 +70,7 @@ def s3(s3_address: str, no_cloud: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An empty bucket `cluster`, and the environment that reaches it."""
     for name, value in {
         "AWS_ENDPOINT_URL": s3_address,
-        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_ACCESS_KEY_ID": "orchard",
         "AWS_SECRET_ACCESS_KEY": "thing",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",

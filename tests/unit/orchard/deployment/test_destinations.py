@@ -19,7 +19,8 @@ from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
-from support.databricks_files import PRINCIPAL, SECRET, TOKEN, VOLUME, VolumeServer, serve_volume
+from support.databricks_files import TOKEN, VOLUME, VolumeServer, serve_volume
+from support.databricks_workspace import PRINCIPAL, SECRET
 from support.settings import switch_backbone
 
 PREFIX = "deployed/jobs"
@@ -241,7 +242,7 @@ def test_an_airflow_connection_logs_in_to_databricks(
 def test_an_airflow_connection_logs_in_to_s3(s3: Any, s3_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    connection = {"conn_type": "aws", "login": "any", "password": "thing", "extra": {"endpoint_url": s3_address}}
+    connection = {"conn_type": "aws", "login": "orchard", "password": "thing", "extra": {"endpoint_url": s3_address}}
     monkeypatch.setenv("AIRFLOW_CONN_OURS", json.dumps(connection))
     done = run_with_connection("s3://cluster", "ours")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchard_sandbox.databricks.requests import ApiError, invalid, is_true
+from orchard_sandbox.databricks.requests import ApiError, invalid
 from orchard_sandbox.files import write_whole
 
 WORKSPACE_API = "/api/2.0/workspace/"
@@ -117,3 +117,8 @@ class WorkspaceFiles:
         found = path.stat()
         moment = int(found.st_mtime * 1000)
         return told | {"object_type": "FILE", "size": found.st_size, "created_at": moment, "modified_at": moment}
+
+
+def is_true(given: Given, name: str) -> bool:
+    """Return a flag of a query, where it is text, or of a body."""
+    return str(given.get(name, "false")).lower() == "true"

@@ -1,4 +1,4 @@
-"""Faults on demand: a test orders them, and the stand-in's answers and jobs suffer them."""
+"""Faults on demand: a test orders them, and a stand-in's answers and jobs suffer them."""
 
 import threading
 from collections.abc import Iterable
