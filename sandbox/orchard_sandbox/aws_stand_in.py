@@ -19,7 +19,6 @@ from orchard_sandbox.emr import serverless_api
 from orchard_sandbox.emr.clusters import Clusters
 from orchard_sandbox.emr.serverless import EmrServerless
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import Pace
 from orchard_sandbox.job_execution.run_pages import RunRecord, with_run_pages
 from orchard_sandbox.job_execution.serving import add_options, listen, serve
 from orchard_sandbox.s3.landing import ACCOUNT, KEY, s3_environment
@@ -78,9 +77,8 @@ def _moto(services: Services) -> WSGIApplication:
 
 def _jobs(given: argparse.Namespace, s3: Mapping[str, str]) -> tuple[Services, Callable[[str], RunRecord | None]]:
     """Return EMR Serverless and EMR, and what finds their runs."""
-    machine = Machine(given.spark_submit.absolute(), given.python.absolute(), s3)
-    pace, work = Pace(given.state_seconds, given.minute_seconds), given.work.absolute()
-    serverless, clusters = EmrServerless(work, machine, pace), Clusters(work / "clusters", machine, pace)
+    machine, work = Machine(given.spark_submit.absolute(), given.python.absolute(), s3), given.work.absolute()
+    serverless, clusters = EmrServerless(work, machine), Clusters(work / "clusters", machine)
 
     def prepare_emr() -> None:
         # With moto's model of EC2, whose import is half of the stand-in's start.

@@ -158,7 +158,8 @@ def test_an_unsigned_call_is_refused(server: emr.Server) -> None:
     ("path", "service"), [("/moto-api/data.json", "s3"), ("/moto-api/reset", "s3"), ("/", "iam"), ("/latest/meta-data/", "s3")]
 )
 def test_what_else_moto_serves_is_refused_to_the_key(path: str, service: str, server: emr.Server) -> None:
-    request = AWSRequest("POST", f"{server.address}{path}", data=b"")
+    url = f"{server.address}{path}"
+    request = AWSRequest("POST", url, data=b"")
     SigV4Auth(Credentials(KEY, SECRET), service, REGION).add_auth(request)
-    answer = requests.post(request.url, headers=dict(request.headers), timeout=10)
+    answer = requests.post(url, headers=dict(request.headers), timeout=10)
     assert (answer.status_code, "is not served here" in answer.text) == (403, True)

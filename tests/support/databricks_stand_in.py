@@ -128,7 +128,7 @@ class Server(FaultyServer):
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "support.steered_databricks", "--folder", str(self.folder)]
         command += ["--address-file", str(address), "--objects", str(self.objects), "--python", str(JOBS / "python")]
-        command += ["--port", self.port, "--minute-seconds", "1", *self.options]
+        command += ["--port", self.port, *self.options]
         store = s3_environment("http://127.0.0.1:9", "thing")
         environment = steered_environment(**store, DATABRICKS_TOKEN=TOKEN, ORCHARD_SECRET="leaked")
         self.process = subprocess.Popen(command, env=environment)
@@ -176,9 +176,7 @@ class Task:
     def shown(self) -> dict[str, Any]:
         run: dict[str, Any] = self.server.call("GET", "get", run_id=self.run_id).json()
         check_known(jobs.Run, run)
-        state = run["state"]["life_cycle_state"]
         assert run["tasks"][0]["state"] == run["state"]
-        assert run["status"]["state"] in (state, "TERMINATED")
         return run
 
     def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:

@@ -44,9 +44,11 @@ class Server(FaultyServer):
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "support.steered_aws", "--folder", str(self.folder / "landing")]
-        command += ["--address-file", str(address), "--work", str(self.folder / "work"), "--minute-seconds", "0.4"]
+        command += ["--address-file", str(address), "--work", str(self.folder / "work")]
         command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
-        environment = steered_environment(AWS_SECRET_ACCESS_KEY="thing", ORCHARD_SECRET="leaked", AIRFLOW_SECRET="leaked")
+        environment = steered_environment(
+            AWS_SECRET_ACCESS_KEY="thing", ORCHARD_TEST_MINUTE_SECONDS="0.4", ORCHARD_SECRET="leaked", AIRFLOW_SECRET="leaked"
+        )
         self.process = subprocess.Popen(command, env=environment)
         wait_until(address.exists)
         self.address = address.read_text()
@@ -126,6 +128,11 @@ class Job:
         key = f"logs/applications/{self.application}/jobs/{self.name}/SPARK_DRIVER/{name}.gz"
         body: bytes = self.server.s3.get_object(Bucket="jobs", Key=key)["Body"].read()
         return gzip.decompress(body).decode()
+
+    def written(self) -> str:
+        """Return what the job has written to stdout by now, which is on S3 only when it has ended."""
+        written: Path = self.server.folder / "work" / "jobs" / self.name / "task" / "stdout"
+        return written.read_text()
 
     def processes(self) -> list[int]:
         return processes_of(self.name)

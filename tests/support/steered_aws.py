@@ -1,5 +1,6 @@
 """The AWS stand-in with faults that a test orders; run as a program."""
 
+import os
 import re
 from functools import cache
 from wsgiref.types import WSGIEnvironment
@@ -38,5 +39,6 @@ def _routes() -> list[tuple[str, re.Pattern[str], str]]:
 
 
 if __name__ == "__main__":
-    Steering(_operation_of, _refusal, "java.lang.OutOfMemoryError: Java heap space").install(aws_stand_in)
+    minute_seconds = float(os.environ.get("ORCHARD_TEST_MINUTE_SECONDS", "60"))
+    Steering(_operation_of, _refusal, "java.lang.OutOfMemoryError: Java heap space", minute_seconds).install(aws_stand_in)
     aws_stand_in.main()

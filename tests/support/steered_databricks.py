@@ -21,5 +21,6 @@ def _refusal(status: int) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    Steering(_operation_of, _refusal, "Python kernel is unresponsive: the driver ran out of memory.").install(stand_in)
+    out_of_memory = "Python kernel is unresponsive: the driver ran out of memory."
+    Steering(_operation_of, _refusal, out_of_memory, minute_seconds=1.0).install(stand_in)
     stand_in.main(FullWorkspace)

@@ -6,6 +6,7 @@
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,12 +32,14 @@ class Steering:
         operation_of: tells from a request which operation it calls; None for one that suffers nothing.
         refusal: the JSON body of an error by its status.
         out_of_memory: what the vendor says of a driver that ran out of memory.
+        minute_seconds: how long a minute of a job's time limit lasts.
         faults: those that were ordered.
     """
 
     operation_of: Callable[[WSGIEnvironment], str | None]
     refusal: Callable[[int], dict[str, str]]
     out_of_memory: str
+    minute_seconds: float = 60.0
     faults: Faults = field(default_factory=Faults)
 
     def install(self, module: ModuleType) -> None:
@@ -50,6 +53,7 @@ class Steering:
             return self._execute(execute, life, job, note, *limits)
 
         vars(module)["serve"] = serve_steered
+        LifeCycle.minute_seconds = self.minute_seconds
         setattr(LifeCycle, execute.__name__, execute_steered)
 
     def _execute(self, execute: Any, life: LifeCycle, job: GuardedJob, *rest: Any) -> Ending:
@@ -115,16 +119,13 @@ def _is_past(moment: float) -> Callable[[], bool]:
 
 def _kill_after(job: GuardedJob, seconds: float) -> None:
     """Let a job be killed that runs for longer than the seconds."""
-    look, began = job.look, [0.0]
+    start = job.start
 
-    def look_and_kill() -> None:
-        look()
-        began[0] = began[0] or time.monotonic()
-        if began[0] < float("inf") and time.monotonic() >= began[0] + seconds:
-            began[0] = float("inf")
-            job.end(0)
+    def start_and_kill() -> None:
+        start()
+        threading.Timer(seconds, job.end, [0]).start()
 
-    setattr(job, look.__name__, look_and_kill)
+    setattr(job, start.__name__, start_and_kill)
 
 
 def steered_environment(**added: str) -> dict[str, str]:

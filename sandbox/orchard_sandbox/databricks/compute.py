@@ -15,7 +15,6 @@ from orchard_sandbox.databricks.environments import Environments
 from orchard_sandbox.databricks.mounts import Mounts
 from orchard_sandbox.databricks.volumes import Volumes
 from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
-from orchard_sandbox.job_execution.life_cycle import Pace
 
 # Access modes, of a cluster, in which Python functions have no network; serverless compute is one of these.
 _ISOLATED = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
@@ -30,16 +29,12 @@ class Workspace:
     Attributes:
         machine: what runs tasks, and the S3 that their drivers reach.
         address: where the stand-in itself answers.
-        pace: the runs' clock; a second of a time limit lasts a sixtieth of its minute.
         has_spark: whether tasks get a Spark session, which takes most of a small one's time.
         mounts: the S3 stand-in's objects, as Spark reads them.
     """
 
-    def __init__(
-        self, folder: Path, machine: Machine, objects: Path, address: str, pace: Pace | None = None, has_spark: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, machine: Machine, objects: Path, address: str, has_spark: bool = True) -> None:
         self.folder, self.machine, self.address, self.has_spark = folder, machine, address, has_spark
-        self.pace = pace or Pace()
         self.volumes = Volumes(folder / "volumes")
         self.environments = Environments(folder / "environments", machine.python)
         self.mounts = Mounts(folder / "s3", objects)

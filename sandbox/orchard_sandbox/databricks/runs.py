@@ -15,13 +15,6 @@ from orchard_sandbox.job_execution.run_pages import RUN_QUERY, RunRecord
 _OUTPUT = 5 * 1024 * 1024
 _STATES = {"running": "RUNNING", "ending": "TERMINATING"}
 _ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELED", "timed_out": "TIMEDOUT"}
-# The code and the kind of each result.
-_CODES = {
-    "SUCCESS": ("SUCCESS", "SUCCESS"),
-    "FAILED": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
-    "TIMEDOUT": ("CANCELED", "CLIENT_ERROR"),
-    "CANCELED": ("USER_CANCELED", "SUCCESS"),
-}
 
 
 @dataclass(kw_only=True)
@@ -70,7 +63,6 @@ class Run(RunRecord):
             duration = max(self.end_time - self.start_time, 0)
             both = {
                 "state": {"life_cycle_state": self.state, "state_message": self.details, **result},
-                "status": self._status(),
                 "start_time": self.start_time,
                 "run_page_url": f"{address}/?{RUN_QUERY}={self.run_id}",
                 "setup_duration": 0,
@@ -92,17 +84,11 @@ class Run(RunRecord):
                 "tasks": [{**task, **both, "run_id": self.task_run_id, "attempt_number": 0, "run_if": "ALL_SUCCESS"}],
             }
 
-    def _status(self) -> dict[str, Any]:
-        if not self.result_state:
-            return {"state": self.state}
-        code, kind = ("INTERNAL_ERROR",) * 2 if self.state == "INTERNAL_ERROR" else _CODES[self.result_state]
-        return {"state": "TERMINATED", "termination_details": {"code": code, "type": kind, "message": self.details}}
-
     def output(self, address: str) -> dict[str, Any]:
         """Return the task's output as `runs/get-output` shows it."""
         text = "\n".join(self.log_text(name) for name in ("stdout", "stderr"))
         run = self.show(address)
-        kept = {name: run["tasks"][0][name] for name in ("run_id", "state", "status", "start_time", "run_page_url")}
+        kept = {name: run["tasks"][0][name] for name in ("run_id", "state", "start_time", "run_page_url")}
         found = {"metadata": kept | {"run_type": run["run_type"]}, "logs": text[-_OUTPUT:], "logs_truncated": len(text) > _OUTPUT}
         told = {"error": self.error, "error_trace": self.error_trace}
         return found | {name: value for name, value in told.items() if value}
@@ -113,14 +99,14 @@ class Run(RunRecord):
 
     def begin(self, workspace: Workspace) -> None:
         """Run it in a thread until it ends."""
-        life, since = LifeCycle(workspace.pace), time.monotonic()
+        life, since = LifeCycle(), time.monotonic()
         self.cancel = life.cancel
 
         def lead() -> None:
             life.linger()
             # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
             job = TaskJob(workspace, self.request, self.log_folder, str(self.folder))
-            seconds = int(self.request.get("timeout_seconds") or 0) * workspace.pace.minute_seconds / 60
+            seconds = int(self.request.get("timeout_seconds") or 0) * life.minute_seconds / 60
             ending = life.execute(job, lambda what: self.change(_STATES[what]), seconds, since)
             self._end("TERMINATED", _ENDS[ending.kind], self._words(ending))
 

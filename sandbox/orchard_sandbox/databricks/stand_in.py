@@ -21,7 +21,6 @@ from orchard_sandbox.databricks.jobs import Jobs
 from orchard_sandbox.databricks.requests import ApiError, given_of
 from orchard_sandbox.databricks.volumes import FILES_API
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import Pace
 from orchard_sandbox.job_execution.run_pages import with_run_pages
 from orchard_sandbox.job_execution.serving import add_options, listen, serve
 from orchard_sandbox.s3.landing import s3_environment
@@ -85,7 +84,6 @@ def main(service: type[Databricks] = Databricks) -> None:
         Machine(python.with_name("spark-submit"), python, s3_environment(*(os.environ[f"AWS_{name}"] for name in _S3))),
         given.objects.absolute(),
         f"{'https' if given.certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}",
-        pace=Pace(given.state_seconds, given.minute_seconds),
         has_spark=not given.without_spark,
     )
     served = service(workspace, os.environ["DATABRICKS_TOKEN"])

@@ -1,18 +1,13 @@
 """What the stand-ins behind moto's routes share: what they do not know of a request is refused, never ignored."""
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
-import moto
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
 from moto.core.utils import camelcase_to_underscores, get_service_model
 
 from orchard_sandbox.emr.submissions import RequestError
-from orchard_sandbox.errors import SandboxError
-
-MOTO_VERSION = "5.2.5"
 
 
 class ApiError(ServiceException):
@@ -58,12 +53,3 @@ class CheckedResponse(BaseResponse):
     def given(self) -> dict[str, Any]:
         """The request's members that were sent; moto's parser gives an empty list for a list that was not."""
         return {**self.uri_match, **{name: value for name, value in dict(self.params).items() if value not in (None, [])}}
-
-
-def check_moto(paths: Iterable[str], expected: set[str], module: str) -> None:
-    """Raise SandboxError unless moto has the version and the routes that the stand-in was made for."""
-    if moto.__version__ != MOTO_VERSION or set(paths) != expected:
-        raise SandboxError(
-            f"moto {moto.__version__} has the routes {sorted(paths)} in {module}, but the stand-in was made for moto "
-            f"{MOTO_VERSION}: install that one, or check {module} and the names that orchard_sandbox.emr imports"
-        )

@@ -18,7 +18,7 @@ from orchard_jobs.contract.locations import below
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import RequestError, read_step
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle, Pace
+from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
 from orchard_sandbox.job_execution.records import Record, now
 from orchard_sandbox.job_execution.run_pages import RunRecord
 
@@ -90,15 +90,15 @@ class Cluster(Record):
 class Clusters:
     """All clusters, which are kept in a folder."""
 
-    def __init__(self, folder: Path, machine: Machine, pace: Pace) -> None:
-        self._folder, self._machine, self._pace = folder, machine, pace
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self._folder, self._machine = folder, machine
         self.lock = threading.RLock()
         self.clusters: dict[str, Cluster] = {}
         for cluster in Cluster.read_all(folder):
             cluster.steps = sorted(Step.read_all(cluster.folder / "steps"), key=lambda step: step.created)
             self.clusters[cluster.id] = cluster
             for step in cluster.steps:
-                step.life = LifeCycle(pace)
+                step.life = LifeCycle()
                 if step.state in _STATES.values():
                     step.end(Ending("failed", "The stand-in ended while the step ran, and its processes with it."))
             self._begin(cluster)
@@ -153,7 +153,7 @@ class Clusters:
     def _new_step(self, cluster: Cluster, request: dict[str, Any]) -> Step:
         name = "s-" + secrets.token_hex(6).upper()
         step = Step(folder=cluster.folder / "steps" / name, states=["PENDING"], request=request)
-        step.life = LifeCycle(self._pace)
+        step.life = LifeCycle()
         step.save()
         return step
 
@@ -164,7 +164,7 @@ class Clusters:
     def _lead(self, cluster: Cluster) -> None:
         for state in ("STARTING", "BOOTSTRAPPING"):
             cluster.change(state)
-            time.sleep(self._pace.state_seconds)
+            time.sleep(LifeCycle.state_seconds)
         last = "TERMINATED"
         while not cluster.is_ending:
             step = cluster.next_step
@@ -178,7 +178,7 @@ class Clusters:
                 cluster.end("Shut down as step failed")
         cluster.change("TERMINATING")
         _cancel_all(cluster)
-        time.sleep(self._pace.state_seconds)
+        time.sleep(LifeCycle.state_seconds)
         cluster.ended = now()
         cluster.change(last)
 

@@ -16,7 +16,7 @@ from orchard_sandbox.emr.api import ApiError
 from orchard_sandbox.emr.serverless_requests import check_application, read_job
 from orchard_sandbox.emr.serverless_runs import DETAILS, JobRun
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import LifeCycle, Pace
+from orchard_sandbox.job_execution.life_cycle import LifeCycle
 from orchard_sandbox.job_execution.records import Record, now
 from orchard_sandbox.job_execution.run_pages import RUN_QUERY
 from orchard_sandbox.s3.landing import ACCOUNT, REGION
@@ -52,8 +52,8 @@ Known = TypeVar("Known", Application, JobRun)
 class EmrServerless:
     """All applications and job runs, which are kept in a folder."""
 
-    def __init__(self, folder: Path, machine: Machine, pace: Pace) -> None:
-        self._folder, self._machine, self._pace = folder, machine, pace
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self._folder, self._machine = folder, machine
         self.lock = threading.RLock()
         self.applications = {one.id: one for one in Application.read_all(folder / "applications")}
         self.runs = {one.id: one for one in JobRun.read_all(folder / "jobs")}
@@ -100,7 +100,7 @@ class EmrServerless:
             application = self.application(name)
             if application.state in ("CREATED", "STOPPED"):
                 application.move("STARTING")
-                threading.Timer(self._pace.state_seconds, application.move, ["STARTED"]).start()
+                threading.Timer(LifeCycle.state_seconds, application.move, ["STARTED"]).start()
         return application
 
     def _has_started(self, name: str) -> bool:
@@ -128,7 +128,7 @@ class EmrServerless:
             run = self._new_run(given, application)
             run.save()
             self.runs[run.id] = run
-        run.begin(LifeCycle(self._pace), self._machine, submission, lambda: self._has_started(application.id))
+        run.begin(LifeCycle(), self._machine, submission, lambda: self._has_started(application.id))
         return run
 
     def _new_run(self, given: Mapping[str, Any], application: Application) -> JobRun:

@@ -6,7 +6,7 @@ moto parses requests and serializes answers by botocore's model. Its own backend
 from moto.core.responses import ActionResult, EmptyResult, PaginatedResult
 from moto.emrserverless import urls
 
-from orchard_sandbox.emr.api import CheckedResponse, check_moto
+from orchard_sandbox.emr.api import CheckedResponse
 from orchard_sandbox.emr.serverless import EmrServerless
 from orchard_sandbox.emr.serverless_runs import TERMINAL, JobRun
 from orchard_sandbox.emr.submissions import RequestError
@@ -74,7 +74,6 @@ class EmrServerlessResponse(CheckedResponse):
 
 
 def install(service: EmrServerless) -> None:
-    """Put the service behind moto's routes of EMR Serverless; SandboxError for another moto."""
-    check_moto(urls.url_paths, PATHS, "moto.emrserverless.urls")
+    """Put the service behind moto's routes of EMR Serverless."""
     EmrServerlessResponse.service = service
     urls.url_paths.update(dict.fromkeys([*PATHS, _ADDED_PATH], EmrServerlessResponse.dispatch))

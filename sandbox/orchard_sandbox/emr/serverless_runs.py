@@ -72,7 +72,7 @@ class JobRun(RunRecord):
                 life.linger()
             job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), self.id)
             minutes = self.shown["executionTimeoutMinutes"]
-            ending = life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.pace.minute_seconds)
+            ending = life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.minute_seconds)
             self.move(_ENDS[ending.kind], self._words(ending))
 
         life.lead(self.id, lead, lambda error: self.move("FAILED", error))

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from pathlib import Path, PurePosixPath
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,7 +15,6 @@ from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine
 from orchard_sandbox.s3.landing import aws_client
 
 log = logging.getLogger(__name__)
-LOG_SECONDS = 2.0
 # What a step's own script may call: `aws`.
 _COMMANDS = Path(__file__).with_name("commands")
 
@@ -30,8 +28,6 @@ class SparkSubmitJob(GuardedJob):
         self._submission = submission
         self._logs_uri = logs_uri
         self._s3 = aws_client("s3", machine.s3)
-        self._logged: dict[str, int] = {}
-        self._next_logs = 0.0
 
     def prepare(self) -> None:
         """Fetch all files and unpack archives beside them."""
@@ -50,28 +46,15 @@ class SparkSubmitJob(GuardedJob):
         path = f"{_COMMANDS}{os.pathsep}{made.get('PATH', os.defpath)}"
         self.environment = made | {"PATH": path, "ORCHARD_SANDBOX_PYTHON": sys.executable}
 
-    def look(self) -> None:
-        """Put the logs on S3 every few seconds, where they have grown."""
-        if time.monotonic() >= self._next_logs:
-            self._next_logs = time.monotonic() + LOG_SECONDS
-            self._put_logs()
-
     def finish(self) -> None:
-        """Put the whole logs on S3, and remove all else."""
-        self._put_logs()
-        super().finish()
-
-    def _put_logs(self) -> None:
+        """Put the logs on S3, and remove all else."""
         for name, path in self.logs.items() if self._logs_uri else ():
-            content = path.read_bytes()
-            if self._logged.get(name) == len(content):
-                continue
             place = S3Location.parse(below(str(self._logs_uri), f"{name}.gz"))
             try:
-                self._s3.put_object(Bucket=place.bucket, Key=place.key, Body=gzip.compress(content))
-                self._logged[name] = len(content)
+                self._s3.put_object(Bucket=place.bucket, Key=place.key, Body=gzip.compress(path.read_bytes()))
             except (ClientError, BotoCoreError) as error:
                 log.error("cannot write the log %s: %s", place.uri, error)
+        super().finish()
 
     def _fetch(self, uri: str) -> Path:
         place = S3Location.parse(uri)

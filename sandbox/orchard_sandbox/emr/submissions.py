@@ -15,14 +15,12 @@ from orchard_jobs.contract.locations import S3Location
 # Spark's properties that name files, and the option of spark-submit for each.
 FILES = {"spark.submit.pyFiles": "--py-files", "spark.archives": "--archives"}
 _ENVIRONMENTS = ("spark.executorEnv.", "spark.emr-serverless.driverEnv.", "spark.yarn.appMasterEnv.")
-_SIZES = ("cores", "memory", "memoryOverhead", "memoryOverheadFactor", "instances")
-_UNUSED = (
-    *(f"spark.{who}.{what}" for who in ("driver", "executor") for what in _SIZES),
+_SIZES = (
+    "spark.driver.cores",
+    "spark.driver.memory",
+    "spark.executor.cores",
+    "spark.executor.memory",
     "spark.dynamicAllocation.",
-    "spark.emr-serverless.driver.disk",
-    "spark.emr-serverless.executor.disk",
-    "spark.emr-serverless.memoryOverheadFactor",
-    "spark.emr-serverless.allocation.batch.size",
 )
 
 
@@ -66,7 +64,7 @@ def read_submission(spark_submit: Mapping[str, Any]) -> Submission:
     environment = {
         name.removeprefix(prefix): value for prefix in _ENVIRONMENTS for name, value in conf.items() if name.startswith(prefix)
     }
-    passed = {name: value for name, value in conf.items() if not name.startswith((*_ENVIRONMENTS, *_UNUSED))}
+    passed = {name: value for name, value in conf.items() if not name.startswith((*_ENVIRONMENTS, *_SIZES))}
     for name in passed:
         if name.startswith("spark.emr-serverless.") or name in ("spark.master", "spark.submit.deployMode"):
             raise RequestError(f"{name} is not known here: remove it from sparkSubmitParameters")

@@ -100,9 +100,6 @@ class GuardedJob:
     def prepare(self) -> None:
         """Get what the job needs; MissingError with the first thing that is not there."""
 
-    def look(self) -> None:
-        """Do what is to be done now and then while the job runs."""
-
     def start(self) -> None:
         """Start the command under a guard."""
         job = {

@@ -21,19 +21,6 @@ _NOTICE = re.compile(r"WARNING: |\S+ \S+ (INFO|WARN|DEBUG)\b|\s")
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast a stand-in's clock goes.
-
-    Attributes:
-        state_seconds: how long a state that leads to another one lasts at least.
-        minute_seconds: how long a minute of a time limit lasts.
-    """
-
-    state_seconds: float = 0.2
-    minute_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
 class Ending:
     """How a run ended.
 
@@ -49,10 +36,17 @@ class Ending:
 
 
 class LifeCycle:
-    """One run's way to its end, at a pace; it can be cancelled at any moment."""
+    """One run's way to its end; it can be cancelled at any moment.
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    Attributes:
+        state_seconds: how long a state that leads to another one lasts at least.
+        minute_seconds: how long a minute of a time limit lasts.
+    """
+
+    state_seconds = 0.2
+    minute_seconds = 60.0
+
+    def __init__(self) -> None:
         self._cancelled = threading.Event()
         self._grace = CANCEL_SECONDS
 
@@ -68,7 +62,7 @@ class LifeCycle:
 
     def linger(self) -> None:
         """Stay in the present state for as long as it lasts, or until the run is cancelled."""
-        self._cancelled.wait(self.pace.state_seconds)
+        self._cancelled.wait(self.state_seconds)
 
     def wait_for(self, is_ready: Callable[[], bool]) -> None:
         """Wait until something is so, or the run is cancelled."""
@@ -114,13 +108,12 @@ class LifeCycle:
 
     def _cancel_early(self, note: Callable[[str], None]) -> Ending:
         note("ending")
-        time.sleep(self.pace.state_seconds)
+        time.sleep(self.state_seconds)
         return Ending("cancelled", "before it ran")
 
     def _watch(self, job: GuardedJob, note: Callable[[str], None], deadline: float) -> Ending:
         ending = None
         while (status := job.status()) is None:
-            job.look()
             if ending is None and (self.is_cancelled or time.monotonic() >= deadline):
                 ending = Ending("cancelled", "on request") if self.is_cancelled else Ending("timed_out")
                 note("ending")

@@ -17,7 +17,6 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
 from orchard_sandbox.files import write_whole
-from orchard_sandbox.job_execution.life_cycle import Pace
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +24,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="keeps all that outlives the process")
     parser.add_argument("--address-file", type=Path, required=True, help="written once the server listens")
     parser.add_argument("--port", type=int, default=0, help="tried first")
-    parser.add_argument("--state-seconds", type=float, default=Pace.state_seconds, help="how long a state on the way lasts")
-    parser.add_argument("--minute-seconds", type=float, default=Pace.minute_seconds, help="how long a minute of a limit lasts")
 
 
 def listen(port: int) -> socket.socket:
