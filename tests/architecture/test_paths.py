@@ -20,12 +20,9 @@ NO_PATHS = {
     # Addresses of servers, and paths of requests to them.
     ("plugins/orchard/clients.py", "str(extra.get('host') or found.host or '').rpartition('://')"),
     ("plugins/orchard/clients.py", "str(extra.get('host') or found.host or '').rpartition('://')[2].rstrip('/')"),
-    ("sandbox/orchard_sandbox/databricks/stand_in.py", "request.path.startswith(('/oidc/', '/.well-known/'))"),
-    ("sandbox/orchard_sandbox/databricks/stand_in.py", "path.removeprefix(JOBS_API).removeprefix('runs/')"),
     ("sandbox/orchard_sandbox/databricks/volumes.py", "request.path.removeprefix(FILES_API).partition('/')"),
-    # The name of an S3 event, such as `s3:ObjectCreated:Put`, and an ARN.
+    # The name of an S3 event, such as `s3:ObjectCreated:Put`.
     ("plugins/orchard/landing_zone/messages.py", "record['eventName'].removeprefix('s3:')"),
-    ("sandbox/orchard_sandbox/emr/serverless.py", "arn.split('/')"),
     # Any object's key as a file on this machine, and the other way round.
     ("sandbox/orchard_sandbox/databricks/mounts.py", "key.split('/')"),
     ("sandbox/orchard_sandbox/stack/batches.py", "'/'.join(parts)"),

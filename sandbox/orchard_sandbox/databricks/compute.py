@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchard_jobs.contract.locations import is_in_workspace
-
 from orchard_sandbox.databricks import CREDENTIAL
 from orchard_sandbox.databricks.environments import Environments
 from orchard_sandbox.databricks.mounts import Mounts
 from orchard_sandbox.databricks.volumes import Volumes
+from orchard_sandbox.files import write_whole
 from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
 
 # Access modes, of a cluster, in which Python functions have no network; serverless compute is one of these.
@@ -69,7 +68,9 @@ class TaskJob(GuardedJob):
             "app_name": self._request.get("run_name", "run") if workspace.has_spark else None,
             "credentials": {CREDENTIAL: [made[name] for name in _LOG_IN]},
         }
-        self.command = [str(python), str(Path(__file__).with_name("task.py")), json.dumps(told)]
+        task = self.folder / "run" / "task.json"
+        write_whole(task, json.dumps(told))  # other users can read a command line, and it holds a secret
+        self.command = [str(python), str(Path(__file__).with_name("task.py")), str(task)]
         if self._is_serverless:
             made = {name: value for name, value in made.items() if name not in _OWN}
         self.environment = made | self._spark(machine)

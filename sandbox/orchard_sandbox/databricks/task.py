@@ -1,8 +1,8 @@
 """What a Databricks run does on its machine: gives the task a Spark session, and calls the wheel's entry point.
 
 Run by the Python of the run's own environment, which holds no more than Databricks puts there: the platform's packages, the wheel
-and its dependencies. The first argument is the task as JSON: `package`, `entry_point`, `parameters`, `app_name`, which is
-null where the task gets no session, and `credentials`: Unity Catalog's service credentials, name to key and secret.
+and its dependencies. The first argument is a file with the task as JSON: `package`, `entry_point`, `parameters`, `app_name`,
+which is null where the task gets no session, and `credentials`: Unity Catalog's service credentials, name to key and secret.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from pyspark.sql import SparkSession
 
 def main() -> int:
     """Call the entry point; its value is ignored, and what it raises ends the run."""
-    task = json.loads(sys.argv[1])
+    task = json.loads(Path(sys.argv[1]).read_text())
     # With SPARK_REMOTE it is a session of Spark Connect, as on serverless compute; else the cluster's own.
     spark = SparkSession.builder.appName(task["app_name"]).getOrCreate() if task["app_name"] else None
     _give_dbutils(task["credentials"])

@@ -38,10 +38,8 @@ class EmrServerlessResponse(CheckedResponse):
         return ActionResult({"application": self.service.application(self.given["applicationId"]).show()})
 
     def list_applications(self) -> ActionResult:
-        states = self.given.get("states")
-        found = [self.service.application(name) for name in list(self.service.applications)]
-        shown = [{**one.show(), "id": one.id} for one in found if not states or one.state in states]
-        return PaginatedResult({"applications": shown})
+        applications = list(self.service.applications.values())
+        return PaginatedResult({"applications": [{**one.show(), "id": one.id} for one in applications]})
 
     def start_application(self) -> ActionResult:
         self.service.start_application(self.given["applicationId"])

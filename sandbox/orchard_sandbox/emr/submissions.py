@@ -3,7 +3,6 @@
 Cores and memory are not emulated; Orchard's settings check them. What is not known here is refused, never left out.
 """
 
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
