@@ -259,7 +259,8 @@ ALLOWED = {("UPLOAD", "put"), *((user, verb) for user in USERS for verb in ("get
 @pytest.mark.parametrize("user", USERS)
 def test_a_key_may_do_what_its_user_needs_in_the_landing_bucket(compose: Compose, user: str) -> None:
     compose.s3.put_object(Bucket="landing", Key="rights/there", Body=b"x")
-    s3 = s3_client(compose.s3_address, USERS[user], compose.secrets[f"S3_{user}_KEY"])
+    key = {"AWS_ACCESS_KEY_ID": USERS[user], "AWS_SECRET_ACCESS_KEY": compose.secrets[f"S3_{user}_KEY"]}
+    s3 = s3_client(key | {"AWS_ENDPOINT_URL": compose.s3_address})
     calls: dict[str, Callable[[], object]] = {
         "put": lambda: s3.put_object(Bucket="landing", Key=f"rights/{user}", Body=b"x"),
         "get": lambda: s3.get_object(Bucket="landing", Key="rights/there"),

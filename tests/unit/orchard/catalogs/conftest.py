@@ -1,5 +1,7 @@
 """Two of the tables in S3, and the two catalogs."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,8 @@ from orchard_jobs.contract.columns import FEATURES, RUNS
 from support.catalogs import DATABASE, WAREHOUSE
 from support.databricks_files import TOKEN
 from support.databricks_tables import UnityServer, serve_unity
+from support.emr_stand_in import wait_until
+from support.steered_stand_in import steered_environment
 
 
 @pytest.fixture
@@ -22,8 +26,19 @@ def tables(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Tables:
     return tables
 
 
+@pytest.fixture(scope="session")
+def glue_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    address = tmp_path_factory.mktemp("glue") / "address"
+    process = subprocess.Popen([sys.executable, "-m", "support.moto_server", str(address)], env=steered_environment())
+    wait_until(lambda: address.exists() or process.poll() is not None)
+    yield address.read_text()
+    process.terminate()
+    process.wait(120)
+
+
 @pytest.fixture
-def glue(tables: Tables) -> Iterator[Any]:
+def glue(tables: Tables, glue_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_GLUE", glue_address)
     client = boto3.client("glue")
     client.create_database(DatabaseInput={"Name": DATABASE})
     yield client

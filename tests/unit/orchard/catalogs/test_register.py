@@ -230,7 +230,7 @@ def test_a_warehouse_on_a_disk_is_refused(
 
 
 def test_airflow_connections_log_in(
-    glue: Any, unity: UnityServer, s3_address: str, monkeypatch: pytest.MonkeyPatch, tables: Tables
+    glue: Any, unity: UnityServer, glue_address: str, monkeypatch: pytest.MonkeyPatch, tables: Tables
 ) -> None:
     """In processes of their own: Airflow sets up logging for the process at its first import."""
     monkeypatch.delenv("DATABRICKS_HOST")
@@ -241,7 +241,7 @@ def test_airflow_connections_log_in(
         "conn_type": "aws",
         "login": "any",
         "password": "thing",
-        "extra": {"service_config": {"glue": {"endpoint_url": s3_address}}},
+        "extra": {"service_config": {"glue": {"endpoint_url": glue_address}}},
     }
     host, port = unity.address.rsplit(":", 1)
     dbx = {"conn_type": "databricks", "host": host, "schema": "http", "port": int(port), "password": TOKEN}
@@ -252,5 +252,5 @@ def test_airflow_connections_log_in(
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert {table["state"] for table in json.loads(done.stdout)["tables"]} == {"created"}
-    assert in_glue(boto3.client("glue", endpoint_url=s3_address))["TableType"] == "EXTERNAL_TABLE"
+    assert in_glue(boto3.client("glue", endpoint_url=glue_address))["TableType"] == "EXTERNAL_TABLE"
     assert set(unity.tables) == {"main.ml.features", "main.ml.runs"}
