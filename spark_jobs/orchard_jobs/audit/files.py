@@ -62,10 +62,12 @@ def read_rows(warehouse: Warehouse, table: Table, path: str) -> Iterator[Rows]:
         AuditError: the file cannot be decoded although its footer can.
     """
     try:
-        # arro3 raises plain Exceptions.
         for batch in pa.RecordBatchReader.from_stream(read_parquet(warehouse.open(path), batch_size=_ROWS_AT_ONCE)):
             yield Rows(path, table, batch)
-    except Exception as error:
+    except BaseException as error:
+        # arro3 raises plain Exceptions, and where a read broke off, Rust's panic, which is none.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
         raise AuditError(f"{warehouse.uri_of(path)} cannot be decoded, stage it again: {error}") from error
 
 

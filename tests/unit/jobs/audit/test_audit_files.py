@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.files import read_rows
 from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.errors import AuditError
@@ -104,3 +105,12 @@ def test_a_file_that_cannot_be_decoded_fails_the_audit(tmp_path: Path) -> None:
     featurize = replace(featurize, partitions=(replace(partition, files=files), *others))
     with pytest.raises(AuditError, match="cannot be decoded, stage it again"):
         audit_batch(warehouse, batch.head, featurize, reduce, POLICY)
+
+
+def test_a_read_that_breaks_off_fails_the_audit_not_the_process(tmp_path: Path) -> None:
+    """arro3 panics on such a file, and pyo3's PanicException is no Exception."""
+    warehouse, featurize, _ = StagedBatch.sound().write(tmp_path)
+    file = featurize.partitions[0].files[0]
+    rewrite(tmp_path, file.path, lambda content: content[:-10])
+    with pytest.raises(AuditError, match="cannot be decoded, stage it again"):
+        list(read_rows(warehouse, FEATURES, file.path))
