@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from orchard_jobs.contract.digests import canonical_json, digest_of
@@ -182,7 +183,7 @@ class ProjectionPlan:
         """Each model with each of its batch versions, in the order of a job's report."""
         return tuple((one.model, batch) for one in self.projections for batch in one.batches)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The plan's name."""
         return digest_of(asdict(self))
