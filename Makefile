@@ -4,8 +4,9 @@
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
-# Of each of the two processes of `make soak`.
-HISTORIES ?= 5000
+# Lived by two processes, a half each; other seeds than from 0 on: FIRST_SEED=number.
+HISTORIES ?= 20000
+FIRST_SEED ?= 0
 NEEDS_PYTHON = $(if $(BOOTSTRAP_PYTHON),,$(error orchard: found no python on PATH, but Orchard needs Python 3.11, 3.12 or 3.13: install one))
 # `stop`, `status` and `clean` must work without the environments, too.
 SANDBOX = PYTHONPATH=sandbox $(if $(wildcard $(AIRFLOW_BIN)/python),$(AIRFLOW_BIN)/python,$(BOOTSTRAP_PYTHON)) -m orchard_sandbox
@@ -62,11 +63,13 @@ $(SUITES):
 	@log=$$(mktemp); begin=$$(date +%s); { $(SUITE); } >$$log 2>&1; status=$$?; \
 	echo "== $@, $$(($$(date +%s) - begin)) s: $(SUITE)"; cat $$log; rm $$log; exit $$status
 
-soak: setup ## compare thousands of generated histories with one clean run each: HISTORIES=number
-	@SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py & first=$$!; \
-	SOAK_HISTORIES=$(HISTORIES) $(AIRFLOW_BIN)/python -m pytest -s --timeout 3600 tests/unit/orchard/batch/test_histories.py -k bucket_alone & second=$$!; \
-	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py; third=$$?; \
-	wait $$first && wait $$second && test $$third = 0 && \
+soak: setup ## compare thousands of generated histories with one clean run each: HISTORIES=number, FIRST_SEED=number
+	@half=$$(($(HISTORIES) / 2)); histories="$(AIRFLOW_BIN)/python -m pytest -s --timeout 36000 tests/unit/orchard/batch/test_histories.py"; \
+	SOAK_HISTORIES=$$half SOAK_FIRST_SEED=$(FIRST_SEED) $$histories -k "bucket_alone or real_delta" & first=$$!; \
+	SOAK_HISTORIES=$$half SOAK_FIRST_SEED=$$(($(FIRST_SEED) + half)) $$histories -k bucket_alone & second=$$!; \
+	wait $$first; first=$$?; wait $$second && test $$first = 0 && \
+	SOAK_PLANTED=1 $$histories -k "rule or search" && \
+	SOAK_FAULT_SCHEDULES=97 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_STEPS=1 $(AIRFLOW_BIN)/python -m pytest tests/dags/test_runs.py tests/unit/orchard/batch/test_histories.py -k missing_step && \
 	SOAK_FAULT_SCHEDULES=3 SOAK_ON_SPARK=1 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/launchers/test_fault_schedules.py && \
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s

@@ -8,7 +8,7 @@ import pytest
 from orchard.tables.commit_rule import Change, Committed, Tables
 from orchard_jobs.contract.columns import Table
 
-from support.storage import Killed
+from support.simulation.scheduler import Killed
 
 
 @contextmanager

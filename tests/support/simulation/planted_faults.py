@@ -1,0 +1,175 @@
+"""The rules of the commit protocol, each switched off in turn: a history must see that it is missing.
+
+Each fault names a seed whose history sees it. A change of the product can move it to another: `make soak` searches them all,
+and prints the first seed of each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from orchard.batch import plan, publish
+from orchard.landing_zone.batch_lock import BatchLock
+from orchard.launchers.attempts import Attempts
+from orchard.models import refit
+from orchard.tables import commit_rule
+from orchard.tables.batch_versions import BatchVersions
+from orchard.tables.commit_rule import Change, CommitState, Committed, Tables, version_number_in
+from orchard.tables.delta_log import ConflictError
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
+from orchard_jobs.contract.jobs import StagedPartition
+
+from support import fake_jobs
+from support.simulation.memory_log import MemoryLog
+from support.simulation.store import SimulatedWarehouse
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class PlantedFault:
+    """A rule of the protocol that is switched off.
+
+    Attributes:
+        plant: switches it off; its docstring says which rule it is.
+        seed: a history that sees it.
+    """
+
+    plant: Callable[[Patch], None]
+    seed: int
+
+    def __str__(self) -> str:
+        return self.plant.__name__
+
+
+def create_overwrites(patch: Patch) -> None:
+    """Of two writers of one path the first wins."""
+
+    real = SimulatedWarehouse.create
+
+    def create(warehouse: SimulatedWarehouse, path: str, content: bytes) -> bool:
+        if not real(warehouse, path, content):
+            warehouse.rewrite(path, content)
+        return True
+
+    patch.setattr(SimulatedWarehouse, "create", create)
+
+
+def transactions_are_not_looked_at(patch: Patch) -> None:
+    """A version is committed only where the table holds a lower one."""
+    patch.setattr(Change, "state_in", lambda change, snapshot: CommitState.BEHIND)
+
+
+def equal_numbers_count_as_own(patch: Patch) -> None:
+    """A version of the same number is done only where it is of the same manifest."""
+    real = Change.state_in
+
+    def state_in(change: Change, snapshot: Any) -> CommitState:
+        state = real(change, snapshot)
+        is_equal = change.number > 0 and version_number_in(snapshot, change.key) == change.number
+        return CommitState.DONE if is_equal else state
+
+    patch.setattr(Change, "state_in", state_in)
+
+
+def runs_are_committed_first(patch: Patch) -> None:
+    """A version exists when its `runs` row does, so that row comes last."""
+    publish_batch = publish.publish_batch
+
+    def runs_first(tables: Tables, head: Any, featurized: Any, reduced: Any, facts: Any) -> Any:
+        versions = {f"{table.name}_version": tables.load(table).version + 1 for table in (FEATURES, QUARANTINE)}
+        row = publish._runs_row(head, featurized, reduced, facts) | versions | {"pca_version": None}
+        partition = (head.backbone.id, head.batch_id)
+        staged = StagedPartition(RUNS.name, partition, (tables.stage(RUNS, [row], partition),))
+        publish._commit(tables, RUNS, publish._change(head, staged), mode="append")
+        return publish_batch(tables, head, featurized, reduced, facts)
+
+    patch.setattr("orchard.batch.run.publish_batch", runs_first)
+
+
+def conflicts_are_retried_without_looking(patch: Patch) -> None:
+    """A conflict says nothing about who won: load again, and apply the rule again."""
+
+    def commit(tables: Tables, table: Any, changes: Any, mode: Any = "overwrite") -> Committed:
+        snapshot = tables.load(table)
+        states = tuple(change.state_in(snapshot) for change in changes)
+        behind = [change for change, state in zip(changes, states, strict=True) if state is CommitState.BEHIND]
+        if not behind:
+            return Committed(snapshot.version, states)
+        staged = [StagedPartition(table.name, change.partition, change.files) for change in behind]
+        transactions = {name: number for change in behind for name, number in change.transactions.items()}
+        while True:
+            try:
+                tables.log.commit(snapshot, table, staged, transactions, mode)
+                return Committed(snapshot.version + 1, states)
+            except ConflictError:
+                snapshot = tables.load(table)
+
+    patch.setattr(Tables, "commit", commit)
+
+
+def staged_paths_are_used_again(patch: Patch) -> None:
+    """No path is written twice."""
+    for module in (commit_rule, fake_jobs):
+        patch.setattr(module, "random_element", lambda: "always the same")
+
+
+def superseded_versions_are_published(patch: Patch) -> None:
+    """A version that another run's has superseded is published no further."""
+
+    def commit(tables: Tables, table: Any, change: Change, mode: Any = "overwrite") -> int:
+        return tables.commit(table, [change], mode).version
+
+    patch.setattr(publish, "_commit", commit)
+
+
+def versions_are_added_to_the_ones_before(patch: Patch) -> None:
+    """A version replaces the one before."""
+    commit = MemoryLog.commit
+
+    def append(log: MemoryLog, snapshot: Any, table: Any, staged: Any, transactions: Any, mode: Any) -> None:
+        commit(log, snapshot, table, staged, transactions, "append")
+
+    patch.setattr(MemoryLog, "commit", append)
+
+
+def numbers_come_from_runs_alone(patch: Patch) -> None:
+    """The next number is above all that any table holds."""
+    patch.setattr(BatchVersions, "highest_number", lambda versions, batch_id: versions._numbers(batch_id)[0])
+
+
+def damaged_work_is_used_again(patch: Patch) -> None:
+    """Work whose staged files were lost or damaged is done again under another number."""
+    for module in (plan, refit):
+        patch.setattr(module, "is_intact", lambda warehouse, work: True)
+
+
+def promises_are_kept_during_the_listing(patch: Patch) -> None:
+    """A run withdraws its promise before it lists, so that a later upload gets a later run."""
+    patch.setattr(BatchLock, "withdraw_promise", lambda lock: None)
+
+
+def failed_attempts_are_made_again(patch: Patch) -> None:
+    """A token names the attempt, so that a failed job is never reached again."""
+    token = Attempts.token
+    patch.setattr(Attempts, "token", lambda attempts, attempt: token(attempts, 1))
+
+
+PLANTED = tuple(
+    PlantedFault(plant, seed)
+    for plant, seed in (
+        (create_overwrites, 0),
+        (transactions_are_not_looked_at, 0),
+        (equal_numbers_count_as_own, 1),
+        (runs_are_committed_first, 15),
+        (conflicts_are_retried_without_looking, 24),
+        (staged_paths_are_used_again, 0),
+        (superseded_versions_are_published, 1),
+        (versions_are_added_to_the_ones_before, 0),
+        (numbers_come_from_runs_alone, 6),
+        (damaged_work_is_used_again, 45),
+        (promises_are_kept_during_the_listing, 0),
+        (failed_attempts_are_made_again, 10),
+    )
+)
