@@ -5,20 +5,21 @@ and prints the first seed of each.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from orchard.batch import plan, publish
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.launchers.attempts import Attempts
-from orchard.models import refit
+from orchard.models import merged_moments, refit
 from orchard.tables import commit_rule
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Change, CommitState, Committed, Tables, version_number_in
 from orchard.tables.delta_log import ConflictError
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
-from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.jobs import BatchVersion, StagedPartition
+from orchard_jobs.parquet import open_parquet
 
 from support import fake_jobs
 from support.simulation.memory_log import MemoryLog
@@ -156,6 +157,19 @@ def failed_attempts_are_made_again(patch: Patch) -> None:
     patch.setattr(Attempts, "token", lambda attempts, attempt: token(attempts, 1))
 
 
+def moments_of_another_version_are_merged(patch: Patch) -> None:
+    """Cached moments count only where they are of the very version."""
+    of = merged_moments._of
+
+    def any_version(warehouse: Any, version: BatchVersion, cached: Any) -> Any:
+        for file in cached.get(version.batch_id, ()):
+            with open_parquet(warehouse, file.path) as opened:
+                version = replace(version, manifest_digest=opened.read(["manifest_digest"]).column(0)[0].as_py())
+        return of(warehouse, version, cached)
+
+    patch.setattr(merged_moments, "_of", any_version)
+
+
 PLANTED = tuple(
     PlantedFault(plant, seed)
     for plant, seed in (
@@ -171,5 +185,6 @@ PLANTED = tuple(
         (damaged_work_is_used_again, 45),
         (promises_are_kept_during_the_listing, 0),
         (failed_attempts_are_made_again, 10),
+        (moments_of_another_version_are_merged, 16),
     )
 )
