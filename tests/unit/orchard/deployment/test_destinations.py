@@ -35,7 +35,7 @@ from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
 assert sys.argv[1:4] == ["-m", "orchard_jobs.cli", "prepare"]
 given = dict(zip(sys.argv[4::2], sys.argv[5::2]))
-if os.environ.get("NO_WEIGHTS"):
+if os.environ.get("KERAS_HAS_NO_WEIGHTS"):  # a name that a job gets
     print("ConfigurationError: no weights", file=sys.stderr)
     sys.exit(2)
 assert Warehouse.at(given["--warehouse"]).create(backbone_path(Backbone(**json.loads(given["--backbone"])).id), b"a network")
@@ -316,7 +316,7 @@ def an_environment_for_databricks(s3: Any, volume: VolumeServer, monkeypatch: py
 
 
 def no_weights(s3: Any, volume: VolumeServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("NO_WEIGHTS", "1")
+    monkeypatch.setenv("KERAS_HAS_NO_WEIGHTS", "1")
     return ["s3://cluster/jobs"]
 
 
