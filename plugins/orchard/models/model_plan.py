@@ -18,7 +18,8 @@ class ModelPlan:
     """What one run of pca_model is to do.
 
     Attributes:
-        action: `nothing`; `none` (no model is possible yet); `keep` the current model; `fit` a new one.
+        action: `idle` (there is nothing to decide, which `model_runs` does not record); `none` (no model is possible yet);
+            `keep` the current model; `fit` a new one.
         reason: why, in words for the log and for `model_runs`.
         considered: digest of all that the decision was made on: batch versions, model, hold and settings.
         model_id: the current model after the run; None where there is none.

@@ -103,7 +103,7 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
     if found.work is None:
         count = len(found.versions)
         reason = f"all {count} published batches are covered" if count else "no batch is published yet"
-        return ModelPlan("nothing", reason, found.considered)
+        return ModelPlan("idle", reason, found.considered)
     if found.is_judged and found.promotion is not None:
         why = "is held" if found.promotion.is_held else "was judged with these batches before"
         return _keep(tables, settings, found, f"the current model {why}")

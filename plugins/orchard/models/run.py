@@ -36,7 +36,7 @@ def plan(tables: Tables, settings: Settings, run_id: str) -> Outcome[PlannedJobs
     decided = plan_model(tables, settings)
     log.info("model action=%s gain=%s reason=%s", decided.action, decided.gain, decided.reason)
     if decided.projection is None:
-        if decided.action != "nothing":
+        if decided.action != "idle":
             record_model_run(tables, settings.backbone.id, decided, run_id)
         return Skipped(f"nothing to project: {decided.reason}")
     digest, decision = decided.projection.digest, write_model_plan(tables.warehouse, decided)

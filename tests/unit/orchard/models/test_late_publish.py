@@ -88,4 +88,4 @@ def test_a_half_published_batch_stays_in_the_model_as_it_was(
     with killed_after(2, monkeypatch):
         stage_and_publish(tables, head, FakeJobs(tables, bucket_of(DAYS[0], 15)))
     assert pending_work(tables, settings) is None
-    assert plan_model(tables, settings).action == "nothing"
+    assert plan_model(tables, settings).action == "idle"

@@ -37,7 +37,7 @@ def reference(k: int, *days: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_without_a_batch_there_is_nothing_to_do(tables: Tables, settings: Settings) -> None:
     assert pending_work(tables, settings) is None
-    assert plan_model(tables, settings).action == "nothing"
+    assert plan_model(tables, settings).action == "idle"
 
 
 def test_the_first_model_is_the_pca_of_every_published_row(tables: Tables, settings: Settings) -> None:
@@ -99,7 +99,7 @@ def test_a_batch_that_was_reduced_already_is_only_judged(tables: Tables, setting
     decided = run_model(tables, patient, "second")
     assert (decided.action, decided.projection) == ("keep", None)
     assert pending_work(tables, patient) is None
-    assert plan_model(tables, patient).action == "nothing"
+    assert plan_model(tables, patient).action == "idle"
 
 
 def test_a_large_gain_fits_again_and_projects_every_batch(tables: Tables, settings: Settings) -> None:

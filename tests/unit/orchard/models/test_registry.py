@@ -67,7 +67,7 @@ def test_a_held_model_is_not_refitted_for_other_components(tables: Tables, alway
     promote(tables, always, models[0])
     fewer = with_variables(always, ORCHARD_COMPONENTS=2)
     assert pending_work(tables, fewer) is None
-    assert plan_model(tables, fewer).action == "nothing"
+    assert plan_model(tables, fewer).action == "idle"
 
 
 def test_a_model_that_is_gone_back_to_is_given_what_it_lacks(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
