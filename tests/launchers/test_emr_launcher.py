@@ -291,19 +291,19 @@ def test_a_failed_step_tells_its_reason_and_its_last_line(
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ORCHARD_EMR_CLUSTER", "", "ORCHARD_EMR_CLUSTER is empty: ORCHARD_TARGET=emr needs it"),
+        ("ORCHARD_EMR_CLUSTER", "", "ORCHARD_EMR_CLUSTER is not set: ORCHARD_TARGET=emr needs it"),
         ("ORCHARD_EMR_CLUSTER", "my cluster", "neither a cluster's id such as `j-1A2B3C` nor a JSON object"),
         ("ORCHARD_EMR_CLUSTER", '{"Instances": []}', "ORCHARD_EMR_CLUSTER=.*Invalid type for parameter Instances"),
         ("ORCHARD_EMR_CLUSTER", '{"ReleaseLabel": 7}', "ORCHARD_EMR_CLUSTER=.*Invalid type for parameter ReleaseLabel"),
         ("ORCHARD_EMR_CLUSTER", '{"Foo": 1}', 'ORCHARD_EMR_CLUSTER=.*Unknown parameter in input: "Foo"'),
         ("ORCHARD_EMR_CLUSTER", '{"Name": "mine"}', "ORCHARD_EMR_CLUSTER=.*Name: the launcher gives it"),
-        ("ORCHARD_EMR_CLUSTER", "{}", "ORCHARD_JOBS_ENVIRONMENT is empty: EMR's own image lacks what the jobs import"),
+        ("ORCHARD_EMR_CLUSTER", "{}", "ORCHARD_JOBS_ENVIRONMENT is not set: EMR's own image lacks what the jobs import"),
         ("ORCHARD_ENGINE", "cuda", "ORCHARD_EMR_CLUSTER=.*: ORCHARD_ENGINE=cuda needs nodes with GPUs in Instances"),
-        ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is empty"),
+        ("ORCHARD_JOBS_URI", "", "ORCHARD_JOBS_URI is not set"),
         (
             "ORCHARD_JOBS_URI",
             "/Volumes/main/jobs/code",
-            "ORCHARD_JOBS_URI='/Volumes/main/jobs/code': ORCHARD_TARGET=emr reads none",
+            "ORCHARD_JOBS_URI='/Volumes/main/jobs/code': target emr needs an s3:// URI",
         ),
         ("ORCHARD_JOBS_URI", "s3://code/with space", "ORCHARD_JOBS_URI='s3://code/with space': not of the form"),
         ("ORCHARD_JOBS_LOGS", "/tmp/logs", "ORCHARD_JOBS_LOGS='/tmp/logs': not of the form s3://bucket/key"),

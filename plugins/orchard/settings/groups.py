@@ -120,7 +120,7 @@ class RunSettings(SettingsGroup):
     poll_seconds: float = variable(
         "POLL_SECONDS",
         "60",
-        "seconds between two looks at a batch or the queue; at most 15 for a cluster's job",
+        "how often to check a batch or the queue, in seconds; at most 15 for a cluster's job",
         parsers.interval,
     )
     retries: int = variable("RETRIES", "2", "retries of a task that can be retried", parsers.count)

@@ -1,13 +1,21 @@
 """What values settings may have: each function turns a variable's text into its value; ValueError says what is wrong with it."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from croniter import CroniterBadDateError, croniter
-from orchard_jobs.contract.locations import S3Location, checked_batch_id, is_in_workspace, is_on_volume, without_slash
+from orchard_jobs.contract.locations import (
+    S3Location,
+    checked_batch_id,
+    is_in_workspace,
+    is_on_volume,
+    warehouse_uri,
+    without_slash,
+)
 from orchard_jobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,6 +24,20 @@ if TYPE_CHECKING:
 # What Spark takes for something else.
 _ODD = re.compile(r"[\s#?%\\\"',]")
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
+# Seconds and hours; minutes.
+_MOST, _WEEK = 1e9, 7 * 24 * 60
+_Number = TypeVar("_Number", int, float)
+
+
+def _within(kind: Callable[[str], _Number], text: str, least: float, most: float, wanted: str) -> _Number:
+    """Return a text's number; ValueError says what is wanted when it is none, or outside."""
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise ValueError(f"must be {wanted}") from error
+    if not least <= value <= most:
+        raise ValueError(f"must be {wanted}")
+    return value
 
 
 def one_of(*choices: str) -> Callable[[str], str | None]:
@@ -36,18 +58,12 @@ def keep_or_drop(text: str) -> bool:
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError("not between 0 and 1")
-    return value
+    return _within(float, text, 0, 1, "a number from 0 to 1")
 
 
 def positive(text: str) -> int:
     """A whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise ValueError("not above 0")
-    return value
+    return _within(int, text, 1, math.inf, "a whole number above 0")
 
 
 def components(text: str) -> "Components":
@@ -68,34 +84,28 @@ def components(text: str) -> "Components":
 
 def days(text: str) -> float:
     """A retention time in days."""
-    value = float(text)
-    if not _FEWEST_DAYS <= value <= _MOST_DAYS:
-        raise ValueError(f"must be {_FEWEST_DAYS} to {_MOST_DAYS}; newer files may be in use")
-    return value
+    wanted = f"a number of days from {_FEWEST_DAYS} to {_MOST_DAYS} (newer files may be in use)"
+    return _within(float, text, _FEWEST_DAYS, _MOST_DAYS, wanted)
 
 
 def seconds(text: str) -> float:
-    """A number from 0 on."""
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise ValueError("not between 0 and 1e9")
-    return value
+    """A number of seconds."""
+    return _within(float, text, 0, _MOST, "a number of seconds from 0 to 1e9, such as 600")
+
+
+def hours(text: str) -> float:
+    """A number of hours."""
+    return _within(float, text, 0, _MOST, "a number of hours from 0 to 1e9, such as 100")
 
 
 def interval(text: str) -> float:
-    """A number of seconds between two looks: from 0.1 on, for without a pause they would take a core."""
-    value = float(text)
-    if not 0.1 <= value < 1e9:
-        raise ValueError("not between 0.1 and 1e9")
-    return value
+    """A number of seconds between two checks: from 0.1 on, for without a pause they would take a core."""
+    return _within(float, text, 0.1, _MOST, "a number of seconds from 0.1 to 1e9, such as 60")
 
 
 def count(text: str) -> int:
     """A whole number from 0 on."""
-    value = int(text)
-    if value < 0:
-        raise ValueError("below 0")
-    return value
+    return _within(int, text, 0, math.inf, "a whole number from 0 on")
 
 
 def optional(text: str) -> str | None:
@@ -142,6 +152,13 @@ def role(text: str) -> str | None:
     return text or None
 
 
+def warehouse(text: str) -> str:
+    """The URI of a warehouse."""
+    if not text:
+        raise ValueError("give an absolute path, file:///... or s3://...")
+    return warehouse_uri(text)
+
+
 def landing(text: str) -> S3Location:
     """The S3 URI of a folder."""
     found = _s3_location(text, "not of the form s3://bucket/prefix")
@@ -157,7 +174,7 @@ def schedule(text: str) -> str | None:
     try:
         croniter(text, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
     except CroniterBadDateError as error:
-        raise ValueError("a cron expression of days that no month has: it never fires") from error
+        raise ValueError("never fires: no month has that day") from error
     return text
 
 
@@ -171,7 +188,7 @@ def remote(text: str) -> str | None:
 def queue(text: str) -> str | None:
     """The URL of a queue; None for an empty one."""
     if text and not text.startswith(("https://", "http://")):
-        raise ValueError("no URL of an SQS queue")
+        raise ValueError("not an SQS queue URL, such as `https://sqs.us-east-1.amazonaws.com/123456789012/uploads`")
     return text or None
 
 
@@ -209,18 +226,12 @@ def jvm_memory(text: str) -> str:
 
 def minutes(text: str) -> int:
     """Whole minutes from 5 to a week."""
-    value = int(text)
-    if not 5 <= value <= 7 * 24 * 60:
-        raise ValueError("not between 5 and 10080")
-    return value
+    return _within(int, text, 5, _WEEK, f"a whole number of minutes from 5 to {_WEEK}")
 
 
 def stall_minutes(text: str) -> float:
     """A number of minutes from 0.1 to a week."""
-    value = float(text)
-    if not 0.1 <= value <= 7 * 24 * 60:
-        raise ValueError("not between 0.1 and 10080")
-    return value
+    return _within(float, text, 0.1, _WEEK, f"a number of minutes from 0.1 to {_WEEK}")
 
 
 def key_format(text: str) -> str:
@@ -228,7 +239,7 @@ def key_format(text: str) -> str:
     days = [datetime(*day, tzinfo=UTC) for day in ((2000, 1, 2), (2000, 1, 3), (2000, 2, 2), (2001, 1, 2))]
     keys = [day.strftime(text) for day in days]
     if len(set(keys)) < len(keys):
-        raise ValueError("two days have one key")
+        raise ValueError("gives two days the same key; include the year, the month and the day")
     try:
         checked_batch_id(keys[0])
     except ConfigurationError as error:
@@ -244,7 +255,10 @@ def key_format(text: str) -> str:
 
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object."""
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value

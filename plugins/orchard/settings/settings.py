@@ -10,9 +10,9 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from orchard_jobs.contract.backbones import Backbone
-from orchard_jobs.contract.locations import warehouse_uri
 from orchard_jobs.errors import ConfigurationError
 
+from orchard.settings import parsers
 from orchard.settings.groups import (
     BackboneSettings,
     ImageSettings,
@@ -45,7 +45,7 @@ class Settings(SettingsGroup):
     """The settings: a group for each topic, and what no topic owns; each target's group has the target's name."""
 
     title = "Storage"
-    warehouse: str = variable("WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", warehouse_uri)
+    warehouse: str = variable("WAREHOUSE", "", "URI of the warehouse: `file:///...` or `s3://...` (required)", parsers.warehouse)
     aws_conn_id: str = variable("AWS_CONN_ID", "aws_default", "Airflow connection for S3")
     landing_zone: LandingZoneSettings = _group(LandingZoneSettings)
     images: ImageSettings = _group(ImageSettings)

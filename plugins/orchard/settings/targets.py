@@ -1,6 +1,6 @@
 """The settings of the jobs: those of every target, and a group for each target with the rules of that target.
 
-To add a target, add its group here, and the attribute of its name to `Settings`.
+docs/architecture.md ("Add a target") has the steps to add one.
 """
 
 import re
@@ -75,7 +75,7 @@ class JobSettings(SettingsGroup):
         "MAX_EXECUTOR_HOURS",
         "100",
         "`plan_batch` refuses a batch whose estimate is above this (all targets but local)",
-        parsers.seconds,
+        parsers.hours,
     )
 
     @property
@@ -86,13 +86,15 @@ class JobSettings(SettingsGroup):
     def need(self, group: SettingsGroup, attribute: str) -> None:
         """Raise ConfigurationError when a setting is empty that the target needs."""
         if getattr(group, attribute) is None:
-            raise group.wrong(attribute, f"ORCHARD_TARGET={self.target} needs it")
+            meaning = group.variables()[attribute].meaning
+            raise group.wrong(attribute, f"ORCHARD_TARGET={self.target} needs it: {meaning}")
 
     def need_package(self, *, is_in_s3: bool) -> None:
         """Raise ConfigurationError when the jobs' package is nowhere, or where the target cannot read it."""
         self.need(self, "uri")
         if is_s3(str(self.uri)) != is_in_s3:
-            raise self.wrong("uri", f"ORCHARD_TARGET={self.target} reads none of this form")
+            wanted = "an s3:// URI" if is_in_s3 else "a folder below /Volumes or /Workspace"
+            raise self.wrong("uri", f"target {self.target} needs {wanted}")
 
 
 class TargetSettings(SettingsGroup):
@@ -260,9 +262,9 @@ def _wrong_databricks_fields(given: dict[str, Any]) -> str | None:
         return f"{', '.join(sorted(given))}: not the fields of a cluster"
     if known != given:
         odd = sorted(name for name in given if known.get(name) != given[name])
-        return f"{', '.join(odd)}: not as the fields of a cluster are"
+        return f"{', '.join(odd)}: not a cluster field, or a wrong type or value for one"
     types = {"spark_version": str, "node_type_id": str, "num_workers": int, "custom_tags": dict}
     for name, kind in types.items():
         if not isinstance(given.get(name, kind()), kind):
-            return f"{name} is no {kind.__name__}, but {type(given[name]).__name__}"
+            return f"{name} must be {kind.__name__}, not {type(given[name]).__name__}"
     return "either num_workers or autoscale" if {"num_workers", "autoscale"} <= given.keys() else None

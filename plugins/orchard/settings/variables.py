@@ -15,7 +15,8 @@ class Variable:
         name: its name, `ORCHARD_...`.
         default: its text where it is unset or empty.
         meaning: what its value means, as the documentation's table says it.
-        parse: turns its text into the setting's value; ValueError or ConfigurationError says what is wrong with the text.
+        parse: turns its text into the setting's value; ValueError or ConfigurationError says what is wrong with
+            the text, or what it must be.
         is_secret: whether its text may hold a password or a token, so that no message shows it.
     """
 
@@ -36,12 +37,12 @@ class Variable:
             raise ConfigurationError(f"{self._told(text)}: {error}") from error
 
     def wrong(self, value: object, why: str) -> ConfigurationError:
-        """Return the error that a value cannot be used: the variable, the value, why, and what is expected."""
-        return ConfigurationError(f"{self._told(value)}: {why}; expected: {self.meaning}")
+        """Return the error that a value cannot be used: the variable, the value, and why or what is expected."""
+        return ConfigurationError(f"{self._told(value)}: {why}")
 
     def _told(self, value: object) -> str:
-        if value is None:
-            return f"{self.name} is empty"
+        if value in (None, ""):
+            return f"{self.name} is not set"
         return f"{self.name}={'***' if self.is_secret else repr(value)}"
 
 

@@ -68,9 +68,15 @@ def test_an_error_names_one_variable_of_several_wrong_ones() -> None:
 def test_an_error_gives_the_value_and_what_is_wanted() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_environment({**MINIMAL, "ORCHARD_REFIT_GAIN": "2"})
+    assert str(caught.value) == "ORCHARD_REFIT_GAIN='2': must be a number from 0 to 1"
+
+
+def test_an_empty_setting_that_a_target_needs_is_explained() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check(ON_EMR_SERVERLESS | {"ORCHARD_EMR_APPLICATION": ""})
     assert str(caught.value) == (
-        "ORCHARD_REFIT_GAIN='2': not between 0 and 1; "
-        "expected: share of the merged variance that a refit must gain over the current model"
+        "ORCHARD_EMR_APPLICATION is not set: ORCHARD_TARGET=emr_serverless needs it: "
+        "id of the EMR Serverless application (target emr_serverless)"
     )
 
 
@@ -127,20 +133,24 @@ def test_settings_of_another_target_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("variables", "changes", "words"),
     [
-        (ON_EMR_SERVERLESS, {"EMR_APPLICATION": ""}, "ORCHARD_EMR_APPLICATION is empty: ORCHARD_TARGET=emr_serverless needs it"),
-        (ON_EMR_SERVERLESS, {"EMR_ROLE": ""}, "ORCHARD_EMR_ROLE is empty"),
-        (ON_EMR_SERVERLESS, {"JOBS_URI": "/Volumes/a/b/c"}, "ORCHARD_JOBS_URI=.* reads none of this form"),
+        (
+            ON_EMR_SERVERLESS,
+            {"EMR_APPLICATION": ""},
+            "ORCHARD_EMR_APPLICATION is not set: ORCHARD_TARGET=emr_serverless needs it",
+        ),
+        (ON_EMR_SERVERLESS, {"EMR_ROLE": ""}, "ORCHARD_EMR_ROLE is not set"),
+        (ON_EMR_SERVERLESS, {"JOBS_URI": "/Volumes/a/b/c"}, "ORCHARD_JOBS_URI=.*: target emr_serverless needs an s3:// URI"),
         (ON_EMR_SERVERLESS, {"ENGINE": "cuda"}, "ORCHARD_ENGINE='cuda': EMR Serverless has no GPU"),
         (ON_EMR_SERVERLESS, {"EXECUTOR_CORES": "3"}, "ORCHARD_EXECUTOR_CORES=3: a worker of EMR Serverless has 1, 2"),
         (ON_EMR_SERVERLESS, {"EXECUTOR_MEMORY": "28g"}, "ORCHARD_EXECUTOR_MEMORY='28g': .* above the 30 GB"),
-        (ON_EMR, {"EMR_CLUSTER": ""}, "ORCHARD_EMR_CLUSTER is empty: ORCHARD_TARGET=emr needs it"),
+        (ON_EMR, {"EMR_CLUSTER": ""}, "ORCHARD_EMR_CLUSTER is not set: ORCHARD_TARGET=emr needs it"),
         (ON_EMR, {"EMR_CLUSTER": '{"Steps": []}'}, "ORCHARD_EMR_CLUSTER=.*Steps: the launcher gives it"),
-        (ON_EMR, {"JOBS_ENVIRONMENT": ""}, "ORCHARD_JOBS_ENVIRONMENT is empty: EMR's own image lacks"),
+        (ON_EMR, {"JOBS_ENVIRONMENT": ""}, "ORCHARD_JOBS_ENVIRONMENT is not set: EMR's own image lacks"),
         (ON_EMR, {"ENGINE": "cuda"}, "ORCHARD_EMR_CLUSTER=.*ORCHARD_ENGINE=cuda needs nodes"),
-        (IN_WORKSPACE, {"JOBS_URI": ""}, "ORCHARD_JOBS_URI is empty: ORCHARD_TARGET=databricks needs it"),
-        (IN_WORKSPACE, {"WAREHOUSE": "s3://lake/w"}, "ORCHARD_DATABRICKS_CREDENTIAL is empty"),
+        (IN_WORKSPACE, {"JOBS_URI": ""}, "ORCHARD_JOBS_URI is not set: ORCHARD_TARGET=databricks needs it"),
+        (IN_WORKSPACE, {"WAREHOUSE": "s3://lake/w"}, "ORCHARD_DATABRICKS_CREDENTIAL is not set"),
         (IN_WORKSPACE, {"ENGINE": "cuda"}, "ORCHARD_ENGINE='cuda': serverless compute has no GPU"),
-        (IN_WORKSPACE, {"DATABRICKS_CLUSTER": '{"spot": true}'}, "ORCHARD_DATABRICKS_CLUSTER=.*spot: not as the fields"),
+        (IN_WORKSPACE, {"DATABRICKS_CLUSTER": '{"spot": true}'}, "ORCHARD_DATABRICKS_CLUSTER=.*spot: not a cluster field"),
     ],
 )
 def test_a_rule_of_a_target_names_its_variable(variables: dict[str, str], changes: dict[str, str], words: str) -> None:
