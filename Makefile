@@ -76,10 +76,10 @@ soak: setup ## compare thousands of generated histories with one clean run each:
 
 test-containers: setup ## test the images and the compose file, with the Docker engine that answers or one of its own
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
-	{ test $$? = 77 && echo "test-containers: left out, for no engine can be had here"; }
+	{ test $$? = 77 && echo "test-containers: skipped: no Docker engine is available"; }
 
 PINS := $(wildcard requirements/*.txt)
-audit: ## look every pinned package up among the known vulnerabilities, at PyPI
+audit: ## check the pinned packages for known vulnerabilities on PyPI
 	$(NEEDS_PYTHON)
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py audit
 	@.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes $(PINS:%=-r %)

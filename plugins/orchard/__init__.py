@@ -1,3 +1,3 @@
-"""Airflow side of Orchard. Knows the jobs by their contract only: no Spark, no network, no image."""
+"""Airflow side of Orchard. Imports no stage and no engine of the jobs: no Spark, no network, no image."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `archive-classes`. The same anywhere.
+"""Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `rehearse`, `archive-classes`.
 
 Exit status: 0 done (or done before), 1 a job fault that a retry may fix (`embed`: or a bad image), 2 a fault of configuration.
 On a platform that calls a function of the wheel (`orchard-jobs-task`) an error takes the place of the exit status.

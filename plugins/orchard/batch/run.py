@@ -62,7 +62,7 @@ def plan(
     listed = landing_zone.list(settings.landing_zone.batch_prefix(batch_id))
     head = plan_batch(tables, settings, batch_id, listed, landing_zone.has_false_md5)
     if head is None:
-        return Skipped(f"batch {batch_id} is unchanged: nothing is listed that its published version lacks")
+        return Skipped(f"batch {batch_id} is unchanged: every listed image is already published")
     log.info("cost: %s", check_cost(head, settings))
     log.info("planned batch_id=%s version=%s listed=%s actions=%s", batch_id, head.number, head.listed, head.actions)
     return Done(PlannedJobs.of_batch(tables.warehouse, head))

@@ -26,7 +26,9 @@ _CONFIGURATION_FAULT = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the files and the model."""
-    parser.description = f"{HELP}. Exit status 1 when a file cannot be read or would be quarantined; the others still come."
+    parser.description = (
+        f"{HELP}. Exit status 1 when a file cannot be read or would be quarantined; the other files are still processed."
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     parser.add_argument("--model", metavar="ID", help="this PCA model instead of the current one")
     parser.add_argument("--json", action="store_true", help="print a JSON line a file, with every value")

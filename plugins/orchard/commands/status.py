@@ -114,7 +114,7 @@ def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
     if found.strays:
         yield f"{found.strays} objects of the landing zone lie under no batch key"
     if found.junk:
-        yield f"{found.junk} files of the landing zone are left out: desktops make them (._*, .DS_Store, Thumbs.db)"
+        yield f"{found.junk} files of the landing zone are left out: desktops leave them"
     if found.is_settled and found.batches:
         yield "nothing is pending" if found.strays is not None else "nothing is pending; the landing zone was not listed"
     for step in steps:

@@ -1,6 +1,6 @@
 """Launchers: one module a target, each of which turns a `JobRequest` into a stock provider operator.
 
-To add a target, add its module here, its name to `_LAUNCHERS`, and its settings and rules to `orchard.settings.targets`.
+docs/architecture.md ("Add a target") has the steps to add one.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ _LAUNCHERS = {
 
 
 def launcher_for(settings: Settings) -> "Launcher":
-    """Return the launcher of the settings' target; the only branch on it. ConfigurationError when no job can be submitted to it.
+    """Return the launcher of the settings' target; ConfigurationError when no job can be submitted to it.
 
     The other targets' modules are not loaded: their providers would cost each parse and each task most of a second.
     """

@@ -1,1 +1,1 @@
-"""What keeps a warehouse small: cleaning, and the retirement of a backbone."""
+"""What keeps a warehouse small and whole: cleaning, the retirement of a backbone, verification and repair."""

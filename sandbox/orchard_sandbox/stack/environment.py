@@ -77,7 +77,7 @@ def _airflow(layout: Layout, state: StackState) -> dict[str, str]:
         "CORE__EXECUTION_API_SERVER_URL": f"{state.api_address}/execution/",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__LOAD_EXAMPLES": "False",
-        "CORE__MP_FORKSERVER_PRELOAD": "orchard.workflow.preload",
+        "CORE__MP_FORKSERVER_PRELOAD": "orchard.preload",
         "CORE__PARALLELISM": "2",
         "CORE__PLUGINS_FOLDER": str(layout.airflow_plugins),
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",

@@ -31,12 +31,12 @@ EXPLANATIONS = {
         "Upload the file again. The next run of the batch computes it, because its ETag differs.",
     ),
     Reason.NOT_AN_IMAGE: Explanation(
-        "The bytes are no image: text, even if it begins like an image, a Git LFS pointer, a PDF.",
+        "The file is not an image: text, even if it begins like an image, a Git LFS pointer, a PDF.",
         "Remove it from the batch, or leave it there. It costs nothing more.",
     ),
     Reason.TRUNCATED: Explanation(
         "The format is known, but the bytes end or break before the picture is whole. "
-        "This is also so if the file ends like a whole one.",
+        "A correct end marker does not make it whole.",
         "Upload the file again. The next run of the batch computes it, because its ETag differs.",
     ),
     Reason.UNSUPPORTED: Explanation(
