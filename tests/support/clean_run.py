@@ -30,7 +30,10 @@ def check_against_clean_run(world: World, with_refits: bool = True) -> None:
     unreadable = _over_a_former_limit(world)
     bucket = {key: content for day in DAYS for key, content in world.last_seen(day).items() if key not in unreadable}
     clean = World.of(in_memory(), world.settings, bucket)
-    clean.settle(with_model=with_refits)
+    clean.tables.create_all()
+    clean.run_each(DAYS)
+    if with_refits:
+        clean.settle_model()
     for table in (FEATURES, QUARANTINE):
         assert _published(world, table) == _published(clean, table)
     ran = {row["batch_id"] for row in world.tables.rows(RUNS, backbone=backbone)}

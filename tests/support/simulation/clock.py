@@ -1,7 +1,11 @@
 """A clock that advances with the calls of the store, and jumps."""
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from random import Random
 from typing import Self
+
+# How far a machine's clock may be from the store's. Two of them together stay below any retention.
+_SKEWS = tuple(timedelta(seconds=seconds) for seconds in (-2 * 86400, -3600, -5, 0, 5, 3600, 2 * 86400))
 
 
 class Clock:
@@ -24,6 +28,10 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)
+
+    def set_anew(self, draw: Random) -> None:
+        """Set the machine's clock to another time, forward or back."""
+        self.skew = draw.choice(_SKEWS)
 
     def as_datetime(self) -> type[datetime]:
         """Return a `datetime` whose `now` is this clock's."""

@@ -6,12 +6,15 @@ import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from random import Random
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import pyarrow.parquet as pq
 import pytest
+from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.manifest import ManifestHead
 
 from support.simulation.parquet_cache import CachedParquetFile
 from support.simulation.store import Storage
@@ -57,6 +60,9 @@ def determined(storage: Storage, seed: int) -> Iterator[None]:
         patch.setattr(random, "random", waits.random)
         if storage.is_in_memory:
             patch.setattr(pq, "ParquetFile", CachedParquetFile)
+        # Heads and reports never change, and are read dozens of times.
+        for document in (ManifestHead, JobReport):
+            patch.setattr(document, "from_json", lru_cache(None)(document.from_json))
         # What is logged is of no interest by the thousand, and takes a third of the time.
         patch.setattr(logging.root.manager, "disable", logging.CRITICAL)
         yield

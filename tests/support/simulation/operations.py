@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from random import Random
 
 from orchard.landing_zone.messages import read_messages
@@ -15,7 +16,7 @@ from orchard.models.registry import pin, promote, release, unpin
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.contract.columns import MODELS
+from orchard_jobs.contract.columns import MODELS, PROMOTIONS
 from orchard_jobs.errors import ConfigurationError
 
 from support.clean_run import SECRET
@@ -96,6 +97,20 @@ def race(world: World, draw: Random) -> list[tuple[str, Work]]:
     return [(f"run {day}", partial(run, delay)) for delay in delays]
 
 
+def late_work(world: World, draw: Random) -> list[tuple[str, Work]]:
+    """Leave a run's work unpublished until it is old; then the run is made again, and somebody cleans."""
+    day = _day(draw)
+    world.run_batch(day, is_left=True)
+    world.storage.calls.clock.advance(1.2 * RETENTION.total_seconds())
+    return [(f"run {day}", lambda: world.run_batch(day)), ("cleaner", lambda: clean_beside_runs(world))]
+
+
+def race_of_models(world: World, draw: Random) -> list[tuple[str, Work]]:
+    """Draw a run of pca_model, and who else chooses a model."""
+    choices = [(name, work) for name, work in _of_models(world, draw) if name.startswith("choose")]
+    return [("model", world.run_model), *choices, *([("model", world.run_model)] if draw.random() < 0.5 else [])]
+
+
 def drawn_actor(world: World, draw: Random, cleans: bool) -> tuple[str, Work]:
     """Draw who takes part in an operation."""
     found = list(_actors(world, draw, cleans))
@@ -117,7 +132,7 @@ def _after_a_while(world: World, draw: Random, work: Work) -> None:
 # Whose steps are tasks: each has its own tries, and may be killed by itself.
 WITH_TASKS = ("run", "model", "wake", "reconcile", "messages", "broke")
 _WEIGHTS = {"run": 12, "model": 3, "wake": 1, "reconcile": 1, "messages": 1, "broke": 0.5, "uploader": 1}
-_WEIGHTS |= {"reader": 3, "cleaner": 3, "retire": 1, "choose": 2}
+_WEIGHTS |= {"reader": 4, "cleaner": 8, "retire": 1, "choose": 2}
 
 
 def _actors(world: World, draw: Random, cleans: bool) -> Actors:
@@ -200,6 +215,13 @@ def check_rows(tables: Tables, backbone: str) -> None:
         rows = [(row["image_uri"], row["manifest_digest"]) for row in tables.rows_of(files, ("image_uri", "manifest_digest"))]
         assert {digest for _, digest in rows} <= {version.manifest_digest}, f"{batch_id}: rows of another version are read"
         assert len(rows) == len({uri for uri, _ in rows}), f"{batch_id}: an image is there twice"
+
+
+def check_choices(tables: Tables, backbone: str) -> None:
+    """A model that a person holds is followed by a person's choice alone."""
+    rows = sorted((row for row in tables.rows(PROMOTIONS) if row["backbone"] == backbone), key=lambda row: row["sequence"])
+    for before, after in pairwise(rows):
+        assert not before["is_held"] or after["reason"].endswith("by hand"), f"a held model was followed: {after['reason']}"
 
 
 def _day(draw: Random) -> str:

@@ -5,21 +5,21 @@ and prints the first seed of each.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from orchard.batch import plan, publish
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.launchers.attempts import Attempts
-from orchard.models import merged_moments, refit
+from orchard.models import refit
 from orchard.tables import commit_rule
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Change, CommitState, Committed, Tables, version_number_in
 from orchard.tables.delta_log import ConflictError
+from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
-from orchard_jobs.contract.jobs import BatchVersion, StagedPartition
-from orchard_jobs.parquet import open_parquet
+from orchard_jobs.contract.jobs import StagedPartition
 
 from support import fake_jobs
 from support.simulation.memory_log import MemoryLog
@@ -157,17 +157,9 @@ def failed_attempts_are_made_again(patch: Patch) -> None:
     patch.setattr(Attempts, "token", lambda attempts, attempt: token(attempts, 1))
 
 
-def moments_of_another_version_are_merged(patch: Patch) -> None:
-    """Cached moments count only where they are of the very version."""
-    of = merged_moments._of
-
-    def any_version(warehouse: Any, version: BatchVersion, cached: Any) -> Any:
-        for file in cached.get(version.batch_id, ()):
-            with open_parquet(warehouse, file.path) as opened:
-                version = replace(version, manifest_digest=opened.read(["manifest_digest"]).column(0)[0].as_py())
-        return of(warehouse, version, cached)
-
-    patch.setattr(merged_moments, "_of", any_version)
+def failed_audits_are_published(patch: Patch) -> None:
+    """What fails its audit is not published."""
+    patch.setattr(Verdict, "raise_if_failed", lambda verdict: None)
 
 
 PLANTED = tuple(
@@ -175,16 +167,16 @@ PLANTED = tuple(
     for plant, seed in (
         (create_overwrites, 0),
         (transactions_are_not_looked_at, 0),
-        (equal_numbers_count_as_own, 1),
-        (runs_are_committed_first, 15),
-        (conflicts_are_retried_without_looking, 24),
+        (equal_numbers_count_as_own, 57),
+        (runs_are_committed_first, 31),
+        (conflicts_are_retried_without_looking, 61),
         (staged_paths_are_used_again, 0),
-        (superseded_versions_are_published, 1),
+        (superseded_versions_are_published, 57),
         (versions_are_added_to_the_ones_before, 0),
-        (numbers_come_from_runs_alone, 6),
-        (damaged_work_is_used_again, 45),
+        (numbers_come_from_runs_alone, 31),
+        (damaged_work_is_used_again, 118),
         (promises_are_kept_during_the_listing, 0),
-        (failed_attempts_are_made_again, 10),
-        (moments_of_another_version_are_merged, 16),
+        (failed_attempts_are_made_again, 22),
+        (failed_audits_are_published, 8),
     )
 )

@@ -28,6 +28,7 @@ class Actor:
         error: what its work raised.
         is_over: whether it has ended.
         seen: what it last read of each table, for the model of what a plan compares with.
+        wakes_at: the turn until which it is held up, where others can go on.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Actor:
     error: BaseException | None = None
     is_over: bool = False
     seen: dict[str, Any] = field(default_factory=dict)
+    wakes_at: int = 0
 
     def spend(self, is_write: bool) -> None:
         """Count one call of the store, and die if it is the one."""
@@ -63,6 +65,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.current: Actor | None = None
+        self.turn = 0
         self._greenlets: dict[Actor, Any] = {}
         self._over: list[Actor] = []
         self._hub: Any = None
@@ -76,6 +79,12 @@ class Scheduler:
         """Let the others in. Outside of actors nothing happens."""
         if self.current is not None:
             self._hub.switch()
+
+    def hold_up(self, turns: int) -> None:
+        """Let the others go on for some turns."""
+        if self.current is not None:
+            self.current.wakes_at = self.turn + turns
+            self.pause()
 
     def wait(self, is_so: Callable[[], bool]) -> None:
         """Pause until something is so."""
@@ -95,8 +104,9 @@ class Scheduler:
         for _ in range(_MOST_TURNS):
             if not self._greenlets:
                 return
-            if actor is None or draw.random() >= persistence:
-                actor = draw.choice(list(self._greenlets))
+            self.turn += 1
+            if actor is None or actor.wakes_at > self.turn or draw.random() >= persistence:
+                actor = draw.choice([one for one in self._greenlets if one.wakes_at <= self.turn] or list(self._greenlets))
             actor = self._step(actor)
         raise AssertionError(f"{[actor.name for actor in self._greenlets]} do not come to an end")
 

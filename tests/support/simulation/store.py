@@ -1,14 +1,15 @@
 """The store of a history: a warehouse and its tables' logs, whose every call can be interrupted and can fail."""
 
+import hashlib
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from obstore.store import MemoryStore
+from obstore.exceptions import NotFoundError
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import DeltaLog, Mode, Snapshot, TableLog
 from orchard_jobs.contract.columns import Table
@@ -18,12 +19,28 @@ from orchard_jobs.storage import StoredFile, Warehouse
 from support.simulation.memory_log import MemoryLog
 from support.simulation.store_calls import StoreCalls
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class _MemoryWarehouse(Warehouse):
+    held: dict[str, bytes] = field(default_factory=dict, compare=False)
+
     @cached_property
     def _store(self) -> Any:
-        return MemoryStore()
+        raise AssertionError("a call of the warehouse that is not made in memory: add it to _MemoryWarehouse")
+
+    def read_if_there(self, path: str) -> bytes | None:
+        return self.held.get(path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        if path in self.held:
+            return False
+        self.held[path] = content
+        return True
+
+    def rewrite(self, path: str, content: bytes) -> None:
+        self.held[path] = content
 
     def open(self, path: str) -> "_MemoryFile":
         return _MemoryFile(self.read(path))
@@ -31,6 +48,21 @@ class _MemoryWarehouse(Warehouse):
     def open_if_there(self, path: str) -> Any:
         content = self.read_if_there(path)
         return None if content is None else _MemoryFile(content)
+
+    def size(self, path: str) -> int | None:
+        return len(self.held[path]) if path in self.held else None
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        # How old a file is is asked of SimulatedWarehouse alone.
+        return (StoredFile(path, len(found), _LONG_AGO) for path, found in self.held.items() if path.startswith(f"{folder}/"))
+
+    def delete(self, path: str) -> None:
+        self.held.pop(path, None)
+
+    def sha256(self, path: str) -> str:
+        if path not in self.held:
+            raise NotFoundError(path)
+        return hashlib.sha256(self.held[path]).hexdigest()
 
 
 class _MemoryFile(io.BytesIO):

@@ -1,7 +1,7 @@
 """Every call of the store, the queue's and the vendor's, passes here: the one place where turns change and faults happen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import NoReturn, TypeVar
@@ -14,6 +14,8 @@ from support.simulation.scheduler import Scheduler
 
 T = TypeVar("T")
 
+_HELD_UP = (0.0, 0.1, 0.3)
+
 
 @dataclass(frozen=True)
 class Weather:
@@ -24,22 +26,32 @@ class Weather:
         lost_answer: a write lands and its answer is lost; or the client itself asks again, and is told what it finds by then.
         torn: a read gives the beginning of a file.
         late: a listing, or a table's log, shows what was there a moment ago.
+        clock_set: the machine's clock jumps, forward or back, by up to two days from the store's.
+        held_up: a process stands still before a write, while the others go on.
     """
 
     unavailable: float = 0.0
     lost_answer: float = 0.0
     torn: float = 0.0
     late: float = 0.0
+    clock_set: float = 0.0
+    held_up: float = 0.0
 
     @classmethod
     def drawn(cls, draw: Random) -> "Weather":
         """Draw some of the faults, each rare or frequent."""
-        return cls(**{one.name: draw.choice((0.0, 0.0, 0.01, 0.03)) for one in fields(cls)})
+        found = cls(**{one.name: draw.choice((0.0, 0.0, 0.01, 0.03)) for one in fields(cls)})
+        return replace(found, held_up=draw.choice(_HELD_UP))
+
+    @classmethod
+    def calm(cls, draw: Random) -> "Weather":
+        """Draw a weather in which no call fails."""
+        return cls(clock_set=draw.choice((0.0, 0.0, 0.03)), held_up=draw.choice(_HELD_UP))
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing fails."""
-        return self == Weather()
+        """Whether no call fails, whatever the clock says."""
+        return replace(self, clock_set=0.0, held_up=0.0) == Weather()
 
 
 class StoreCalls:
@@ -99,12 +111,17 @@ class StoreCalls:
 
     def _arrive(self, what: str, is_write: bool) -> None:
         self.scheduler.pause()
+        if is_write and self._happens(self.weather.held_up):
+            self.scheduler.hold_up(self._draw.randint(5, 100))
         actor = self.scheduler.current
         if actor is None:
             return
         self.clock.advance(self._draw.random() * 4)
         actor.spend(is_write)
         self._tell(what)
+        if self._happens(self.weather.clock_set):
+            self.clock.set_anew(self._draw)
+            self._tell(f"THE CLOCK SAYS {self.clock.of_machine}")
         is_in_burst = self.clock.of_store < self._burst_ends
         if is_in_burst or self._happens(self.weather.unavailable):
             if not is_in_burst:

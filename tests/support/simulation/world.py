@@ -104,13 +104,14 @@ class World:
         own = self.of_batch(batch_id)
         return own if own and not self.settings.images.keeps_missing else self.of_version(batch_id) | own
 
-    def run_batch(self, batch_id: str, settings: Settings | None = None, damages: bool = False) -> None:
+    def run_batch(self, batch_id: str, settings: Settings | None = None, damages: bool = False, is_left: bool = False) -> None:
         """Run image_batches; the bucket, the settings and the tables may change at each call of the store.
 
         Args:
             batch_id: the batch.
             settings: other ones than the world's.
             damages: a staged file is damaged before it is validated; the run then ends with that.
+            is_left: the run ends with its jobs; nobody goes on with it.
         """
         settings, run = settings or self.settings, Run(self.operation)
         self.runs.append(run)
@@ -128,6 +129,8 @@ class World:
                 return
             for stage in planned.stages:
                 task(stage, partial(self._run_job, planned, stage, run))
+            if is_left:
+                return
             if damages and self._damage(planned.required_report(self.calm.warehouse, "featurize")):
                 assert not isinstance(batch_run.validate(self.tables, settings, planned), Done)
                 run.computed = ()  # lost with the damaged file
@@ -258,8 +261,8 @@ class World:
             self.operation += 1
             self.run_batch(batch_id)
 
-    def settle(self, with_model: bool = True) -> None:
-        """Reconcile until nothing differs, then run pca_model until it is idle, unless nobody asks for a model."""
+    def settle(self) -> None:
+        """Reconcile until nothing differs, then run pca_model until it is idle."""
         for _ in range(4):
             different = self.differences()
             self.run_each(different)
@@ -267,8 +270,7 @@ class World:
                 break
         else:
             raise AssertionError("reconciling does not come to an end")
-        if with_model:
-            self.settle_model()
+        self.settle_model()
 
     @property
     def has_model_work(self) -> bool:
