@@ -37,13 +37,13 @@ from orchard.landing_zone.listing import ListedObject, S3LandingZone, with_quick
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, staged_path
 from orchard_jobs.contract.locations import below
 from orchard_jobs.contract.manifest import Entry, ManifestHead
+from orchard_jobs.schemas import arrow_schema
 
 BATCH, BUCKET = "2026-01-01", "landing"
 PREFIX = f"images/{BATCH}/"

@@ -33,13 +33,13 @@ from orchard.outcomes import Done
 from orchard.settings import Settings
 from orchard.tables.batch_versions import readable_versions, version_key
 from orchard.tables.commit_rule import Change, Tables
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, RUNS, Table
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.pca.moments import Moments
+from orchard_jobs.schemas import arrow_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS_BIN = ROOT / ".venv" / "jobs" / "bin"

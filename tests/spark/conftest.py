@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.jobs import JobReport
@@ -26,6 +25,7 @@ from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.local_spark import class_archive_of, local_spark_conf
 from orchard_jobs.pca.fit import Spectrum
 from orchard_jobs.pca.moments import Moments
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.session import session
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection import audit_projection
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.stages.project import project
 from orchard_jobs.stages.reduce import reduce
 from orchard_jobs.stages.staging import finish

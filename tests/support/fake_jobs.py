@@ -15,7 +15,6 @@ from orchard.batch.manifests import read_entries
 from orchard.models.model import read_model
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import staged_name, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
@@ -25,6 +24,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.parquet import pack, read_parquet
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally, project
+from orchard_jobs.schemas import arrow_schema
 
 from support.listed_bucket import bytes_of, etag_of
 

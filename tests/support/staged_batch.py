@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, staged_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, ModelReference, write_known, write_parts
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 
 BACKBONE = replace(backbone_named("efficientnet_lite0"), dimension=8)

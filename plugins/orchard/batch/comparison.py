@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import DamagedFileError
 from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.parquet import open_parquet
+from orchard_jobs.schemas import row_identity
 from orchard_jobs.storage import Warehouse
 
 from orchard.batch.manifests import read_entries, read_head

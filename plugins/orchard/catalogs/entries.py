@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deltalake import Schema
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.locations import folder_uri, local_path
 from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.schemas import arrow_schema
 
 from orchard.tables.commit_rule import Tables
 

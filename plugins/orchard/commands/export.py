@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.schemas import arrow_schema
 
 from orchard.commands.console import format_bytes
 from orchard.models.model import read_model

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MODELS, PINS, PROMOTIONS
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import BatchVersion, StagedFile
@@ -20,6 +19,7 @@ from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.parquet import open_parquet, pack, read_parquet
 from orchard_jobs.pca.fit import Basis, Components
 from orchard_jobs.pca.moments import Moments
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 
 from orchard.tables.commit_rule import Tables

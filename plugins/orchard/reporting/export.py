@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.parquet import open_parquet
+from orchard_jobs.schemas import arrow_schema
 
 from orchard.models.model import Model, current_promotion, known_model
 from orchard.settings import Settings

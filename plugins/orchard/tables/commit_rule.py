@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, staged_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.parquet import open_parquet, pack
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 
 from orchard.tables.checksums import record_unnamed

@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import relative_to_table, table_path
 from orchard_jobs.errors import ConfigurationError, DamagedFileError, JobError
 from orchard_jobs.parquet import open_parquet
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from orchard_jobs.store_errors import explained, explaining_store_errors
 

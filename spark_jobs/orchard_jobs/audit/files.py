@@ -7,13 +7,13 @@ from functools import cached_property
 import pyarrow as pa
 from arro3.io import read_parquet
 
-from orchard_jobs.audit.schemas import schema_differences
 from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import StagedPath, parse, partition_folder
 from orchard_jobs.errors import AuditError, DamagedFileError
 from orchard_jobs.parquet import open_parquet
+from orchard_jobs.schemas import schema_differences
 from orchard_jobs.storage import Warehouse
 
 TABLE_NAMED = {table.name: table for table in TABLES}

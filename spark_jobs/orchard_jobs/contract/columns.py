@@ -1,6 +1,6 @@
 """The tables: their columns, partition columns and keys. Column names are API.
 
-Types are spelled once here in a neutral form; `audit.schemas` makes Arrow schemas of them.
+Types are spelled once here in a neutral form; `schemas` makes Arrow schemas of them.
 """
 
 from dataclasses import dataclass

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import MOMENTS
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.pca.moments import Moments, merge_all
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.stages.staging import OwnPaths, StagedWriter, Staging, files_from_json, files_to_json, lists, vectors
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse

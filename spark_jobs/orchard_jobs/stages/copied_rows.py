@@ -7,12 +7,12 @@ from functools import lru_cache, partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchard_jobs.audit.schemas import row_identity
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead, read_part, write_entries
 from orchard_jobs.errors import JobError
 from orchard_jobs.parquet import open_parquet, read_parquet
+from orchard_jobs.schemas import row_identity
 from orchard_jobs.stages.staging import OwnPaths, VersionWriter, files_from_json, files_to_json
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse

@@ -17,13 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchard_jobs import __version__
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import ProgressPath, ScratchPath, random_element, report_path, staged_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.parquet import pack
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 
 OnFile = Callable[[Warehouse, pa.Table, str], None]

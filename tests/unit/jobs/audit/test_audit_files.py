@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.files import read_rows
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.errors import AuditError
+from orchard_jobs.schemas import arrow_schema
 from support.staged_batch import StagedBatch, failed, judge, nullable
 
 POLICY = AuditPolicy()

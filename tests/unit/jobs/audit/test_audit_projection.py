@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from orchard_jobs.audit.projection import audit_projection
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, Projection, ProjectionPlan, StagedPartition
 from orchard_jobs.contract.layout import staged_path
 from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from support.staged_batch import BACKBONE, MODEL, PROCESS, WORK, Row, features_row, nullable, pca_row, sha256, stage
 

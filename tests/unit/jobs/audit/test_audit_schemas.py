@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 import pytest
-from orchard_jobs.audit.schemas import arrow_schema, schema_differences
 from orchard_jobs.contract.columns import FEATURES, MODELS, TABLES, Table
+from orchard_jobs.schemas import arrow_schema, schema_differences
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.columns import MODELS
@@ -23,6 +22,7 @@ from orchard_jobs.images.compute import Good, InputRules, Tally, compute
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import GuardedDecoder
 from orchard_jobs.pca.project import project
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from PIL import Image
 from support import bad_decoder

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from orchard_jobs.audit.schemas import arrow_schema
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.errors import JobError
+from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.stages import copied_rows
 from orchard_jobs.stages.copied_rows import copy_kept, copy_vectors
 from orchard_jobs.stages.staging import OwnPaths, StagedWriter, VersionWriter
