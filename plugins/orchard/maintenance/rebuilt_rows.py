@@ -9,10 +9,11 @@ from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, ModelPath, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally
 
 from orchard.maintenance.verify import Damage
-from orchard.models.merged_moments import feature_chunks, merged_moments
+from orchard.models.merged_moments import feature_chunks
 from orchard.models.model import read_model
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
@@ -32,7 +33,7 @@ def moments_row(tables: Tables, settings: Settings, damage: Damage) -> dict[str,
     published = [version for version in BatchVersions.load(tables, backbone, batch_id).readable() if version.files]
     if not published:
         return None
-    moments = merged_moments(tables, backbone, published, None)
+    moments = Moments.of_chunks(feature_chunks(tables.warehouse, published[0]))
     digest = published[0].manifest_digest
     return {"manifest_digest": digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
 

@@ -19,25 +19,38 @@ log = escaping_logger(__name__)
 _ROWS_PER_CHUNK = 4096
 
 
-def merged_moments(tables: Tables, backbone: str, versions: Sequence[BatchVersion], model: Model | None) -> Moments:
-    """Return the moments of all rows of some batch versions, sorted by batch.
+def merged_moments(
+    tables: Tables, backbone: str, versions: Sequence[BatchVersion], model: Model | None
+) -> tuple[Moments, tuple[BatchVersion, ...]]:
+    """Return the moments of all rows of some batch versions, sorted by batch, and the versions that they are of.
 
     They are merged onto a model's own where all that it was merged from is among them, otherwise from the start: nothing
-    is ever subtracted. Holds the moments of log2(versions) batches at a time.
+    is ever subtracted. A version whose moments cannot be read is left out with a warning, where its features cannot either.
+    Holds the moments of log2(versions) batches at a time.
     """
     held = set(model.sources) if model else set()
+    damaged: set[BatchVersion] = set()
     if model is None or not held <= set(sources_of(versions)):
-        return merge_all(_each(tables, backbone, versions))
-    new = [version for version in versions if (version.batch_id, version.manifest_digest) not in held]
-    return merge_all([model.moments, merge_all(_each(tables, backbone, new))])
+        moments = merge_all(_each(tables, backbone, versions, damaged))
+    else:
+        new = [version for version in versions if (version.batch_id, version.manifest_digest) not in held]
+        moments = merge_all([model.moments, merge_all(_each(tables, backbone, new, damaged))])
+    return moments, tuple(version for version in versions if version not in damaged)
 
 
-def _each(tables: Tables, backbone: str, versions: Iterable[BatchVersion]) -> Iterator[Moments]:
+def _each(tables: Tables, backbone: str, versions: Iterable[BatchVersion], damaged: set[BatchVersion]) -> Iterator[Moments]:
+    """Yield the moments of each version, and note those that have none that can be read."""
     cached: dict[str, list[TableFile]] = {}
     for file in tables.load(MOMENTS).files(backbone=backbone):
         cached.setdefault(file.partition["batch_id"], []).append(file)
     for version in versions:
-        yield _of(tables.warehouse, version, cached)
+        try:
+            found = _of(tables.warehouse, version, cached)
+        except DamagedFileError as error:
+            log.warning("batch %s is left out of the merge: %s", version.batch_id, error)
+            damaged.add(version)
+        else:
+            yield found
 
 
 def _of(warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequence[TableFile]]) -> Moments:

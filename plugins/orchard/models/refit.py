@@ -116,17 +116,22 @@ def plan_model(tables: Tables, settings: Settings) -> ModelPlan:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What is decided on: the merged moments' spectrum; the current model and what a refit gains on it, None without one."""
+    """What is decided on: the merged moments' spectrum; the current model and what a refit gains on it, None without one.
+
+    `merged` are the versions that the moments are of: all that can be read.
+    """
 
     spectrum: Spectrum
+    merged: tuple[BatchVersion, ...]
     model: Model | None
     gain: float | None
 
     @classmethod
     def of(cls, tables: Tables, settings: Settings, found: _ModelState) -> "_Evaluation":
         model = read_model(tables.warehouse, found.promotion.model_id) if found.promotion and not found.is_lost else None
-        spectrum = Spectrum.of(merged_moments(tables, settings.backbone.id, found.versions, model))
-        return cls(spectrum, model, spectrum.gain(model.basis.components, settings.model.components) if model else None)
+        moments, merged = merged_moments(tables, settings.backbone.id, found.versions, model)
+        spectrum = Spectrum.of(moments)
+        return cls(spectrum, merged, model, spectrum.gain(model.basis.components, settings.model.components) if model else None)
 
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
@@ -251,12 +256,12 @@ def _fit(tables: Tables, settings: Settings, found: _ModelState, judged: _Evalua
     if basis is None:
         why = f"{moments.n} published images have no variance: one, or all alike"
         return ModelPlan("none", why, found.considered, gain=judged.gain)
-    backbone, sources = settings.backbone.id, sources_of(found.versions)
+    backbone, sources = settings.backbone.id, sources_of(judged.merged)
     model_id = model_id_of(backbone, settings.model.components, sources)
     components = create_model(tables.warehouse, Model(model_id, backbone, basis, moments, sources)).basis.components
     distance = subspace_distance(components, judged.model.basis.components) if judged.model else None
     # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
-    own = _lacking(tables, [model_id], found.versions)[model_id] or found.versions
+    own = _lacking(tables, [model_id], judged.merged)[model_id] or judged.merged
     lacking = _readable_of(found.published, {model_id: own}) | {
         pin: found.lacking[pin] for pin in found.pinned if pin != model_id
     }

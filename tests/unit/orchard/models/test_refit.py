@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURE
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.storage import Warehouse
 from support.batches import DAYS, bucket_of, publish_days, publish_unreduced
+from support.damage import DAMAGES, file_of
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
 from support.flow import rows, run_batch, run_model
 from support.settings import with_variables
@@ -155,6 +157,21 @@ def test_a_replaced_batch_is_merged_from_the_start(tables: Tables, settings: Set
     assert model.moments.n == 24
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_batch_that_nothing_tells_any_more_is_left_out(tables: Tables, settings: Settings, damage: str) -> None:
+    always = with_variables(settings, ORCHARD_REFIT_GAIN=0.0)
+    with patch.object(FakeJobs, "_moments", lambda *_: ()):
+        publish_days(tables, always, *DAYS[:3])
+    run_model(tables, always, "first")
+    DAMAGES[damage](tables.warehouse, file_of(tables, FEATURES, batch_id=DAYS[1]).path)
+    run_batch(tables, always, DAYS[0], bucket_of(DAYS[0], 13))  # so that all are merged from the start
+    decided = run_model(tables, always, "second")
+    assert decided.projection is not None
+    assert [batch.batch_id for _, batch in decided.projection.pairs] == [DAYS[0], DAYS[2]]
+    model = read_model(tables.warehouse, str(decided.model_id))
+    assert ([batch_id for batch_id, _ in model.sources], model.moments.n) == ([DAYS[0], DAYS[2]], 13 + 12)
+
+
 @pytest.mark.parametrize("bucket", [{"images/2026-01-01/a/1.jpg": b"one"}, {"images/2026-01-01/a/1.jpg": BROKEN}])
 def test_images_without_variance_make_no_model_and_say_so(tables: Tables, settings: Settings, bucket: dict[str, bytes]) -> None:
     run_batch(tables, settings, DAYS[0], bucket)
@@ -190,7 +207,7 @@ def test_a_plan_reads_a_model_as_a_whole_once_at_most(
 
 def check_merged_moments(tables: Tables, settings: Settings) -> None:
     backbone = settings.backbone.id
-    found = merged_moments(tables, backbone, BatchVersions.load(tables, backbone).readable(), None)
+    found, _ = merged_moments(tables, backbone, BatchVersions.load(tables, backbone).readable(), None)
     expected = Moments.of(np.array([row["features"] for row in tables.rows(FEATURES)], dtype=np.float32))
     assert found.n == expected.n
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
