@@ -14,13 +14,13 @@ from orchard_jobs.errors import JobError
 # Of each cause what stands in an error's text, as a pattern, and what it means; the first that fits counts.
 _CAUSES = {
     "full disk": (
-        r"os error (28|122)\b",
+        r"(os error|code:) (28|122)\b",
         "cannot be written: no space is left on its disk or in its quota. Free some (`orchard clean` lists what nothing needs), "
         "then clear the task or start the run again: it continues from here, and no reader sees half of it",
     ),
-    "read-only disk": (r"os error 30\b", "cannot be written: its disk is read-only: make it writable, then run again"),
+    "read-only disk": (r"(os error|code:) 30\b", "cannot be written: its disk is read-only: make it writable, then run again"),
     "rights": (
-        r"os error (1|13)\b|Errno (1|13)\]",
+        r"(os error|code:) (1|13)\b|Errno (1|13)\]",
         "cannot be reached: this user may not read or write there: give it the right to, then run again",
     ),
     "bucket": ("NoSuchBucket", "cannot be reached: its bucket is not there: check the bucket's name and AWS_ENDPOINT_URL"),

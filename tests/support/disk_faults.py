@@ -1,5 +1,6 @@
-"""A run that meets a full disk at each kind of write. A test starts it as a process of its own, on a small disk."""
+"""Runs that meet a full and a read-only disk at each kind of write. A test starts them as processes of their own."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,29 +15,43 @@ from support.flow import plan, stage_and_publish
 
 
 def fill_up(folder: str) -> None:
-    """Meet a full disk when tables are made, when a job stages and when a commit is written; free it each time."""
+    """Meet a full disk at each kind of write; free it each time."""
+    ballast = Path(folder, "ballast")
+    _run_with(folder, lambda: _fill(ballast), ballast.unlink, "no space is left on its disk.*orchard clean")
+
+
+def make_read_only(folder: str) -> None:
+    """Meet a disk that was mounted read-only at each kind of write; make it writable each time."""
+    _run_with(folder, lambda: _mount(folder, "ro"), lambda: _mount(folder, "rw"), "its disk is read-only: make it writable")
+
+
+def _run_with(folder: str, break_disk: Callable[[], None], mend_disk: Callable[[], None], words: str) -> None:
+    """Meet a fault when tables are made, when a job stages and when a commit is written; then end as if there had been none."""
     settings = Settings.from_environment({"ORCHARD_WAREHOUSE": f"{folder}/warehouse"})
     tables = Tables.at(settings.warehouse)
-    ballast = Path(folder, "ballast")
     bucket = {"images/2026-01-01/apple/1.jpg": b"one"}
 
-    def when_full(act: str, step: Callable[[], object]) -> None:
-        _fill(ballast)
-        with pytest.raises(JobError, match=f"file://{folder}/warehouse/{act}.*no space is left on its disk.*orchard clean"):
+    def when_broken(act: str, step: Callable[[], object]) -> None:
+        break_disk()
+        with pytest.raises(JobError, match=f"file://{folder}/warehouse/{act}.*{words}"):
             step()
-        ballast.unlink()
+        mend_disk()
 
-    when_full("features cannot", lambda: tables.log.create(FEATURES))
+    when_broken("features cannot", lambda: tables.log.create(FEATURES))
     tables.create_all()
     head = plan(tables, settings, "2026-01-01", bucket)
     assert head is not None
     jobs = FakeJobs(tables, bucket)
-    when_full("features/backbone=", lambda: jobs.featurize(head))
+    when_broken("features/backbone=", lambda: jobs.featurize(head))
     featurized = jobs.featurize(head)
-    when_full("quarantine cannot", lambda: stage_and_publish(tables, head, jobs))
+    when_broken("quarantine cannot", lambda: stage_and_publish(tables, head, jobs))
     stage_and_publish(tables, head, jobs)
     assert len(list(tables.rows(FEATURES))) == len(featurized.of_table("features")[0].files) == 1
     assert len(list(tables.rows(RUNS))) == 1
+
+
+def _mount(folder: str, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", folder], check=True)
 
 
 def _fill(ballast: Path) -> None:

@@ -171,27 +171,34 @@ class DeltaLog:
 
         Raises:
             ConfigurationError: the table is there with another schema version.
+            JobError: its store cannot be reached or written.
         """
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
             self.load(table)
             return
-        with explaining_store_errors(self._uri(table)):
-            DeltaTable.create(
-                self._uri(table),
-                arrow_schema(table, with_partitions=True),
-                mode="ignore",
-                partition_by=list(table.partition_by) or None,
-                # Statistics of values would leave file names and labels in the log after an erasure.
-                configuration={
-                    "delta.dataSkippingNumIndexedCols": "0",
-                    # A half-way version is compared with the one before, and cleaning asks when a file was replaced.
-                    "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
-                    "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
-                    _SCHEMA_VERSION: str(SCHEMA_VERSION),
-                },
-                raise_if_key_not_exists=False,
-                storage_options=_storage_options(),
-            )
+        try:
+            with explaining_store_errors(self._uri(table)):
+                self._create(table)
+        except DeltaError as error:  # the folder cannot be made
+            raise JobError(f"{self._uri(table)} {explained(error)}") from error
+
+    def _create(self, table: Table) -> None:
+        DeltaTable.create(
+            self._uri(table),
+            arrow_schema(table, with_partitions=True),
+            mode="ignore",
+            partition_by=list(table.partition_by) or None,
+            # Statistics of values would leave file names and labels in the log after an erasure.
+            configuration={
+                "delta.dataSkippingNumIndexedCols": "0",
+                # A half-way version is compared with the one before, and cleaning asks when a file was replaced.
+                "delta.deletedFileRetentionDuration": f"interval {_LOG_DAYS} days",
+                "delta.logRetentionDuration": f"interval {_LOG_DAYS} days",
+                _SCHEMA_VERSION: str(SCHEMA_VERSION),
+            },
+            raise_if_key_not_exists=False,
+            storage_options=_storage_options(),
+        )
 
     def load(self, table: Table, version: int | None = None) -> DeltaSnapshot:
         """Return the newest snapshot, or that of a version.
