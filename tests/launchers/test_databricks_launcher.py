@@ -21,6 +21,7 @@ from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support.fake_databricks import Workspace
+from support.package_place import PackagePlace
 from support.repository import ROOT
 from support.task_context import TaskContext
 
@@ -31,7 +32,8 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr("orchard.deployment.deployed_package.destination_of", PackagePlace)
     return Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path)})
 
 
@@ -265,6 +267,14 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
         launcher.prepare(settings.backbone)
     Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
+
+
+def test_another_package_than_was_deployed_fails_before_a_submission(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
+    launcher_for(tensorflow).prepare(tensorflow.backbone)
+    monkeypatch.setitem(PackagePlace.files, WHEEL, b"another")
+    with pytest.raises(ConfigurationError, match=f"{WHEEL} has another content"):
+        launcher_for(tensorflow).prepare(tensorflow.backbone)
 
 
 def test_tensorflow_needs_no_deployed_backbone(settings: Settings) -> None:

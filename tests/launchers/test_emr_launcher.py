@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
+from orchard.deployment.package import ENTRY, build_package
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr import AddEmrStep, EmrStepTrigger
@@ -20,6 +21,7 @@ from orchard.launchers.request import JobRequest
 from orchard.launchers.resumable_job import JobState
 from orchard.settings import Settings
 from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
@@ -314,3 +316,15 @@ def test_a_wrong_setting_is_named(variable: str, value: str, words: str) -> None
     variables = VARIABLES | {"ORCHARD_WAREHOUSE": "/tmp/w", variable: value}
     with pytest.raises(ConfigurationError, match=words):
         launcher_for(Settings.from_environment(variables)).operator(JobRequest("featurize", plan_task="plan_batch"))
+
+
+def test_another_package_than_was_deployed_fails_before_a_submission(settings: Settings, server: Server) -> None:
+    package = build_package()
+    for name, content in package.files.items():
+        server.put(f"{package.name}/{name}", content)
+    Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
+    deployed = with_variables(settings, ORCHARD_JOBS_URI=f"s3://jobs/{package.name}")
+    launcher_for(deployed).prepare(deployed.backbone)
+    server.put(f"{package.name}/{ENTRY}", b"another")
+    with pytest.raises(ConfigurationError, match=f"{ENTRY} has another content"):
+        launcher_for(deployed).prepare(deployed.backbone)

@@ -11,6 +11,7 @@ from airflow.providers.amazon.aws.operators.emr import EmrServerlessStartJobOper
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
 from orchard.batch.cost import check_cost
+from orchard.deployment.package import ZIP
 from orchard.launchers import launcher_for
 from orchard.launchers.attempts import Attempts
 from orchard.launchers.emr_serverless import StartEmrServerlessJob
@@ -24,6 +25,7 @@ from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
 from support.fake_emr_serverless import Emr
+from support.package_place import PackagePlace
 from support.repository import ROOT
 from support.settings import with_variables
 from support.task_context import TaskContext
@@ -39,7 +41,8 @@ VARIABLES = {
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr("orchard.deployment.deployed_package.destination_of", PackagePlace)
     return Settings.from_environment(VARIABLES | {"ORCHARD_WAREHOUSE": str(tmp_path)})
 
 
@@ -285,6 +288,14 @@ def test_a_backbone_that_was_not_deployed_fails_before_a_submission(settings: Se
         launcher.prepare(settings.backbone)
     Warehouse.at(settings.warehouse).create(backbone_path(settings.backbone.id), b"network")
     launcher.prepare(settings.backbone)
+
+
+def test_another_package_than_was_deployed_fails_before_a_submission(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
+    launcher_for(tensorflow).prepare(tensorflow.backbone)
+    monkeypatch.setitem(PackagePlace.files, ZIP, b"another")
+    with pytest.raises(ConfigurationError, match=f"{ZIP} has another content"):
+        launcher_for(tensorflow).prepare(tensorflow.backbone)
 
 
 def test_a_batch_above_the_limit_on_spend_is_refused(settings: Settings) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EMR_RELEASE = "emr-7.11.0"
 # What Spark unpacks of `spark.archives`, and keeps links and the right to execute.
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
-_CHUNK = 8 * 1024 * 1024
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # Readers of URIs take these for something else.
 _ODD = re.compile(r"[#?%\\\s]")
@@ -54,6 +53,9 @@ class Destination(Protocol):
 
     def has(self, file: LocalFile) -> bool:
         """Tell whether the file is there with equal size and digest. JobError when the place cannot be read."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a small file of the place, or None. JobError when the place cannot be read."""
 
     def put(self, file: LocalFile) -> None:
         """Write the file, over a damaged one. JobError when the place cannot be written."""
@@ -109,6 +111,15 @@ class S3Prefix:
                 raise
         return (found["ContentLength"], found["Metadata"].get("sha256")) == (file.size_bytes, file.sha256)
 
+    def read(self, path: str) -> bytes | None:
+        """See Destination."""
+        with self._told("read"):
+            try:
+                found = self.client.get_object(Bucket=self.location.bucket, Key=self.location.join(path).key)
+            except self.client.exceptions.NoSuchKey:
+                return None
+            return bytes(found["Body"].read())
+
     def put(self, file: LocalFile) -> None:
         """See Destination."""
         with self._told("write"):
@@ -131,19 +142,20 @@ class Volume:
 
     def has(self, file: LocalFile) -> bool:
         """See Destination."""
+        return _is_content(file, self.read(file.path))
+
+    def read(self, path: str) -> bytes | None:
+        """See Destination."""
         from databricks.sdk.errors import NotFound
 
         with self._told("read"):
             try:
-                if self.files.get_metadata(below(self.uri, file.path)).content_length != file.size_bytes:
-                    return False
-                contents = self.files.download(below(self.uri, file.path)).contents
+                # Of a file that is not there, the SDK's download logs what else it tries.
+                self.files.get_metadata(below(self.uri, path))
+                contents = self.files.download(below(self.uri, path)).contents
             except NotFound:
-                return False
-            found = hashlib.sha256()
-            while contents is not None and (chunk := contents.read(_CHUNK)):
-                found.update(chunk)
-        return found.hexdigest() == file.sha256
+                return None
+            return b"" if contents is None else contents.read()
 
     def put(self, file: LocalFile) -> None:
         """See Destination."""
@@ -166,18 +178,19 @@ class WorkspaceFolder:
 
     def has(self, file: LocalFile) -> bool:
         """See Destination."""
+        return _is_content(file, self.read(file.path))
+
+    def read(self, path: str) -> bytes | None:
+        """See Destination."""
         from databricks.sdk.errors import NotFound
         from databricks.sdk.service.workspace import ExportFormat
 
-        path = below(self.uri, file.path)
         with self._told("read"):
             try:
-                if self.files.get_status(path).size != file.size_bytes:
-                    return False
-                with self.files.download(path, format=ExportFormat.RAW) as contents:
-                    return hashlib.sha256(contents.read()).hexdigest() == file.sha256
+                with self.files.download(below(self.uri, path), format=ExportFormat.RAW) as contents:
+                    return contents.read()
             except NotFound:
-                return False
+                return None
 
     def put(self, file: LocalFile) -> None:
         """See Destination."""
@@ -192,6 +205,10 @@ class WorkspaceFolder:
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
         return explaining_databricks_errors(f"{verb} {self.uri}", "the user needs CAN EDIT on the folder")
+
+
+def _is_content(file: LocalFile, content: bytes | None) -> bool:
+    return content is not None and hashlib.sha256(content).hexdigest() == file.sha256
 
 
 def package_files(package: Package, folder: Path) -> list[LocalFile]:

@@ -15,6 +15,7 @@ from orchard_jobs.contract.locations import below
 from orchard_jobs.escaping import escaping_logger
 from packaging.requirements import Requirement
 
+from orchard.deployment.deployed_package import check_package
 from orchard.deployment.package import WHEEL
 from orchard.launchers.request import JobRequest, check_deployed, job_argv
 from orchard.launchers.resumable_job import LAST_LINES, JobState, ResumableJob
@@ -86,8 +87,9 @@ class DatabricksLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the backbone was deployed; ConfigurationError when not."""
+        """See that the backbone and the package were deployed, and are whole; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
+        check_package(str(self.settings.jobs.uri), self.settings.databricks.conn_id, (WHEEL,))
 
     def _source(self) -> Source:
         """Return who can read images there: a cluster's id alone does not show whether its workers have a network."""

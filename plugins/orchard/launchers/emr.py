@@ -14,7 +14,9 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.locations import below, folder_uri, prefix_of
 from orchard_jobs.escaping import escaping_logger
 
+from orchard.deployment.deployed_package import check_package
 from orchard.deployment.destinations import EMR_RELEASE
+from orchard.deployment.package import ENTRY, ZIP
 from orchard.launchers.emr_hook import NamingEmrHook
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
@@ -88,8 +90,9 @@ class EmrLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the backbone was deployed; ConfigurationError when not."""
+        """See that the backbone and the package were deployed, and are whole; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
+        check_package(str(self.settings.jobs.uri), self.settings.aws_conn_id, (ZIP, ENTRY))
 
     def _spark_submit(self, request: JobRequest) -> list[str]:
         """Return the step's words. The driver is the step's own process: in cluster mode it would be a container of YARN, which

@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.locations import below, prefix_of
 
+from orchard.deployment.deployed_package import check_package
+from orchard.deployment.package import ENTRY, ZIP
 from orchard.launchers.request import JobRequest, check_deployed, emr_conf, job_argv
 from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
 from orchard.settings import Settings
@@ -62,8 +64,9 @@ class EmrServerlessLauncher:
         )
 
     def prepare(self, backbone: Backbone) -> None:
-        """See that the backbone was deployed; ConfigurationError when not."""
+        """See that the backbone and the package were deployed, and are whole; ConfigurationError when not."""
         check_deployed(self.settings, backbone)
+        check_package(str(self.settings.jobs.uri), self.settings.aws_conn_id, (ZIP, ENTRY))
 
     def _spark_parameters(self) -> str:
         conf = emr_conf(self.settings)
