@@ -4,10 +4,12 @@ Good means that the whole first frame is there. The order is fixed, since it dec
 
 1. The format is told by the first bytes (`formats.signatures`); what is not on the list of formats is not parsed.
 2. The header is judged: pixels, and what decoding would cost (`formats.picture.Limits`).
-3. The first frame is decoded to 8 bits a sample; how odd samples are read stands in each reader.
+3. The first frame is decoded to 8 bits a sample, a large JPEG at a smaller scale (`formats.picture.Limits.reduction`); how odd
+   samples are read stands in each reader.
 4. EXIF's orientation is applied.
 5. Transparency of any kind (alpha, palette entries, a colour key) is laid over white.
-6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter; nothing is cropped.
+6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter, after the mean of blocks of pixels
+   where it is still large; nothing is cropped.
 7. The square is converted to sRGB, by the embedded colour profile if there is one.
 """
 
@@ -27,7 +29,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.colour import to_srgb
 from orchard_jobs.images.formats.icon import read_icon
 from orchard_jobs.images.formats.jpeg import read_jpeg
-from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.picture import SIDES_KEPT, Fault, Limits, Picture
 from orchard_jobs.images.formats.png import read_png
 from orchard_jobs.images.formats.signatures import Format, format_of
 from orchard_jobs.images.formats.stock import read_ppm, read_stock
@@ -49,6 +51,8 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Turned so, what was the right or the lower edge is the left or the upper one.
+_RIGHT_TO_LEFT, _BOTTOM_TO_TOP = {2, 3, 6, 7}, {3, 4, 7, 8}
 # So much is laid over white at once, to hold no third copy of a large picture.
 _STRIP_ROWS = 64
 _UNSUPPORTED_WORDS = re.compile(
@@ -65,7 +69,7 @@ class Decoded:
 
     Attributes:
         pixels: uint8 RGB [input_pixels, input_pixels, 3].
-        width: pixels, after EXIF rotation, before resizing.
+        width: pixels of the whole picture, after EXIF rotation.
         height: likewise.
     """
 
@@ -94,7 +98,7 @@ def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rej
         return Rejected(Reason.EMPTY, "the object has no bytes")
     with _quiet_pillow():
         try:
-            return _decode(content, Limits(pixel_limit), input_pixels)
+            return _decode(content, Limits(pixel_limit, square=input_pixels), input_pixels)
         except Fault as fault:
             return Rejected(fault.reason, str(fault))
         except Image.DecompressionBombError as error:
@@ -114,8 +118,17 @@ def _squared(picture: Picture, input_pixels: int) -> Decoded:
     method = _ORIENTATIONS.get(picture.orientation)
     upright = picture.image if method is None else picture.image.transpose(method)
     opaque = _over_white(upright) if upright.mode[-1] in "aA" else upright
-    square = opaque.resize((input_pixels, input_pixels), Image.Resampling.BICUBIC)
-    return Decoded(np.asarray(to_srgb(square, picture.profile)), upright.width, upright.height)
+    width, height = picture.size[::-1] if picture.orientation >= 5 else picture.size
+    box = _box(upright.size, (width / picture.reduction, height / picture.reduction), picture.orientation)
+    square = opaque.resize((input_pixels, input_pixels), Image.Resampling.BICUBIC, box, reducing_gap=SIDES_KEPT)
+    return Decoded(np.asarray(to_srgb(square, picture.profile)), width, height)
+
+
+def _box(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> tuple[float, float, float, float]:
+    """Return the part that a picture fills of its image: the last row and column of a reduced one may lie partly beyond it."""
+    left = size[0] - filled[0] if orientation in _RIGHT_TO_LEFT else 0.0
+    top = size[1] - filled[1] if orientation in _BOTTOM_TO_TOP else 0.0
+    return left, top, left + filled[0], top + filled[1]
 
 
 def _over_white(image: Image.Image) -> Image.Image:

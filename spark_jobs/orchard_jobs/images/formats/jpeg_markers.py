@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.picture import Fault, Limits
 
-_SOI, _EOI, _SOS, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC2
+LOSSLESS = 0xC3
+_EOI, _SOS, _PROGRESSIVE = 0xD9, 0xDA, 0xC2
 _ALONE = {0x01, *range(0xD0, 0xD9)}
-_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3}
+_FRAMES = {0xC0, 0xC1, 0xC2, LOSSLESS}
 _NOT_READ = {
     0xC5: "hierarchical",
     0xC6: "hierarchical",
@@ -37,12 +38,19 @@ class Component:
     """A colour component of a frame.
 
     Attributes:
-        area: its horizontal times its vertical sampling factor.
+        across: its horizontal sampling factor.
+        down: its vertical one.
         bits_left: of each coefficient, how many low bits are still to come; 255 before its first scan.
     """
 
-    area: int
+    across: int
+    down: int
     bits_left: bytearray = field(default_factory=lambda: bytearray(b"\xff" * 64))
+
+    @property
+    def area(self) -> int:
+        """Samples a block of the frame."""
+        return self.across * self.down
 
 
 @dataclass
@@ -71,6 +79,14 @@ class Markers:
         """The embedded colour profile, or None where there is none or a piece is missing."""
         parts = [self.profile_parts[number] for number in sorted(self.profile_parts)]
         return b"".join(parts) if sorted(self.profile_parts) == list(range(1, len(parts) + 1)) and parts else None
+
+    @property
+    def unevenness(self) -> int:
+        """How many times coarser a component is one way than the other; 2 of 4:2:2, 1 of 4:4:4 and 4:2:0."""
+        across = max(component.across for component in self.components.values())
+        down = max(component.down for component in self.components.values())
+        ways = [(across * component.down, down * component.across) for component in self.components.values()]
+        return max(1, *(max(pair) // (min(pair) or 1) for pair in ways))
 
 
 def read_markers(content: bytes, limits: Limits) -> Markers:
@@ -144,7 +160,7 @@ def _read_frame(found: Markers, marker: int, body: bytes, limits: Limits) -> Non
     limits.check_size(found.width, found.height)
     found.marker = marker
     for identifier, factors, _ in struct.iter_unpack("BBB", body[6 : 6 + 3 * count]):
-        found.components[identifier] = Component((factors >> 4) * (factors & 15))
+        found.components[identifier] = Component(factors >> 4, factors & 15)
     if len(found.components) != count:
         raise Fault(Reason.UNSUPPORTED, "a JPEG of two components with one identifier")
 

@@ -1,4 +1,4 @@
-"""What a reader hands on, how it says no, and how much a picture may cost. Knows no format."""
+"""What a reader hands on, how it says no, how much a picture may cost and how small it may be read. Knows no format."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,8 @@ _BYTES_A_PIXEL = 20
 _SAMPLES_A_PIXEL = 40
 # Small limits still admit small pictures, however they are stored.
 _LEAST_PIXELS = 10_000_000
+# What reduces a large picture before the bicubic filter does leaves it so many times the square's side.
+SIDES_KEPT = 3
 
 
 class Fault(Exception):
@@ -30,29 +32,47 @@ class Picture:
         image: of mode L, RGB, CMYK or LAB, or with alpha LA, La, RGBA or RGBa; 8 bits a sample.
         orientation: EXIF's, 1 to 8; 1 is upright.
         profile: the embedded colour profile; None where there is none.
+        reduction: how many of the file's pixels, across and down, went into one of the image.
+        whole: width and height that the file tells; None where they are the image's.
     """
 
     image: Image.Image
     orientation: int = 1
     profile: bytes | None = None
+    reduction: int = 1
+    whole: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height before any reduction."""
+        return self.whole or self.image.size
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one picture may cost, judged from headers before anything is expanded.
+    """What one picture may cost and how small it may be read, judged from headers before anything is expanded.
 
     Attributes:
         pixels: width x height above which a picture is rejected.
         least_pixels: memory and time are granted for so many, however low the limit is.
+        square: the side of the square that the picture will fill; None where each of its pixels is wanted.
     """
 
     pixels: int
     least_pixels: int = _LEAST_PIXELS
+    square: int | None = None
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that decoding may take, the file apart: 1 GB at the default of 50,000,000 pixels."""
         return _BYTES_A_PIXEL * max(self.pixels, self.least_pixels)
+
+    def reduction(self, width: int, height: int) -> int:
+        """Return 8, 4 or 2 where a picture reduced by so much keeps SIDES_KEPT times the square's side both ways, otherwise 1."""
+        if self.square is None:
+            return 1
+        wanted = SIDES_KEPT * self.square
+        return next((factor for factor in (8, 4, 2) if -(-min(width, height) // factor) >= wanted), 1)
 
     def check_size(self, width: int, height: int) -> None:
         """Raise Fault when a picture is over the pixel limit."""

@@ -1,6 +1,5 @@
 """Decoding: every odd kind of picture is converted by its rule."""
 
-import io
 import struct
 import warnings
 from pathlib import Path
@@ -21,11 +20,6 @@ def test_a_lossless_picture_is_resized_whole(kind: str) -> None:
 
 def test_the_square_has_the_side_that_is_asked_for() -> None:
     np.testing.assert_array_equal(good(saved(picture(), "PNG"), side=32).pixels, resized(picture(), 32))
-
-
-def test_a_jpeg_is_decoded_at_full_size() -> None:
-    content = saved(picture(1600, 1200), "JPEG", quality=90)
-    np.testing.assert_array_equal(good(content).pixels, resized(Image.open(io.BytesIO(content))))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "JPEG2000", "AVIF"])

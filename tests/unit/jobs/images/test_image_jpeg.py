@@ -153,6 +153,14 @@ def test_a_jpeg_is_over_the_limit_by_its_header_alone() -> None:
     assert bad(header, limit=19_199).reason == Reason.OVER_PIXEL_LIMIT
 
 
+@pytest.mark.parametrize("factors", [b"\0\0\0", b"\0\x11\x11", b"\x22\0\x11", b"\x01\x10\x11"])
+def test_a_sampling_factor_of_zero_is_unsupported(factors: bytes) -> None:
+    content = bytearray(jpeg())
+    first = content.index(b"\xff\xc0") + 11
+    content[first : first + 9 : 3] = factors
+    assert bad(bytes(content)).reason == Reason.UNSUPPORTED
+
+
 def test_gray_is_resized_as_gray() -> None:
     np.testing.assert_array_equal(
         good(jpeg("L", quality=100)).pixels, resized(Image.open(io.BytesIO(jpeg("L", quality=100))).convert("RGB"))
