@@ -54,7 +54,7 @@ class ImageSettings(SettingsGroup):
     """Which images are set aside, and what becomes of rows whose images are gone."""
 
     title = "Images"
-    pixel_limit: int = variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", parsers.positive)
+    pixel_limit: int = variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", parsers.pixels)
     object_limit: int = variable(
         "OBJECT_LIMIT", str(OBJECT_LIMIT), "bytes above which an image is quarantined and not fetched", parsers.positive
     )

@@ -26,6 +26,8 @@ _ODD = re.compile(r"[\s#?%\\\"',]")
 _FEWEST_DAYS, _MOST_DAYS = 0.05, 365
 # Seconds and hours; minutes.
 _MOST, _WEEK = 1e9, 7 * 24 * 60
+# A decoder's address space is 24 bytes a pixel.
+_MOST_PIXELS = 2**31
 _Number = TypeVar("_Number", int, float)
 
 
@@ -64,6 +66,11 @@ def share(text: str) -> float:
 def positive(text: str) -> int:
     """A whole number above 0."""
     return _within(int, text, 1, math.inf, "a whole number above 0")
+
+
+def pixels(text: str) -> int:
+    """A number of pixels that one decoder can hold."""
+    return _within(int, text, 1, _MOST_PIXELS, f"a whole number above 0, at most {_MOST_PIXELS}")
 
 
 def components(text: str) -> "Components":

@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,10 @@ _NEEDED = (*_PIXELS, b"IEND")
 _NEXT_NEEDED = re.compile(b"|".join(_NEEDED))
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _GRAY, _RGB, _PALETTE = 0, 2, 3
+_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+# Of each of Adam7's passes the first column and row, and the steps across and down.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PIECE_BYTES = 256 * 1024
 # The largest profiles of printers take 4 MB.
 _PROFILE_BYTES = 8 * 1024 * 1024
 
@@ -37,6 +42,7 @@ class _Header(NamedTuple):
     height: int
     depth: int
     colour: int
+    is_interlaced: bool
 
 
 def read_png(content: bytes, limits: Limits) -> Picture:
@@ -50,6 +56,7 @@ def read_png(content: bytes, limits: Limits) -> Picture:
     for chunk in parts:
         if not chunk.is_right:
             raise Fault(Reason.TRUNCATED, f"PNG: the checksum of a chunk {chunk.name.decode()} is wrong")
+    _check_rows(header, b"".join(chunk.body for chunk in parts if chunk.name == b"IDAT"))
     key = next((chunk.body for chunk in parts if chunk.name == b"tRNS"), b"")
     kept = (chunk.whole for chunk in parts if chunk.name != b"tRNS" or _fits(header, chunk))
     image = _keyed(content[:_SIGNATURE_BYTES] + b"".join(kept) + _END, header, key, limits)
@@ -102,7 +109,37 @@ def _header(content: bytes) -> _Header:
         raise Fault(Reason.UNSUPPORTED, "a PNG of Apple's own kind (CgBI), which is not read")
     if content[12:16] != b"IHDR" or len(content) < 33:
         raise Fault(Reason.TRUNCATED, "PNG: no whole header")
-    return _Header(*struct.unpack(">IIBB", content[16:26]))
+    return _Header(*struct.unpack(">IIBBxx?", content[16:29]))
+
+
+def _check_rows(header: _Header, packed: bytes) -> None:
+    # Pillow leaves the rows black that a stream lacks when it ends as it should.
+    wanted = _row_bytes(header)
+    has = _inflated_bytes(packed, wanted)
+    if has < wanted:
+        raise Fault(Reason.TRUNCATED, f"PNG: the pixels end after {has} of {wanted} bytes")
+
+
+def _row_bytes(header: _Header) -> int:
+    """Return the bytes of all rows, each with its filter."""
+    bits = _SAMPLES.get(header.colour, 0) * header.depth
+    sizes = [
+        (-(-(header.width - left) // across), -(-(header.height - top) // down))
+        for left, top, across, down in (_ADAM7 if header.is_interlaced else ((0, 0, 1, 1),))
+    ]
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+
+
+def _inflated_bytes(packed: bytes, most: int) -> int:
+    """Return how many bytes a stream holds, up to `most`, without keeping them."""
+    unpacker, has = zlib.decompressobj(), 0
+    with suppress(zlib.error):
+        while has < most and not unpacker.eof:
+            piece = unpacker.decompress(packed, _PIECE_BYTES)
+            has, packed = has + len(piece), unpacker.unconsumed_tail
+            if not piece and not packed:
+                break
+    return has
 
 
 def _fits(header: _Header, chunk: _Chunk) -> bool:

@@ -23,7 +23,7 @@ from orchard_jobs.images.formats.tiff_tags import Tags
 _GROUP_BYTES = 4 * 1024 * 1024
 # Writers round the last strip up.
 _SPARE_PIXELS = 65536
-_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
+_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1).tobytes()
 _SHORT, _LONG = 3, 4
 
 Bytes = NDArray[np.uint8]
@@ -75,9 +75,11 @@ def _groups(layout: Layout, count: int) -> Iterator[tuple[int, int]]:
 
 def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[int], limits: Limits) -> Bytes:
     if layout.compression in (NO_COMPRESSION, *DEFLATE):
+        if found.integer(tags.FILL_ORDER, 1) == 2:
+            # As libtiff does: the order is that of the bytes in the file, before they are uncompressed.
+            packed = [content.translate(_REVERSED) for content in packed]
         parts = [_plain(layout, content, count) for content, count in zip(packed, rows, strict=True)]
-        plain = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return _REVERSED[plain] if found.integer(tags.FILL_ORDER, 1) == 2 else plain
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
     content = _file_of_bytes(found, layout, packed, rows)
     try:
         # Not the picture's pixels but its bytes are judged here: their number was checked with the layout.
@@ -108,6 +110,8 @@ def _inflated(content: bytes, most_bytes: int) -> bytes:
         raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile cannot be uncompressed: {error}") from error
     if beyond:
         raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile holds more than its {most_bytes} bytes")
+    if not unpacker.eof:
+        raise Fault(Reason.TRUNCATED, "TIFF: a strip or tile ends before the end of its compressed data")
     return inflated
 
 

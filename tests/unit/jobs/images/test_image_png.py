@@ -103,6 +103,18 @@ def test_a_transfer_as_text_is_truncated(line_end: tuple[bytes, bytes]) -> None:
     assert bad(saved(picture(), "PNG").replace(*line_end)).reason == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_whole_stream_that_lacks_rows_is_truncated(interlaced: bool) -> None:
+    # Of 4 x 4 pixels Adam7's passes 2 and 3 have none, and its last two have two rows each.
+    lengths = [1, 1, 2, 2, 2, 4, 4] if interlaced else [4] * 4
+    lines = [b"\0" + bytes([200, 10, 20] * length) for length in lengths]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, interlaced))
+    head = b"\x89PNG\r\n\x1a\n" + header
+    whole, short = (head + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"") for rows in (lines, lines[:-1]))
+    assert flat(whole) == [200, 10, 20]
+    assert bad(short).reason == Reason.TRUNCATED
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
 def test_interlaced_pictures_of_16_bits(mode: str) -> None:
     colour = {"RGB": 2, "L": 0, "RGBA": 6, "LA": 4}[mode]

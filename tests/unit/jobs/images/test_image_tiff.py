@@ -1,5 +1,7 @@
 """Decoding TIFF: the tags say what the samples are, whatever their depth, order, packing, kind and colours."""
 
+import struct
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -179,6 +181,27 @@ def test_a_strip_that_ends_early_is_truncated(compression: int) -> None:
     short = tiff(RGB[:-9], Form(compression=compression, rows=9, tags={257: [50]}))
     assert bad(short).reason == Reason.TRUNCATED
     assert bad(tiff(RGB[:40], Form(compression=compression, tags={257: [50], 278: [50]}))).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5])
+def test_a_deflated_strip_without_its_end_is_truncated(cut: int) -> None:
+    content, size = tiff(RGB, Form(compression=DEFLATE)), len(zlib.compress(RGB.tobytes()))
+
+    def sized(other: int) -> bytes:
+        return content.replace(struct.pack("<HHII", 279, 4, 1, size), struct.pack("<HHII", 279, 4, 1, other))
+
+    assert bad(sized(size - cut)).reason == Reason.TRUNCATED
+    assert_shows(sized(size + 5) + b"spare", RGB)
+
+
+@pytest.mark.parametrize("compression", [NONE, DEFLATE, PACKBITS])
+def test_bits_in_reverse_order(compression: int) -> None:
+    reverse = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)], np.uint8)
+    content = tiff(RGB, Form(compression=compression, tags={266: [2]}))
+    tags = read_tags(content)
+    start, size = tags.integer(273, 0), tags.integer(279, 0)
+    strip = reverse[np.frombuffer(content, np.uint8, size, start)].tobytes()
+    assert_shows(content[:start] + strip + content[start + size :], RGB)
 
 
 @pytest.mark.parametrize("compression", [LZW, DEFLATE, LZMA])

@@ -37,6 +37,7 @@ def test_the_defaults_are_whole() -> None:
         ),
         ("MODEL_RETENTION_DAYS", "-1", "must be a number of days from 0.05 to 365"),
         ("MODEL_RETENTION_DAYS", "nan", "must be a number of days from 0.05 to 365"),
+        ("PIXEL_LIMIT", "2147483649", "must be a whole number above 0, at most 2147483648$"),
         ("PIXEL_LIMIT", "many", "must be a whole number above 0"),
         ("MAX_QUARANTINED_SHARE", "2", "must be a number from 0 to 1"),
         ("WAREHOUSE", "/data/or#chard", "holds #"),
