@@ -5,21 +5,23 @@ and prints the first seed of each.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from orchard.batch import plan, publish
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.launchers.attempts import Attempts
-from orchard.models import refit
+from orchard.maintenance import clean, work_files
+from orchard.models import merged_moments, refit
 from orchard.tables import commit_rule
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Change, CommitState, Committed, Tables, version_number_in
 from orchard.tables.delta_log import ConflictError
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
-from orchard_jobs.contract.jobs import StagedPartition
+from orchard_jobs.contract.jobs import BatchVersion, StagedPartition
+from orchard_jobs.parquet import open_parquet
 
 from support import fake_jobs
 from support.simulation.memory_log import MemoryLog
@@ -157,9 +159,45 @@ def failed_attempts_are_made_again(patch: Patch) -> None:
     patch.setattr(Attempts, "token", lambda attempts, attempt: token(attempts, 1))
 
 
+def moments_of_another_version_are_merged(patch: Patch) -> None:
+    """Cached moments count only where they are of the very version."""
+    of = merged_moments._of
+
+    def any_version(warehouse: Any, version: BatchVersion, cached: Any) -> Any:
+        for file in cached.get(version.batch_id, ()):
+            with open_parquet(warehouse, file.path) as opened:
+                version = replace(version, manifest_digest=opened.read(["manifest_digest"]).column(0)[0].as_py())
+        return of(warehouse, version, cached)
+
+    patch.setattr(merged_moments, "_of", any_version)
+
+
+def logs_take_commits_from_old_snapshots(patch: Patch) -> None:
+    """A commit is refused where another came since its snapshot."""
+    commit = MemoryLog.commit
+
+    def blind(log: MemoryLog, snapshot: Any, table: Any, staged: Any, transactions: Any, mode: Any) -> None:
+        commit(log, log.load(table), table, staged, transactions, mode)
+
+    patch.setattr(MemoryLog, "commit", blind)
+
+
+def young_files_are_cleaned(patch: Patch) -> None:
+    """What is young stays: a job may be running."""
+    patch.setattr(work_files.WorkFiles, "is_young", lambda seen, path: False)
+
+
 def failed_audits_are_published(patch: Patch) -> None:
     """What fails its audit is not published."""
     patch.setattr(Verdict, "raise_if_failed", lambda verdict: None)
+
+
+def reports_go_with_what_they_name(patch: Patch) -> None:
+    """What a report names goes one retention after the report."""
+    stays = clean._stays
+    patch.setattr(
+        clean, "_stays", lambda tables, settings, seen, retention, documents: stays(tables, settings, seen, retention, [])
+    )
 
 
 PLANTED = tuple(
@@ -177,6 +215,10 @@ PLANTED = tuple(
         (damaged_work_is_used_again, 118),
         (promises_are_kept_during_the_listing, 0),
         (failed_attempts_are_made_again, 22),
+        (moments_of_another_version_are_merged, 628),
+        (logs_take_commits_from_old_snapshots, 82),
+        (young_files_are_cleaned, 550),
         (failed_audits_are_published, 8),
+        (reports_go_with_what_they_name, 123),
     )
 )
