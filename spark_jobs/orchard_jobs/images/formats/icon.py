@@ -8,40 +8,55 @@ from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.png import read_png
 from orchard_jobs.images.formats.stock import eight_bits, load_with
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_HEADER, _ENTRY = 6, 16
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_HEADER, _ENTRY, _DIB = 6, 16, 40
 
 
-class _Entry(NamedTuple):
-    side: tuple[int, int]
+class _Inner(NamedTuple):
+    """A picture inside, and what its own header says."""
+
+    width: int
+    height: int
     bits: int
-    start: int
-    size: int
+    content: bytes
+    is_cut: bool
 
 
 def read_icon(content: bytes, limits: Limits) -> Picture:
     """Return the largest picture, of equals the one with the most colours."""
-    entries = [_entry(content, number) for number in range(int.from_bytes(content[4:6], "little"))]
-    if not entries:
+    pictures = [_inner(content, number) for number in range(int.from_bytes(content[4:6], "little"))]
+    if not pictures:
         raise Fault(Reason.NOT_AN_IMAGE, "an icon's header without pictures")
-    best = max(entries, key=lambda entry: (entry.side[0] * entry.side[1], entry.bits))
-    inner = content[best.start : best.start + best.size]
-    if len(inner) < max(best.size, 16):
-        raise Fault(Reason.TRUNCATED, f"ICO: a picture of {best.size} bytes at byte {best.start} of {len(content)}")
-    if inner.startswith(_PNG):
-        return read_png(inner, limits)
-    width, height = struct.unpack("<ii", inner[4:12])
-    # Colours and mask lie above each other.
-    limits.check_size(abs(width), abs(height) // 2)
-    directory = content[2:4] + struct.pack("<H", 1)
-    sides = bytes((abs(width) & 255, abs(height) // 2 & 255))
-    entry = sides + struct.pack("<BBHHII", 0, 0, 1, best.bits, len(inner), _HEADER + _ENTRY)
-    return Picture(eight_bits(load_with(b"\0\0" + directory + entry + inner, "ICO", limits)))
+    best = max(pictures, key=lambda one: (one.width * one.height, one.bits))
+    if best.is_cut:
+        raise Fault(Reason.TRUNCATED, f"ICO: its largest picture runs out of the file of {len(content)} bytes")
+    if best.content.startswith(_PNG):
+        return read_png(best.content, limits)
+    limits.check_size(best.width, best.height)
+    return Picture(eight_bits(load_with(_icon_of(content[2:4], best), "ICO", limits)))
 
 
-def _entry(content: bytes, number: int) -> _Entry:
+def _inner(content: bytes, number: int) -> _Inner:
     start = _HEADER + _ENTRY * number
     if len(content) < start + _ENTRY:
         raise Fault(Reason.TRUNCATED, "ICO: the directory is cut short")
-    width, height, _, _, _, bits, size, place = struct.unpack("<BBBBHHII", content[start : start + _ENTRY])
-    return _Entry((width or 256, height or 256), bits, place, size)
+    size, place = struct.unpack("<II", content[start + 8 : start + _ENTRY])
+    inner, is_cut = content[place : place + size], place + size > len(content)
+    if inner.startswith(_PNG) and len(inner) >= 26:
+        width, height, depth = struct.unpack(">IIB", inner[16:25])
+        return _Inner(width, height, 4 * depth, inner, is_cut)
+    if inner.startswith(_JPEG):
+        raise Fault(Reason.UNSUPPORTED, "an icon that holds a JPEG")
+    if len(inner) < _DIB:
+        raise Fault(Reason.TRUNCATED, f"ICO: a picture of {size} bytes at byte {place} of {len(content)}")
+    header, width, height, _, bits = struct.unpack("<IiiHH", inner[:16])
+    if header < _DIB:
+        raise Fault(Reason.UNSUPPORTED, f"an icon that holds a bitmap with a header of {header} bytes")
+    # Colours and mask lie above each other.
+    return _Inner(abs(width), abs(height) // 2, bits, inner, is_cut)
+
+
+def _icon_of(kind: bytes, inner: _Inner) -> bytes:
+    sides = bytes((inner.width & 255, inner.height & 255))
+    entry = sides + struct.pack("<BBHHII", 0, 0, 1, inner.bits, len(inner.content), _HEADER + _ENTRY)
+    return b"\0\0" + kind + struct.pack("<H", 1) + entry + inner.content

@@ -85,10 +85,14 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"heif", b"mif1", b"msf1"), "HEIC"),
 }
 _PCX = re.compile(rb"\x0a[\x00-\x05][\x00\x01][\x01\x02\x04\x08]")
-_PNM = re.compile(rb"P[1-7]\s", re.ASCII)
+_PNM = re.compile(rb"P[1-6]\s", re.ASCII)
+_PAM = re.compile(rb"P7\n(?:#[^\n]*\n|\n)*(?:WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)\s")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _TGA_KINDS = (1, 2, 3, 9, 10, 11)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_LATIN = re.compile(rb"[\t-\r\x20-\x7e\xa0-\xff]*")
+# Their first hundreds of bytes may be text; PPM's reader judges more of it.
+_BEGIN_WITH_TEXT = {Format.PPM, "PAM", "EPS", "FITS", "XPM"}
 
 
 def format_of(content: bytes) -> Format:
@@ -117,20 +121,28 @@ def not_an_image(content: bytes) -> Fault:
 
 
 def is_text(content: bytes) -> bool:
-    """Whether the first bytes are text in UTF-8."""
+    """Whether the first bytes are text in UTF-8, or mostly in ASCII with some letters of Latin-1."""
+    head = content[:512]
     try:
-        return _CONTROL.search(content[:512].decode()) is None
+        return _CONTROL.search(head.decode()) is None
     except UnicodeDecodeError as error:
         # Cut within a character.
-        return error.start > 508 and _CONTROL.search(content[: error.start].decode()) is None
+        if error.start > 508 and _CONTROL.search(head[: error.start].decode()) is None:
+            return True
+    return _LATIN.fullmatch(head) is not None and sum(byte > 127 for byte in head) < len(head) / 4
 
 
 def _named(content: bytes) -> Format | str | None:
+    found = _by_signature(content)
+    # Text may begin with nearly any signature; what follows one in a picture is no text.
+    return None if found not in _BEGIN_WITH_TEXT and is_text(content) else found
+
+
+def _by_signature(content: bytes) -> Format | str | None:
     for signatures in (_STRONG, _NOT_READ):
         for signature, found in signatures.items():
             if content.startswith(signature):
-                # Text may begin with `GIF89a`; the sizes that follow in a GIF are no text.
-                return None if found is Format.GIF and is_text(content) else found
+                return found
     if (content[:4], content[8:12]) == (b"RIFF", b"WEBP"):
         return Format.WEBP
     if content[4:8] == b"ftyp":
@@ -154,6 +166,8 @@ def _weakly(content: bytes) -> Format | str | None:
         return Format.BMP if _is_bmp(content) else None
     if _PNM.match(content):
         return Format.PPM
+    if _PAM.match(content):
+        return "PAM"
     if content.startswith(b"\x00\x00\x01\x00"):
         return Format.ICO
     if _PCX.match(content):
@@ -164,9 +178,7 @@ def _weakly(content: bytes) -> Format | str | None:
 
 
 def _is_bmp(content: bytes) -> bool:
-    if len(content) >= 18:
-        return int.from_bytes(content[14:18], "little") in _BMP_HEADERS
-    return not is_text(content)
+    return len(content) < 18 or int.from_bytes(content[14:18], "little") in _BMP_HEADERS
 
 
 def _is_tga(content: bytes) -> bool:

@@ -14,7 +14,9 @@ from orchard_jobs.images.formats.signatures import Format, is_text, not_an_image
 
 _AS_THEY_ARE = {"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "LAB"}
 _PLAIN_PNM = re.compile(rb"P[123](?:\s|#[^\n]*\n)*[\d\s#]")
-_PNM = re.compile(rb"P[4-7](?:\s|#[^\n]*\n)*[\dA-Z#]")
+_PNM = re.compile(rb"P[4-6](?:\s|#[^\n]*\n)*[\d#]")
+_NUMBER = rb"(?:\s|#[^\n]*\n)+(\d{1,10})"
+_BITMAP, _SHADES = re.compile(rb"P." + 2 * _NUMBER + rb"\s"), re.compile(rb"P." + 3 * _NUMBER + rb"\s")
 _COMMENT = re.compile(rb"#[^\n]*")
 _NO_NUMBER = re.compile(rb"[^\d\s]")
 
@@ -29,21 +31,26 @@ def read_stock(content: bytes, kind: Format, limits: Limits) -> Picture:
 
 
 def read_ppm(content: bytes, limits: Limits) -> Picture:
-    """Return the picture of a PBM, PGM, PPM or PAM file, whose signature plain text may begin with, too."""
+    """Return the picture of a PBM, PGM or PPM file, whose signature plain text may begin with, too."""
     is_plain = content[1:2] in b"123"
     header = (_PLAIN_PNM if is_plain else _PNM).match(content)
     numbers = _COMMENT.sub(b"", content[2:]) if is_plain else b""
     if header is None or _NO_NUMBER.search(numbers):
         raise not_an_image(content)
-    try:
-        return read_stock(content, Format.PPM, limits)
-    except (Fault, MemoryError):
-        raise
-    except Exception as error:
-        # Text may go on with numbers by chance, but not for as long as the picture of that size.
-        if not is_plain and is_text(content):
-            raise not_an_image(content) from error
-        raise
+    # Text may go on with numbers by chance, but not for exactly as long as the picture of that size.
+    if not is_plain and is_text(content) and not _is_exact(content):
+        raise not_an_image(content)
+    return read_stock(content, Format.PPM, limits)
+
+
+def _is_exact(content: bytes) -> bool:
+    header = (_BITMAP if content.startswith(b"P4") else _SHADES).match(content)
+    if header is None:
+        return False
+    width, height, *greatest = (int(number) for number in header.groups())
+    samples = width * (3 if content.startswith(b"P6") else 1)
+    row = samples * (1 if greatest[0] < 256 else 2) if greatest else -(-width // 8)
+    return len(content) == header.end() + row * height
 
 
 def load_with(content: bytes, kind: str, limits: Limits, raw_mode: str | None = None) -> Image.Image:

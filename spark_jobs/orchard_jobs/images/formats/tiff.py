@@ -75,7 +75,7 @@ def _samples(found: Tags, layout: Layout, photometric: int, limits: Limits) -> B
         if any(has < needs for has, needs in zip(part.shape, target.shape, strict=True)):
             raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {part.shape} samples, {target.shape} are needed")
         target[:] = part[: target.shape[0], : target.shape[1], : target.shape[2]]
-    return shades_of(samples, layout) if layout.is_wide else samples
+    return shades_of(samples, layout, found) if layout.is_wide else samples
 
 
 def _plane(layout: Layout, plane: int) -> slice:

@@ -1,11 +1,15 @@
 """Numbers of a TIFF's samples: undo the predictor, unpack the bits, and give each number its shade of 0 to 255."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault
 from orchard_jobs.images.formats.tiff_layout import BLOCK_ROWS, Layout
+from orchard_jobs.images.formats.tiff_tags import Tags
 
 Bytes = NDArray[np.uint8]
 # Enough to know the range of all.
@@ -56,7 +60,7 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
     return np.right_shift(numbers.astype(np.uint16, copy=False), bits - 8).astype(np.uint8)
 
 
-def shades_of(numbers: NDArray[np.number], layout: Layout) -> Bytes:
+def shades_of(numbers: NDArray[np.number], layout: Layout, found: Tags) -> Bytes:
     """Return shades of signed, 32-bit, 64-bit and floating-point numbers, by the range that nearly all of them keep to.
 
     A thousandth at each end may lie outside; it is clipped.
@@ -67,31 +71,44 @@ def shades_of(numbers: NDArray[np.number], layout: Layout) -> Bytes:
         raise Fault(Reason.UNSUPPORTED, "a TIFF of floats that are not all finite numbers")
     outliers = max(len(seen) // 1000, int(len(seen) >= 100))
     low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
-    black, white = _float_range(seen, low, high) if layout.kind == "f" else _integer_range(layout.bits, low, high)
+    usual = _float_range(seen, low, high) if layout.kind == "f" else _integer_range(layout.bits, low, high)
+    black, white = usual or _told_range(found) or _range_there_is(low, high)
     shades = np.empty(numbers.shape, np.uint8)
     for block, target in zip(_blocks(numbers), _blocks(shades), strict=True):
-        scaled = (block.astype(np.float64) - black) * (255 / (white - black) if white > black else 0)
+        scaled = (block.astype(np.float64) - black) * (255 / (white - black))
         target[:] = np.clip(np.rint(scaled) if layout.kind == "f" or black else np.floor(scaled), 0, 255)
     return shades
 
 
-def _integer_range(bits: int, low: float, high: float) -> tuple[float, float]:
-    """Return what is black and white: 16-bit numbers where they fit, then all bits, else what there is."""
+def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | None:
+    """Return what is black and white: 16-bit numbers where they fit, then all bits."""
     for range_bits in (min(bits, 16), bits):
         white = 255 * 2.0 ** (range_bits - 8)
         if low >= 0 and high < 2.0**range_bits and (range_bits < bits or high >= 2.0 ** (range_bits - 8) or bits <= 16):
             return 0, white
-    return low, high
+    return None
 
 
-def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float]:
-    """Return what is black and white: 0..1 or 0..255 where they fit with some room, else what there is."""
+def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
+    """Return what is black and white: 0..1 or 0..255 where they fit with some room."""
     if low >= -0.5 and high <= 1.5:
         return 0, 1
     positive = seen[seen > 0]
     if low >= -0.5 and positive[len(positive) // 2] <= 1:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: their white is not told")
-    return (0, 255) if low >= -127 and high <= 383 else (low, high)
+    return (0, 255) if low >= -127 and high <= 383 else None
+
+
+def _told_range(found: Tags) -> tuple[float, float] | None:
+    """Return the least and the greatest value that the tags say."""
+    least, greatest = min(found.numbers(tags.LEAST), default=0), max(found.numbers(tags.GREATEST), default=0)
+    return (least, greatest) if 0 < greatest - least < math.inf else None
+
+
+def _range_there_is(low: float, high: float) -> tuple[float, float]:
+    if low == high:
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF whose values are all {low:g}: their black and white are not told")
+    return low, high
 
 
 def _blocks(numbers: NDArray[np.number]) -> list[NDArray[np.number]]:

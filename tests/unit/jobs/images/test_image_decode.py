@@ -101,7 +101,6 @@ def test_wider_integers_and_floats_are_stretched() -> None:
     )
     assert flat(saved(Image.fromarray(np.full((4, 4), 0.2, np.float32)), "TIFF")) == [51] * 3
     assert flat(saved(Image.fromarray(np.full((4, 4), 200.4, np.float32)), "TIFF")) == [200] * 3
-    assert flat(saved(Image.fromarray(np.full((4, 4), -3e9, np.float32)), "TIFF")) == [0] * 3
     floats = (shades.astype(np.float32) - 40) * 1000
     assert np.abs(good(saved(Image.fromarray(floats), "TIFF")).pixels.astype(int).max() - 255) == 0
 

@@ -26,6 +26,7 @@ NAMED = {
     "DDS": b"DDS |\0\0\0" + bytes(120),
     "CUR": struct.pack("<HHHBBBBHHII", 0, 2, 1, 16, 16, 0, 0, 0, 0, 40, 22) + bytes(60),
     "QOI": b"qoif" + bytes(20),
+    "PAM": b"P7\nWIDTH 2\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\ndd",
 }
 TEXTS = [
     b"P2 Apple Red\n",
@@ -41,6 +42,17 @@ TEXTS = [
     b"II and MM are byte orders",
     b"RIFF, chord, WEBP",
     b"icon",
+    b"icns,ico,png\n1,2,3\n",
+    b"DDS is a texture format\n",
+    b"GRIB data of the wind\n",
+    b"8BPS is Photoshop's\n",
+    b"PF\nplain text\n",
+    b"xx: ftypheic is a brand",
+    b"RIFF1234WEBP is a container of text",
+    b"(begin)".ljust(128) + b"DICM is the magic text",
+    b"GIF89a est un format de donn\xe9es\n" * 30,
+    b"P4 2 3 text goes on\n",
+    b"P6 2024 was good\xe9\n",
 ]
 
 
@@ -78,6 +90,12 @@ def test_a_picture_of_a_weak_signature_is_truncated_when_cut(kind: str) -> None:
 def test_plain_numbers_are_a_picture() -> None:
     assert good(b"P3 # colours\n2 1 # size\n255\n1 2 3 4 5 6\n").width == 2
     assert bad(b"P3 2 1 255\n1 2 3 4").reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("content", [b"P4\n9 2\ndddd", b"P5 #a\n4 1 #b\n255\ndddd", b"P6 1 2 255\ndddddd", b"P5 2 1 65535\ndddd"])
+def test_a_picture_whose_pixels_look_like_text_is_read(content: bytes) -> None:
+    assert good(content).width in (9, 4, 1, 2)
+    assert bad(content + b"d").reason == Reason.NOT_AN_IMAGE
 
 
 @pytest.mark.parametrize("head", [b"\x89P", b"II*", b"MM\0", b"GIF8", b"\xff\xd8", b"\0\0\0\x0cjP"])

@@ -122,17 +122,3 @@ def test_interlaced_pictures_of_16_bits(mode: str) -> None:
     rows = b"".join(bytes([shade, 7]) for shade in shades) * 4
     expected = shades[:3] if len(shades) > 2 else shades[:1] * 3
     assert flat(png(2, 2, 16, colour, rows)) == expected
-
-
-def test_an_icon_holds_a_png_with_the_same_rules() -> None:
-    inner = with_chunk(chunk(b"pHYs", b"?"))
-    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 30, 20, 0, 0, 1, 32, len(inner), 22) + inner
-    np.testing.assert_array_equal(good(icon).pixels, resized(picture()))
-    assert bad(icon[:-40]).reason == Reason.TRUNCATED
-    assert bad(icon[:20]).reason == Reason.TRUNCATED
-
-
-def test_an_icon_of_bitmaps_is_read() -> None:
-    square = picture(32, 32)
-    content = saved(square, "ICO", sizes=[(32, 32)], bitmap_format="bmp")
-    np.testing.assert_array_equal(good(content).pixels, resized(square))

@@ -151,6 +151,20 @@ def test_floats_whose_white_is_not_told_are_unsupported() -> None:
     assert "white" in bad(tiff(values)).message
 
 
+@pytest.mark.parametrize(
+    "values", [np.full((8, 8), 1000, np.float32), np.full((8, 8), -5, np.int16), np.full((8, 8), -3e9, np.float32)]
+)
+def test_one_value_outside_any_usual_range_is_unsupported(values: NDArray[np.number]) -> None:
+    assert "black and white" in bad(tiff(values)).message
+    assert bad(tiff(values, Form(tags={340: [9], 341: [9]}))).reason == Reason.UNSUPPORTED
+
+
+def test_tags_tell_the_range_of_unusual_values() -> None:
+    values = np.full((8, 8), 1000, np.float32)
+    assert flat(tiff(values, Form(tags={341: [2000]}))) == [128] * 3
+    assert flat(tiff(values, Form(tags={340: [800], 341: [1800]}))) == [51] * 3
+
+
 @pytest.mark.parametrize(("value", "shade"), [(0x3000, 48), (0xFFFF, 255), (0x30000000, 48)])
 @pytest.mark.parametrize("order", ORDERS)
 def test_wide_integers_are_16_bits_or_all_bits(order: Order, value: int, shade: int) -> None:
