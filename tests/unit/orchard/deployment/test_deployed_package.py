@@ -62,7 +62,7 @@ def put(s3: Any, files: Files) -> str:
 
 def test_what_was_deployed_is_accepted(s3: Any, caplog: pytest.LogCaptureFixture) -> None:
     check_package(put(s3, build_package().files), None, USED)
-    assert caplog.messages == []
+    assert "was not compared" not in caplog.text
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
