@@ -262,7 +262,7 @@ def test_a_failed_job_tells_its_reason_though_its_log_cannot_be_read(
 @pytest.mark.parametrize("variable", ["ORCHARD_JOBS_URI", "ORCHARD_EMR_APPLICATION", "ORCHARD_EMR_ROLE"])
 def test_a_setting_that_the_target_needs_is_named(variable: str, tmp_path: Path) -> None:
     variables = {name: value for name, value in VARIABLES.items() if name != variable}
-    with pytest.raises(ConfigurationError, match=f"{variable} is empty: ORCHARD_TARGET=emr_serverless needs it"):
+    with pytest.raises(ConfigurationError, match=f"{variable} is not set: ORCHARD_TARGET=emr_serverless needs it"):
         launcher_for(Settings.from_environment(variables | {"ORCHARD_WAREHOUSE": str(tmp_path)}))
 
 

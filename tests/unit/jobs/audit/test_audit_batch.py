@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.manifest import write_known
+from orchard_jobs.escaping import escaped
 from support.staged_batch import ALL_CHECKS, StagedBatch, content_of, failed, judge, name_known, take_another_jobs_vector, uri_of
 
 POLICY = AuditPolicy()
@@ -87,4 +88,4 @@ def test_a_failure_says_what_where_how_many_and_shows_five(tmp_path: Path) -> No
     assert [Path(path).name for path in failure.where] == ["0.parquet", "1.parquet"]
     assert failure.count == 9
     assert len(failure.examples) == 5
-    assert failure.examples[0] == f"{uri_of(0)}: width x height is 0 x 80"
+    assert failure.examples[0] == f"{escaped(uri_of(0))}: width x height is 0 x 80"

@@ -8,6 +8,7 @@ import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import write_parts
+from orchard_jobs.escaping import escaped
 from support.staged_batch import MODEL, StagedBatch, entry_of, failed, judge, uri_of
 
 POLICY = AuditPolicy()
@@ -60,7 +61,7 @@ def test_a_manifest_that_names_a_key_twice_fails(tmp_path: Path) -> None:
     batch.parts = [(part.name, packed)]
     batch.head = replace(batch.head, listed=11, parts=(part,))
     (failure,) = judge(batch, tmp_path).failures
-    assert (failure.check, failure.examples) == ("manifest", (f"{uri_of(0)} occurs twice",))
+    assert (failure.check, failure.examples) == ("manifest", (f"{escaped(uri_of(0))} occurs twice",))
 
 
 def test_a_lost_image_shows_in_the_counts_although_the_report_agrees(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_lost_image_shows_in_the_counts_although_the_report_agrees(tmp_path: P
     batch.quarantine.pop(0)
     batch.counts["quarantined"] = 1
     keys, counts = judge(batch, tmp_path).failures
-    assert keys.examples == (f"{uri_of(8)} has no row (action compute)",)
+    assert keys.examples == (f"{escaped(uri_of(8))} has no row (action compute)",)
     assert counts.examples == ("10 listed, 8 good, 1 quarantined",)
 
 
