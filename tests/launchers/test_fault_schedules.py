@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from orchard.launchers.attempts import Attempts
 from orchard.tables.reports import PlannedJobs
+from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.layout import report_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
@@ -108,7 +109,7 @@ def test_after_kill_9_of_the_worker_the_retry_reaches_the_job_that_runs(
     """As soon as the job is there, which is recorded by then, or is not."""
     target = targets[name]
     target.connect(monkeypatch)
-    planned = PlannedJobs("file:///x/head.json", f"{name} killed", "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", digest_of([name, "killed"]), "backbone-1", ("featurize",))
     report = str(tmp_path / report_path(planned.work("featurize")))
     operator = target.operator(tmp_path, report, 0, "held_report")
     arguments = [name, target.place, str(tmp_path), report, planned.input_digest]
@@ -154,7 +155,7 @@ def test_a_job_that_fails_ends_its_task_with_its_own_last_error(
     """By an exception, a missing entry point, want of memory, and its time limit."""
     target = targets[name]
     target.connect(monkeypatch)
-    planned = PlannedJobs("file:///x/head.json", f"{name}{job}{fault}", "backbone-1", ("featurize",))
+    planned = PlannedJobs("file:///x/head.json", digest_of([name, job, fault]), "backbone-1", ("featurize",))
     if fault:
         target.server.fault(fault, seconds=1)
     try:
