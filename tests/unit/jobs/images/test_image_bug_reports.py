@@ -53,7 +53,7 @@ BOMBS = {
     "iptc_png_l_small.bin": Reason.UNSUPPORTED,
     "jpeg_200.bin": Reason.TOO_COSTLY,
     "png_rgba16_50.bin": "good",
-    "tiff_i50_stretch.bin": "good",
+    "tiff_i50_stretch.bin": "unsupported mode or format",
     "tiff_tile_1600m.bin": Reason.TOO_COSTLY,
     "webp_50.bin": "good",
 }
