@@ -11,7 +11,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.picture import Fault, Limits
 
 LOSSLESS = 0xC3
-_EOI, _SOS, _PROGRESSIVE = 0xD9, 0xDA, 0xC2
+_SOI, _EOI, _SOS, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC2
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 _FRAMES = {0xC0, 0xC1, 0xC2, LOSSLESS}
 _NOT_READ = {
@@ -101,8 +101,9 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
         match = _MARKER.search(content, position)
         if match is None:
             raise _cut("the file ends before its end marker")
-        is_clean &= match.start() == position
         marker, start = content[match.end() - 1], match.end()
+        is_first_again = marker == _SOI and not found.components
+        is_clean &= match.start() == position and not is_first_again
         position = start if marker in _ALONE or marker == _EOI else _end_of_segment(content, start)
         body = content[start + 2 : position]
         if marker == _SOS:
@@ -110,7 +111,8 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
             position = _end_of_data(content, position)
         elif marker != _EOI:
             _read_segment(found, marker, body, limits)
-        kept.append(content[match.end() - 2 : position])
+        if not is_first_again:
+            kept.append(content[match.end() - 2 : position])
         if marker == _EOI:
             break
     _check_complete(found)

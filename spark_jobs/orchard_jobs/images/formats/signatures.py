@@ -84,6 +84,8 @@ _BRANDS = {
     b"jxl ": "JPEG XL",
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"heif", b"mif1", b"msf1"), "HEIC"),
 }
+# Stray bytes, as they may stand before any marker of the header; a segment follows.
+_STRAY_JPEG = re.compile(rb"\xff\xd8[^\xff]{1,64}\xff+[\xc0-\xc4\xdb\xdd\xe0-\xef\xfe].{16}", re.DOTALL)
 _PCX = re.compile(rb"\x0a[\x00-\x05][\x00\x01][\x01\x02\x04\x08]")
 _PNM = re.compile(rb"P[1-6]\s", re.ASCII)
 _PAM = re.compile(rb"P7\n(?:#[^\n]*\n|\n)*(?:WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)\s")
@@ -170,6 +172,8 @@ def _weakly(content: bytes) -> Format | str | None:
         return "PAM"
     if content.startswith(b"\x00\x00\x01\x00"):
         return Format.ICO
+    if _STRAY_JPEG.match(content):
+        return Format.JPEG
     if _PCX.match(content):
         return "PCX"
     if _is_tga(content):

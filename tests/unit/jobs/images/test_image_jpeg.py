@@ -94,6 +94,19 @@ def test_stray_bytes_between_header_segments_are_skipped(stray: bytes, kind: str
     np.testing.assert_array_equal(found.pixels, good(content).pixels)
 
 
+@pytest.mark.parametrize("kind", ["baseline", "progressive"])
+@pytest.mark.parametrize("extra", [b"\0", b"abc", b"\0" * 64, b"\r\n", b"\xff\xd8", b"\xff\xd8" * 2])
+def test_stray_bytes_and_start_markers_at_the_start_are_skipped(extra: bytes, kind: str) -> None:
+    content = jpeg(**KINDS[kind])
+    np.testing.assert_array_equal(good(content[:2] + extra + content[2:]).pixels, good(content).pixels)
+
+
+def test_a_start_marker_after_the_frame_is_no_good_picture() -> None:
+    content = jpeg()
+    scan = content.index(b"\xff\xda")
+    bad(content[:scan] + b"\xff\xd8" + content[scan:])
+
+
 @pytest.mark.parametrize("count", [1, 5, 6, 100])
 def test_zeros_after_the_last_pixel_are_truncated(count: int) -> None:
     content = jpeg()
