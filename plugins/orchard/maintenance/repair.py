@@ -6,6 +6,7 @@ and keeps the rest. Starts no run.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchard_jobs.contract.columns import (
@@ -24,16 +25,17 @@ from orchard_jobs.contract.columns import (
 )
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import StagedPartition
-from orchard_jobs.contract.layout import ModelPath, parse
+from orchard_jobs.contract.layout import BackbonePath, ModelPath, parse, table_path
 from orchard_jobs.errors import DamagedFileError
 
 from orchard.maintenance.rebuilt_rows import captured_rows, moments_row, newest_promotions, run_row
-from orchard.maintenance.verify import Damage, verify
+from orchard.maintenance.verify import Damage, log_faults, verify
 from orchard.models.model import model_file
 from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
+from orchard.tables.checksums import forget
 from orchard.tables.commit_rule import Change, Tables
-from orchard.tables.log_files import LogFiles
+from orchard.tables.log_files import LOG, LogFiles
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
@@ -70,10 +72,10 @@ def repair(tables: Tables, settings: Settings, *, is_dry: bool) -> Repair:
     work.mend_logs()
     damaged: dict[str, list[Damage]] = defaultdict(list)
     for damage in verify(tables, is_deep=True):
-        if damage.partition or not LogFiles.is_log(damage.path):
+        if not damage.table:
+            work.mend_backbone(damage)
+        elif damage.partition or not LogFiles.is_log(damage.path):
             damaged[damage.table].append(damage)
-        elif not is_dry:
-            work.lost.append(f"{damage.path} {damage.fault}: a file of the log that can still be read; restore it from a backup")
     for table in _ORDER:
         if damaged[table.name] or table in work.emptied:
             work.mend(table, damaged[table.name])
@@ -91,30 +93,55 @@ class _Mending:
     emptied: set[Table] = field(default_factory=set)
 
     def mend_logs(self) -> None:
-        """Make the logs readable: without a damaged checkpoint where the commits tell all, else by an empty table."""
+        """Make the logs readable: without damaged files where the others tell all, else by an empty table."""
         if not any(LogFiles.of(self.tables.warehouse, table).paths for table in TABLES):
             self.mended.append("no table is there: all are created empty, and every batch is computed from the landing zone")
             self.lost.append(f"{_MISSING}; holds, pins, earlier models and the history of runs")
-            if not self.is_dry:
-                self.tables.create_all()
+            self._begin_anew(TABLES)
             return
         for table in TABLES:
-            log = LogFiles.of(self.tables.warehouse, table)
-            for path, fault in log.faults():
-                self.mended.append(f"{path} {fault}: the log is read without it, or begun anew")
-                if not self.is_dry and (not log.drop_checkpoints() or self._is_broken(table)):
+            if faults := log_faults(self.tables, table):
+                is_enough = self._read_without(table, {path for path, _ in faults})
+                how = "the log is read without it" if is_enough else "the log is begun anew"
+                self.mended.extend(f"{path} {fault}: {how}" for path, fault in faults)
+                if not is_enough:
                     self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
-                break
-        for table in self.emptied:
-            LogFiles.of(self.tables.warehouse, table).remove()
-        if not self.is_dry:
-            self.tables.create_all()
+        self._begin_anew(self.emptied)
         if self.emptied & set(_OF_VERSIONS):
             self.mended.append("all batches are computed again; vectors are reused where a job's report still names them")
             self.lost.append(_MISSING)
 
-    def _is_broken(self, table: Table) -> bool:
-        return bool(list(LogFiles.of(self.tables.warehouse, table).faults()))
+    def _read_without(self, table: Table, damaged: set[str]) -> bool:
+        """Remove a log's damaged files where the others tell all that they told; return whether they do."""
+        log = LogFiles.of(self.tables.warehouse, table)
+        if damaged <= log.spare:
+            if not self.is_dry:
+                for path in damaged:
+                    self.tables.warehouse.delete(path)
+            return True
+        if not damaged.isdisjoint(log.commits.values()) or not log.is_told_by_commits():
+            return False
+        if not self.is_dry:
+            log.drop_checkpoints()
+        return True
+
+    def _begin_anew(self, emptied: Iterable[Table]) -> None:
+        """Create some tables again, empty, and all that are not there."""
+        if self.is_dry:
+            return
+        for table in emptied:
+            LogFiles.of(self.tables.warehouse, table).remove()
+            forget(self.tables.warehouse, table_path(table, LOG))
+        self.tables.create_all()
+
+    def mend_backbone(self, damage: Damage) -> None:
+        """Remove an export and its SHA-256, so that the next preparation exports the backbone again."""
+        self.mended.append(f"{damage.path} {damage.fault}: removed; `orchard-jobs prepare` exports the backbone again")
+        known = parse(damage.path)
+        assert isinstance(known, BackbonePath), "an export has its backbone's path"
+        if not self.is_dry:
+            for ending in ("onnx", "sha256"):
+                self.tables.warehouse.delete(str(BackbonePath(known.backbone, ending)))
 
     def mend(self, table: Table, damaged: list[Damage]) -> None:
         """Mend one table's files."""

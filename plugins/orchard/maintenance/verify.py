@@ -1,4 +1,4 @@
-"""Find what is lost or damaged of the tables: their logs, and every file that they name.
+"""Find what is lost or damaged: the tables' logs, every file that they name, and the exported backbones.
 
 Runs beside other runs: what was replaced and cleaned meanwhile is no damage, so whatever looks damaged is looked at again.
 """
@@ -10,6 +10,7 @@ from functools import cached_property
 
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.digests import sha256_in
+from orchard_jobs.contract.layout import NETWORKS, BackbonePath, parse
 from orchard_jobs.errors import AuditError, DamagedFileError
 from orchard_jobs.parquet import read_parquet
 
@@ -21,6 +22,7 @@ from orchard.tables.log_files import LogFiles
 
 _FILES_AT_ONCE = 8
 _ABSENT = "is not there"
+_OTHER = "has another content than was recorded of it"
 
 
 @dataclass(frozen=True, order=True)
@@ -28,7 +30,7 @@ class Damage:
     """One file that is lost or damaged.
 
     Attributes:
-        table: the table that needs it.
+        table: the table that needs it; empty for an exported backbone.
         batch_id: the batch whose rows it holds; empty where it holds no batch's.
         path: the file, relative to the warehouse.
         fault: what is wrong, as words that go on after its name.
@@ -42,20 +44,38 @@ class Damage:
     partition: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Verified:
+    """All damage, sorted by table, batch and file; and how many tables and files were there to be looked at."""
+
+    damage: tuple[Damage, ...]
+    tables: int
+    files: int
+
+
 def verify(tables: Tables, *, is_deep: bool) -> tuple[Damage, ...]:
-    """Return all damage, sorted by table, batch and file.
+    """Return all damage that `look` finds."""
+    return look(tables, is_deep=is_deep).damage
+
+
+def look(tables: Tables, *, is_deep: bool) -> Verified:
+    """Return all damage, and what was looked at.
 
     Args:
-        tables: the tables; none has to be there.
+        tables: the tables; one that is not there is damage.
         is_deep: read every file and hold its SHA-256 against the recorded one. Without it only what a listing shows is judged:
             existence, size, and that the logs can be read. A file of which nothing is recorded must decode, and is recorded.
     """
-    if not any(LogFiles.of(tables.warehouse, table).paths for table in TABLES):
-        return ()
     files = _Files(tables, is_deep)
-    found = sorted(damage for table in TABLES for damage in files.of_table(table))
+    found = sorted([*files.of_backbones(), *(damage for table in TABLES for damage in files.of_table(table))])
     record(tables.warehouse, files.unrecorded)
-    return tuple(found)
+    present = sum(bool(LogFiles.of(tables.warehouse, table).paths) for table in TABLES)
+    return Verified(tuple(found), present, len(files.seen))
+
+
+def log_faults(tables: Tables, table: Table) -> list[tuple[str, str]]:
+    """Return (path, fault) of each file of a table's log that a deep look finds lost or damaged."""
+    return _Files(tables, is_deep=True).log_faults(table)
 
 
 @use_case
@@ -74,28 +94,44 @@ def verify_on_schedule(tables: Tables) -> Outcome[int]:
 
 @dataclass(frozen=True)
 class _Files:
-    """The judgement of files, one by one; `unrecorded` collects the SHA-256 of those that are judged for the first time."""
+    """The judgement of files, one by one.
+
+    `unrecorded` collects the SHA-256 of those that are judged for the first time, `seen` the paths of all.
+    """
 
     tables: Tables
     is_deep: bool
     unrecorded: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
 
     @cached_property
     def _recorded(self) -> dict[str, frozenset[str]]:
         return recorded(self.tables.warehouse)
 
     def of_table(self, table: Table) -> Iterator[Damage]:
-        faults = self._log_faults(table)
+        faults = self.log_faults(table)
         yield from (Damage(table.name, "", path, fault) for path, fault in faults)
         if faults:
             return
         sizes = dict(self.tables.warehouse.list(table.name))
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             named = self.tables.load(table).files()
+            self.seen.update(file.path for file in named)
             suspects = [
                 file for file, fault in zip(named, pool.map(lambda f: self._fault(f, sizes), named), strict=True) if fault
             ]
         yield from self._still_damaged(table, suspects)
+
+    def of_backbones(self) -> Iterator[Damage]:
+        """Yield the exported backbones that do not fit the SHA-256 beside them; an export without one is not judged."""
+        warehouse = self.tables.warehouse
+        for path, _ in warehouse.list(NETWORKS) if self.is_deep else ():
+            known = parse(path)
+            if isinstance(known, BackbonePath) and known == BackbonePath(known.backbone):
+                self.seen.add(path)
+                expected = warehouse.read_if_there(str(BackbonePath(known.backbone, "sha256")))
+                if expected is not None and expected.strip() != warehouse.sha256(path).encode():
+                    yield Damage("", "", path, _OTHER)
 
     def _still_damaged(self, table: Table, suspects: Iterable[TableFile]) -> Iterator[Damage]:
         """Yield the suspects that the table names now, too, and that are still not as they should be."""
@@ -124,7 +160,7 @@ class _Files:
         expected = self._recorded.get(path) if named is None else {named}
         if expected is None:
             return self._first_fault(path, sha256)
-        return None if sha256 in expected else "has another content than was recorded of it"
+        return None if sha256 in expected else _OTHER
 
     def _first_fault(self, path: str, sha256: str) -> str | None:
         if path.endswith(".parquet"):
@@ -135,15 +171,17 @@ class _Files:
         self.unrecorded[path] = sha256
         return None
 
-    def _log_faults(self, table: Table) -> list[tuple[str, str]]:
+    def log_faults(self, table: Table) -> list[tuple[str, str]]:
         """Return the faults of a table's log; a log that grows while it is listed is listed again."""
         warehouse = self.tables.warehouse
         found = list(LogFiles.of(warehouse, table).faults())
         if found:
             again = set(LogFiles.of(warehouse, table).faults())
             found = [fault for fault in found if fault in again]
+        paths = LogFiles.of(warehouse, table).paths
+        self.seen.update(paths)
         if found or not self.is_deep:
             return found
-        contents = ((path, self._content_fault(path)) for path in LogFiles.of(warehouse, table).paths)
+        contents = ((path, self._content_fault(path)) for path in paths)
         # Delta itself removes old files of a log.
         return [(path, fault) for path, fault in contents if fault is not None and fault != _ABSENT]

@@ -7,6 +7,7 @@ commit, or when it is verified for the first time.
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from orchard_jobs.contract.digests import canonical_json, sha256_in
 from orchard_jobs.contract.jobs import StagedFile
@@ -26,6 +27,17 @@ def record(warehouse: Warehouse, found: dict[str, str]) -> None:
     if found:
         text = canonical_json(found).encode()
         warehouse.create(str(ChecksumsPath(hashlib.sha256(text).hexdigest())), text)
+
+
+def forget(warehouse: Warehouse, folder: str) -> None:
+    """Forget what was recorded of the files below a folder, because they are written anew under the same names."""
+    for path, _ in list(warehouse.list(CHECKSUMS)):
+        if isinstance(parse(path), ChecksumsPath):
+            held = parsed(warehouse, path, warehouse.read(path), json.loads)
+            left = {name: sha256 for name, sha256 in held.items() if not PurePosixPath(name).is_relative_to(folder)}
+            if left != held:
+                record(warehouse, left)
+                warehouse.delete(path)
 
 
 def recorded(warehouse: Warehouse) -> dict[str, frozenset[str]]:

@@ -22,13 +22,13 @@ from deltalake.transaction import AddAction, RemoveAction
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import relative_to_table, table_path
-from orchard_jobs.errors import ConfigurationError, DamagedFileError, JobError
+from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from orchard_jobs.store_errors import explained, explaining_store_errors
 
-from orchard.tables.log_files import LogFiles, commit_path
+from orchard.tables.log_files import LogFiles, commit_path, explaining_log_faults
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
@@ -124,7 +124,8 @@ class DeltaSnapshot:
 
     def transaction(self, name: str) -> int | None:
         """Return the version of a Delta app transaction."""
-        return self._transactions.get(name)
+        with explaining_log_faults(self.warehouse, self.table):
+            return self._transactions.get(name)
 
     @cached_property
     def _transactions(self) -> Mapping[str, int]:
@@ -148,7 +149,8 @@ class DeltaSnapshot:
 
     def files(self, **partition: str) -> list[TableFile]:
         """Return the files of the named partition values, sorted by path."""
-        return sorted(self._files(partition), key=lambda file: file.path)
+        with explaining_log_faults(self.warehouse, self.table):
+            return sorted(self._files(partition), key=lambda file: file.path)
 
     def _files(self, wanted: Mapping[str, str]) -> Iterator[TableFile]:
         columns = ["path", "size_bytes", "num_records", *(["partition"] if self.table.partition_by else [])]
@@ -209,11 +211,9 @@ class DeltaLog:
             ConfigurationError: it has another schema version.
         """
         try:
-            with explaining_store_errors(self._uri(table)):
+            with explaining_store_errors(self._uri(table)), explaining_log_faults(self.warehouse, table):
                 delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
-        except DeltaError as error:
-            if not isinstance(error, TableNotFoundError):
-                raise self._explained(table, error) from error
+        except TableNotFoundError as error:
             raise JobError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):
@@ -242,7 +242,7 @@ class DeltaLog:
         """Make the version after a snapshot that names some files instead of others, or raise ConflictError."""
         assert isinstance(snapshot, DeltaSnapshot), "a snapshot goes back to the log that it came from"
         try:
-            with explaining_store_errors(self._uri(table)):
+            with explaining_store_errors(self._uri(table)), explaining_log_faults(self.warehouse, table):
                 snapshot.delta.create_write_transaction(
                     [*_remove_actions(snapshot, frozenset(lost)), *_add_actions(table, staged)],
                     # Not "overwrite": its filters join each column's values, so they cannot name (x, 1) and (y, 2) alone.
@@ -257,20 +257,12 @@ class DeltaLog:
                 )
         except CommitFailedError as error:
             raise ConflictError(str(error)) from error
-        except DeltaError as error:
-            raise self._explained(table, error) from error
 
     def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
         """Return the files that a commit took out of the table at least so long ago, by the log's own times of removal."""
         hours = math.ceil(for_at_least.total_seconds() / 3600)
         paths = self.load(table).delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
         return frozenset(table_path(table, path) for path in paths)
-
-    def _explained(self, table: Table, error: DeltaError) -> JobError:
-        """Return what delta-rs's error comes from: the first file of the log that is lost or damaged, or else its own words."""
-        for path, fault in LogFiles.of(self.warehouse, table).faults():
-            return DamagedFileError(self.warehouse.uri_of(path), fault)
-        return JobError(f"{self._uri(table)} {explained(error)}")
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)

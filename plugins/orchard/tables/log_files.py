@@ -6,16 +6,24 @@ A commit's file is JSON lines. A checkpoint sums up all commits up to its own, s
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.layout import relative_to_table, table_path
-from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
+from orchard_jobs.store_errors import cause_of, explained
 
 LOG = "_delta_log"
 _HINT = f"{LOG}/_last_checkpoint"
+_CHANGED = "cannot be read: it was cut or changed"
 _FILE = re.compile(rf"{LOG}/([0-9]{{20}})\.(json|checkpoint\.parquet)")
 
 
@@ -45,16 +53,30 @@ class LogFiles:
 
     @staticmethod
     def is_log(path: str) -> bool:
-        """Tell whether a path is below a table's log."""
-        return f"/{LOG}/" in path
+        """Tell whether a path is a table's log, or below it."""
+        return LOG in PurePosixPath(path).parts
 
     @property
     def paths(self) -> list[str]:
         """Every commit and checkpoint."""
         return sorted([*self.commits.values(), *self.checkpoints.values()])
 
+    @property
+    def spare(self) -> frozenset[str]:
+        """The files that loading the table does not need, because a checkpoint sums them up."""
+        newest = max(self.checkpoints, default=-1)
+        if newest < 0:
+            return frozenset()
+        old = [path for files in (self.commits, self.checkpoints) for number, path in files.items() if number < newest]
+        return frozenset([table_path(self.table, _HINT), *old, *filter(None, [self.commits.get(newest)])])
+
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (path, fault) of each file that is lost or cannot be read, of those that loading the table needs."""
+        found = list(self._file_faults())
+        # Each file by itself can look sound: what they tell together is for the reader of the format to judge.
+        yield from found or self._opening_faults()
+
+    def _file_faults(self) -> Iterator[tuple[str, str]]:
         newest = max(self.checkpoints, default=-1)
         if not self.commits and newest < 0:
             yield table_path(self.table, LOG), "has no commit"
@@ -69,20 +91,55 @@ class LogFiles:
             else:
                 yield commit_path(self.table, number), "is not there"
 
-    def drop_checkpoints(self) -> bool:
-        """Remove all checkpoints where the commits alone tell all that they tell; return whether they do."""
-        if sorted(self.commits) != list(range(len(self.commits))) or not self.commits:
+    def is_told_by_commits(self) -> bool:
+        """Tell whether the commits alone tell all that the checkpoints do, and can be read."""
+        if sorted(self.commits) != list(range(len(self.commits))):
             return False
-        if any(True for path in self.commits.values() for _ in self._commit_faults(path)):
-            return False
+        return not any(LogFiles(self.warehouse, self.table, self.commits).faults())
+
+    def drop_checkpoints(self) -> None:
+        """Remove all checkpoints."""
         for path in (table_path(self.table, _HINT), *self.checkpoints.values()):
             self.warehouse.delete(path)
-        return True
 
     def remove(self) -> None:
         """Remove the whole log, so that the table can be created anew."""
         for path, _ in list(self.warehouse.list(table_path(self.table, LOG))):
             self.warehouse.delete(path)
+
+    def explained(self, error: Exception) -> JobError:
+        """Return what a reader's error comes from: the first file that is lost or damaged, or else the error's own words."""
+        for path, fault in self.faults() if cause_of(error) is None else ():
+            return DamagedFileError(self.warehouse.uri_of(path), fault)
+        if isinstance(error, DeltaError):
+            return JobError(f"{self.warehouse.uri_of(self.table.name)} {explained(error)}")
+        return DamagedFileError(self.warehouse.uri_of(table_path(self.table, LOG)), _CHANGED)
+
+    def _opening_faults(self) -> Iterator[tuple[str, str]]:
+        """Open a local copy of what loading the table needs, so that a store out of reach is never taken for damage."""
+        with TemporaryDirectory() as folder:
+            newest = max(self.checkpoints, default=-1)
+            needed = {number: path for number, path in self.commits.items() if number > newest}
+            if newest >= 0:
+                needed[newest] = self.checkpoints[newest]
+            hint = table_path(self.table, _HINT)
+            self._copy([*([hint] if self.has_hint else []), *needed.values()], Path(folder))
+            table = Path(folder, self.table.name)
+            if _opens(table):
+                return
+            Path(folder, hint).unlink(missing_ok=True)
+            if _opens(table):
+                yield hint, _CHANGED
+                return
+            first = next((number for number in sorted(needed) if not _opens(table, number)), max(needed))
+            yield needed[first], _CHANGED
+
+    def _copy(self, paths: list[str], folder: Path) -> None:
+        for path in paths:
+            content = self.warehouse.read_if_there(path)
+            if content is not None:
+                Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+                Path(folder, path).write_bytes(content)
 
     def _checkpoint_faults(self, path: str) -> Iterator[tuple[str, str]]:
         try:
@@ -99,3 +156,25 @@ class LogFiles:
             is_whole = False
         if not is_whole:
             yield path, "is not JSON: it was cut or changed"
+
+
+@contextmanager
+def explaining_log_faults(warehouse: Warehouse, table: Table) -> Iterator[None]:
+    """Turn what reading a table's log ends in, in a block, into the DamagedFileError or JobError that says why.
+
+    That there is no table, or that a commit was refused, stays the error that it is.
+    """
+    try:
+        yield
+    except (TableNotFoundError, CommitFailedError):
+        raise
+    except (DeltaError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogFiles.of(warehouse, table).explained(error) from error
+
+
+def _opens(table: Path, version: int | None = None) -> bool:
+    try:
+        pa.table(DeltaTable(table, version=version).get_add_actions(flatten=False))
+    except Exception:
+        return False
+    return True

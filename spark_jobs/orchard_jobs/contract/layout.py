@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
 WORK = "_work"
-MANIFESTS, CHECKSUMS = f"{WORK}/manifests", f"{WORK}/checksums"
+MANIFESTS, CHECKSUMS, NETWORKS = f"{WORK}/manifests", f"{WORK}/checksums", f"{WORK}/networks"
 _PROGRESS = f"{WORK}/{{work}}/progress"
 _ATTEMPTS = f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
@@ -65,7 +65,7 @@ class ModelPlanPath(WarehousePath):
 class BackbonePath(WarehousePath):
     """A backbone's export, which workers load, or the SHA-256 of it."""
 
-    form = f"{WORK}/networks/{{backbone}}.{{ending}}"
+    form = f"{NETWORKS}/{{backbone}}.{{ending}}"
     backbone: str
     ending: str = "onnx"
 
