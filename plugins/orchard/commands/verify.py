@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 
 from orchard.commands.console import format_table
-from orchard.maintenance.verify import verify
+from orchard.maintenance.verify import Verified, look
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
@@ -22,13 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Print what is damaged; return 1 when something is."""
-    found = verify(tables, is_deep=arguments.deep)
+    found = look(tables, is_deep=arguments.deep)
     if arguments.json:
-        print(json.dumps({"is_deep": arguments.deep, "damage": [asdict(damage) for damage in found]}))
-    elif found:
-        rows = [(damage.table, damage.batch_id or "-", damage.path, damage.fault) for damage in found]
-        print(format_table(("table", "batch", "file", "what is wrong"), rows))
-        print(f"{len(found)} files are damaged: `orchard repair` mends them, `orchard repair --dry-run` only says how")
+        print(json.dumps(asdict(found) | {"is_deep": arguments.deep}))
     else:
-        print("nothing is lost or damaged" if arguments.deep else "no file is lost or cut; --deep also reads what they hold")
-    return 1 if found else 0
+        _print(found, settings.warehouse, arguments.deep)
+    return 1 if found.damage else 0
+
+
+def _print(found: Verified, warehouse: str, is_deep: bool) -> None:
+    if not found.tables:
+        print(
+            f"{warehouse} holds no table. If no batch ran there yet, the first one creates them. If one did: check "
+            "ORCHARD_WAREHOUSE and the disk; if they are lost, `orchard repair` creates them"
+        )
+    elif found.damage:
+        rows = [(damage.table or "-", damage.batch_id or "-", damage.path, damage.fault) for damage in found.damage]
+        print(format_table(("table", "batch", "file", "what is wrong"), rows))
+        print(f"{len(found.damage)} files are damaged: `orchard repair` mends them, `orchard repair --dry-run` only says how")
+    else:
+        said = "nothing is lost or damaged" if is_deep else "no file is lost or cut; --deep also reads what they hold"
+        print(f"{said} (looked at {found.tables} tables, {found.files} files)")

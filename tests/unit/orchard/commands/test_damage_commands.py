@@ -26,7 +26,17 @@ def path(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("option", [[], ["--deep"]])
 def test_a_sound_warehouse_is_said_to_be_one(path: str, option: list[str], capsys: Captured) -> None:
     assert main(["verify", *option]) == 0
-    assert capsys.readouterr().out.startswith(("no file is lost or cut", "nothing is lost or damaged"))
+    out = capsys.readouterr().out
+    assert out.startswith(("no file is lost or cut", "nothing is lost or damaged"))
+    assert f"(looked at {len(TABLES)} tables, " in out
+
+
+def test_a_warehouse_without_tables_is_said_to_be_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
+    assert main(["verify", "--deep"]) == 1
+    assert "holds no table" in capsys.readouterr().out
 
 
 def test_damage_is_listed_with_its_batch_and_the_remedy(tables: Tables, path: str, capsys: Captured) -> None:
