@@ -56,10 +56,14 @@ def read_png(content: bytes, limits: Limits) -> Picture:
     for chunk in parts:
         if not chunk.is_right:
             raise Fault(Reason.TRUNCATED, f"PNG: the checksum of a chunk {chunk.name.decode()} is wrong")
-    _check_rows(header, b"".join(chunk.body for chunk in parts if chunk.name == b"IDAT"))
     key = next((chunk.body for chunk in parts if chunk.name == b"tRNS"), b"")
     kept = (chunk.whole for chunk in parts if chunk.name != b"tRNS" or _fits(header, chunk))
-    image = _keyed(content[:_SIGNATURE_BYTES] + b"".join(kept) + _END, header, key, limits)
+    pixels = content[:_SIGNATURE_BYTES] + b"".join(kept) + _END
+    loaded = load_with(pixels, "PNG", limits)
+    if header.is_interlaced or not np.asarray(loaded.crop((0, header.height - 1, header.width, header.height))).any():
+        # Pillow leaves the rows black that a stream lacks when it ends as it should.
+        _check_rows(header, b"".join(chunk.body for chunk in parts if chunk.name == b"IDAT"))
+    image = _keyed(pixels, loaded, header, key, limits)
     by_name = {chunk.name: chunk.body for chunk in reversed(chunks) if chunk.is_right or chunk.name == b"eXIf"}
     return Picture(image, orientation_of(by_name.get(b"eXIf")), _profile(by_name.get(b"iCCP", b"")))
 
@@ -113,7 +117,6 @@ def _header(content: bytes) -> _Header:
 
 
 def _check_rows(header: _Header, packed: bytes) -> None:
-    # Pillow leaves the rows black that a stream lacks when it ends as it should.
     wanted = _row_bytes(header)
     has = _inflated_bytes(packed, wanted)
     if has < wanted:
@@ -147,8 +150,7 @@ def _fits(header: _Header, chunk: _Chunk) -> bool:
     return header.colour == _PALETTE and 0 < len(chunk.body) <= 256
 
 
-def _keyed(pixels: bytes, header: _Header, key: bytes, limits: Limits) -> Image.Image:
-    image = load_with(pixels, "PNG", limits)
+def _keyed(pixels: bytes, image: Image.Image, header: _Header, key: bytes, limits: Limits) -> Image.Image:
     if len(key) != {_GRAY: 2, _RGB: 6}.get(header.colour):
         return eight_bits(image)
     colour = np.array(struct.unpack(f">{len(key) // 2}H", key)) & ((1 << header.depth) - 1)

@@ -115,6 +115,12 @@ def test_a_whole_stream_that_lacks_rows_is_truncated(interlaced: bool) -> None:
     assert bad(short).reason == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize(("bits", "colour", "samples"), [(1, 0, 1), (2, 0, 1), (8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3)])
+def test_a_black_picture_lacks_nothing(bits: int, colour: int, samples: int) -> None:
+    row = bytes(-(-5 * samples * bits // 8))
+    assert flat(png(5, 3, bits, colour, row * 3)) == [0, 0, 0]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
 def test_interlaced_pictures_of_16_bits(mode: str) -> None:
     colour = {"RGB": 2, "L": 0, "RGBA": 6, "LA": 4}[mode]
