@@ -47,7 +47,7 @@ Caused by: java.lang.OutOfMemoryError: Java heap space
         ),
         (CONNECT, "JobError: no such fruit"),
         (JAVA, "org.apache.spark.SparkException: Job aborted due to stage failure: ExecutorLostFailure (executor 1 exited)"),
-        ("3 files\nare \x1b[31mgone", "JobError: 3 files are [31mgone"),
+        ("3 files\nare \x1b[31mgone", r"JobError: 3 files are \x1b[31mgone"),
         ("x" * 5000, "JobError: " + "x" * 990),
     ],
 )
