@@ -72,7 +72,9 @@ def test_a_batch_with_every_bomb_has_all_its_other_rows_in_3_gb(warehouse: Wareh
     job = [*submit_command(Path(sys.prefix)), script, "featurize", "--warehouse", warehouse.uri, "--input-digest", head.digest]
     with limited_memory(3 * GB) as memory:
         python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-        environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_SUBMIT_ARGS"} | python
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PYSPARK_SUBMIT_ARGS", "SPARK_REMOTE")
+        } | python
         done = subprocess.run(memory.command(job), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     report = JobReport.from_json(warehouse.read(report_path(work_digest(head.digest, backbone.id, "featurize"))))

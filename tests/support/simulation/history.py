@@ -164,7 +164,10 @@ class History:
 
     def _check_files(self) -> None:
         """Every file that a table names is there, as it was written."""
-        assert verify(self.world.calm, is_deep=True) == ()
+        found = verify(self.world.calm, is_deep=True)
+        if self.storage.is_in_memory:  # whose logs are no files
+            found = tuple(damage for damage in found if not damage.path.endswith("/_delta_log"))
+        assert found == (), found
         tables = self.world.calm
         for table in TABLES:
             for file in tables.load(table).files():

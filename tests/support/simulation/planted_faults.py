@@ -12,7 +12,6 @@ import pytest
 from orchard.batch import plan, publish
 from orchard.landing_zone.batch_lock import BatchLock
 from orchard.launchers.attempts import Attempts
-from orchard.maintenance import clean, work_files
 from orchard.models import merged_moments, refit
 from orchard.tables import commit_rule
 from orchard.tables.batch_versions import BatchVersions
@@ -182,22 +181,9 @@ def logs_take_commits_from_old_snapshots(patch: Patch) -> None:
     patch.setattr(MemoryLog, "commit", blind)
 
 
-def young_files_are_cleaned(patch: Patch) -> None:
-    """What is young stays: a job may be running."""
-    patch.setattr(work_files.WorkFiles, "is_young", lambda seen, path: False)
-
-
 def failed_audits_are_published(patch: Patch) -> None:
     """What fails its audit is not published."""
     patch.setattr(Verdict, "raise_if_failed", lambda verdict: None)
-
-
-def reports_go_with_what_they_name(patch: Patch) -> None:
-    """What a report names goes one retention after the report."""
-    stays = clean._stays
-    patch.setattr(
-        clean, "_stays", lambda tables, settings, seen, retention, documents: stays(tables, settings, seen, retention, [])
-    )
 
 
 PLANTED = tuple(
@@ -217,8 +203,6 @@ PLANTED = tuple(
         (failed_attempts_are_made_again, 22),
         (moments_of_another_version_are_merged, 628),
         (logs_take_commits_from_old_snapshots, 82),
-        (young_files_are_cleaned, 550),
         (failed_audits_are_published, 8),
-        (reports_go_with_what_they_name, 123),
     )
 )
