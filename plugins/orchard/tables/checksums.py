@@ -6,7 +6,7 @@ commit, or when it is verified for the first time.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from orchard_jobs.contract.digests import canonical_json, sha256_in
@@ -31,20 +31,24 @@ def record(warehouse: Warehouse, found: dict[str, str]) -> None:
 
 def forget(warehouse: Warehouse, folder: str) -> None:
     """Forget what was recorded of the files below a folder, because they are written anew under the same names."""
-    for path, _ in list(warehouse.list(CHECKSUMS)):
-        if isinstance(parse(path), ChecksumsPath):
-            held = parsed(warehouse, path, warehouse.read(path), json.loads)
-            left = {name: sha256 for name, sha256 in held.items() if not PurePosixPath(name).is_relative_to(folder)}
-            if left != held:
-                record(warehouse, left)
-                warehouse.delete(path)
+    for path, held in list(_records(warehouse)):
+        left = {name: sha256 for name, sha256 in held.items() if not PurePosixPath(name).is_relative_to(folder)}
+        if left != held:
+            record(warehouse, left)
+            warehouse.delete(path)
 
 
 def recorded(warehouse: Warehouse) -> dict[str, frozenset[str]]:
     """Return by path what was recorded: several where a model was fitted again under its id."""
     found: dict[str, set[str]] = {}
+    for _, held in _records(warehouse):
+        for name, sha256 in held.items():
+            found.setdefault(name, set()).add(sha256)
+    return {path: frozenset(values) for path, values in found.items()}
+
+
+def _records(warehouse: Warehouse) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each file of records: its path, and the SHA-256 by path that it holds."""
     for path, _ in warehouse.list(CHECKSUMS):
         if isinstance(parse(path), ChecksumsPath):
-            for name, sha256 in parsed(warehouse, path, warehouse.read(path), json.loads).items():
-                found.setdefault(name, set()).add(sha256)
-    return {path: frozenset(values) for path, values in found.items()}
+            yield path, parsed(warehouse, path, warehouse.read(path), json.loads)

@@ -24,8 +24,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     transform = None if profile is None else _transform(image.mode, profile)
     if transform is None:
         return image if image.mode == "RGB" else image.convert("RGB")
-    converted = transform.apply(image)
-    return converted
+    return transform.apply(image)
 
 
 def _transform(mode: str, profile: bytes) -> _Transform | None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.png import read_png
+from orchard_jobs.images.formats.signatures import JPEG_SIGNATURE, PNG_SIGNATURE
 from orchard_jobs.images.formats.stock import eight_bits, load_with
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _HEADER, _ENTRY, _DIB = 6, 16, 40
 
 
@@ -30,7 +30,7 @@ def read_icon(content: bytes, limits: Limits) -> Picture:
     best = max(pictures, key=lambda one: (one.width * one.height, one.bits))
     if best.is_cut:
         raise Fault(Reason.TRUNCATED, f"ICO: its largest picture runs out of the file of {len(content)} bytes")
-    if best.content.startswith(_PNG):
+    if best.content.startswith(PNG_SIGNATURE):
         return read_png(best.content, limits)
     limits.check_size(best.width, best.height)
     return Picture(eight_bits(load_with(_icon_of(content[2:4], best), "ICO", limits)))
@@ -42,10 +42,10 @@ def _inner(content: bytes, number: int) -> _Inner:
         raise Fault(Reason.TRUNCATED, "ICO: the directory is cut short")
     size, place = struct.unpack("<II", content[start + 8 : start + _ENTRY])
     inner, is_cut = content[place : place + size], place + size > len(content)
-    if inner.startswith(_PNG) and len(inner) >= 26:
+    if inner.startswith(PNG_SIGNATURE) and len(inner) >= 26:
         width, height, depth = struct.unpack(">IIB", inner[16:25])
         return _Inner(width, height, 4 * depth, inner, is_cut)
-    if inner.startswith(_JPEG):
+    if inner.startswith(JPEG_SIGNATURE):
         raise Fault(Reason.UNSUPPORTED, "an icon that holds a JPEG")
     if len(inner) < _DIB:
         raise Fault(Reason.TRUNCATED, f"ICO: a picture of {size} bytes at byte {place} of {len(content)}")

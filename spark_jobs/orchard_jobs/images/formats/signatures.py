@@ -24,10 +24,11 @@ class Format(StrEnum):
     TGA = "TGA"
 
 
+JPEG_SIGNATURE, PNG_SIGNATURE = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Long enough never to begin another file.
 _STRONG = {
-    b"\xff\xd8\xff": Format.JPEG,
-    b"\x89PNG\r\n\x1a\n": Format.PNG,
+    JPEG_SIGNATURE: Format.JPEG,
+    PNG_SIGNATURE: Format.PNG,
     b"II*\x00": Format.TIFF,
     b"MM\x00*": Format.TIFF,
     b"II+\x00": Format.TIFF,
