@@ -35,7 +35,10 @@ def class_archive_of(environment: Path) -> Path:
 
 
 def submit_command(environment: Path, cores: int = 2) -> list[str]:
-    """Return the first words of a job's command line, by an environment's Spark, as the local launcher submits it."""
+    """Return the first words of a job's command line, by an environment's Spark, as the local launcher submits it.
+
+    Spark tries a task four times, as on a cluster, so that a killed worker does not end the job.
+    """
     conf = local_spark_conf(str(class_archive_of(environment)))
     options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
-    return [str(environment / "bin" / "spark-submit"), "--master", f"local[{cores}]", *options]
+    return [str(environment / "bin" / "spark-submit"), "--master", f"local[{cores},4]", *options]

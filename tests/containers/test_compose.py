@@ -65,7 +65,7 @@ class Compose:
 
     def __call__(self, *words: str, check: bool = True) -> str:
         command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.folder / "env"), *words]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2400, check=False)
         assert not check or done.returncode == 0, f"{words}: {done.stdout[-1500:]} {done.stderr[-1500:]}"
         return done.stdout
 

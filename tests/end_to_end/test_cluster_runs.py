@@ -106,7 +106,7 @@ def clean(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     contents = {f"images/{path.relative_to(stack.images)}": path.read_bytes() for path in (stack.images / GOOD).rglob("*.jpg")}
     warehouse = tmp_path_factory.mktemp("clean") / "warehouse"
-    clean_run(warehouse, stack.home / "warehouse", stack.aws_variables, contents, (GOOD,))
+    clean_run(warehouse, stack.aws_variables, contents, (GOOD,))
     return warehouse
 
 

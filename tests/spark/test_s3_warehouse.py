@@ -13,17 +13,16 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from orchard_jobs import entry
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.contract.manifest import Action, ManifestHead
-from orchard_jobs.local_spark import submit_command
 from orchard_jobs.storage import Warehouse
 from PIL import Image
 from support.local_manifests import entry_of, files_of, freeze
+from support.submitted_job import featurize_command, own_environment
 
 
 @pytest.fixture
@@ -56,12 +55,7 @@ def moto_server() -> Iterator[str]:
 
 
 def featurize(warehouse: Warehouse, head: ManifestHead) -> JobReport:
-    command = submit_command(Path(sys.prefix))
-    command += [str(Path(entry.__path__[0]) / "run_job.py"), "featurize"]
-    command += ["--warehouse", warehouse.uri, "--input-digest", head.digest]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
-    environment |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    subprocess.run(featurize_command(warehouse, head.digest), env=own_environment(), check=True, timeout=300)
     return JobReport.from_json(warehouse.read(report_path(work_digest(head.digest, head.backbone.id, "featurize"))))
 
 

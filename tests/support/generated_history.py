@@ -5,9 +5,8 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,19 +14,15 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import polars as pl
-from orchard.batch import run as batch_run
 from orchard.landing_zone.listing import S3LandingZone
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from orchard_jobs.contract.layout import backbone_path
-from orchard_jobs.local_spark import submit_command
-from orchard_jobs.storage import Warehouse
 from orchard_sandbox.job_execution.processes import find_members
 from orchard_sandbox.s3.landing import aws_client, queue_url
 from orchard_sandbox.stack.airflow_api import AirflowApi
-from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.layout import Layout
 
-from support.flow import lock_of, value_of
+from support.spark_runs import copy_backbone, publish_batch
 
 BUCKET, CLEAN_BUCKET = "landing", "clean"
 DAGS = ("image_arrivals", "image_batches_on_arrival", "image_batches", "reconcile_uploads", "pca_model")
@@ -52,7 +47,7 @@ class GeneratedHistory:
 
     seed: int
     home: Path
-    aws: Mapping[str, str]
+    aws: dict[str, str]
     api: AirflowApi
     contents: list[bytes]
     last: dict[str, bytes] = field(default_factory=dict)
@@ -89,7 +84,7 @@ class GeneratedHistory:
     def check(self, warehouse: Path) -> None:
         """Hold the tables against one clean run of each batch over the last content of every key that was seen."""
         published = self.home / "warehouse"
-        clean_run(warehouse, published, self.aws, self.last, self.days)
+        clean_run(warehouse, self.aws, self.last, self.days)
         for table, names in TOLD.items():
             found, expected = (published_rows(str(folder / table), self.days, names) for folder in (published, warehouse))
             assert found == expected, f"{table}: {self}"
@@ -214,12 +209,11 @@ def published_rows(
     return sorted(found, key=lambda row: str(row["image_uri"]))
 
 
-def clean_run(warehouse: Path, source: Path, aws: Mapping[str, str], contents: dict[str, bytes], days: tuple[str, ...]) -> None:
+def clean_run(warehouse: Path, aws: dict[str, str], contents: dict[str, bytes], days: tuple[str, ...]) -> None:
     """Plan, compute, audit and publish each batch once in a warehouse of its own, without Airflow.
 
     Args:
         warehouse: the new warehouse.
-        source: a warehouse that has the exported backbone.
         aws: the variables that let other tools reach the stand-in.
         contents: what is in the bucket, by key.
         days: the batches.
@@ -230,23 +224,12 @@ def clean_run(warehouse: Path, source: Path, aws: Mapping[str, str], contents: d
         s3.put_object(Bucket=CLEAN_BUCKET, Key=key, Body=content)
     settings = Settings.from_environment({"ORCHARD_WAREHOUSE": str(warehouse), "ORCHARD_LANDING": f"s3://{CLEAN_BUCKET}/images"})
     tables = Tables.at(str(warehouse))
-    backbone = backbone_path(settings.backbone.id)
-    tables.warehouse.create(backbone, Warehouse.at(str(source)).read(backbone))
+    copy_backbone(tables, settings)
     landing_zone = S3LandingZone(s3, CLEAN_BUCKET)
     for day in days:
         if not list(landing_zone.list(settings.landing_zone.batch_prefix(day))):
             continue
-        jobs = value_of(batch_run.plan(tables, settings, lock_of(day), landing_zone, lambda backbone: None))
-        command = submit_command(ROOT / ".venv" / "jobs")
-        command += [str(ROOT / "spark_jobs" / "orchard_jobs" / "entry" / "run_job.py"), "featurize"]
-        python = str(ROOT / ".venv" / "jobs" / "bin" / "python")
-        own = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
-        environment = os.environ | aws | own
-        subprocess.run(
-            [*command, "--warehouse", tables.warehouse.uri, "--input-digest", jobs.input_digest], env=environment, check=True
-        )
-        verdict = value_of(batch_run.validate(tables, settings, jobs))
-        value_of(batch_run.publish(tables, settings, jobs, verdict, "clean"))
+        publish_batch(tables, settings, day, landing_zone, aws)
 
 
 def some_contents(fruits: Path, drawn: list[bytes]) -> list[bytes]:
