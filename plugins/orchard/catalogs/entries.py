@@ -31,7 +31,7 @@ class EntryState(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """A table that is there, and its folder's URI."""
 
     table: Table
@@ -57,7 +57,7 @@ class Catalog(Protocol):
     def name(self) -> str:
         """The prefix of a table's name."""
 
-    def state_of(self, entry: Entry) -> EntryState:
+    def state_of(self, entry: CatalogEntry) -> EntryState:
         """Return whether the catalog has a table; change nothing.
 
         Raises:
@@ -65,11 +65,11 @@ class Catalog(Protocol):
             JobError: the catalog cannot be read.
         """
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CatalogEntry) -> None:
         """Register a table that is missing, or bring an outdated entry up to date. JobError when that cannot be."""
 
 
-def entries_of(tables: Tables) -> list[Entry]:
+def entries_of(tables: Tables) -> list[CatalogEntry]:
     """Return the warehouse's tables that are there.
 
     Raises:
@@ -83,13 +83,13 @@ def entries_of(tables: Tables) -> list[Entry]:
     for table in TABLES:
         with suppress(JobError):  # it was never created
             tables.load(table)
-            found.append(Entry(table, tables.warehouse.uri_of(table.name)))
+            found.append(CatalogEntry(table, tables.warehouse.uri_of(table.name)))
     if not found:
         raise JobError(f"{uri} holds no table: run a batch first, its plan_batch creates them")
     return found
 
 
-def check_is_same_table(full_name: str, is_delta: bool, location: str, entry: Entry) -> None:
+def check_is_same_table(full_name: str, is_delta: bool, location: str, entry: CatalogEntry) -> None:
     """Refuse what a catalog has under a table's name unless it is this table; ConfigurationError."""
     if not is_delta:
         raise ConfigurationError(

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from orchard.catalogs.entries import Entry, EntryState, check_is_same_table, is_same_folder
+from orchard.catalogs.entries import CatalogEntry, EntryState, check_is_same_table, is_same_folder
 from orchard.clients import aws_client, explaining_aws_errors
 
 
@@ -21,7 +21,7 @@ class GlueDatabase:
     name: str
     client: Any
 
-    def state_of(self, entry: Entry) -> EntryState:
+    def state_of(self, entry: CatalogEntry) -> EntryState:
         """See Catalog."""
         found = self._found(entry)
         if found is None:
@@ -42,7 +42,7 @@ class GlueDatabase:
         )
         return EntryState.THERE if is_right else EntryState.OUTDATED
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CatalogEntry) -> None:
         """See Catalog. Of an outdated entry description, owner, retention and further parameters stay."""
         found = self._found(entry)
         wanted = _glue_table(entry)
@@ -54,7 +54,7 @@ class GlueDatabase:
             parameters = {"Parameters": found.get("Parameters", {}) | wanted["Parameters"]}
             self.client.update_table(DatabaseName=self.name, TableInput=kept | wanted | parameters)
 
-    def _found(self, entry: Entry) -> dict[str, Any] | None:
+    def _found(self, entry: CatalogEntry) -> dict[str, Any] | None:
         with self._told("read"):
             self.client.get_database(Name=self.name)
             try:
@@ -73,7 +73,7 @@ def _glue_parameters() -> dict[str, str]:
     return {"table_type": "DELTA", "spark.sql.sources.provider": "delta", "EXTERNAL": "TRUE"}
 
 
-def _glue_table(entry: Entry) -> dict[str, Any]:
+def _glue_table(entry: CatalogEntry) -> dict[str, Any]:
     return {
         "Name": entry.table.name,
         "TableType": "EXTERNAL_TABLE",

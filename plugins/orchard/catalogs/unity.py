@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchard_jobs.contract.locations import folder_uri, is_below, prefix_of
 from orchard_jobs.errors import ConfigurationError
 
-from orchard.catalogs.entries import Entry, EntryState, check_is_same_table
+from orchard.catalogs.entries import CatalogEntry, EntryState, check_is_same_table
 from orchard.clients import databricks_client, explaining_databricks_errors
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class UnitySchema:
         """The schema's full name."""
         return f"{self.catalog}.{self.schema}"
 
-    def state_of(self, entry: Entry) -> EntryState:
+    def state_of(self, entry: CatalogEntry) -> EntryState:
         """See Catalog. Never OUTDATED: Unity's API changes no columns."""
         from databricks.sdk.errors import NotFound
         from databricks.sdk.service.catalog import DataSourceFormat, TableType
@@ -65,7 +65,7 @@ class UnitySchema:
             )
         return EntryState.THERE
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CatalogEntry) -> None:
         """See Catalog."""
         from databricks.sdk.service.catalog import DataSourceFormat, TableType
 
@@ -89,7 +89,7 @@ class UnitySchema:
         roots |= {catalog.storage_root: self.catalog, catalog.storage_location: self.catalog}
         return {folder_uri(root): owner for root, owner in roots.items() if root}
 
-    def _check_unmanaged(self, entry: Entry) -> None:
+    def _check_unmanaged(self, entry: CatalogEntry) -> None:
         location = prefix_of(folder_uri(entry.location))
         reason = "it is a folder of Unity's own" if _MANAGED in location else ""
         for root, owner in self._managed_roots.items():
@@ -109,7 +109,7 @@ class UnitySchema:
         )
 
 
-def _unity_columns(entry: Entry) -> "list[ColumnInfo]":
+def _unity_columns(entry: CatalogEntry) -> "list[ColumnInfo]":
     from databricks.sdk.service.catalog import ColumnInfo, ColumnTypeName
 
     found = []

@@ -49,33 +49,35 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """One thing to do: in words, and as a command where one command does it."""
 
     words: str
     command: str | None = None
 
 
-def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[Step]:
+def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[NextStep]:
     """Yield what to do, the most pressing first."""
     if found.damage or found.in_state("damaged"):
-        yield Step("repair what is lost or damaged", "orchard repair")
+        yield NextStep("repair what is lost or damaged", "orchard repair")
     for batch in found.in_state("refused"):
-        yield Step(f"batch {batch.batch_id}: fix what the audit rejected, then start it again (see docs/operating.md)")
+        yield NextStep(f"batch {batch.batch_id}: fix what the audit rejected, then start it again (see docs/operating.md)")
     pending = found.in_state(*_PENDING)
     key_format = settings.landing_zone.key_format
     startable = tuple(batch for batch in pending if is_batch_key(batch.batch_id, key_format))
     for batch_id in sorted({batch.batch_id for batch in pending} - {batch.batch_id for batch in startable}):
-        yield Step(f"batch {batch_id} is not a key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it")
+        yield NextStep(
+            f"batch {batch_id} is not a key of ORCHARD_BATCH_KEY_FORMAT={key_format}: set the format back to complete it"
+        )
     if startable:
         yield from _starts(startable, settings)
     elif found.model_work is not None:
-        yield Step("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
+        yield NextStep("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
     if not found.batches:
-        yield Step(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
+        yield NextStep(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
 
 
-def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Step]:
+def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[NextStep]:
     """Yield a backfill for each series of periods that follow each other: one over all would take those between, too."""
     key_format, cron = settings.landing_zone.key_format, batch_cron(settings.runs)
     series: list[list[datetime]] = []
@@ -87,18 +89,18 @@ def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Ste
     for periods in series[:_MOST_STARTS]:
         words = f"{len(periods)} batches" if len(periods) > 1 else f"{periods[0]:{key_format}}"
         if not is_start(periods[0], cron):
-            yield Step(f"start image_batches by hand for {words}, its partition key: the schedule has no such period")
+            yield NextStep(f"start image_batches by hand for {words}, its partition key: the schedule has no such period")
             continue
         first, last = (f"{moment:%Y-%m-%dT%H:%M:%S}".removesuffix("T00:00:00") for moment in (periods[0], periods[-1]))
         command = f"airflow backfill create --dag-id image_batches --from-date {first} --to-date {last}"
         command += " --reprocess-behavior completed"
-        yield Step(f"start image_batches for {words}, unless runs of them are active", command)
+        yield NextStep(f"start image_batches for {words}, unless runs of them are active", command)
     if len(series) > _MOST_STARTS:
         more = len(series) - _MOST_STARTS
-        yield Step(f"{more} more such series of batches, or start reconcile_uploads, which finds them all")
+        yield NextStep(f"{more} more such series of batches, or start reconcile_uploads, which finds them all")
 
 
-def _lines(found: WarehouseStatus, steps: list[Step]) -> Iterator[str]:
+def _lines(found: WarehouseStatus, steps: list[NextStep]) -> Iterator[str]:
     yield f"backbone {found.backbone}, {f'model {found.model_id}' if found.model_id else 'no PCA model yet'}"
     if found.batches:
         head = ("batch", "state", "version", "listed", "quarantined", "missing", "captured")

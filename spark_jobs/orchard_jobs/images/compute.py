@@ -132,7 +132,7 @@ def compute(
     Raises:
         JobError: the backbone failed on a batch. What the source raises is passed on.
     """
-    batch = _Batch(backbone)
+    batch = _InputBatch(backbone)
     with closing(_ahead(_decode_all(source, rules, backbone.input_pixels), tally)) as images:
         for image in images:
             batch.hold(image)
@@ -182,7 +182,7 @@ def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
 
 
 @dataclass
-class _Batch:
+class _InputBatch:
     """Entries in order until enough of them need the backbone; remembers the contents of the last entry's group."""
 
     backbone: LoadedBackbone

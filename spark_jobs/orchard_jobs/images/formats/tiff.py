@@ -8,11 +8,10 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.tiff_chunks import read_chunks
-from orchard_jobs.images.formats.tiff_layout import CCITT, JPEG, WEBP, YCBCR, Layout, read_layout
+from orchard_jobs.images.formats.tiff_layout import CCITT, JPEG, WEBP, YCBCR, Bytes, TiffLayout, read_layout
 from orchard_jobs.images.formats.tiff_tags import Tags, read_tags
 from orchard_jobs.images.formats.tiff_values import high_byte, numbers_of, shades_of
 
-Bytes = NDArray[np.uint8]
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 8, 9
 _MODES = {
     _WHITE_IS_ZERO: "L",
@@ -39,14 +38,14 @@ def read_tiff(content: bytes, limits: Limits) -> Picture:
     return Picture(image, orientation if 1 <= orientation <= 8 else 1, found.raw(tags.PROFILE) or None)
 
 
-def _usual_photometric(layout: Layout) -> int:
+def _usual_photometric(layout: TiffLayout) -> int:
     """Return what libtiff takes where the tag is missing."""
     if layout.compression in CCITT:
         return _WHITE_IS_ZERO
     return _BLACK_IS_ZERO if layout.samples < 3 else _RGB
 
 
-def _check_colours(found: Tags, layout: Layout, photometric: int) -> None:
+def _check_colours(found: Tags, layout: TiffLayout, photometric: int) -> None:
     mode = _MODES.get(photometric)
     if mode is None:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of photometric interpretation {photometric}, which is not read")
@@ -63,7 +62,7 @@ def _check_colours(found: Tags, layout: Layout, photometric: int) -> None:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of {mode} colours with {layout.samples} samples of {layout.bits} bits")
 
 
-def _samples(found: Tags, layout: Layout, photometric: int, limits: Limits) -> Bytes:
+def _samples(found: Tags, layout: TiffLayout, photometric: int, limits: Limits) -> Bytes:
     """Return the picture's shades [height, width, samples]; of palettes the numbers of the colours."""
     kept = f"{layout.kind}{layout.bits // 8}" if layout.is_wide else "u1"
     samples = np.zeros((layout.height, layout.width, layout.samples), kept)
@@ -78,11 +77,11 @@ def _samples(found: Tags, layout: Layout, photometric: int, limits: Limits) -> B
     return shades_of(samples, layout, found) if layout.is_wide else samples
 
 
-def _plane(layout: Layout, plane: int) -> slice:
+def _plane(layout: TiffLayout, plane: int) -> slice:
     return slice(None) if layout.planes == 1 else slice(plane, plane + 1)
 
 
-def _part(layout: Layout, photometric: int, rows: NDArray[np.uint8]) -> NDArray[np.number]:
+def _part(layout: TiffLayout, photometric: int, rows: NDArray[np.uint8]) -> NDArray[np.number]:
     if layout.compression in (JPEG, WEBP):
         return rows
     if layout.unit != (1, 1):
@@ -93,7 +92,7 @@ def _part(layout: Layout, photometric: int, rows: NDArray[np.uint8]) -> NDArray[
     return high_byte(numbers, layout.bits)
 
 
-def _apart(layout: Layout, rows: Bytes) -> Bytes:
+def _apart(layout: TiffLayout, rows: Bytes) -> Bytes:
     """Return YCbCr pixels of units that share a colour."""
     across, down = layout.unit
     units = rows.reshape(len(rows), -1, across * down + 2)
@@ -102,7 +101,7 @@ def _apart(layout: Layout, rows: Bytes) -> Bytes:
     return np.concatenate([shades[..., None], colours], axis=2)
 
 
-def _image(found: Tags, layout: Layout, photometric: int, samples: Bytes) -> Image.Image:
+def _image(found: Tags, layout: TiffLayout, photometric: int, samples: Bytes) -> Image.Image:
     mode = _MODES[photometric]
     if mode == "YCbCr" and layout.compression in (JPEG, WEBP):
         mode = "RGB"
@@ -121,7 +120,7 @@ def _image(found: Tags, layout: Layout, photometric: int, samples: Bytes) -> Ima
     return image.convert("RGB") if mode == "YCbCr" else image
 
 
-def _coloured(found: Tags, layout: Layout, samples: Bytes) -> Image.Image:
+def _coloured(found: Tags, layout: TiffLayout, samples: Bytes) -> Image.Image:
     size = 1 << layout.bits
     entries = np.array(found.integers(tags.COLOUR_MAP), np.uint16)
     if len(entries) < 3 * size:

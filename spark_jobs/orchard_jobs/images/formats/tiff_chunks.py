@@ -9,14 +9,13 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.jpeg import read_samples
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.stock import load_with
-from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, JPEG, NO_COMPRESSION, WEBP, YCBCR, Layout
+from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, JPEG, NO_COMPRESSION, WEBP, YCBCR, Bytes, TiffLayout
 from orchard_jobs.images.formats.tiff_tags import Tags
 
 # Opening a file costs more than reading a short strip.
@@ -26,10 +25,8 @@ _SPARE_PIXELS = 65536
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1).tobytes()
 _SHORT, _LONG = 3, 4
 
-Bytes = NDArray[np.uint8]
 
-
-def read_chunks(found: Tags, layout: Layout, limits: Limits) -> Iterator[tuple[int, Bytes]]:
+def read_chunks(found: Tags, layout: TiffLayout, limits: Limits) -> Iterator[tuple[int, Bytes]]:
     """Yield each chunk's number and its bytes: [rows, bytes a row], or of JPEG and WebP its samples [rows, width, samples].
 
     Raises:
@@ -48,7 +45,7 @@ def read_chunks(found: Tags, layout: Layout, limits: Limits) -> Iterator[tuple[i
             yield number, group[end - count : end]
 
 
-def _packed(found: Tags, layout: Layout) -> list[bytes]:
+def _packed(found: Tags, layout: TiffLayout) -> list[bytes]:
     starts = found.integers(tags.TILE_OFFSETS) or found.integers(tags.STRIP_OFFSETS)
     sizes = found.integers(tags.TILE_SIZES) or found.integers(tags.STRIP_SIZES)
     wanted = layout.planes * layout.across * layout.down
@@ -61,11 +58,11 @@ def _packed(found: Tags, layout: Layout) -> list[bytes]:
     return [found.content[start : start + size] for start, size in zip(starts[:wanted], sizes, strict=False)]
 
 
-def _stored_rows(layout: Layout, number: int) -> int:
+def _stored_rows(layout: TiffLayout, number: int) -> int:
     return -(-layout.rows_of(number) // layout.unit[1])
 
 
-def _groups(layout: Layout, count: int) -> Iterator[tuple[int, int]]:
+def _groups(layout: TiffLayout, count: int) -> Iterator[tuple[int, int]]:
     a_plane = layout.across * layout.down
     step = max(1, _GROUP_BYTES // max(1, layout.row_bytes * layout.chunk_rows))
     for plane in range(0, count, a_plane):
@@ -73,7 +70,7 @@ def _groups(layout: Layout, count: int) -> Iterator[tuple[int, int]]:
             yield first, min(first + step, plane + a_plane)
 
 
-def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[int], limits: Limits) -> Bytes:
+def _uncompressed(found: Tags, layout: TiffLayout, packed: list[bytes], rows: list[int], limits: Limits) -> Bytes:
     if layout.compression in (NO_COMPRESSION, *DEFLATE):
         if found.integer(tags.FILL_ORDER, 1) == 2:
             # As libtiff does: the order is that of the bytes in the file, before they are uncompressed.
@@ -91,7 +88,7 @@ def _uncompressed(found: Tags, layout: Layout, packed: list[bytes], rows: list[i
     return np.packbits(np.asarray(image), axis=1) if layout.compression in CCITT else np.asarray(image)
 
 
-def _plain(layout: Layout, content: bytes, rows: int) -> Bytes:
+def _plain(layout: TiffLayout, content: bytes, rows: int) -> Bytes:
     wanted = rows * layout.row_bytes
     if layout.compression in DEFLATE:
         content = _inflated(content, layout.chunk_rows * layout.row_bytes)
@@ -115,7 +112,7 @@ def _inflated(content: bytes, most_bytes: int) -> bytes:
     return inflated
 
 
-def _file_of_bytes(found: Tags, layout: Layout, packed: list[bytes], rows: list[int]) -> bytes:
+def _file_of_bytes(found: Tags, layout: TiffLayout, packed: list[bytes], rows: list[int]) -> bytes:
     """Return a TIFF of 8-bit gray samples (CCITT: of single bits), one strip a chunk."""
     is_fax = layout.compression in CCITT
     entries = {
@@ -145,7 +142,7 @@ def _file_of_bytes(found: Tags, layout: Layout, packed: list[bytes], rows: list[
     return b"II*\0\x08\0\0\0" + b"".join(directory) + bytes(4) + values.ljust(8 * len(packed), b"\0") + b"".join(packed)
 
 
-def _inner_picture(found: Tags, layout: Layout, content: bytes, limits: Limits) -> Bytes:
+def _inner_picture(found: Tags, layout: TiffLayout, content: bytes, limits: Limits) -> Bytes:
     if layout.bits != 8 or layout.kind != "u":
         raise Fault(Reason.UNSUPPORTED, f"a TIFF with JPEG or WebP inside and {layout.bits} bits a sample")
     # Whatever its own header says, no chunk may cost more than a chunk: there can be thousands.
@@ -163,7 +160,7 @@ def _inner_picture(found: Tags, layout: Layout, content: bytes, limits: Limits) 
     return samples.reshape(*samples.shape[:2], -1)
 
 
-def _with_tables(found: Tags, layout: Layout, content: bytes) -> bytes:
+def _with_tables(found: Tags, layout: TiffLayout, content: bytes) -> bytes:
     # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would go by the chunk's own markers.
     transform = found.integer(tags.PHOTOMETRIC, 1) == YCBCR
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0" + bytes([transform])

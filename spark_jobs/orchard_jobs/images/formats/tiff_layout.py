@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault, Limits
@@ -32,12 +35,13 @@ _NOT_READ = {
 }
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 YCBCR = 6
+Bytes = NDArray[np.uint8]
 # While they are unpacked or converted, at most so many rows at once.
 BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Layout:
+class TiffLayout:
     """Where the samples lie, and what they are. A chunk is a strip or a tile.
 
     Attributes:
@@ -97,7 +101,7 @@ class Layout:
         return self.chunk_rows if self.is_tiled else min(self.chunk_rows, self.height - row)
 
 
-def read_layout(found: Tags, limits: Limits) -> Layout:
+def read_layout(found: Tags, limits: Limits) -> TiffLayout:
     """Return where the samples lie.
 
     Raises:
@@ -113,7 +117,7 @@ def read_layout(found: Tags, limits: Limits) -> Layout:
     if chunk_width < 1 or chunk_rows < 1:
         raise Fault(Reason.TRUNCATED, f"TIFF: tiles or strips of {chunk_width} x {chunk_rows} pixels")
     planes = found.samples if found.integer(tags.PLANAR, 1) == 2 else 1
-    layout = Layout(
+    layout = TiffLayout(
         found.order,
         width,
         height,
@@ -164,7 +168,7 @@ def _unit(found: Tags, compression: int) -> tuple[int, int]:
     return unit[0], unit[1]
 
 
-def _check_cost(layout: Layout, limits: Limits) -> None:
+def _check_cost(layout: TiffLayout, limits: Limits) -> None:
     pixels = layout.width * layout.height
     kept = pixels * layout.samples * (layout.bits // 8 if layout.is_wide else 1)
     # A chunk is there twice while it is read, as the library's and as ours.

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault
-from orchard_jobs.images.formats.tiff_layout import BLOCK_ROWS, Layout
+from orchard_jobs.images.formats.tiff_layout import BLOCK_ROWS, Bytes, TiffLayout
 from orchard_jobs.images.formats.tiff_tags import Tags
 
-Bytes = NDArray[np.uint8]
 # Enough to know the range of all.
 _LOOKED_AT = 1_000_000
 
 
-def numbers_of(layout: Layout, rows: Bytes) -> NDArray[np.number]:
+def numbers_of(layout: TiffLayout, rows: Bytes) -> NDArray[np.number]:
     """Return the numbers [rows, chunk width, samples] of a chunk's bytes [rows, bytes a row]."""
     shape = (len(rows), layout.chunk_width, layout.chunk_samples)
     if layout.bits < 8 or layout.bits not in (8, 16, 32, 64):
@@ -35,7 +34,7 @@ def numbers_of(layout: Layout, rows: Bytes) -> NDArray[np.number]:
     return np.cumsum(differences, axis=1, dtype=f"u{size}").view(f"{layout.kind}{size}")
 
 
-def _undo_float_predictor(rows: Bytes, layout: Layout) -> NDArray[np.number]:
+def _undo_float_predictor(rows: Bytes, layout: TiffLayout) -> NDArray[np.number]:
     # Bytes of equal weight lie together, the weightiest first, and each is the difference to the one a pixel before.
     size = layout.bits // 8
     pixels = rows.reshape(len(rows), -1, layout.chunk_samples)
@@ -43,7 +42,7 @@ def _undo_float_predictor(rows: Bytes, layout: Layout) -> NDArray[np.number]:
     return np.ascontiguousarray(planes.swapaxes(1, 2)).view(f">f{size}")
 
 
-def _unpack(layout: Layout, rows: Bytes) -> NDArray[np.uint16]:
+def _unpack(layout: TiffLayout, rows: Bytes) -> NDArray[np.uint16]:
     count = layout.chunk_width * layout.chunk_samples
     numbers = np.empty((len(rows), count), np.uint16)
     weights = (1 << np.arange(layout.bits - 1, -1, -1)).astype(np.uint16)
@@ -60,7 +59,7 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
     return np.right_shift(numbers.astype(np.uint16, copy=False), bits - 8).astype(np.uint8)
 
 
-def shades_of(numbers: NDArray[np.number], layout: Layout, found: Tags) -> Bytes:
+def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> Bytes:
     """Return shades of signed, 32-bit, 64-bit and floating-point numbers, by the range that nearly all of them keep to.
 
     A thousandth at each end may lie outside; it is clipped.

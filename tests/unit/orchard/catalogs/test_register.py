@@ -10,7 +10,7 @@ import boto3
 import pytest
 from databricks.sdk.service.catalog import ColumnInfo, ColumnTypeName, DataSourceFormat, TableType
 from deltalake import DeltaTable
-from orchard.catalogs.entries import Entry
+from orchard.catalogs.entries import CatalogEntry
 from orchard.cli import main
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -37,7 +37,7 @@ def test_the_columns_are_those_of_the_delta_log(tables: Tables) -> None:
     for table in TABLES:
         tables.log.create(table)
         log = DeltaTable(f"{WAREHOUSE}/{table.name}", storage_options={"AWS_ALLOW_HTTP": "true"})
-        assert Entry(table, "").fields == json.loads(log.schema().to_json())["fields"]
+        assert CatalogEntry(table, "").fields == json.loads(log.schema().to_json())["fields"]
 
 
 SPELLED = {
@@ -55,7 +55,7 @@ SPELLED = {
 
 
 def test_types_are_spelled_as_hive_and_spark_do() -> None:
-    entries = [Entry(table, "") for table in TABLES]
+    entries = [CatalogEntry(table, "") for table in TABLES]
     found = {(field["name"], kind) for entry in entries for field, (_, kind) in zip(entry.fields, entry.columns, strict=True)}
     assert found >= set(SPELLED.items())
     assert {kind for _, kind in found if "<" not in kind} == {"string", "int", "bigint", "timestamp", "boolean", "double"}
@@ -74,7 +74,7 @@ def test_glue_gets_a_table_that_athena_spark_and_trino_take_for_delta(glue: Any,
     storage = found["StorageDescriptor"]
     assert (storage["Location"], storage["SerdeInfo"]["Parameters"]["path"]) == (FEATURES_AT, FEATURES_AT)
     columns = [(column["Name"], column["Type"]) for column in storage["Columns"]]
-    assert columns == Entry(FEATURES, "").columns
+    assert columns == CatalogEntry(FEATURES, "").columns
     assert columns[-2:] == [("backbone", "string"), ("batch_id", "string")]
 
 
@@ -150,7 +150,7 @@ def test_unity_gets_an_external_delta_table(unity: UnityServer, capsys: Out) -> 
     assert (found.table_type, found.data_source_format) == (TableType.EXTERNAL, DataSourceFormat.DELTA)
     assert found.storage_location == FEATURES_AT
     columns = {column.name: column for column in found.columns or []}
-    assert list(columns) == [name for name, _ in Entry(FEATURES, "").columns]
+    assert list(columns) == [name for name, _ in CatalogEntry(FEATURES, "").columns]
     assert columns["features"] == ColumnInfo(
         name="features",
         type_text="array<float>",
@@ -170,7 +170,7 @@ def test_unity_takes_every_type(unity: UnityServer, tables: Tables, table: Any) 
     tables.log.create(table)
     assert main(TO_UNITY) == 0
     found = unity.tables[f"main.ml.{table.name}"]
-    assert [(column.name, column.type_text) for column in found.columns or []] == Entry(table, "").columns
+    assert [(column.name, column.type_text) for column in found.columns or []] == CatalogEntry(table, "").columns
 
 
 @pytest.mark.parametrize(
