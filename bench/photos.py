@@ -1,7 +1,8 @@
 """What does it cost to decode a photo of 12 megapixels and to fill the backbone's square from it, and what do the features lose?
 
 No camera's photos are at hand, so they are made of shop photos: mosaics of many at their own size, and single ones enlarged,
-with noise like a sensor's. Each is stored as a JPEG of about 1 MB and 3 MB (4:2:0), as a progressive one, a PNG and a WebP.
+with noise like a sensor's. Each is stored as a JPEG of about 1 MB and 3 MB (4:2:0), as a progressive one, a PNG, a WebP, and as
+a HEIC of tiles of 512 pixels, as phones write them, and in one piece.
 `whole` has every pixel decoded and resized by the bicubic filter alone; `as shipped` is the product's own decoding. Both take
 turns, and each figure is the median of three rounds. Memory is what a decoding takes above what the process had before.
 
@@ -21,11 +22,13 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from featurize import DATA, prepare
 from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.formats.heic import read_heic
 from orchard_jobs.images.formats.jpeg import read_jpeg
 from orchard_jobs.images.formats.picture import Limits
 from orchard_jobs.images.formats.png import read_png
@@ -46,6 +49,8 @@ STORED: dict[str, dict[str, Any]] = {
     "progressive, about 3 MB": {"format": "JPEG", "megabytes": 3, "progressive": True},
     "PNG": {"format": "PNG", "compress_level": 1},
     "WebP": {"format": "WEBP", "quality": 80, "method": 1},
+    "HEIC, tiles": {"format": "HEIF", "quality": 60, "tile_size": 512, "enc_params": {"preset": "ultrafast"}},
+    "HEIC, one piece": {"format": "HEIF", "quality": 60, "enc_params": {"preset": "ultrafast"}},
 }
 WANTED_MS = {"JPEG, about 1 MB": 40, "JPEG, about 3 MB": 70}
 COMPARED: list[tuple[str, dict[str, Any]]] = [
@@ -66,6 +71,7 @@ def main() -> int:
     if not paths or not Path("/proc/self/status").exists():
         print(f"{SHOP_PHOTOS} holds {len(paths)} photos; some are wanted, and Linux's /proc is needed", file=sys.stderr)
         return 1
+    pillow_heif.register_heif_opener()
     photos = [Image.open(path).convert("RGB") for path in paths[:: max(1, len(paths) // 100)]]
     verdicts = [*measure_cost(photos), measure_features(photos, count)]
     print("\nwhat                                     wanted  measured")
@@ -125,7 +131,7 @@ def resident(what: str) -> float:
 def read_whole(file: bytes) -> Square:
     """Return the square from every pixel of a file without orientation, transparency and profile."""
     kind, limits = format_of(file), Limits(LIMIT)
-    readers = {Format.JPEG: read_jpeg, Format.PNG: read_png}
+    readers = {Format.JPEG: read_jpeg, Format.PNG: read_png, Format.HEIC: read_heic}
     picture = readers[kind](file, limits) if kind in readers else read_stock(file, kind, limits)
     return np.asarray(picture.image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB"))
 

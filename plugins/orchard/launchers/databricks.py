@@ -59,7 +59,7 @@ class DatabricksLauncher:
             # Airflow retries, with a token that identifies the attempt.
             "max_retries": 0,
         }
-        wheel, others = below(str(settings.jobs.uri), WHEEL), _requirements("hosted", settings.backbone.engine)
+        wheel, others = below(str(settings.jobs.uri), WHEEL), _requirements("hosted", "heif", settings.backbone.engine)
         cluster = settings.databricks.cluster
         environments = None
         if settings.databricks.is_serverless:

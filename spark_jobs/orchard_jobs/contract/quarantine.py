@@ -41,7 +41,8 @@ EXPLANATIONS = {
     ),
     Reason.UNSUPPORTED: Explanation(
         "The file is whole, but its format, or the way it stores its pixels, is not read. The message names it.",
-        "Convert the file to JPEG or PNG, and upload that.",
+        "Convert the file to JPEG or PNG, and upload that. For HEIC, the message may say that the jobs' environment lacks "
+        "the extra `heif` of `orchard-jobs`: install it.",
     ),
     Reason.OVER_OBJECT_LIMIT: Explanation(
         "The listing says that the object has more bytes than `ORCHARD_OBJECT_LIMIT`. It was not fetched.",

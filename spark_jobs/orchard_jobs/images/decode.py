@@ -6,7 +6,7 @@ Good means that the whole first frame is there. The order is fixed, since it dec
 2. The header is judged: pixels, and what decoding would cost (`formats.picture.Limits`).
 3. The first frame is decoded to 8 bits a sample, a large JPEG at a smaller scale (`formats.picture.Limits.reduction`); how odd
    samples are read stands in each reader.
-4. EXIF's orientation is applied.
+4. EXIF's orientation is applied, or that of HEIC's own boxes.
 5. Transparency of any kind (alpha, palette entries, a colour key) is laid over white.
 6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter, after the mean of blocks of pixels
    where it is still large; nothing is cropped.
@@ -27,6 +27,7 @@ from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.colour import to_srgb
+from orchard_jobs.images.formats.heic import read_heic
 from orchard_jobs.images.formats.icon import read_icon
 from orchard_jobs.images.formats.jpeg import read_jpeg
 from orchard_jobs.images.formats.picture import SIDES_KEPT, Fault, Limits, Picture
@@ -41,6 +42,7 @@ _READERS = {
     Format.TIFF: read_tiff,
     Format.ICO: read_icon,
     Format.PPM: read_ppm,
+    Format.HEIC: read_heic,
 }
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -5,6 +5,7 @@ import struct
 from enum import StrEnum
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.isobmff import coding_of
 from orchard_jobs.images.formats.picture import Fault
 
 
@@ -19,6 +20,7 @@ class Format(StrEnum):
     TIFF = "TIFF"
     PPM = "PPM"
     AVIF = "AVIF"
+    HEIC = "HEIC"
     JPEG2000 = "JPEG2000"
     ICO = "ICO"
     TGA = "TGA"
@@ -78,13 +80,12 @@ _NOT_READ = {
 }
 # A transfer as text has put a carriage return before each line feed, or taken it away: the signature is made to show it.
 _AS_TEXT = {b"\x89PNG\r\r\n\x1a": Format.PNG, b"\x89PNG\n\x1a": Format.PNG}
-_BRANDS = {
-    b"avif": Format.AVIF,
-    b"avis": Format.AVIF,
-    b"crx ": "camera raw (CR3)",
-    b"jxl ": "JPEG XL",
-    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"heif", b"mif1", b"msf1"), "HEIC"),
-}
+_NOT_READ_BRANDS = {b"crx ": "camera raw (CR3)", b"jxl ": "JPEG XL"}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEVC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
+# Of both families, and of others: the primary picture decides.
+_HEIF_BRANDS = {b"heif", b"mif1", b"msf1", b"mif2"}
+_CODINGS = {"hvc1": Format.HEIC, "av01": Format.AVIF}
 # Stray bytes, as they may stand before any marker of the header; a segment follows.
 _STRAY_JPEG = re.compile(rb"\xff\xd8[^\xff]{1,64}\xff+[\xc0-\xc4\xdb\xdd\xe0-\xef\xfe].{16}", re.DOTALL)
 _PCX = re.compile(rb"\x0a[\x00-\x05][\x00\x01][\x01\x02\x04\x08]")
@@ -158,9 +159,13 @@ def _by_signature(content: bytes) -> Format | str | None:
 def _by_brand(content: bytes) -> Format | str | None:
     size = max(16, min(int.from_bytes(content[:4], "big"), 256))
     brands = [content[8:12], *(content[start : start + 4] for start in range(16, size, 4))]
-    if b"avif" in brands or b"avis" in brands:
-        return Format.AVIF
-    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    is_avif, is_hevc = (not family.isdisjoint(brands) for family in (_AVIF_BRANDS, _HEVC_BRANDS))
+    if is_avif != is_hevc:
+        return Format.AVIF if is_avif else Format.HEIC
+    if is_avif or not _HEIF_BRANDS.isdisjoint(brands):
+        coding = coding_of(content)
+        return Format.HEIC if coding is None else _CODINGS.get(coding, f"HEIF with {coding!r} inside")
+    return next((_NOT_READ_BRANDS[brand] for brand in brands if brand in _NOT_READ_BRANDS), None)
 
 
 def _weakly(content: bytes) -> Format | str | None:

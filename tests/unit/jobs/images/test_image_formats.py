@@ -13,8 +13,6 @@ from support.pictures import bad, good, picture, saved
 NAMED = {
     "JPEG XL": b"\xff\x0a" + bytes(60),
     "JPEG XL ": b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(60),
-    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60),
-    "HEIC ": b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix" + bytes(60),
     "CR3": b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom" + bytes(60),
     "OpenEXR": b"v/1\x01\x02\0\0\0" + bytes(60),
     "DICOM": bytes(128) + b"DICM" + bytes(60),
