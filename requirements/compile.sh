@@ -11,7 +11,7 @@ jobs=(--extra audit --extra spark --extra onnx --extra tensorflow --extra heif)
 # orchard-jobs is built from this tree, so it is taken out of what is looked up.
 sed -e '/"orchard-jobs\[audit\]"/d' -e '/^readme/d' pyproject.toml >"$all/pyproject.toml"
 resolve "$all/pyproject.toml" spark_jobs/pyproject.toml "${jobs[@]}" requirements/{dev,containers,audit,uv}.in "$@" -o "$all/all.txt"
-pins "$all/pyproject.toml" spark_jobs/pyproject.toml --extra audit -c "$all/all.txt" -o requirements/airflow.txt
+pins "$all/pyproject.toml" spark_jobs/pyproject.toml --extra audit --extra heif -c "$all/all.txt" -o requirements/airflow.txt
 pins spark_jobs/pyproject.toml "${jobs[@]}" -c "$all/all.txt" -o requirements/jobs.txt
 for name in dev containers audit uv; do pins "requirements/$name.in" -c "$all/all.txt" -o "requirements/$name.txt"; done
 # Another Spark, and what is old beside it, with the same packages otherwise.

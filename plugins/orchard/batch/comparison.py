@@ -23,8 +23,12 @@ from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 
-# The limits that set images aside, each by its name in the settings and in a manifest's head.
-_LIMITS = {Reason.OVER_PIXEL_LIMIT: "pixel_limit", Reason.OVER_OBJECT_LIMIT: "object_limit"}
+# What sets images aside until it rises, by its name in the settings and in a manifest's head.
+_LIMITS = {
+    Reason.OVER_PIXEL_LIMIT: "pixel_limit",
+    Reason.OVER_OBJECT_LIMIT: "object_limit",
+    Reason.UNSUPPORTED: "reads_heic",
+}
 log = escaping_logger(__name__)
 _ENTRIES = pa.schema([*LISTED, ("action", pa.string()), ("is_missing", pa.bool_())])
 

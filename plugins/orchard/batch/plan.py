@@ -109,6 +109,7 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
         vector_files=plan.vector_files,
         known=plan.known[0] if plan.known else None,
         object_limit=settings.images.object_limit,
+        reads_heic=settings.images.reads_heic,
     )
 
 
@@ -203,7 +204,8 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
     """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)
-    limits = (view.settings.images.pixel_limit, view.settings.images.object_limit)
+    images = view.settings.images
+    limits = (images.pixel_limit, images.object_limit, images.reads_heic)
     for head in staged_manifests(warehouse, versions.backbone, batch_id):
         if current is not None and head.number <= current.number:
             continue
@@ -211,7 +213,7 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
         is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
         if (
             (is_half_way or is_next)
-            and (head.pixel_limit, head.object_limit) == limits
+            and (head.pixel_limit, head.object_limit, head.reads_heic) == limits
             and _is_usable(warehouse, head)
             # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
             and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)

@@ -1,5 +1,6 @@
 """The settings of the product itself, by topic. Those of the places where its jobs run are in `targets`."""
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,11 @@ class ImageSettings(SettingsGroup):
     keeps_missing: bool = variable(
         "MISSING", "keep", "rows of images that are no longer listed: `keep` or `drop`", parsers.keep_or_drop
     )
+
+    @property
+    def reads_heic(self) -> bool:
+        """Whether the extra `heif` is installed here: what cannot be seen from here is taken to be where the jobs run, too."""
+        return importlib.util.find_spec("pi_heif") is not None
 
 
 @dataclass(frozen=True)

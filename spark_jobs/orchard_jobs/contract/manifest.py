@@ -93,6 +93,8 @@ class ManifestHead:
             of them; None when there are none.
         object_limit: bytes, as listed, above which an image is quarantined and not fetched. At its default it is in no text and
             no digest, so that they are those of earlier releases.
+        reads_heic: whether the extra `heif` was installed beside Airflow, and so, it is taken, where the jobs run. Where it
+            was, it is in no text and no digest.
     """
 
     batch_id: str
@@ -110,6 +112,7 @@ class ManifestHead:
     vector_files: tuple[str, ...] = ()
     known: Part | None = None
     object_limit: int = OBJECT_LIMIT
+    reads_heic: bool = True
 
     @cached_property
     def digest(self) -> str:
@@ -124,6 +127,8 @@ class ManifestHead:
         fields = asdict(self)
         if self.object_limit == OBJECT_LIMIT:
             del fields["object_limit"]
+        if self.reads_heic:
+            del fields["reads_heic"]
         return fields
 
     @classmethod

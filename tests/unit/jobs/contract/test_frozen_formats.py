@@ -137,6 +137,13 @@ def test_a_size_limit_is_in_a_manifest_unless_it_is_the_default() -> None:
     assert "object_limit" not in HEAD.to_json()
 
 
+def test_a_manifest_tells_that_it_was_planned_without_heic() -> None:
+    other = replace(HEAD, reads_heic=False)
+    assert other.digest != HEAD_DIGEST
+    assert ManifestHead.from_json(other.to_json()) == other
+    assert "reads_heic" not in HEAD.to_json()
+
+
 def test_the_digest_of_a_projection_plan() -> None:
     assert PLAN.digest == PLAN_DIGEST
     assert digest_of(json.loads(PLAN.to_json())) == PLAN_DIGEST

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import pytest
 from orchard.settings import Settings
+from orchard.settings.groups import ImageSettings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.manifest import Entry, ManifestHead
@@ -50,6 +52,23 @@ def test_rows_over_the_pixel_limit_are_judged_again_when_it_rose(tables: Tables,
     assert raised.actions == {"compute": 1}
 
 
+def test_unsupported_rows_are_judged_again_once_heic_is_read(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = {key("phone.heic"): BROKEN}
+    monkeypatch.setattr(ImageSettings, "reads_heic", False)
+    head = plan(tables, settings, DAY, bucket)
+    assert head is not None
+    stage_and_publish(tables, head, _UnsupportedJobs(tables, bucket))
+    assert plan(tables, settings, DAY, bucket) is None
+    monkeypatch.setattr(ImageSettings, "reads_heic", True)
+    again = plan(tables, settings, DAY, bucket)
+    assert again is not None
+    assert again.actions == {"compute": 1}
+    stage_and_publish(tables, again, _UnsupportedJobs(tables, bucket))
+    assert plan(tables, settings, DAY, bucket) is None
+
+
 def test_a_missing_image_over_the_old_limit_is_judged_when_it_comes_back(tables: Tables, settings: Settings) -> None:
     bucket = {key("huge.jpg"): BROKEN, key("a.jpg"): b"a"}
     head = plan(tables, settings, DAY, bucket)
@@ -95,3 +114,10 @@ class _OverLimitJobs(FakeJobs):
         super()._compute(head, entry, reused, good, bad, stamp)
         if bad:
             bad[-1]["reason"] = "over the pixel limit"
+
+
+class _UnsupportedJobs(FakeJobs):
+    def _compute(self, head: ManifestHead, entry: Entry, reused: Any, good: list[Any], bad: list[Any], stamp: Any) -> None:
+        super()._compute(head, entry, reused, good, bad, stamp)
+        if bad:
+            bad[-1]["reason"] = "unsupported mode or format"
