@@ -23,11 +23,12 @@ from orchard_jobs.images.decode import Decoded, Rejected
 from orchard_jobs.images.guarded import decode
 from orchard_jobs.images.sources import Fetched, Unread
 
-# Measured with onnxruntime on one thread: batches of 1 to 16 are alike within the noise, 32 and more were never faster.
-BATCH = 8
+# What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
+# a GPU and TensorFlow want more images a call. `bench/batches.py` prints the figures.
+_BATCHES, _LARGEST_BATCH = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64
-_DECODED_AHEAD = 4 * BATCH
+_DECODED_AHEAD = 32
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class Tally:
             self.busy_seconds + other.busy_seconds,
             self.waiting_seconds + other.waiting_seconds,
         )
+
+
+def batch_of(backbone: LoadedBackbone) -> int:
+    """Return how many images a backbone is given at once. With `onnx` their number changes no bit of a vector."""
+    return _BATCHES.get(backbone.engine, _LARGEST_BATCH)
 
 
 def compute(
@@ -198,7 +204,7 @@ class _InputBatch:
 
     @property
     def is_full(self) -> bool:
-        return not self.squares or len(self.squares) == BATCH or len(self.held) >= _HELD
+        return not self.squares or len(self.squares) == batch_of(self.backbone) or len(self.held) >= _HELD
 
     def finish(self, tally: Tally) -> list[Outcome]:
         """Run what is held and return its outcomes in order."""

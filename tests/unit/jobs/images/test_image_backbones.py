@@ -108,10 +108,11 @@ def test_a_gpu_is_asked_for_full_precision(
 
 
 def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: LoadedBackbone) -> None:
-    pixels = np.stack(list(drawn_pixels().values()) * 2)
+    pixels = np.stack(list(drawn_pixels().values()) * 8)
     together = lite0_onnx(pixels)
-    alone = np.concatenate([lite0_onnx(pixels[index : index + 1]) for index in range(len(pixels))])
-    np.testing.assert_array_equal(together, alone)
+    for size in (1, 2, 5, 8):
+        batches = [lite0_onnx(pixels[first : first + size]) for first in range(0, len(pixels), size)]
+        np.testing.assert_array_equal(np.concatenate(batches), together)
 
 
 def test_a_red_disc_and_noise_are_classes_apart(lite0_onnx: LoadedBackbone) -> None:

@@ -15,7 +15,7 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import LoadedBackbone
-from orchard_jobs.images.compute import BATCH, Bad, Good, InputRules, Known, Outcome, Tally, compute
+from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, batch_of, compute
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
@@ -27,11 +27,11 @@ RULES = InputRules(LIMIT)
 class MeanColour:
     """A backbone that tells images apart by their mean colour, and counts its batches."""
 
-    engine = "none"
     input_pixels = 8
     dimension = 3
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str = "onnx") -> None:
+        self.engine = engine
         self.batches: list[int] = []
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -141,11 +141,12 @@ def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]
             np.testing.assert_array_equal(outcome.features, MeanColour()(found.pixels[None])[0])
     contents = {(one.group, content) for one, content in source if isinstance(content, bytes) and content != b"text"}
     assert tally.network_runs == sum(backbone.batches) == len(contents)
-    assert all(size <= BATCH for size in backbone.batches)
+    assert all(size <= batch_of(backbone) for size in backbone.batches)
 
 
-def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
-    backbone = MeanColour()
+@pytest.mark.parametrize(("engine", "size"), [("onnx", 2), ("cuda", 8), ("tensorflow", 8)])
+def test_batches_are_full_and_no_outcome_waits_for_long(engine: str, size: int) -> None:
+    backbone = MeanColour(engine)
     taken: list[int] = []
 
     def source() -> Iterator[tuple[Entry, bytes | Vanished]]:
@@ -155,8 +156,8 @@ def test_batches_are_full_and_no_outcome_waits_for_long() -> None:
 
     for number, outcome in enumerate(compute(source(), backbone, RULES, Tally())):
         assert outcome.entry == entry(number)
-        assert taken[-1] - number <= 64 + 4 * BATCH + 2
-    assert backbone.batches[:5] == [BATCH] * 5
+        assert taken[-1] - number <= 64 + 32 + 2
+    assert backbone.batches[:5] == [size] * 5
 
 
 def test_progress_is_told_for_every_image() -> None:
@@ -221,7 +222,7 @@ def test_tallies_add_up() -> None:
 
 def test_files_to_features(lite0_onnx: LoadedBackbone, tmp_path: Path) -> None:
     entries = []
-    for number in range(BATCH + 3):
+    for number in range(11):
         file = tmp_path / f"{number} é%20.png"
         file.write_bytes(coloured(number * 20 % 200))
         entries.append(Entry(f"file://{file}", "x", file.stat().st_size, "2026-01-01T00:00:00+00:00", None, "compute", "g"))
