@@ -1,6 +1,6 @@
 # Plain `make` prints the targets and does nothing. The environments live in .venv, the stack's state in .orchard.
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status upload clean package test test-containers soak docs lint audit
+.PHONY: help setup run stop status upload clean package test test-containers soak docs lint audit bench
 
 BOOTSTRAP_PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell command -v $(name) 2>/dev/null)))
 AIRFLOW_BIN := .venv/airflow/bin
@@ -77,6 +77,15 @@ soak: setup ## compare thousands of generated histories with one clean run each:
 test-containers: setup ## test the images and the compose file, with the Docker engine that answers or one of its own
 	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
 	{ test $$? = 77 && echo "test-containers: skipped: no Docker engine is available"; }
+
+BENCH_IMAGES ?= 4000
+BENCH_ROUNDS ?= 3
+bench: setup ## measure speed beside the bare network, a script by hand and Daft: BENCH_IMAGES=number, BENCH_ROUNDS=number
+	$(NEEDS_PYTHON)
+	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py daft
+	@.venv/jobs/bin/python bench/batches.py $(BENCH_ROUNDS)
+	@.venv/jobs/bin/python bench/featurize.py $(BENCH_IMAGES) $(BENCH_ROUNDS)
+	@.venv/jobs/bin/python bench/photos.py
 
 PINS := $(wildcard requirements/*.txt)
 audit: ## check the pinned packages for known vulnerabilities on PyPI

@@ -14,6 +14,9 @@ resolve "$all/pyproject.toml" spark_jobs/pyproject.toml "${jobs[@]}" requirement
 pins "$all/pyproject.toml" spark_jobs/pyproject.toml --extra audit --extra heif -c "$all/all.txt" -o requirements/airflow.txt
 pins spark_jobs/pyproject.toml "${jobs[@]}" -c "$all/all.txt" -o requirements/jobs.txt
 for name in dev containers audit uv; do pins "requirements/$name.in" -c "$all/all.txt" -o "requirements/$name.txt"; done
+# Daft allows no newer Arrow.
+grep -v '^pyarrow=' "$all/all.txt" >"$all/older.txt"
+pins requirements/daft.in -c "$all/older.txt" -o requirements/daft.txt
 # Another Spark, and what is old beside it, with the same packages otherwise.
 grep -vE '^(pyspark|numpy|pandas|pyarrow)=' "$all/all.txt" >"$all/older.txt"
 pins requirements/jobs35.in spark_jobs/pyproject.toml --extra spark --extra onnx --extra heif --extra audit -c "$all/older.txt" -o requirements/jobs35.txt

@@ -1,7 +1,7 @@
 """Build the two environments, `.venv/airflow` and `.venv/jobs`, from the pinned files; do nothing when they are up to date.
 
-With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need, and `audit`,
-which looks the pins up among known vulnerabilities.
+With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need, `audit`, which
+looks the pins up among known vulnerabilities, and `daft`, a rival that `make bench` runs.
 
 Standard library only, and in the syntax of Python 3.8, so that a Python or Java that does not fit gives one clear line.
 It knows nothing of the stack that later runs in the environments.
@@ -36,6 +36,7 @@ ENVIRONMENTS = {
     "jobs": (("jobs.txt", "dev.txt"), ("spark_jobs",)),
     "jobs35": (("jobs35.txt",), ("spark_jobs",)),
     "audit": (("audit.txt",), ()),
+    "daft": (("daft.txt",), ()),
 }
 USUAL = ("airflow", "jobs")
 # uv does not read pip's settings: a machine that is set up for pip alone would otherwise not find its index.

@@ -87,7 +87,7 @@ def test_another_python_on_path_is_taken_when_this_one_does_not_fit(tmp_path: Pa
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose uv writes down how it is called, makes the environment on `venv` and fails where `broken` is."""
-    pinned = [f"requirements/{name}.txt" for name in ("airflow", "jobs", "jobs35", "dev", "audit", "uv")]
+    pinned = [f"requirements/{name}.txt" for name in ("airflow", "jobs", "jobs35", "daft", "dev", "audit", "uv")]
     for name in [*pinned, "pyproject.toml"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)

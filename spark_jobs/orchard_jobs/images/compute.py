@@ -25,7 +25,7 @@ from orchard_jobs.images.sources import Fetched, Unread
 
 # What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
 # a GPU and TensorFlow want more images a call. `bench/batches.py` prints the figures.
-_BATCHES, _LARGEST_BATCH = {"onnx": 2}, 8
+_BATCHES, LARGEST_BATCH = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64
 _DECODED_AHEAD = 32
@@ -113,7 +113,7 @@ class Tally:
 
 def batch_of(backbone: LoadedBackbone) -> int:
     """Return how many images a backbone is given at once. With `onnx` their number changes no bit of a vector."""
-    return _BATCHES.get(backbone.engine, _LARGEST_BATCH)
+    return _BATCHES.get(backbone.engine, LARGEST_BATCH)
 
 
 def compute(
