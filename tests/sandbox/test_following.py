@@ -109,7 +109,7 @@ def test_on_a_terminal_the_block_is_redrawn_and_never_higher_than_it(monkeypatch
     assert isinstance(screen.stream, io.StringIO)
     text = screen.stream.getvalue()
     assert text.count("\x1b[1A") == 8  # from below the eight lines up to the first
-    assert text.count("5 of 40 batches done") == 2
+    assert text.count("5 of 40 runs done") == 2
     assert max(len(line) for line in re.sub(r"\x1b\[\d*[A-Z]", "", text).splitlines()) <= 40
 
 
@@ -140,11 +140,11 @@ def follower(airflow: MadeUpAirflow, environment: dict[str, str]) -> Follower:
 
 
 def test_runs_are_started_with_no_quiet_period_and_followed_to_their_end(environment: dict[str, str]) -> None:
-    airflow = MadeUpAirflow("queued", "running", "running", "success")
+    airflow = MadeUpAirflow("queued", "queued", "running", "running", "success")
     one = follower(airflow, environment)
     one.start(["2026-01-05", "2026-01-06"])
     assert airflow.started[0] == ("image_batches", "2026-01-05", {"quiet_seconds": 0})
-    one.follow()
+    one.settle(has_uploaded=False)
     assert [(result.batch, result.outcome, result.seconds) for result in one.results()] == [
         ("2026-01-05", "published", 1.5),
         ("2026-01-06", "published", 1.5),
@@ -168,7 +168,7 @@ def test_a_batch_that_an_event_started_is_followed_and_not_started_again(environ
     airflow.arrive("2026-01-05", "success", "2026-01-01T00:00:02Z", wait_for_uploads="skipped")
     airflow.arrive("2026-01-05", "success", "2026-01-01T00:00:03Z", plan_batch="skipped")
     airflow.arrive("2026-01-06", "failed", "9999-01-01T00:00:00Z", validate="failed")
-    one.follow()
+    one.settle(has_uploaded=False)
     assert [(result.batch, result.outcome) for result in one.results()] == [("2026-01-05", "published"), ("2026-01-06", "failed")]
     assert one.failed_runs() == [("image_batches_on_arrival", "arrived-3")]
 
@@ -209,14 +209,14 @@ def test_a_run_that_was_deleted_is_told(environment: dict[str, str]) -> None:
     one.start(["2026-01-05"])
     airflow.started.clear()
     with pytest.raises(SandboxError, match="run image_batches-1 of image_batches is gone"):
-        one.follow()
+        one.settle(has_uploaded=False)
 
 
 def test_a_failed_run_tells_why(environment: dict[str, str]) -> None:
-    airflow = MadeUpAirflow("running", "failed")
+    airflow = MadeUpAirflow("running", "running", "failed")
     one = follower(airflow, environment)
     one.start(["2026-01-05"])
-    one.follow()
+    one.settle(has_uploaded=False)
     assert [result.outcome for result in one.results()] == ["failed"]
     ((dag_id, run_id),) = one.failed_runs()
     assert one.failures(dag_id, run_id) == "task featurize failed: E: why\n    the end"
@@ -227,17 +227,23 @@ def test_pca_model_is_started_where_work_is_left_and_nothing_runs(
 ) -> None:
     airflow = MadeUpAirflow("success")
     monkeypatch.setattr(following, "pending_work", lambda _: None if airflow.started else "a batch lacks")
-    assert follower(airflow, environment).settle_model() is None
+    one = follower(airflow, environment)
+    one.start([])
+    assert one.settle(has_uploaded=False) is None
     assert airflow.started == [("pca_model", None, {})]
 
 
 def test_work_that_never_ends_and_a_missing_dag_do_not_hang(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "pending_work", lambda _: "a batch lacks")
     airflow = MadeUpAirflow("success")
+    one = follower(airflow, environment)
+    one.start([])
     with pytest.raises(SandboxError, match="still has to do: a batch lacks"):
-        follower(airflow, environment).settle_model()
+        one.settle(has_uploaded=False)
     assert len(airflow.started) == 3
-    assert follower(MadeUpAirflow("success", has_model=False), environment).settle_model() is None
+    other = follower(MadeUpAirflow("success", has_model=False), environment)
+    other.start([])
+    assert other.settle(has_uploaded=False) is None
 
 
 def test_progress_files_are_what_the_jobs_write(tmp_path: Path) -> None:

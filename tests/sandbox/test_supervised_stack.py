@@ -103,7 +103,7 @@ def test_a_log_in_is_needed(layout: Layout) -> None:
 def test_runs_are_followed_to_what_they_came_to(layout: Layout) -> None:
     follower = Started(layout).follower
     follower.start(["2026-01-05", "2026-01-06", "2026-01-07"])
-    follower.follow()
+    follower.settle(has_uploaded=False)
     assert [result.outcome for result in follower.results()] == ["published", "failed", "unchanged"]
     ((dag_id, run_id),) = follower.failed_runs()
     assert "task plan_batch failed: ValueError: no such fruit" in follower.failures(dag_id, run_id)

@@ -26,7 +26,7 @@ class MadeUpAirflow:
     def runs(self, dag_id: str, states: tuple[str, ...] = (), since: str = "") -> list[dict[str, Any]]:
         if dag_id == "image_batches" and not states:
             self.states = self.states[1:] or self.states
-        ends = {"duration": 1.5, "end_date": "2026-01-31T00:00:00Z"}
+        ends = {"duration": 1.5, "end_date": "2026-01-31T00:00:00Z", "run_after": "2026-01-30T00:00:00Z"}
         found = [
             {"dag_id": dag, "dag_run_id": f"{dag}-{n}", "partition_key": key, "conf": conf, "state": self.states[0]} | ends
             for n, (dag, key, conf) in enumerate(self.started, 1)

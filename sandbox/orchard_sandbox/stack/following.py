@@ -18,6 +18,8 @@ _COUNTED = ("featurize", "reduce")
 _LOOK_SECONDS = 2.0
 _MODEL_STARTS = 3
 _QUIET_LOOKS = 5
+# The configuration of a run that waits for nothing.
+_AT_ONCE = {"quiet_seconds": 0}
 # Of a batch's runs the one that changed something is told; many are skipped because another one does the work.
 _TOLD: tuple[tuple[Outcome, ...], ...] = (("published", "failed"), ("unchanged", "superseded"), ("empty",))
 
@@ -41,11 +43,9 @@ class Follower:
     screen: Screen = field(default_factory=Screen)
     unread: Callable[[], int] = lambda: 0
     since: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
-    _started: dict[str, str | None] = field(default_factory=dict)
-    _met: set[str] = field(default_factory=set)
-    _hears: bool = False
-    _listens: bool = False
-    _quiet_looks: int = 0
+    _batches: list[str] = field(default_factory=list)
+    _dags: set[str] = field(default_factory=set)
+    _met: set[tuple[str, str]] = field(default_factory=set)
     _plans: dict[str, Any] = field(default_factory=dict)
     _ended: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -55,43 +55,60 @@ class Follower:
         A run of the batch that is still queued, from an interrupted `make run`, will list this upload too: it is taken. So is one
         that an event started; what it lists too early leads to a later run.
         """
-        self._hears = self.api.has_dag(ON_ARRIVAL)
-        arrived = self.api.runs(ON_ARRIVAL, ACTIVE_STATES) if self._hears else []
-        announced = {run["partition_key"]: run["run_after"] for run in arrived if run["partition_key"] in batches}
-        self.since = min([self.since, *announced.values()])
-        conf = {"quiet_seconds": 0}
-        queued = {
-            run["partition_key"]: run["dag_run_id"] for run in self.api.runs(IMAGE_BATCHES, ("queued",)) if run["conf"] == conf
-        }
-        for batch in batches:
-            self._started[batch] = queued.get(batch)
-            if batch not in announced and batch not in queued:
-                self._started[batch] = self.api.start_run(IMAGE_BATCHES, batch, conf)
+        self._batches = batches
+        self._dags = {dag_id for dag_id in (ON_ARRIVAL, PCA_MODEL) if self.api.has_dag(dag_id)}
+        arrived = self.api.runs(ON_ARRIVAL, ACTIVE_STATES) if ON_ARRIVAL in self._dags else []
+        self.since = min([self.since, *(run["run_after"] for run in arrived if run["partition_key"] in batches)])
+        for batch, found in self._runs_by_batch().items():
+            if not any(_will_list(run) for run in found):
+                self._met.add((IMAGE_BATCHES, self.api.start_run(IMAGE_BATCHES, batch, _AT_ONCE)))
 
     def settle(self, has_uploaded: bool) -> str | None:
-        """Show the runs until all of them have ended, and those of pca_model that they cause.
+        """Show the runs until all of them have ended, and those of pca_model that they cause; start one where it is needed.
 
-        Where events of uploads are under way, the runs that they start are waited for. Returns the id of a run of pca_model
-        that failed.
+        From an event of an upload to the batch's run, and from a published batch to the run of pca_model, are some seconds. So
+        where events are under way, or work is left, one look that finds nothing active is not enough.
+
+        Returns:
+            The id of the last run of pca_model where that failed.
         """
-        self._listens = has_uploaded and self._hears
-        while True:
-            self.follow()
-            failed = self.settle_model()
-            if failed or self._is_calm():
-                return failed
-            time.sleep(_LOOK_SECONDS)
-
-    def follow(self) -> None:
-        """Show the runs of the batches until none is active."""
+        listens = has_uploaded and ON_ARRIVAL in self._dags
+        starts = silent = idle = 0
         while True:
             self.check()
-            self._listen()
-            by_batch = self._runs_by_batch()
-            self.screen.show([self._told(batch, found)[1] for batch, found in by_batch.items()])
-            if not _any_active(by_batch):
-                return
+            silent = 0 if listens and self._has_messages() else silent + 1
+            is_active, failed = self._look()
+            idle = 0 if is_active else idle + 1
+            pending = self._pending() if idle else ""
+            if pending is None or idle >= _QUIET_LOOKS:
+                if failed or (pending is None and (not listens or silent >= _QUIET_LOOKS)):
+                    return failed
+                if pending:
+                    self._start_model(pending, starts)
+                    starts, idle = starts + 1, 0
             time.sleep(_LOOK_SECONDS)
+
+    def _has_messages(self) -> bool:
+        """Tell whether there is a message of an upload, or a run that takes one."""
+        return bool(self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES))
+
+    def _look(self) -> tuple[bool, str | None]:
+        """Show all runs; return whether one is active, and the id of the last run of pca_model where that failed."""
+        by_batch = self._runs_by_batch()
+        models = self._runs_of(PCA_MODEL) if PCA_MODEL in self._dags else []
+        views = [self._told(batch, found)[1] for batch, found in by_batch.items()]
+        last = max(models, key=lambda run: (run["state"] in ACTIVE_STATES, run["run_after"]), default=None)
+        self.screen.show([*views, self._view(PCA_MODEL, last)] if last else views)  # one line is enough for a model
+        is_active = any(run["state"] in ACTIVE_STATES for found in (models, *by_batch.values()) for run in found)
+        return is_active, last["dag_run_id"] if last and last["state"] == "failed" else None
+
+    def _pending(self) -> str | None:
+        return pending_work(self.environment) if PCA_MODEL in self._dags else None
+
+    def _start_model(self, pending: str, starts: int) -> None:
+        if starts == _MODEL_STARTS:
+            raise SandboxError(f"{PCA_MODEL} ran {starts} times and still has to do: {pending}; look at its runs in the UI")
+        self.api.start_run(PCA_MODEL, None, {})
 
     def results(self) -> list[BatchResult]:
         """Return what each batch came to."""
@@ -109,30 +126,22 @@ class Follower:
     def _told_runs(self) -> dict[str, dict[str, Any]]:
         return {batch: self._told(batch, found)[0] for batch, found in self._runs_by_batch().items()}
 
-    def _listen(self) -> None:
-        """Count the looks since a message, or a run that takes one, was seen."""
-        if self._listens:
-            self._quiet_looks = 0 if self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES) else self._quiet_looks + 1
-
-    def _is_calm(self) -> bool:
-        """Tell whether no message was seen for some looks and no run is active: from a message to the run it starts is a gap."""
-        return not self._listens or (self._quiet_looks >= _QUIET_LOOKS and not _any_active(self._runs_by_batch()))
-
     def _runs_by_batch(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the runs of each batch: the started one, those that events caused, and those that were active before."""
-        started = {run["dag_run_id"]: run for run in self.api.runs(IMAGE_BATCHES)}
-        # A backfill's run, or one of the UI: this command's own run leaves the batch to it.
-        self._met |= {run_id for run_id, run in started.items() if run["state"] in ACTIVE_STATES}
-        gone = {run_id for run_id in self._started.values() if run_id} - set(started)
-        if gone:
-            raise _gone(min(gone), IMAGE_BATCHES)
-        arrived = self.api.runs(ON_ARRIVAL, since=self.since) if self._hears else []
-        found = {}
-        for batch, run_id in self._started.items():
-            own = [run for run in arrived if run["partition_key"] == batch] + ([started[run_id]] if run_id else [])
-            others = (started[met] for met in self._met & set(started) if met != run_id)
-            found[batch] = own + [run for run in others if run.get("partition_key") == batch]
+        """Return the runs of each batch; a backfill's, or one of the UI, does the work of this command's own."""
+        found: dict[str, list[dict[str, Any]]] = {batch: [] for batch in self._batches}
+        arrived = self._runs_of(ON_ARRIVAL, self.since) if ON_ARRIVAL in self._dags else []
+        for run in arrived + self._runs_of(IMAGE_BATCHES):
+            if run["partition_key"] in found:
+                found[run["partition_key"]].append(run)
         return found
+
+    def _runs_of(self, dag_id: str, since: str = "") -> list[dict[str, Any]]:
+        """Return the runs of a DAG that came since a moment; without one, those that were active at a look."""
+        listed = {(dag_id, run["dag_run_id"]): run for run in self.api.runs(dag_id, since=since)}
+        self._met |= {key for key, run in listed.items() if since or run["state"] in ACTIVE_STATES}
+        if gone := {key for key in self._met if key[0] == dag_id} - listed.keys():
+            raise _gone(min(gone)[1], dag_id)
+        return [run for key, run in listed.items() if key in self._met]
 
     def _told(self, batch: str, found: list[dict[str, Any]]) -> tuple[dict[str, Any], RunView]:
         """Return the run that represents a batch, and its view: an active one, else the last that changed something."""
@@ -150,19 +159,6 @@ class Follower:
                 return told, views[told["dag_run_id"]]
         raise _gone(f"of batch {batch}", ON_ARRIVAL)
 
-    def settle_model(self) -> str | None:
-        """Wait until no run of pca_model is active and none is needed; start one where it is. Return one that failed."""
-        if not self.api.has_dag(PCA_MODEL):
-            return None
-        for starts in range(_MODEL_STARTS + 1):
-            failed = self._wait_for_model()
-            pending = pending_work(self.environment)
-            if failed or pending is None:
-                return failed
-            if starts < _MODEL_STARTS:
-                self.api.start_run(PCA_MODEL, None, {})
-        raise SandboxError(f"{PCA_MODEL} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI")
-
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why a run failed: the task, its exception and the end of its log."""
         failed = runs.failed_task(self.api.task_instances(dag_id, run_id))
@@ -171,28 +167,6 @@ class Follower:
         log = self.api.task_log(failed)
         lines = "\n".join(f"    {line}" for line in runs.end_of_log(log))
         return f"task {failed['task_id']} failed: {runs.reason_of(log) or 'see the end of its log'}\n{lines}"
-
-    def _wait_for_model(self) -> str | None:
-        """Show the runs of pca_model until none is active; return one that was seen and failed.
-
-        The event of a published batch becomes a run some seconds later, so one quiet look is not enough where work is left.
-        """
-        seen: set[str] = set()
-        quiet_looks = 0
-        while True:
-            self.check()
-            self._listen()
-            known = {run["dag_run_id"]: run for run in self.api.runs(PCA_MODEL)}
-            active = [run_id for run_id, run in known.items() if run["state"] in ACTIVE_STATES]
-            seen.update(active)
-            if gone := seen - set(known):
-                raise _gone(min(gone), PCA_MODEL)
-            shown = max(active or seen, default=None)  # ids end in their time; one line is enough for a model
-            self.screen.show([self._view(PCA_MODEL, known[shown])] if shown else [])
-            quiet_looks = 0 if active else quiet_looks + 1
-            if quiet_looks == _QUIET_LOOKS or (quiet_looks and pending_work(self.environment) is None):
-                return next((run_id for run_id in sorted(seen) if known[run_id]["state"] == "failed"), None)
-            time.sleep(_LOOK_SECONDS)
 
     def _instances(self, run: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a run's task instances; those of a queued run do nothing yet, those of an ended one are asked for once."""
@@ -220,8 +194,10 @@ class Follower:
         return running_count(self.environment, self._plans[run_id], task) if self._plans[run_id] else None
 
 
-def _any_active(runs: Mapping[str, list[dict[str, Any]]]) -> bool:
-    return any(run["state"] in ACTIVE_STATES for found in runs.values() for run in found)
+def _will_list(run: Mapping[str, Any]) -> bool:
+    """Tell whether a run of a batch still lists what is uploaded now, or leads to one that does."""
+    is_queued = run["state"] == "queued" and run.get("conf") == _AT_ONCE
+    return is_queued or (run["dag_id"] == ON_ARRIVAL and run["state"] in ACTIVE_STATES)
 
 
 def _nearness(view: RunView) -> tuple[bool, bool]:

@@ -91,7 +91,7 @@ class Screen:
             bar = ProgressBar(view.count.total, view.count.done, width=12) if view.count and not view.is_over else ""
             state = Text(view.state, _STYLES.get(view.state, ""))
             block.add_row(view.batch, state, Text(view.task, _STYLES.get(view.task, "")), bar, "  ".join(self._counted(view)))
-        summary = [f"{len(over)} of {len(views)} batches done"] if len(shown) < len(views) else []
+        summary = [f"{len(over)} of {len(views)} runs done"] if len(shown) < len(views) else []
         if self._block.renderable:
             self._console.control(Control((ControlType.CURSOR_UP, 1)), self._block.position_cursor())
         self._block.set_renderable(Group(block, *summary))
