@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.files import write_whole
 from orchard_sandbox.job_execution.processes import SIGNALS, ProcessRecord, end_processes, is_running, start_process, wait_for_end
+from orchard_sandbox.job_execution.serving import listen
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.environment import airflow_environment, digests_at_start
 from orchard_sandbox.stack.layout import ROOT, USER, Layout
@@ -32,22 +32,21 @@ API_SERVER = "api-server"
 AIRFLOW = (API_SERVER, "dag-processor", "scheduler", "triggerer")
 POOL, POOL_SLOTS = "spark", 1
 WARM_SECONDS = 300.0
-_PORT_TRIES = 3
-
-
-class PortTakenError(Exception):
-    """Another process took the port before the api-server did."""
 
 
 class Supervisor:
-    """One stack. Whoever calls `start` holds the lock of `state`."""
+    """One stack. Whoever calls `start` holds the lock of `state`.
+
+    Attributes:
+        environment: of Airflow's processes, once these are started.
+    """
 
     def __init__(self, layout: Layout, variables: Mapping[str, str], say: Callable[[str], None] = print) -> None:
         self._layout = layout
         self._variables = variables
         self._say = say
         self._state = read_state(layout)
-        self._environment: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
 
     def start(self, dag_ids: tuple[str, ...]) -> tuple[StackState, AirflowApi]:
         """Start what does not run, or runs with other settings, and wait until Airflow knows some DAGs.
@@ -59,19 +58,7 @@ class Supervisor:
         if not self._layout.password_file.exists():
             write_whole(self._layout.password_file, json.dumps({USER: secrets.token_urlsafe(12)}))
         self._ensure_s3()
-        for _ in range(_PORT_TRIES):
-            try:
-                return self._state, self._start_airflow(dag_ids)
-            except PortTakenError:
-                self._say(f"start: port {self._state.api_port} was taken meanwhile; trying another one")
-                self._end_airflow()
-                self._state.api_port = 0
-        raise SandboxError(f"could not reserve a port for Airflow in {_PORT_TRIES} tries: check what binds ports on 127.0.0.1")
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The environment that Airflow's processes have."""
-        return self._environment
+        return self._state, self._start_airflow(dag_ids)
 
     def check(self) -> None:
         """Raise SandboxError when a process of the stack has ended."""
@@ -93,7 +80,7 @@ class Supervisor:
         layout = self._layout
         options = {"folder": layout.home / "databricks", "objects": layout.landing}
         options |= {"python": layout.environments / "jobs" / "bin" / "python"}
-        environment = {**self._environment, "DATABRICKS_TOKEN": layout.secret("databricks")}
+        environment = {**self.environment, "DATABRICKS_TOKEN": layout.secret("databricks")}
         module = "orchard_sandbox.databricks.stand_in"
         self._ensure_stand_in(DATABRICKS, "Databricks stand-in", module, layout.databricks_file, options, environment)
 
@@ -115,15 +102,16 @@ class Supervisor:
             self._wait_until(name, address.exists)
 
     def _start_airflow(self, dag_ids: tuple[str, ...]) -> AirflowApi:
-        self._state.api_port = self._state.api_port or free_port()
-        self._environment = airflow_environment(self._layout, self._state, self._variables)
-        if self._environment["ORCHARD_TARGET"] == "databricks":
+        if not self._is_up(API_SERVER):
+            self._state.api_port = free_port(self._state.api_port)
+        self.environment = airflow_environment(self._layout, self._state, self._variables)
+        if self.environment["ORCHARD_TARGET"] == "databricks":
             self._ensure_databricks()
-        make_warehouse_bucket(self._environment)
-        if self._environment["ORCHARD_TARGET"] != "local":
+        make_warehouse_bucket(self.environment)
+        if self.environment["ORCHARD_TARGET"] != "local":
             with self._step("the jobs' package, deployed"):
-                self._environment |= target_settings(self._layout, self._environment)
-        digests = digests_at_start(self._layout, self._environment)
+                self.environment |= target_settings(self._layout, self.environment)
+        digests = digests_at_start(self._layout, self.environment)
         outdated = [name for name in AIRFLOW if digests[name] != self._state.digests.get(name)]
         if outdated and any(self._is_up(name) for name in AIRFLOW):
             self._say(f"start: settings or code differ from those at the start of {', '.join(outdated)}: restarting")
@@ -160,7 +148,7 @@ class Supervisor:
         Called while there is no scheduler.
         """
         record = self._layout.airflow / "runs_of.json"
-        own = {name: self._environment[name] for name in ("ORCHARD_WAREHOUSE", "ORCHARD_TARGET")}
+        own = {name: self.environment[name] for name in ("ORCHARD_WAREHOUSE", "ORCHARD_TARGET")}
         former = json.loads(record.read_text()) if record.exists() else own
         ended = api.runs("~", ACTIVE_STATES) if former != own else []
         for run in ended:
@@ -196,7 +184,7 @@ class Supervisor:
 
     def _spawn_airflow(self, name: str, *arguments: str) -> ProcessRecord:
         command = [str(self._layout.airflow_python), "-P", "-m", "airflow", *arguments]
-        return self._spawn(name, command, self._environment)
+        return self._spawn(name, command, self.environment)
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> ProcessRecord:
         """Start a process and record it; a Ctrl-C in between waits, so that no process lacks a record."""
@@ -214,8 +202,6 @@ class Supervisor:
         deadline = time.monotonic() + WARM_SECONDS
         while not is_ready():
             if not self._is_up(name):
-                if "address already in use" in self._log_end(name).lower():
-                    raise PortTakenError
                 raise self._failure(name, "has ended")
             broken = api.import_errors() if api else []
             if broken:
@@ -249,10 +235,9 @@ class Supervisor:
         self._say(f"start: {what:<40} {time.monotonic() - begin:5.1f} s")
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(wanted: int = 0) -> int:
+    """Return a port of 127.0.0.1 that is free now: the wanted one if it is."""
+    with listen(wanted) as probe:
         port: int = probe.getsockname()[1]
         return port
 
