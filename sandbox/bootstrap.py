@@ -125,12 +125,10 @@ def find_uv(python: str) -> str:
     found = shutil.which("uv")
     if found:
         return found
-    environment = ROOT / ".venv" / "uv"
-    uv = environment / "bin" / "uv"
-    stamp = environment / "stamp"
-    pins = ROOT / "requirements" / "uv.txt"
-    if uv.exists() and stamp.exists() and stamp.read_text() == pins.read_text():
-        return str(uv)
+    environment, pins = ROOT / ".venv" / "uv", ROOT / "requirements" / "uv.txt"
+    uv = str(environment / "bin" / "uv")
+    if stamp_of("uv") == pins.read_text():
+        return uv
     with step("uv, which is not on PATH"):
         shutil.rmtree(environment, ignore_errors=True)
         hint = "see the lines above; on Debian and Ubuntu `apt install python3-venv` may be missing"
@@ -138,8 +136,8 @@ def find_uv(python: str) -> str:
         pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--require-hashes", "-r", str(pins)]
         check(run(pip, dict(os.environ)), "see pip's lines above; a network or a package index that pip is set up for is needed")
-        stamp.write_text(pins.read_text())
-    return str(uv)
+        (environment / "stamp").write_text(pins.read_text())
+    return uv
 
 
 def build_environment(name: str, python: str, version: str, uv: str, settings: dict[str, str]) -> None:

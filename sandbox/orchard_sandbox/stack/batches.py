@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchard.landing_zone.keys import is_batch_key
 from orchard_jobs.contract.locations import is_desktop_junk
 
 from orchard_sandbox.errors import SandboxError
@@ -53,7 +54,7 @@ def find_batches(
     if not folder.is_dir():
         raise SandboxError(f"IMAGES={folder} is not a folder: give one that holds {_LAYOUTS}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
-    if any(is_batch_name(name, key_format) for name in names):
+    if any(is_batch_key(name, key_format) for name in names):
         return _dated_batches(folder, names, chosen, day, key_format)
     if day is None and (odd := _date_like(names)):
         raise SandboxError(
@@ -61,7 +62,7 @@ def find_batches(
             "batch by BATCH=..."
         )
     name = day or datetime.now(UTC).strftime(key_format)
-    if not is_batch_name(name, key_format):
+    if not is_batch_key(name, key_format):
         raise SandboxError(f"BATCH={name} is not of the form {key_format}: give a date such as BATCH=2026-01-31")
     if chosen and chosen != (name,):
         raise SandboxError(
@@ -74,7 +75,7 @@ def find_batches(
 
 
 def _date_like(names: list[str]) -> str | None:
-    if names and all(name.startswith(_CENTURIES) and is_batch_name(name, _DIGITS) for name in names):
+    if names and all(name.startswith(_CENTURIES) and is_batch_key(name, _DIGITS) for name in names):
         return names[0]
     return next(filter(_DATE_LIKE.fullmatch, names), None)
 
@@ -82,7 +83,7 @@ def _date_like(names: list[str]) -> str | None:
 def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day: str | None, key_format: str) -> list[LocalBatch]:
     if day:
         raise SandboxError(f'{folder} already contains batch folders; use BATCHES="{day}" instead of BATCH={day}')
-    strangers = [name for name in names if not is_batch_name(name, key_format)]
+    strangers = [name for name in names if not is_batch_key(name, key_format)]
     if strangers and not chosen:
         raise SandboxError(
             f"{folder / strangers[0]} is not a batch, but its neighbours are: name it as a date ({key_format}), move it away, "
@@ -93,14 +94,6 @@ def _dated_batches(folder: Path, names: list[str], chosen: tuple[str, ...], day:
         there = " ".join(name for name in names if name not in strangers)
         raise SandboxError(f"BATCHES names {missing[0]!r}, which is not a batch in {folder}: there are {there}")
     return [read_batch(folder / name, name) for name in chosen or names]
-
-
-def is_batch_name(name: str, key_format: str) -> bool:
-    """Say whether a name has exactly the given form (`2026-1-5` has not)."""
-    try:
-        return datetime.strptime(name, key_format).replace(tzinfo=UTC).strftime(key_format) == name
-    except ValueError:
-        return False
 
 
 def read_batch(folder: Path, name: str) -> LocalBatch:

@@ -198,9 +198,9 @@ def _upload_batches(batches: "list[LocalBatch]", server: Mapping[str, str]) -> i
     for batch in batches:
         begin = time.monotonic()
         done = upload_batch(s3, batch)
-        uploaded += done.uploaded
+        uploaded += done
         hidden = f", {batch.hidden} hidden left out" if batch.hidden else ""
-        counts = f"{done.uploaded} uploaded, {done.unchanged} there already{hidden}"
+        counts = f"{done} uploaded, {len(batch.files) - done} there already{hidden}"
         print(f"upload: {batch.name:<12} {counts}, {time.monotonic() - begin:.1f} s", flush=True)
     return uploaded
 

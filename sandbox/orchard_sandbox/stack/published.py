@@ -23,6 +23,8 @@ from orchard_jobs.errors import JobError
 
 from orchard_sandbox.stack.runs import Count
 
+_COUNTS = ("listed", "featurized", "reused", "quarantined")
+
 
 @dataclass(frozen=True)
 class PublishedBatch:
@@ -81,11 +83,7 @@ def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatc
         return {}
     return {
         row["batch_id"]: PublishedBatch(
-            row["listed"],
-            row["featurized"],
-            row["reused"],
-            row["quarantined"],
-            shares.get((row["batch_id"], row["manifest_digest"])),
+            **{name: row[name] for name in _COUNTS}, captured=shares.get((row["batch_id"], row["manifest_digest"]))
         )
         for row in rows
     }

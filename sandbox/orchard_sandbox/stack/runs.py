@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Outcome = Literal["published", "unchanged", "empty", "superseded", "failed"]
-FINAL_STATES = ("success", "failed")
 ACTIVE_STATES = ("queued", "running")
 _BUSY = ("running", "deferred", "restarting", "up_for_retry", "up_for_reschedule", "queued", "scheduled")
 _SKIPS: dict[str, Outcome] = {"wait_for_uploads": "empty", "plan_batch": "unchanged", "publish": "superseded"}
@@ -39,7 +38,7 @@ class RunView:
     @property
     def is_over(self) -> bool:
         """Whether the run has ended."""
-        return self.state in FINAL_STATES
+        return self.state not in ACTIVE_STATES
 
 
 def busy_task(instances: Iterable[dict[str, Any]]) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def target_settings(layout: Layout, environment: Mapping[str, str]) -> dict[str,
     target = environment["ORCHARD_TARGET"]
     if target == "databricks":
         return _databricks(layout, environment)
-    _make_bucket(environment, _JOBS_BUCKET)
+    aws_client("s3", environment).create_bucket(Bucket=_JOBS_BUCKET)
     options = ("--application", "orchard") if target == "emr_serverless" else ()
     settings = _deploy(layout, environment, S3Location(_JOBS_BUCKET, "orchard").uri, *options)
     if target == "emr_serverless":
@@ -38,11 +38,7 @@ def make_warehouse_bucket(environment: Mapping[str, str]) -> None:
     """Create the bucket of a warehouse on the S3 stand-in, unless it exists."""
     place = S3Location.find(environment["ORCHARD_WAREHOUSE"])
     if place is not None:
-        _make_bucket(environment, place.bucket)
-
-
-def _make_bucket(environment: Mapping[str, str], name: str) -> None:
-    aws_client("s3", environment).create_bucket(Bucket=name)
+        aws_client("s3", environment).create_bucket(Bucket=place.bucket)
 
 
 def _databricks(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,16 @@ from orchard_sandbox.stack.batches import LocalBatch
 _AT_ONCE = 8
 
 
-@dataclass(frozen=True)
-class Uploaded:
-    """How many files of a batch were uploaded, and how many were there already."""
-
-    uploaded: int
-    unchanged: int
-
-
 def s3_client(environment: Mapping[str, str]) -> Any:
     """Return a client of the S3 server that the AWS_* variables name."""
     return aws_client("s3", environment, max_pool_connections=_AT_ONCE, request_checksum_calculation="when_required")
 
 
-def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:
-    """Upload the files of a batch that the bucket lacks or holds with other bytes; what is only in the bucket stays."""
+def upload_batch(s3: Any, batch: LocalBatch) -> int:
+    """Upload the files of a batch that the bucket lacks or holds with other bytes, and return how many these were.
+
+    What is only in the bucket stays.
+    """
     prefix = prefix_of(below(PREFIX, batch.name))
     there = dict(_listed(s3, prefix))
 
@@ -43,10 +37,9 @@ def upload_batch(s3: Any, batch: LocalBatch) -> Uploaded:
 
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        uploaded = sum(pool.map(put, batch.files.items()))
+        return sum(pool.map(put, batch.files.items()))
     finally:
         pool.shutdown(cancel_futures=True)  # after a Ctrl-C no further file is begun
-    return Uploaded(uploaded, len(batch.files) - uploaded)
 
 
 def _listed(s3: Any, prefix: str) -> Iterator[tuple[str, tuple[int, str]]]:
