@@ -1,4 +1,4 @@
-"""The AWS stand-in: S3 and its queue on loopback, a process of its own; with `--spark-submit` it is EMR Serverless and EMR, too.
+"""The AWS stand-in: S3 and its queue on loopback, a process of its own; with `--python` it is EMR Serverless and EMR, too.
 
 Each call must be signed with the key of its own environment, whose secret is AWS_SECRET_ACCESS_KEY. Whatever else moto can
 do, its own API included, is refused. It knows nothing of batches or images. A process of its own because delta-rs and moto
@@ -19,7 +19,8 @@ from orchard_sandbox.emr import serverless_api
 from orchard_sandbox.emr.clusters import Clusters
 from orchard_sandbox.emr.serverless import EmrServerless
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.run_pages import RunRecord, with_run_pages
+from orchard_sandbox.job_execution.life_cycle import Run
+from orchard_sandbox.job_execution.run_pages import with_run_pages
 from orchard_sandbox.job_execution.serving import add_options, listen, serve
 from orchard_sandbox.s3.landing import ACCOUNT, KEY, s3_environment
 from orchard_sandbox.s3.objects import ObjectFolder
@@ -34,19 +35,18 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add_options(parser)
-    parser.add_argument("--spark-submit", type=Path, help="runs the jobs of EMR Serverless and EMR, which are off without it")
-    parser.add_argument("--python", type=Path, help="runs the jobs' drivers and workers: it stands for that of their image")
+    parser.add_argument("--python", type=Path, help="runs the jobs of EMR Serverless and EMR, which are off without it")
     parser.add_argument("--work", type=Path, help="keeps applications, clusters, their jobs and the logs")
     given = parser.parse_args()
-    if given.spark_submit and not (given.python and given.work):
-        parser.error("--spark-submit needs --python and --work")
+    if given.python and not given.work:
+        parser.error("--python needs --work")
     secret = os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not secret:
         parser.error("set AWS_SECRET_ACCESS_KEY to the secret that calls are signed with")
     persistence = _load(given.folder)
     listener = listen(given.port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    jobs, find = _jobs(given, s3_environment(address, secret)) if given.spark_submit else ({}, lambda name: None)
+    jobs, find = _jobs(given, s3_environment(address, secret)) if given.python else ({}, lambda name: None)
     checked = SignatureCheck(KEY, secret).wrap(persistence.wrap(_moto({"s3": None, "sqs": None, **jobs})))
     serve(listener, with_run_pages(checked, find), address, given.address_file, MotoRequestHandler)
 
@@ -75,9 +75,9 @@ def _moto(services: Services) -> WSGIApplication:
     return application
 
 
-def _jobs(given: argparse.Namespace, s3: Mapping[str, str]) -> tuple[Services, Callable[[str], RunRecord | None]]:
+def _jobs(given: argparse.Namespace, s3: Mapping[str, str]) -> tuple[Services, Callable[[str], Run | None]]:
     """Return EMR Serverless and EMR, and what finds their runs."""
-    machine, work = Machine(given.spark_submit.absolute(), given.python.absolute(), s3), given.work.absolute()
+    machine, work = Machine.beside(given.python, s3), given.work.absolute()
     serverless, clusters = EmrServerless(work, machine), Clusters(work / "clusters", machine)
 
     def prepare_emr() -> None:

@@ -43,11 +43,12 @@ print(asyncio.run(follow()).result_state, hook.get_run_state(run_id).result_stat
 
 def test_airflow_logs_in_as_a_service_principal_over_tls(tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path / "tls.pem")
-    trusting = {"REQUESTS_CA_BUNDLE": str(certificate), "SSL_CERT_FILE": str(certificate)}
+    variables = {"ORCHARD_TEST_CERTIFICATE": str(certificate)}
+    variables |= {"REQUESTS_CA_BUNDLE": str(certificate), "SSL_CERT_FILE": str(certificate)}
     with pytest.MonkeyPatch.context() as patched:
-        for name, value in trusting.items():
+        for name, value in variables.items():
             patched.setenv(name, value)
-        with serving(tmp_path / "state", tmp_path / "objects", "--without-spark", "--certificate", str(certificate)) as server:
+        with serving(tmp_path / "state", tmp_path / "objects", "--without-spark") as server:
             assert server.address.startswith("https://")
             for secret, told in ((SECRET, "SUCCESS SUCCESS"), ("wrong", "invalid_client")):
                 host, extra = server.address.removeprefix("https://"), {"service_principal_oauth": True}

@@ -30,5 +30,6 @@ class FullWorkspace(Databricks):
         call = self._files.get((request.method, request.path))
         if call is None or not self.accepts(request.headers.get("Authorization", "").removeprefix("Bearer ")):
             return super().route(request)
-        found = call(given_of(request))
+        uploaded = request.files.get("content")
+        found = call({**request.form.to_dict(), "content": uploaded.read()} if uploaded else given_of(request))
         return Response(found, mimetype="application/octet-stream") if isinstance(found, bytes) else as_json(found)

@@ -45,7 +45,7 @@ class Server(FaultyServer):
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "support.steered_aws", "--folder", str(self.folder / "landing")]
         command += ["--address-file", str(address), "--work", str(self.folder / "work")]
-        command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python")]
+        command += ["--python", str(JOBS / "python")]
         environment = steered_environment(
             AWS_SECRET_ACCESS_KEY="thing", ORCHARD_TEST_MINUTE_SECONDS="0.4", ORCHARD_SECRET="leaked", AIRFLOW_SECRET="leaked"
         )

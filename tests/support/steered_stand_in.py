@@ -15,7 +15,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from orchard_sandbox.job_execution.job import GuardedJob
-from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
+from orchard_sandbox.job_execution.life_cycle import Ending, Run
 from pydantic import ValidationError
 from werkzeug.wrappers import Request, Response
 
@@ -44,27 +44,26 @@ class Steering:
 
     def install(self, module: ModuleType) -> None:
         """Put this before what a stand-in's module serves, and into the life of each job."""
-        serve, execute = vars(module)["serve"], LifeCycle.execute
+        serve, execute = vars(module)["serve"], Run.execute
 
         def serve_steered(listener: Any, application: WSGIApplication, *rest: Any, **named: Any) -> None:
             serve(listener, self.wrap(application), *rest, **named)
 
-        def execute_steered(life: LifeCycle, job: GuardedJob, note: Callable[[str], None], *limits: Any) -> Ending:
-            return self._execute(execute, life, job, note, *limits)
+        def execute_steered(run: Run, job: GuardedJob, seconds: float = 0, *since: float) -> Ending:
+            return self._execute(execute, run, job, seconds * self.minute_seconds / 60, *since)
 
         vars(module)["serve"] = serve_steered
-        LifeCycle.minute_seconds = self.minute_seconds
-        setattr(LifeCycle, execute.__name__, execute_steered)
+        setattr(Run, execute.__name__, execute_steered)
 
-    def _execute(self, execute: Any, life: LifeCycle, job: GuardedJob, *rest: Any) -> Ending:
-        life.wait_for(lambda: not self.faults.holds_jobs())
-        if not life.is_cancelled and (fault := self.faults.take(("no_execution",))):
-            life.wait_for(_is_past(time.monotonic() + fault.seconds))
+    def _execute(self, execute: Any, run: Run, job: GuardedJob, *rest: Any) -> Ending:
+        _wait_for(run, lambda: not self.faults.holds_jobs())
+        if not run.is_cancelled and (fault := self.faults.take(("no_execution",))):
+            _wait_for(run, _is_past(time.monotonic() + fault.seconds))
             return Ending("failed", "execution is switched off in this stand-in, nothing was run.")
-        fault = None if life.is_cancelled else self.faults.take(("kill_job", "out_of_memory"))
+        fault = None if run.is_cancelled else self.faults.take(("kill_job", "out_of_memory"))
         if fault:
             _kill_after(job, fault.seconds)
-        ending: Ending = execute(life, job, *rest)
+        ending: Ending = execute(run, job, *rest)
         if fault and fault.kind == "out_of_memory" and ending.kind == "failed":
             job.write_error(self.out_of_memory)
             return Ending("failed", self.out_of_memory, ending.status)
@@ -111,6 +110,12 @@ class Steering:
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(json.dumps(body), status, headers, mimetype="application/json")
+
+
+def _wait_for(run: Run, is_so: Callable[[], bool]) -> None:
+    """Wait until something is so, or the run is cancelled."""
+    while not is_so() and not run.is_cancelled:
+        time.sleep(0.02)
 
 
 def _is_past(moment: float) -> Callable[[], bool]:

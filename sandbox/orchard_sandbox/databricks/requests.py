@@ -30,8 +30,6 @@ def invalid(message: str) -> ApiError:
 
 def given_of(request: Request) -> dict[str, Any]:
     """Return the parameters of a call; those of a GET come in the query or, from Airflow's triggers, in a JSON body."""
-    if "content" in request.files:  # an upload comes as a form
-        return {**request.form.to_dict(), "content": request.files["content"].read()}
     body = request.get_data()
     try:
         found = json.loads(body) if body else {}
@@ -40,14 +38,6 @@ def given_of(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ApiError(400, "MALFORMED_REQUEST", "The body is not a JSON object")
     return {**request.args.to_dict(), **found}
-
-
-def number_of(given: dict[str, Any], name: str) -> int:
-    """Return a parameter that is a number."""
-    try:
-        return int(given[name])
-    except (KeyError, ValueError) as error:
-        raise invalid(f"{name} is missing or no number") from error
 
 
 def without_empty(value: Any) -> Any:

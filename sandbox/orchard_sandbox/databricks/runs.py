@@ -4,21 +4,18 @@ A run is on disk after each change: it and its idempotency token are known after
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchard_sandbox.databricks.compute import TaskJob, Workspace
-from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
-from orchard_sandbox.job_execution.run_pages import RUN_QUERY, RunRecord
+from orchard_sandbox.job_execution.life_cycle import Ending, Run
+from orchard_sandbox.job_execution.run_pages import RUN_QUERY
 
 _OUTPUT = 5 * 1024 * 1024
-_STATES = {"running": "RUNNING", "ending": "TERMINATING"}
-_ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELED", "timed_out": "TIMEDOUT"}
 
 
 @dataclass(kw_only=True)
-class Run(RunRecord):
+class DatabricksRun(Run):
     """One run: the request with its token, and where its one task stands.
 
     Attributes:
@@ -32,6 +29,8 @@ class Run(RunRecord):
         error_trace: the end of its task's stderr.
     """
 
+    STATES = {"running": "RUNNING", "ending": "TERMINATING"}
+    ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELED", "timed_out": "TIMEDOUT"}
     run_id: int
     request: dict[str, Any]
     start_time: int
@@ -40,7 +39,6 @@ class Run(RunRecord):
     details: str = ""
     error: str = ""
     error_trace: str = ""
-    cancel: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
 
     def headline(self) -> tuple[str, str]:
         """Return its result, and the message that goes with it."""
@@ -60,57 +58,42 @@ class Run(RunRecord):
         """Return the run as `runs/get` shows it, on a workspace at an address."""
         with self.lock:
             result = {"result_state": self.result_state} if self.result_state else {}
-            duration = max(self.end_time - self.start_time, 0)
             both = {
                 "state": {"life_cycle_state": self.state, "state_message": self.details, **result},
                 "start_time": self.start_time,
                 "run_page_url": f"{address}/?{RUN_QUERY}={self.run_id}",
-                "setup_duration": 0,
-                "execution_duration": duration,
-                "cleanup_duration": 0,
                 **({"end_time": self.end_time} if self.is_over else {}),
             }
             (task,) = self.request["tasks"]
             return {
                 **both,
-                **({"run_duration": duration} if self.is_over else {}),
                 "run_id": self.run_id,
                 "job_id": self.run_id + 2,
-                "number_in_job": self.run_id,
-                "creator_user_name": "orchard",
                 "run_name": self.request.get("run_name", "Untitled"),
-                "run_type": "SUBMIT_RUN",
-                "trigger": "ONE_TIME",
-                "tasks": [{**task, **both, "run_id": self.task_run_id, "attempt_number": 0, "run_if": "ALL_SUCCESS"}],
+                "tasks": [{**task, **both, "run_id": self.task_run_id, "attempt_number": 0}],
             }
 
-    def output(self, address: str) -> dict[str, Any]:
+    def output(self) -> dict[str, str]:
         """Return the task's output as `runs/get-output` shows it."""
         text = "\n".join(self.log_text(name) for name in ("stdout", "stderr"))
-        run = self.show(address)
-        kept = {name: run["tasks"][0][name] for name in ("run_id", "state", "start_time", "run_page_url")}
-        found = {"metadata": kept | {"run_type": run["run_type"]}, "logs": text[-_OUTPUT:], "logs_truncated": len(text) > _OUTPUT}
-        told = {"error": self.error, "error_trace": self.error_trace}
-        return found | {name: value for name, value in told.items() if value}
+        found = {"logs": text[-_OUTPUT:], "error": self.error, "error_trace": self.error_trace}
+        return {name: value for name, value in found.items() if value}
 
-    def lose(self, message: str = "The cluster of this run was lost.") -> None:
+    def lose(self, reason: str) -> None:
         """End a run that nothing executes any more."""
-        self._end("INTERNAL_ERROR", "FAILED", message)
+        self._end("INTERNAL_ERROR", "FAILED", reason)
 
-    def begin(self, workspace: Workspace) -> None:
+    def start(self, workspace: Workspace) -> None:
         """Run it in a thread until it ends."""
-        life, since = LifeCycle(), time.monotonic()
-        self.cancel = life.cancel
+        since = time.monotonic()
 
-        def lead() -> None:
-            life.linger()
+        def work() -> None:
             # The folder marks the processes, for run ids recur: each workspace on this machine counts its own.
             job = TaskJob(workspace, self.request, self.log_folder, str(self.folder))
-            seconds = int(self.request.get("timeout_seconds") or 0) * life.minute_seconds / 60
-            ending = life.execute(job, lambda what: self.change(_STATES[what]), seconds, since)
-            self._end("TERMINATED", _ENDS[ending.kind], self._words(ending))
+            ending = self.execute(job, int(self.request.get("timeout_seconds") or 0), since)
+            self._end("TERMINATED", self.ENDS[ending.kind], self._words(ending))
 
-        life.lead(str(self.run_id), lead, self.lose)
+        self.begin(work)
 
     def _words(self, ending: Ending) -> str:
         """Note why the task failed, and return the message that Databricks gives for the ending."""

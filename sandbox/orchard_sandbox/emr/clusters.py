@@ -16,42 +16,43 @@ from typing import Any
 from orchard_jobs.contract.locations import below
 
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
-from orchard_sandbox.emr.submissions import RequestError, read_step
+from orchard_sandbox.emr.submissions import RequestError, read_step, refuse_unknown
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
+from orchard_sandbox.job_execution.life_cycle import LOST, Ending, Run
 from orchard_sandbox.job_execution.records import Record, now
-from orchard_sandbox.job_execution.run_pages import RunRecord
 
 _MEMBERS = {
     *("Name", "LogUri", "ReleaseLabel", "Instances", "Steps", "Applications", "Configurations", "VisibleToAllUsers", "Tags"),
     *("JobFlowRole", "ServiceRole", "SecurityConfiguration", "StepConcurrencyLevel", "AutoTerminationPolicy"),
     *("ManagedScalingPolicy", "BootstrapActions", "EbsRootVolumeSize", "ScaleDownBehavior", "CustomAmiId"),
 }
-_STATES = {"running": "RUNNING", "ending": "CANCEL_PENDING"}
-_ENDS = {"succeeded": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED"}
 _POLL_SECONDS = 0.05
 
 
 @dataclass(kw_only=True)
-class Step(RunRecord):
+class Step(Run):
     """One step: what was asked for, and where it stands."""
 
+    STATES = {"running": "RUNNING", "ending": "CANCEL_PENDING"}
+    ENDS = {"succeeded": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED"}
     request: dict[str, Any]
     created: datetime = field(default_factory=now)
     started: datetime | None = None
     ended: datetime | None = None
     details: str = ""
-    life: LifeCycle = field(init=False, repr=False)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the step has come to its end."""
-        return self.state in _ENDS.values()
+    def headline(self) -> tuple[str, str]:
+        """Return its state, and why it failed."""
+        return self.state, self.details
+
+    def lose(self, reason: str) -> None:
+        """End a step that nothing executes any more."""
+        self.end(Ending("failed", reason))
 
     def end(self, ending: Ending) -> None:
         """Come to an end."""
-        self.details, self.ended = ending.reason, now()
-        self.change(_ENDS[ending.kind])
+        self.details, self.ended = ending.reason if ending.kind == "failed" else "", now()
+        self.change(self.ENDS[ending.kind])
 
 
 @dataclass(kw_only=True)
@@ -84,7 +85,7 @@ class Cluster(Record):
         """End the cluster and its steps."""
         self.details, self.is_ending = self.details or reason, True
         for step in self.steps:
-            step.life.cancel()
+            step.cancel()
 
 
 class Clusters:
@@ -98,9 +99,8 @@ class Clusters:
             cluster.steps = sorted(Step.read_all(cluster.folder / "steps"), key=lambda step: step.created)
             self.clusters[cluster.id] = cluster
             for step in cluster.steps:
-                step.life = LifeCycle()
-                if step.state in _STATES.values():
-                    step.end(Ending("failed", "The stand-in ended while the step ran, and its processes with it."))
+                if step.state in Step.STATES.values():
+                    step.lose(LOST)
             self._begin(cluster)
 
     def find_step(self, name: str) -> Step | None:
@@ -109,16 +109,14 @@ class Clusters:
 
     def run_job_flow(self, given: Mapping[str, Any]) -> Cluster:
         """Make a cluster and start it."""
-        unknown = given.keys() - _MEMBERS
-        if unknown:
-            raise RequestError(f"{', '.join(sorted(unknown))} is not known here")
+        refuse_unknown(given, _MEMBERS)
         if given.get("StepConcurrencyLevel", 1) != 1:
             raise RequestError("StepConcurrencyLevel is 1 here")
         if not re.fullmatch(r"emr-[67]\.\d{1,2}\.\d", given.get("ReleaseLabel", "")):
             raise RequestError(f"The supplied release label is invalid: {given.get('ReleaseLabel')}.")
         if not given.get("JobFlowRole") or not given.get("ServiceRole"):
             raise RequestError("ServiceRole and JobFlowRole are needed.")
-        name = "j-" + secrets.token_hex(6).upper()
+        name = _new_id("j")
         cluster = Cluster(folder=self._folder / name, states=["STARTING"], request={**given, "Steps": []})
         self.add_steps(cluster, given.get("Steps") or [])
         self.clusters[name] = cluster
@@ -145,17 +143,12 @@ class Clusters:
         with self.lock:
             if cluster.is_over or cluster.is_ending:
                 raise RequestError("A job flow that is shutting down, terminated, or finished may not be modified.")
-            added = [self._new_step(cluster, request) for request in requests]
+            added = [Step(folder=cluster.folder / "steps" / _new_id("s"), states=["PENDING"], request=one) for one in requests]
+            for step in added:
+                step.save()
             cluster.steps += added
             cluster.save()
         return added
-
-    def _new_step(self, cluster: Cluster, request: dict[str, Any]) -> Step:
-        name = "s-" + secrets.token_hex(6).upper()
-        step = Step(folder=cluster.folder / "steps" / name, states=["PENDING"], request=request)
-        step.life = LifeCycle()
-        step.save()
-        return step
 
     def _begin(self, cluster: Cluster) -> None:
         if not cluster.is_over:
@@ -164,7 +157,6 @@ class Clusters:
     def _lead(self, cluster: Cluster) -> None:
         for state in ("STARTING", "BOOTSTRAPPING"):
             cluster.change(state)
-            time.sleep(LifeCycle.state_seconds)
         last = "TERMINATED"
         while not cluster.is_ending:
             step = cluster.next_step
@@ -177,8 +169,9 @@ class Clusters:
                 last = "TERMINATED_WITH_ERRORS"
                 cluster.end("Shut down as step failed")
         cluster.change("TERMINATING")
-        _cancel_all(cluster)
-        time.sleep(LifeCycle.state_seconds)
+        for step in cluster.steps:
+            if not step.is_over:
+                step.end(Ending("cancelled"))
         cluster.ended = now()
         cluster.change(last)
 
@@ -193,17 +186,14 @@ class Clusters:
 
     def _run(self, cluster: Cluster, step: Step) -> None:
         """Run a step to its end."""
-        if not step.life.is_cancelled:
+        if not step.is_cancelled:
             step.started = now()
             step.change("RUNNING")
         logs = cluster.request.get("LogUri")
         uri = below(logs, cluster.id, "steps", step.id) if logs else None
         job = SparkSubmitJob(self._machine, step.log_folder, read_step(step.request), uri, step.id)
-        ending = step.life.execute(job, lambda what: step.change(_STATES[what]))
-        step.end(ending if ending.kind == "failed" else Ending(ending.kind))
+        step.end(step.execute(job))
 
 
-def _cancel_all(cluster: Cluster) -> None:
-    for step in cluster.steps:
-        if not step.is_over:
-            step.end(Ending("cancelled"))
+def _new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(6).upper()}"

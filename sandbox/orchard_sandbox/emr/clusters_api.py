@@ -24,7 +24,8 @@ class ElasticMapReduceResponse(CheckedResponse):
         return ActionResult({"JobFlowId": shown["Id"], "ClusterArn": shown["ClusterArn"]})
 
     def describe_cluster(self) -> ActionResult:
-        return ActionResult({"Cluster": _cluster(self.service.cluster(self.given["ClusterId"]))})
+        cluster = self.service.cluster(self.given["ClusterId"])
+        return ActionResult({"Cluster": {**_summary(cluster), "LogUri": cluster.request.get("LogUri")}})
 
     def list_clusters(self) -> ActionResult:
         since = self.given.get("CreatedAfter")
@@ -60,26 +61,20 @@ def _cancel(step: Step) -> dict[str, str]:
     if step.is_over:
         reason = f"Step {step.id} is already completed: it is {step.state}."
         return {"StepId": step.id, "Status": "FAILED", "Reason": reason}
-    step.life.cancel()
+    step.cancel()
     return {"StepId": step.id, "Status": "SUBMITTED"}
 
 
 def _step(step: Step) -> dict[str, Any]:
-    jar, moments = step.request["HadoopJarStep"], {"Creation": step.created, "Start": step.started, "End": step.ended}
+    moments = {"Creation": step.created, "Start": step.started, "End": step.ended}
     status: dict[str, Any] = {"State": step.state, "StateChangeReason": {}, "Timeline": _timeline(moments)}
     if step.state == "FAILED":
         status["FailureDetails"] = {"Reason": "Unknown Error.", "Message": step.details}
-    return {
-        "Id": step.id,
-        "Name": step.request["Name"],
-        "ActionOnFailure": step.request.get("ActionOnFailure", "CONTINUE"),
-        "Config": {"Jar": jar["Jar"], "Args": jar.get("Args", []), "Properties": {}},
-        "Status": status,
-    }
+    return {"Id": step.id, "Name": step.request["Name"], "Status": status}
 
 
 def _summary(cluster: Cluster) -> dict[str, Any]:
-    """Return a cluster as a listing shows it."""
+    """Return what a listing shows of a cluster."""
     return {
         "Id": cluster.id,
         "Name": cluster.request["Name"],
@@ -88,23 +83,7 @@ def _summary(cluster: Cluster) -> dict[str, Any]:
             "StateChangeReason": {"Message": cluster.details} if cluster.details else {},
             "Timeline": _timeline({"Creation": cluster.created, "End": cluster.ended}),
         },
-        "NormalizedInstanceHours": 0,
         "ClusterArn": f"arn:aws:elasticmapreduce:{REGION}:{ACCOUNT}:cluster/{cluster.id}",
-    }
-
-
-def _cluster(cluster: Cluster) -> dict[str, Any]:
-    """Return a cluster as it is described."""
-    asked = cluster.request
-    kept = ("LogUri", "ReleaseLabel", "ServiceRole", "VisibleToAllUsers", "Configurations", "SecurityConfiguration")
-    return {
-        **_summary(cluster),
-        **{name: asked[name] for name in kept if name in asked},
-        "Applications": asked.get("Applications", []),
-        "Tags": asked.get("Tags", []),
-        "AutoTerminate": not cluster.is_kept,
-        "TerminationProtected": asked["Instances"].get("TerminationProtected", False),
-        "StepConcurrencyLevel": 1,
     }
 
 

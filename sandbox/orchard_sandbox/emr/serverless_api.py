@@ -11,17 +11,10 @@ from orchard_sandbox.emr.serverless import EmrServerless
 from orchard_sandbox.emr.serverless_runs import TERMINAL, JobRun
 from orchard_sandbox.emr.submissions import RequestError
 from orchard_sandbox.job_execution.life_cycle import CANCEL_SECONDS
+from orchard_sandbox.job_execution.run_pages import RUN_QUERY
 
-_APPLICATION = "{0}/applications/(?P<applicationId>[^/]+)"
-PATHS = {
-    "{0}/applications$",
-    f"{_APPLICATION}$",
-    f"{_APPLICATION}/start$",
-    f"{_APPLICATION}/stop$",
-    f"{_APPLICATION}/jobruns$",
-    f"{_APPLICATION}/jobruns/(?P<jobRunId>[^/]+)$",
-}
-_ADDED_PATH = f"{_APPLICATION}/(?P<rest>.+)$"
+# Of the operations that moto lacks.
+_ADDED_PATH = "{0}/applications/(?P<applicationId>[^/]+)/(?P<rest>.+)$"
 
 
 class EmrServerlessResponse(CheckedResponse):
@@ -42,7 +35,7 @@ class EmrServerlessResponse(CheckedResponse):
         return PaginatedResult({"applications": [{**one.show(), "id": one.id} for one in applications]})
 
     def start_application(self) -> ActionResult:
-        self.service.start_application(self.given["applicationId"])
+        self.service.application(self.given["applicationId"]).change("STARTED")
         return EmptyResult()
 
     def start_job_run(self) -> ActionResult:
@@ -63,15 +56,16 @@ class EmrServerlessResponse(CheckedResponse):
         return ActionResult({key: run.shown[key] for key in ("applicationId", "jobRunId")})
 
     def list_job_runs(self) -> ActionResult:
-        found = [run.show() for run in self.service.runs_of(self.service.application(self.given["applicationId"]).id)]
+        application = self.service.application(self.given["applicationId"]).id
+        found = [run.show() for run in list(self.service.runs.values()) if run.shown["applicationId"] == application]
         newest_first = sorted(found, key=lambda shown: shown["createdAt"], reverse=True)
         return PaginatedResult({"jobRuns": [{**shown, "id": shown["jobRunId"]} for shown in newest_first]})
 
     def get_dashboard_for_job_run(self) -> ActionResult:
-        return ActionResult({"url": self.service.dashboard(self._run())})
+        return ActionResult({"url": f"{self.service.machine.s3['AWS_ENDPOINT_URL']}/?{RUN_QUERY}={self._run().id}"})
 
 
 def install(service: EmrServerless) -> None:
     """Put the service behind moto's routes of EMR Serverless."""
     EmrServerlessResponse.service = service
-    urls.url_paths.update(dict.fromkeys([*PATHS, _ADDED_PATH], EmrServerlessResponse.dispatch))
+    urls.url_paths.update(dict.fromkeys([*urls.url_paths, _ADDED_PATH], EmrServerlessResponse.dispatch))

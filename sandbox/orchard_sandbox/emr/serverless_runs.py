@@ -1,36 +1,22 @@
 """An EMR Serverless job run: translates the life cycle into the states and messages that `GetJobRun` shows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchard_jobs.contract.locations import below
 
-from orchard_sandbox.emr.serverless_requests import logs_uri
 from orchard_sandbox.emr.spark_submit import SparkSubmitJob
-from orchard_sandbox.emr.submissions import Submission
+from orchard_sandbox.emr.submissions import Submission, logs_uri
 from orchard_sandbox.job_execution.job import Machine
-from orchard_sandbox.job_execution.life_cycle import Ending, LifeCycle
+from orchard_sandbox.job_execution.life_cycle import Ending, Run
 from orchard_sandbox.job_execution.records import now
-from orchard_sandbox.job_execution.run_pages import RunRecord
 
 TERMINAL = ("SUCCESS", "FAILED", "CANCELLED")
 _DETAILS_LENGTH = 256
-# AWS requires some text in each state.
-DETAILS = {
-    "SUBMITTED": "The job run was submitted.",
-    "PENDING": "The job run waits for the application.",
-    "SCHEDULED": "Resources are being allocated.",
-    "RUNNING": "The driver runs.",
-    "SUCCESS": "The job run ended.",
-    "CANCELLING": "The job run is being cancelled.",
-}
-_STATES = {"running": "RUNNING", "ending": "CANCELLING"}
-_ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELLED", "timed_out": "CANCELLED"}
 
 
 @dataclass(kw_only=True)
-class JobRun(RunRecord):
+class JobRun(Run):
     """One job run.
 
     Attributes:
@@ -39,15 +25,11 @@ class JobRun(RunRecord):
         request: digest of the request.
     """
 
+    STATES = {"running": "RUNNING", "ending": "CANCELLING"}
+    ENDS = {"succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELLED", "timed_out": "CANCELLED"}
     shown: dict[str, Any]
     token: str
     request: str
-    cancel: Callable[[float], None] = field(default=lambda seconds: None, init=False, repr=False)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has come to its end."""
-        return self.state in TERMINAL
 
     def headline(self) -> tuple[str, str]:
         """Return its state, and what is said about it."""
@@ -58,41 +40,39 @@ class JobRun(RunRecord):
         with self.lock:
             return dict(self.shown)
 
-    def begin(self, life: LifeCycle, machine: Machine, submission: Submission, has_started: Callable[[], bool]) -> None:
-        """Run it in a thread until it ends; `has_started` starts the application if necessary and says whether it has."""
-        self.cancel = life.cancel
+    def lose(self, reason: str) -> None:
+        """End a run that nothing executes any more."""
+        self.change("FAILED", reason)
 
-        def lead() -> None:
-            life.linger()
-            self.move("PENDING")
-            life.wait_for(has_started)
-            life.linger()
-            if not life.is_cancelled:
-                self.move("SCHEDULED")
-                life.linger()
+    def start(self, machine: Machine, submission: Submission) -> None:
+        """Run it in a thread until it ends."""
+
+        def work() -> None:
+            for state in ("PENDING", "SCHEDULED"):
+                self.change(state)
             job = SparkSubmitJob(machine, self.log_folder, submission, self._logs_uri(), self.id)
-            minutes = self.shown["executionTimeoutMinutes"]
-            ending = life.execute(job, lambda what: self.move(_STATES[what]), minutes * life.minute_seconds)
-            self.move(_ENDS[ending.kind], self._words(ending))
+            ending = self.execute(job, self.shown["executionTimeoutMinutes"] * 60)
+            self.change(self.ENDS[ending.kind], self._words(ending))
 
-        life.lead(self.id, lead, lambda error: self.move("FAILED", error))
+        self.begin(work)
 
-    def move(self, state: str, details: str = "") -> None:
-        """Enter a state."""
+    def change(self, state: str, details: str = "") -> None:
+        """Enter a state, and write the record."""
         with self.lock:
             moment, shown = now(), self.shown
-            shown.update(state=state, stateDetails=(details or DETAILS[state])[:_DETAILS_LENGTH], updatedAt=moment)
+            told = details or f"The job run is {state}."  # AWS requires some text in each state
+            shown.update(state=state, stateDetails=told[:_DETAILS_LENGTH], updatedAt=moment)
             if state == "RUNNING":
                 shown.setdefault("startedAt", moment)
             if state in TERMINAL:
                 shown["endedAt"] = moment
                 shown["totalExecutionDurationSeconds"] = round((moment - shown.get("startedAt", moment)).total_seconds())
-            self.change(state)
+            super().change(state)
 
     def _words(self, ending: Ending) -> str:
         """Return what AWS says of an end."""
         if ending.kind == "succeeded":
-            return DETAILS["SUCCESS"]
+            return ""
         if ending.kind == "failed":
             if ending.status is None:
                 return f"Job failed: {ending.reason}"

@@ -40,6 +40,11 @@ class Machine:
     python: Path
     s3: Mapping[str, str]
 
+    @classmethod
+    def beside(cls, python: Path, s3: Mapping[str, str]) -> "Machine":
+        """Return the machine of an environment, given its Python."""
+        return cls(python.absolute().with_name("spark-submit"), python.absolute(), s3)
+
     def spark_conf(self, temporary: Path) -> dict[str, str]:
         """Return Spark's properties on this machine, with the class archive that `make setup` puts into the environment."""
         return {
@@ -135,10 +140,6 @@ class GuardedJob:
         """Append a line to the process's stderr, as the platform does."""
         with self.logs["stderr"].open("a") as stderr:
             stderr.write(line + "\n")
-
-    def read_lines(self) -> list[str]:
-        """Return what the process wrote: all of stderr, then all of stdout."""
-        return [line for name in ("stderr", "stdout") for line in self.logs[name].read_text(errors="replace").splitlines()]
 
     def finish(self) -> None:
         """Remove all but the logs."""

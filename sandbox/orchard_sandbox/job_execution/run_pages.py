@@ -4,38 +4,17 @@ At any path because those links put their own path into such a URL.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.wrappers import Request, Response
 
-from orchard_sandbox.job_execution.records import Record
+from orchard_sandbox.job_execution.life_cycle import Run
 
 RUN_QUERY = "orchard-run"
 
 
-@dataclass(kw_only=True)
-class RunRecord(Record):
-    """The record of a run, which wrote logs."""
-
-    @property
-    def log_folder(self) -> Path:
-        """The folder of its latest attempt's `stdout` and `stderr`."""
-        return self.folder / "task"
-
-    def log_text(self, name: str) -> str:
-        """Return what the run wrote to `stdout` or `stderr`."""
-        path = self.log_folder / name
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def headline(self) -> tuple[str, str]:
-        """Return what it came to, and what is said about that."""
-        return self.state, ""
-
-
-def with_run_pages(application: WSGIApplication, find: Callable[[str], RunRecord | None]) -> WSGIApplication:
+def with_run_pages(application: WSGIApplication, find: Callable[[str], Run | None]) -> WSGIApplication:
     """Return the WSGI application with the pages of the runs that `find` returns by their ids."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -49,7 +28,7 @@ def with_run_pages(application: WSGIApplication, find: Callable[[str], RunRecord
     return answer
 
 
-def _page(run: RunRecord, path: str) -> Response:
+def _page(run: Run, path: str) -> Response:
     streams = [name for name in ("stdout", "stderr") if path == f"/logs/SPARK_DRIVER/{name}.gz"] or ["stderr", "stdout"]
     outcome, details = run.headline()
     head = f"<h1>{run.id}: {outcome}</h1><p>{escape(details)}</p>"

@@ -61,15 +61,13 @@ def serve(
     address: str,
     address_file: Path,
     handler: type[WSGIRequestHandler] | None = None,
-    certificate: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the file gets the address, which tells whoever waits that the server listens."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request would fill the disk
-    tls = (str(certificate), str(certificate)) if certificate else None
     port, descriptor = listener.getsockname()[1], listener.fileno()
     with listener:  # the server takes a copy of the descriptor
         closed = without_pages(application, port)
-        server = make_server("127.0.0.1", port, closed, threaded=True, request_handler=handler, fd=descriptor, ssl_context=tls)
+        server = make_server("127.0.0.1", port, closed, threaded=True, request_handler=handler, fd=descriptor)
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which this very thread runs.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -67,11 +67,11 @@ class Supervisor:
                 raise self._failure(name, "has ended")
 
     def _ensure_s3(self) -> None:
-        layout, jobs = self._layout, self._layout.environments / "jobs" / "bin"
+        layout = self._layout
         environment = airflow_environment(layout, self._state, self._variables)
         options: dict[str, Any] = {"folder": layout.landing}
         if environment["ORCHARD_TARGET"] in EMR_TARGETS:  # else no call to EMR can start anything
-            options |= {"spark-submit": jobs / "spark-submit", "python": jobs / "python", "work": layout.home / "emr-serverless"}
+            options |= {"python": layout.environments / "jobs" / "bin" / "python", "work": layout.home / "emr-serverless"}
         self._ensure_stand_in(S3, "S3 stand-in", "orchard_sandbox.aws_stand_in", layout.address_file, options, environment)
         self._state.s3_port = int(layout.address_file.read_text().rpartition(":")[2])
         write_state(layout, self._state)

@@ -56,7 +56,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("s3")
     address = folder / "address"
     command = [sys.executable, "-m", "orchard_sandbox.aws_stand_in", "--folder", str(folder / "landing")]
-    command += ["--spark-submit", str(JOBS / "spark-submit"), "--python", str(JOBS / "python"), "--work", str(folder / "work")]
+    command += ["--python", str(JOBS / "python"), "--work", str(folder / "work")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "sandbox"), "AWS_SECRET_ACCESS_KEY": "thing"}
     process = subprocess.Popen([*command, "--address-file", str(address)], env=environment)
     wait_until(lambda: address.exists() or process.poll() is not None)
