@@ -179,7 +179,7 @@ class Task:
         assert run["tasks"][0]["state"] == run["state"]
         return run
 
-    def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, *states: str, seconds: float = 300) -> dict[str, Any]:
         """Wait for one of the states, or for the end."""
         wait_until(lambda: self.shown()["state"]["life_cycle_state"] in (states or OVER), seconds)
         return self.shown()

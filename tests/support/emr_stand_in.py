@@ -116,7 +116,7 @@ class Job:
         run: dict[str, Any] = self.server.emr.get_job_run(**self.keys)["jobRun"]
         return run
 
-    def wait(self, *states: str, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, *states: str, seconds: float = 300) -> dict[str, Any]:
         """Wait for one of the states, or for the end."""
         wait_until(lambda: self.shown()["state"] in (states or TERMINAL), seconds)
         return self.shown()
