@@ -138,7 +138,8 @@ class Follower:
     def _runs_of(self, dag_id: str, since: str = "") -> list[dict[str, Any]]:
         """Return the runs of a DAG that came since a moment; without one, those that were active at a look."""
         listed = {(dag_id, run["dag_run_id"]): run for run in self.api.runs(dag_id, since=since)}
-        self._met |= {key for key, run in listed.items() if since or run["state"] in ACTIVE_STATES}
+        ours = {key for key, run in listed.items() if run["partition_key"] in (*self._batches, None)}
+        self._met |= {key for key in ours if since or listed[key]["state"] in ACTIVE_STATES}
         if gone := {key for key in self._met if key[0] == dag_id} - listed.keys():
             raise _gone(min(gone)[1], dag_id)
         return [run for key, run in listed.items() if key in self._met]
