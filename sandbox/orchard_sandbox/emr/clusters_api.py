@@ -70,7 +70,7 @@ def _step(step: Step) -> dict[str, Any]:
     status: dict[str, Any] = {"State": step.state, "StateChangeReason": {}, "Timeline": _timeline(moments)}
     if step.state == "FAILED":
         status["FailureDetails"] = {"Reason": "Unknown Error.", "Message": step.details}
-    return {"Id": step.id, "Name": step.request["Name"], "Status": status}
+    return {"Id": step.id, "Name": step.request["Name"], "Config": step.request["HadoopJarStep"], "Status": status}
 
 
 def _summary(cluster: Cluster) -> dict[str, Any]:
