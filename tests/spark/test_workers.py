@@ -37,6 +37,17 @@ def test_workers_import_the_installed_pyspark_and_not_its_zip(workers: Workers) 
     assert workers.run(1, path_of_pyspark) == [pyspark.__file__]
 
 
+def test_arrow_does_not_import_pandas_in_a_worker(workers: Workers) -> None:
+    def pandas_after_an_array(_: int) -> str:
+        import sys
+
+        import pyarrow as pa
+
+        return f"{pa.array([1]).to_pylist()} {sys.modules.get('pandas')}"
+
+    assert workers.run(1, pandas_after_an_array) == ["[1] None"]
+
+
 def test_a_few_tasks_take_many_numbers(workers: Workers, tmp_path: Path) -> None:
     (tmp_path / "3").touch()
     assert len(workers.run(50, marking(tmp_path), at_most=2)) == 50
