@@ -118,7 +118,7 @@ class SeekableFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file as the store lists it: its path relative to the warehouse, its size, when it was last written."""
+    """One file as the store knows it: its path relative to the warehouse, its size, when it was last written."""
 
     path: str
     size_bytes: int
@@ -196,8 +196,14 @@ class Warehouse:
 
     def size(self, path: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
+        found = self.stat(path)
+        return None if found is None else found.size_bytes
+
+    def stat(self, path: str) -> StoredFile | None:
+        """Return what the store tells of a file, or None when it is not there."""
         with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
-            return int(obstore.head(self._store, path)["size"])
+            found = obstore.head(self._store, path)
+            return StoredFile(path, int(found["size"]), found["last_modified"])
         return None
 
     def list(self, folder: str) -> Iterator[tuple[str, int]]:

@@ -30,9 +30,8 @@ def bucket_of(day: str, salt: str = "") -> Bucket:
 
 
 def clean(tables: Tables, settings: Settings, retention: timedelta = WEEK) -> tuple[Removal, ...]:
-    removals = plan_cleaning(tables, settings, datetime.now(UTC), retention)
-    remove(tables, removals, retention)
-    return removals
+    now = datetime.now(UTC)
+    return remove(tables, plan_cleaning(tables, settings, now, retention), now, retention)
 
 
 def contents(tables: Tables) -> list[list[dict[str, Any]]]:

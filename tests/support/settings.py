@@ -33,3 +33,8 @@ def _values(group: SettingsGroup, variables: dict[str, object]) -> dict[str, Any
 def switch_backbone(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
     """Let every environment that is read from now on name a backbone."""
     monkeypatch.setattr(BackboneSettings, "backbone", lambda self: backbone)
+
+
+def is_broke(settings: Settings) -> bool:
+    """Tell whether settings allow no image to be computed."""
+    return settings.jobs.target != "local" and settings.jobs.max_executor_hours == 0

@@ -25,7 +25,7 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard.tables.reports import is_intact, job_digests, protect_from_cleaning
+from orchard.tables.reports import job_digests, take_up
 
 log = escaping_logger(__name__)
 _ENTRIES_AT_ONCE = 10_000
@@ -44,7 +44,8 @@ def plan_batch(
 
     A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
     when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
-    next number. A manifest whose staged files were lost or damaged is planned again under the next number.
+    next number. A manifest whose staged files were lost or damaged, or that a cleaning is removing, is planned again under
+    the next number.
 
     Args:
         tables: the published tables; they are there.
@@ -65,15 +66,13 @@ def plan_batch(
     model = _model_of(tables, settings.backbone.id)
     begun = _begun(view, batch_id, compared, model)
     if begun is not None:
-        _mark(tables.warehouse, begun)
         return begun
     plan = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
     parts = list(write_parts(plan.entries()))
     head = _head(settings, versions, batch_id, plan)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
-    while not _is_usable(tables.warehouse, head):
+    while not take_up(tables.warehouse, *job_digests(head)):
         head = replace(head, number=head.number + 1)
-    _mark(tables.warehouse, head)
     create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
     return head
 
@@ -190,16 +189,6 @@ class _ManifestDraft:
         return {content: path for size in sizes for content, path in self.contents.by_size.get(size, {}).items()}
 
 
-def _is_usable(warehouse: Warehouse, head: ManifestHead) -> bool:
-    """Tell whether a manifest's work has not begun, or finished with every staged file unharmed."""
-    return all(is_intact(warehouse, work) for work in job_digests(head))
-
-
-def _mark(warehouse: Warehouse, head: ManifestHead) -> None:
-    for work in job_digests(head):
-        protect_from_cleaning(warehouse, work)
-
-
 def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
     """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
@@ -214,9 +203,9 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
         if (
             (is_half_way or is_next)
             and (head.pixel_limit, head.object_limit, head.reads_heic) == limits
-            and _is_usable(warehouse, head)
             # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
             and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)
+            and take_up(warehouse, *job_digests(head))
         ):
             return head
     return None

@@ -4,15 +4,15 @@ but a repair, which removes a damaged log or model.
 Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
 plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it
 names: planning then starts such work again. Those files and the manifest follow one retention later, for a task may be
-publishing them.
+publishing them. Work that a run takes up while it is cleaned stays (`orchard.tables.reports.take_up`).
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.contract.layout import (
     BackbonePath,
     FaultPath,
@@ -20,25 +20,23 @@ from orchard_jobs.contract.layout import (
     ModelPath,
     ModelPlanPath,
     ProgressPath,
-    ProjectionPlanPath,
     RemovalNotePath,
-    ReportPath,
     ScratchPath,
     StagedPath,
     WorkPath,
     data_file_of_checksum,
     manifest_path,
-    parse,
     projection_plan_path,
     report_path,
 )
-from orchard_jobs.storage import StoredFile
+from orchard_jobs.storage import StoredFile, Warehouse
 
-from orchard.maintenance.work_files import WorkFiles, named_by_tables, replaced_lately, scan_warehouse
+from orchard.maintenance.work_files import WorkFiles, named_by_tables, replaced_files, scan_warehouse
 from orchard.models.retention import expire_models, expired_models
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import mark_path
 
 # In the order of removal: what names files goes before them.
 KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch", "network", "note")
@@ -65,12 +63,14 @@ class Removal:
         path: relative to the warehouse.
         size_bytes: its size.
         names: the files that it names; they stay for one more retention.
+        work: the piece of work that needs it, by its digest; empty where none does.
     """
 
     kind: str
     path: str
     size_bytes: int
     names: tuple[str, ...] = ()
+    work: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelt
         JobError: a table is not there; nothing is removed then.
     """
     expire_models(tables, expired_models(tables, settings, now))
-    removals = plan_cleaning(tables, settings, now, retention)
-    remove(tables, removals, retention)
-    return totals(removals)
+    return totals(remove(tables, plan_cleaning(tables, settings, now, retention), now, retention))
 
 
 @use_case
@@ -130,24 +128,50 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
     documents = list(_documents(seen))
     for removal in documents:
         removals[removal.kind].append(removal)
-    stays = _stays(tables, settings, seen, retention, documents)
-    replaced = frozenset().union(*(tables.log.replaced(table, timedelta(0)) for table in TABLES))
+    # In this order: a file that is replaced meanwhile is among the named or the replaced ones.
+    named, replaced = set(named_by_tables(tables, settings, seen)), replaced_files(tables)
+    # Somebody may still read the version before.
+    lately = {path for path, moment in replaced.items() if moment > seen.young_since} if retention else set()
+    stays = _stays(seen, named | lately, retention, documents)
     for file in seen.files.values():
         kind = "replaced" if file.path in replaced else _KIND_OF.get(type(seen.paths.get(file.path)))
         if kind is not None and not stays(file):
-            removals[kind].append(Removal(kind, file.path, file.size_bytes))
+            removals[kind].append(Removal(kind, file.path, file.size_bytes, work=seen.work_that_needs(file.path)))
     # A manifest is known by its head: without it the parts are plain leftovers.
     heads = set(map(manifest_path, seen.heads))
     removals["manifest"].sort(key=lambda removal: removal.path not in heads)
     return tuple(removal for kind in KINDS for removal in removals[kind])
 
 
-def remove(tables: Tables, removals: tuple[Removal, ...], retention: timedelta) -> None:
-    """Remove files in their order. Cut off anywhere, or run twice at once, it leaves every published row readable."""
+def remove(tables: Tables, removals: Sequence[Removal], now: datetime, retention: timedelta) -> tuple[Removal, ...]:
+    """Remove files in their order, but those of work that a run has taken up since they were planned; return what was removed.
+
+    Cut off anywhere, or run twice at once, it leaves every published row readable.
+    """
+    names: dict[str, list[str]] = {}
     for removal in removals:
-        if removal.names and retention:
-            tables.warehouse.rewrite(str(RemovalNotePath(_digest_in(removal.path))), json.dumps(removal.names).encode())
-        tables.warehouse.delete(removal.path)
+        names.setdefault(removal.work, []).extend(removal.names)
+
+    @cache
+    def is_taken_up(work: str) -> bool:
+        return bool(work and retention) and _is_taken_up(tables.warehouse, work, names[work], now - retention)
+
+    removed = []
+    for removal in removals:
+        if not is_taken_up(removal.work):
+            tables.warehouse.delete(removal.path)
+            removed.append(removal)
+    return tuple(removed)
+
+
+def _is_taken_up(warehouse: Warehouse, work: str, names: Sequence[str], young_since: datetime) -> bool:
+    """Note that a piece of work goes; then tell whether a run has marked it. Who takes work up does the reverse."""
+    note = str(RemovalNotePath(work))
+    # An earlier cleaning's note may name files.
+    if names or warehouse.size(note) is None:
+        warehouse.rewrite(note, json.dumps(names).encode())
+    mark = warehouse.stat(mark_path(work))
+    return mark is not None and mark.modified_at > young_since
 
 
 def _documents(seen: WorkFiles) -> Iterator[Removal]:
@@ -155,18 +179,19 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
     for work in seen.reports:
         path = report_path(work)
         if work not in seen.used_reports:
-            yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work))
+            yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work), work)
     for digest, plan in seen.plans.items():
         path = projection_plan_path(digest)
         if digest not in seen.open_inputs:
-            yield Removal("plan", path, seen.files[path].size_bytes, tuple(one.model.path for one in plan.projections))
+            names = tuple(one.model.path for one in plan.projections)
+            yield Removal("plan", path, seen.files[path].size_bytes, names, seen.work_that_needs(path))
 
 
 def _stays(
-    tables: Tables, settings: Settings, seen: WorkFiles, retention: timedelta, documents: list[Removal]
+    seen: WorkFiles, needed: Collection[str], retention: timedelta, documents: Sequence[Removal]
 ) -> Callable[[StoredFile], bool]:
-    """Return what tells whether a file must stay."""
-    kept = {*named_by_tables(tables, settings, seen), *seen.named_by_work(), *replaced_lately(tables, retention)}
+    """Return what tells whether a file must stay; `needed` are those that tables or their readers need."""
+    kept = {*needed, *seen.named_by_work()}
     if retention:
         kept |= {name for removal in documents for name in removal.names}
     kept |= {name for digest, names in seen.notes.items() if seen.is_young(str(RemovalNotePath(digest))) for name in names}
@@ -177,12 +202,3 @@ def _stays(
         return data_file_of_checksum(file.path) in kept or seen.is_young(file.path) or is_active
 
     return stays
-
-
-def _digest_in(path: str) -> str:
-    """Return the digest that a report's or a plan's path holds."""
-    known = parse(path)
-    if isinstance(known, ReportPath):
-        return known.work
-    assert isinstance(known, ProjectionPlanPath), "nothing else names files"
-    return known.digest

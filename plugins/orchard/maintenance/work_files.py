@@ -7,7 +7,7 @@ running. This module looks and decides; it removes nothing.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
-from orchard.tables.reports import job_digests, parsed
+from orchard.tables.reports import job_digests, mark_path, parsed
 
 T = TypeVar("T")
 P = TypeVar("P", bound=WarehousePath)
@@ -54,7 +54,7 @@ class WorkFiles:
         plans: the projection plans by digest.
         decisions: by digest of a model plan, that of its projection plan.
         reports: the finished reports by work digest.
-        notes: by digest, the files that a removed report or plan named.
+        notes: by work digest, the files that its removed report or plan named.
         published: the current versions of every backbone.
         young_since: files written after this moment are young.
     """
@@ -90,7 +90,7 @@ class WorkFiles:
         of_reports = {self.reports[work].input_digest for work in self.used_reports}
         young = {d for d in self.heads if self.is_young(manifest_path(d))}
         young |= {d for d in self.plans if self.is_young(projection_plan_path(d))}
-        busy = {d for d in (*self.heads, *self.plans) if self._works_of(d) & self.active_works}
+        busy = {d for d in (*self.heads, *self.plans) if not self.active_works.isdisjoint(self._works_of(d))}
         return frozenset(self.half_way | of_reports | young | busy)
 
     @cached_property
@@ -99,10 +99,20 @@ class WorkFiles:
         of_backbone = {versions.backbone: versions for versions in self.published}
         return frozenset(d for d, head in self.heads.items() if of_backbone[head.backbone.id].is_half_way(head.batch_id, d))
 
-    def _works_of(self, digest: str) -> set[str]:
+    def _works_of(self, digest: str) -> tuple[str, ...]:
         if digest in self.plans:
-            return {work_digest(digest, self.plans[digest].backbone, "project")}
-        return set(job_digests(self.heads[digest]))
+            return (work_digest(digest, self.plans[digest].backbone, "project"),)
+        return job_digests(self.heads[digest])
+
+    def work_that_needs(self, path: str) -> str:
+        """Return the work whose run reads an old file again when it takes the work up; empty where there is none."""
+        known = self.paths.get(path)
+        if isinstance(known, WorkPath):
+            return known.work if path == mark_path(known.work) else ""
+        digest = known.digest if isinstance(known, ManifestPath | ProjectionPlanPath) else ""
+        if isinstance(known, ModelPlanPath):
+            digest = self.decisions.get(known.digest, "")
+        return self._works_of(digest)[0] if digest in self.heads or digest in self.plans else ""
 
     def named_by_work(self) -> Iterator[str]:
         """Yield every file that planning reads of current versions, and that an open manifest, plan or report names."""
@@ -111,6 +121,7 @@ class WorkFiles:
             yield from self.manifest_files(digest)
         for digest in self.open_inputs & self.heads.keys():
             head = self.heads[digest]
+            yield from map(mark_path, self._works_of(digest))
             yield from (
                 *head.features_files,
                 *head.quarantine_files,
@@ -121,6 +132,7 @@ class WorkFiles:
                 yield head.model.path
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
+            yield mark_path(self._works_of(digest)[0])
             yield backbone_path(plan.backbone)
             yield from (model_plan_path(decision) for decision, decided in self.decisions.items() if decided == digest)
             yield from (one.model.path for one in plan.projections)
@@ -191,7 +203,6 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
     yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
 
 
-def replaced_lately(tables: Tables, retention: timedelta) -> Iterator[str]:
-    """Yield the files that a commit replaced less than a retention ago: somebody may still read the version before."""
-    for table in TABLES:
-        yield from tables.log.replaced(table, timedelta(0)) - tables.log.replaced(table, retention)
+def replaced_files(tables: Tables) -> dict[str, datetime]:
+    """Return when a commit took each file out of its table, for all that the logs still remember."""
+    return {path: moment for table in TABLES for path, moment in tables.log.replaced(table).items()}

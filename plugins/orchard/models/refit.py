@@ -35,7 +35,7 @@ from orchard.models.retention import Pair, remove_rows, rows_of_retired_batches
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
-from orchard.tables.reports import is_intact, protect_from_cleaning
+from orchard.tables.reports import take_up
 
 log = escaping_logger(__name__)
 
@@ -279,9 +279,8 @@ def _with_projection(
         return plan
     projections = tuple(Projection(model_reference(tables.warehouse, one), batches) for one, batches in wanted.items())
     projection = ProjectionPlan(settings.backbone.id, projections)
-    while not is_intact(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
+    while not take_up(tables.warehouse, work_digest(projection.digest, projection.backbone, "project")):
         projection = replace(projection, attempt=projection.attempt + 1)
-    protect_from_cleaning(tables.warehouse, work_digest(projection.digest, projection.backbone, "project"))
     tables.warehouse.create(projection_plan_path(projection.digest), projection.to_json().encode())
     return replace(plan, projection=projection)
 

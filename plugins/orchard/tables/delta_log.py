@@ -5,14 +5,14 @@ is in `commit_rule`.
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -102,8 +102,8 @@ class TableLog(Protocol):
             ConflictError: the commit was refused because of another one.
         """
 
-    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
-        """Return the files, relative to the warehouse, that a commit took out of the table at least so long ago.
+    def replaced(self, table: Table) -> Mapping[str, datetime]:
+        """Return the files, relative to the warehouse, that a commit took out of the table, and when, by its machine's clock.
 
         The log forgets such files after a time of its own; they are then like files that it never named.
         """
@@ -133,19 +133,30 @@ class DeltaSnapshot:
 
         `DeltaTable.transaction_version` reads all of that again for each name: 1 to 4 ms here, and requests on an object store.
         """
-        found = {}
+        return dict(self._actions("txn", "appId", "version"))
+
+    @property
+    def removals(self) -> Mapping[str, datetime]:
+        """When a commit took each file out that the log still remembers, by its path relative to the warehouse."""
+        with explaining_log_faults(self.warehouse, self.table):
+            found = self._actions("remove", "path", "deletionTimestamp")
+            # delta-rs encodes the paths that it is told to remove.
+            return {table_path(self.table, unquote(path)): datetime.fromtimestamp(ms / 1000, UTC) for path, ms in found}
+
+    def _actions(self, kind: str, *fields: str) -> Iterator[tuple[Any, ...]]:
+        """Yield some fields of each action of a kind: those of the newest checkpoint, then those of the commits after it."""
         checkpoints = LogFiles.of(self.warehouse, self.table).checkpoints
         newest = max((number for number in checkpoints if number <= self.version), default=-1)
         if newest >= 0:
             with open_parquet(self.warehouse, checkpoints[newest]) as file:
-                transactions = file.read(["txn.appId", "txn.version"]).column("txn").combine_chunks().drop_null()
-            found = dict(zip(*(part.to_pylist() for part in transactions.flatten()), strict=True))
+                rows = file.read([f"{kind}.{name}" for name in fields]).column(kind).combine_chunks().drop_null()
+            yield from zip(*(rows.field(name).to_pylist() for name in fields), strict=True)
+        begins = f'{{"{kind}"'.encode()
         for number in range(newest + 1, self.version + 1):
             for line in self.warehouse.read(commit_path(self.table, number)).splitlines():
-                transaction = json.loads(line).get("txn") if line.startswith(b'{"txn"') else None
-                if transaction:
-                    found[transaction["appId"]] = transaction["version"]
-        return found
+                if line.startswith(begins):
+                    action = json.loads(line)[kind]
+                    yield tuple(action[name] for name in fields)
 
     def files(self, **partition: str) -> list[TableFile]:
         """Return the files of the named partition values, sorted by path."""
@@ -258,11 +269,9 @@ class DeltaLog:
         except CommitFailedError as error:
             raise ConflictError(str(error)) from error
 
-    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
-        """Return the files that a commit took out of the table at least so long ago, by the log's own times of removal."""
-        hours = math.ceil(for_at_least.total_seconds() / 3600)
-        paths = self.load(table).delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)
-        return frozenset(table_path(table, path) for path in paths)
+    def replaced(self, table: Table) -> Mapping[str, datetime]:
+        """Return the files that a commit took out of the table, and when: vacuum names none whose time is yet to come."""
+        return self.load(table).removals
 
     def _uri(self, table: Table) -> str:
         return self.warehouse.uri_of(table.name)

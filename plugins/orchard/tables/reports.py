@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, Stage
-from orchard_jobs.contract.layout import ProgressPath, manifest_path, report_path
+from orchard_jobs.contract.layout import ProgressPath, RemovalNotePath, manifest_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.storage import Warehouse
@@ -30,12 +30,22 @@ def finished_report(warehouse: Warehouse, work: str) -> JobReport | None:
     return None if text is None else parsed(warehouse, path, text, JobReport.from_json)
 
 
-def protect_from_cleaning(warehouse: Warehouse, work: str) -> None:
-    """Leave a fresh mark that a run is about to do a piece of work, so that no cleaning removes what it will read.
+def take_up(warehouse: Warehouse, *works: str) -> bool:
+    """Mark that a run is about to do some pieces of work, and tell whether they can be used.
 
-    A manifest, a plan or a report may be old when it is taken up; a mark is always young.
+    A manifest, a plan or a report may be old when it is taken up; a mark is always young, and no cleaning removes what marked
+    work reads. A cleaning that looked before the mark was there leaves a note of the work before it looks at the mark once more,
+    and the note is looked at here after the mark is left: one of the two sees the other. Noted work cannot be used.
     """
-    warehouse.rewrite(str(ProgressPath(work, "planned", "mark.json")), b"{}")
+    for work in works:
+        warehouse.rewrite(mark_path(work), b"{}")
+    is_going = any(warehouse.size(str(RemovalNotePath(work))) is not None for work in works)
+    return not is_going and all(is_intact(warehouse, work) for work in works)
+
+
+def mark_path(work: str) -> str:
+    """File whose age tells when a run last took up a piece of work."""
+    return str(ProgressPath(work, "planned", "mark.json"))
 
 
 def is_intact(warehouse: Warehouse, work: str) -> bool:

@@ -72,7 +72,7 @@ class BackbonePath(WarehousePath):
 
 @dataclass(frozen=True)
 class RemovalNotePath(WarehousePath):
-    """What a removed report or plan named, so that it outlives it by one retention."""
+    """That a piece of work is removed, and what its report or plan named, so that this outlives it by one retention."""
 
     form = f"{WORK}/retired/{{digest}}.json"
     digest: str

@@ -11,6 +11,7 @@ from random import Random
 
 from orchard.maintenance.verify import verify
 from orchard.settings import Settings
+from orchard.tables.batch_versions import BatchVersions
 from orchard_jobs.contract.columns import TABLES
 
 from support.clean_run import check_against_clean_run, check_network_runs
@@ -104,9 +105,9 @@ class History:
         kind = draw.random()
         if self.climate.damages and kind < 0.2:
             self._damage(draw)
-        elif self.climate.cleans and self.world.has_tables and kind < 0.3:
+        elif self.climate.cleans and self.world.has_tables and kind < 0.25:
             self._let_loose([("cleaner", lambda: operations.clean_everything(self.world))], draw)
-        elif self.climate.cleans and self.world.has_tables and kind < 0.4:
+        elif self.climate.cleans and kind < 0.6:
             self._let_loose([*operations.late_work(self.world, draw), *self._others(draw, (0, 0, 1))], draw)
         elif kind < 0.65:
             self._let_loose([*operations.race(self.world, draw), *self._others(draw, (0, 0, 1))], draw)
@@ -156,7 +157,7 @@ class History:
             self.world.settings = replace(self.world.settings, backbone=operations.SMALL[backbone])
             self._let_loose([("run until nothing differs", self.world.settle)], Random(f"{self.seed} end"), is_calm=True)
             check_against_clean_run(self.world, with_refits=self.seed % 4 == 0)
-            operations.check_rows(self.world.calm, self.world.settings.backbone.id)
+            operations.check_rows(BatchVersions.load(self.world.calm, self.world.settings.backbone.id))
             operations.check_choices(self.world.calm, self.world.settings.backbone.id)
         self._check_files()
         if self.climate.is_harmless:

@@ -1,8 +1,10 @@
 """A bucket whose every listing and every read is a call of the store, and what it held at each moment."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import quote_plus
 
 from orchard.landing_zone.listing import ListedObject
 from orchard_jobs.contract.locations import split_image_uri
@@ -57,6 +59,12 @@ class SimulatedBucket(Mapping[str, bytes]):
 
     def _as_of(self, moment: datetime) -> Contents:
         return next((contents for at, contents in self.past if at > moment), self.contents)
+
+
+def message_of(bucket: str, key: str) -> str:
+    """Return S3's message of an upload."""
+    s3 = {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}}
+    return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]})
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from orchard.tables.delta_log import ConflictError, Mode, Snapshot, TableFile
 from orchard_jobs.contract.columns import Table
@@ -30,7 +30,7 @@ class MemoryLog:
     """Tables as lists of versions; a commit from an old version is refused, as Delta does.
 
     Attributes:
-        now: the time by which removals are stamped and judged.
+        now: the time by which removals are stamped.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -73,6 +73,5 @@ class MemoryLog:
     ) -> None:
         raise NotImplementedError("nothing is repaired in memory")
 
-    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
-        removed, now = self._removed.get(table.name, {}), self.now()
-        return frozenset(path for path, moment in removed.items() if now - moment >= for_at_least)
+    def replaced(self, table: Table) -> Mapping[str, datetime]:
+        return dict(self._removed.get(table.name, {}))

@@ -23,6 +23,8 @@ from support.clean_run import SECRET
 from support.fake_jobs import BROKEN, LARGE
 from support.listed_bucket import ENCRYPTED, OPAQUE
 from support.settings import with_variables
+from support.simulation.records import Begun
+from support.simulation.scheduler import Actor
 from support.simulation.world import DAYS, World
 
 NAMES = ("a.jpg", "b.jpg", "c/d e.jpg", "é#?%.jpg")
@@ -98,15 +100,45 @@ def race(world: World, draw: Random) -> list[tuple[str, Work]]:
 
 
 def late_work(world: World, draw: Random) -> list[tuple[str, Work]]:
-    """Leave a run's work unpublished until it is old; then the run is made again, and somebody cleans."""
+    """Leave a run until all that it wrote is old; then it goes on, or another does its work, and somebody cleans and reads."""
     day = _day(draw)
-    world.run_batch(day, is_left=True)
+    found: list[tuple[str, Work]] = [(f"run {day}", leave_a_run(world, draw, day))]
     world.storage.calls.clock.advance(1.2 * RETENTION.total_seconds())
-    return [(f"run {day}", lambda: world.run_batch(day)), ("cleaner", lambda: clean_beside_runs(world))]
+    if world.has_tables:
+        found += [("cleaner", lambda: clean_beside_runs(world)), ("reader", lambda: read_what_is_published(world, draw))]
+    return found
+
+
+def leave_a_run(world: World, draw: Random, day: str) -> Work:
+    """Begin a run and leave it; return what comes later."""
+    left = draw.choice(("planned", "computed", "resumed", "half-way", "published"))
+    if left == "half-way":
+        world.run_batch(day)
+        change_object(world, draw, day)
+    begun = world.begin_batch(day, world.settings, is_planned_only=left == "planned")
+    if begun is not None and left == "resumed":
+        return partial(world.end_batch, begun, is_late=True)
+    if begun is not None and left == "half-way":
+        publish_half_way(world, begun, draw)
+    if begun is not None and left == "published":
+        world.end_batch(begun)
+        change_object(world, draw, day)
+    return partial(world.run_batch, day)
+
+
+def publish_half_way(world: World, begun: Begun, draw: Random) -> None:
+    """Kill a run between two commits of its publish."""
+    scheduler = world.storage.calls.scheduler
+    scheduler.spawn(Actor("left", lambda: world.publish_batch(begun, "passed"), dies_at_write=draw.randint(1, 4)))
+    scheduler.run(draw, 1.0)
+    scheduler.take_over()
 
 
 def race_of_models(world: World, draw: Random) -> list[tuple[str, Work]]:
-    """Draw a run of pca_model, and who else chooses a model."""
+    """Draw a run of pca_model, which often refits, and who else chooses a model."""
+    if draw.random() < 0.7:
+        let_the_model_go(world, draw)
+        change_components(world, draw)
     choices = [(name, work) for name, work in _of_models(world, draw) if name.startswith("choose")]
     return [("model", world.run_model), *choices, *([("model", world.run_model)] if draw.random() < 0.5 else [])]
 
@@ -149,7 +181,7 @@ def _actors(world: World, draw: Random, cleans: bool) -> Actors:
     yield "uploader", lambda: change_meanwhile(world, draw)
     if not world.has_tables:
         return
-    yield "reader", lambda: read_what_is_published(world)
+    yield "reader", lambda: read_what_is_published(world, draw)
     if cleans:
         yield "cleaner", lambda: clean_beside_runs(world)
     yield from _of_models(world, draw)
@@ -202,17 +234,22 @@ def retire(world: World, backbone: str) -> None:
         retire_backbone(world.tables, world.settings, backbone)
 
 
-def read_what_is_published(world: World) -> None:
-    """Read every batch as a consumer does: its rows are of the version that its `runs` row names, and each is there once."""
-    check_rows(world.tables, world.settings.backbone.id)
+def read_what_is_published(world: World, draw: Random) -> None:
+    """Read every batch as a consumer does, again and again while others are at work, and now and then slowly."""
+    for _ in range(3):
+        versions = BatchVersions.load(world.tables, world.settings.backbone.id)
+        for _ in range(draw.choice((0, 20, 80))):
+            world.storage.calls.scheduler.pause()
+        check_rows(versions)
 
 
-def check_rows(tables: Tables, backbone: str) -> None:
-    """Hold the rows of every batch against its `runs` row."""
-    versions = BatchVersions.load(tables, backbone)
+def check_rows(versions: BatchVersions) -> None:
+    """Hold the rows of every batch against its `runs` row: they are of the version that it names, and each is there once."""
     for batch_id, version in versions.current.items():
         files = [*versions.features_files(batch_id), *versions.quarantine_files(batch_id)]
-        rows = [(row["image_uri"], row["manifest_digest"]) for row in tables.rows_of(files, ("image_uri", "manifest_digest"))]
+        rows = [
+            (row["image_uri"], row["manifest_digest"]) for row in versions.tables.rows_of(files, ("image_uri", "manifest_digest"))
+        ]
         assert {digest for _, digest in rows} <= {version.manifest_digest}, f"{batch_id}: rows of another version are read"
         assert len(rows) == len({uri for uri, _ in rows}), f"{batch_id}: an image is there twice"
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from orchard.settings import Settings
+from orchard.tables.reports import PlannedJobs
+
 from support.simulation.landing_zone import Contents
 
 
@@ -18,6 +21,16 @@ class Run:
     began: int
     ended: int = 0
     computed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run of image_batches whose jobs are over, and which may stand still before it goes on: its name, and its settings."""
+
+    run: Run
+    name: str
+    planned: PlannedJobs
+    settings: Settings
 
 
 @dataclass

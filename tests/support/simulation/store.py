@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,9 @@ class SimulatedWarehouse(Warehouse):
     def size(self, path: str) -> int | None:
         return self.calls.read(f"size {path}", lambda: self.inner.size(path))
 
+    def stat(self, path: str) -> StoredFile | None:
+        return self.calls.read(f"stat {path}", lambda: self.written.get(path))
+
     def files(self, folder: str) -> Iterator[StoredFile]:
         found = self.calls.list(f"list {folder}", lambda: dict(self.written), self._as_of)
         return iter([file for path, file in found.items() if path.startswith(f"{folder}/")])
@@ -221,8 +224,8 @@ class SimulatedLog:
     ) -> None:
         self.calls.write(f"swap {table.name}", lambda: self.log.swap(snapshot, table, lost, staged, transactions))
 
-    def replaced(self, table: Table, for_at_least: timedelta) -> frozenset[str]:
-        return self.calls.read(f"replaced {table.name}", lambda: self.log.replaced(table, for_at_least))
+    def replaced(self, table: Table) -> Mapping[str, datetime]:
+        return self.calls.read(f"replaced {table.name}", lambda: self.log.replaced(table))
 
 
 @dataclass(frozen=True)

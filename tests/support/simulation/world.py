@@ -1,11 +1,9 @@
 """A bucket and its tables, and the runs of the DAGs over them, with a model of what each version was made of."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote_plus
 
 from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
@@ -18,21 +16,22 @@ from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import Snapshot, TableFile
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.columns import QUARANTINE, RUNS, TABLES
-from orchard_jobs.contract.jobs import JobReport, Stage
+from orchard_jobs.contract.columns import QUARANTINE, RUNS
+from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import JobError
 
 from support.fake_jobs import FakeJobs
 from support.flow import value_of
-from support.simulation.landing_zone import Contents, SimulatedBucket, SimulatedLandingZone
-from support.simulation.records import Run, Seen
+from support.settings import is_broke
+from support.simulation.landing_zone import Contents, SimulatedBucket, SimulatedLandingZone, message_of
+from support.simulation.records import Begun, Run, Seen
 from support.simulation.scheduler import Actor
 from support.simulation.store import Storage
-from support.simulation.tasks import TaskRunner
+from support.simulation.tasks import RunFailed, TaskRunner
 from support.simulation.vendor import SimulatedOperator, Vendor
 from support.state_store import Memory
-from support.warehouse_faults import stretched
+from support.warehouse_faults import damage_staged, stretched
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")
 PROVENANCE = ("manifest_digest", "computed_in", "jobs_version", "uploaded_at")
@@ -84,8 +83,7 @@ class World:
     def upload(self, key: str, content: bytes) -> None:
         """Put an object, and leave S3's message of it."""
         self.bucket.put(key, content)
-        s3 = {"bucket": {"name": self.settings.landing_zone.bucket}, "object": {"key": quote_plus(key)}}
-        self.messages.append(json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]}))
+        self.messages.append(message_of(self.settings.landing_zone.bucket, key))
 
     def of_batch(self, batch_id: str) -> Contents:
         return self.bucket.below(self.settings.landing_zone.batch_prefix(batch_id))
@@ -104,51 +102,76 @@ class World:
         own = self.of_batch(batch_id)
         return own if own and not self.settings.images.keeps_missing else self.of_version(batch_id) | own
 
-    def run_batch(self, batch_id: str, settings: Settings | None = None, damages: bool = False, is_left: bool = False) -> None:
+    def run_batch(self, batch_id: str, settings: Settings | None = None, damages: bool = False) -> None:
         """Run image_batches; the bucket, the settings and the tables may change at each call of the store.
 
         Args:
             batch_id: the batch.
             settings: other ones than the world's.
             damages: a staged file is damaged before it is validated; the run then ends with that.
-            is_left: the run ends with its jobs; nobody goes on with it.
         """
-        settings, run = settings or self.settings, Run(self.operation)
+        begun = self.begin_batch(batch_id, settings or self.settings)
+        if begun is None:
+            return
+        if damages and damage_staged(self.calm, begun.planned.required_report(self.calm.warehouse, "featurize")):
+            assert not isinstance(batch_run.validate(self.tables, begun.settings, begun.planned), Done)
+            begun.run.computed = ()  # lost with the damaged file
+            return
+        self.end_batch(begun)
+
+    def begin_batch(self, batch_id: str, settings: Settings, is_planned_only: bool = False) -> Begun | None:
+        """Run image_batches until its jobs are over, or until it is planned; None when there is nothing to do."""
+        run = Run(self.operation)
         self.runs.append(run)
         name = f"run {len(self.runs)}"
-
-        def task(what: str, work: Callable[[], Any]) -> Any:
-            return self.tasks.run(what, work)
-
         try:
             # wait_for_uploads skips an empty batch
             if not self.of_batch(batch_id) and self._is_complete(batch_id):
-                return
-            planned = task("plan", lambda: self._plan(settings, batch_id, name))
+                return None
+            planned = self.tasks.run("plan", lambda: self._plan(settings, batch_id, name))
             if planned is None:
-                return
-            for stage in planned.stages:
-                task(stage, partial(self._run_job, planned, stage, run))
-            if is_left:
-                return
-            if damages and self._damage(planned.required_report(self.calm.warehouse, "featurize")):
-                assert not isinstance(batch_run.validate(self.tables, settings, planned), Done)
-                run.computed = ()  # lost with the damaged file
-                return
-            verdict = task("validate", lambda: value_of(batch_run.validate(self.tables, settings, planned)))
-            published = task("publish", lambda: self._publish(planned, settings, verdict, name))
-            if isinstance(published, Done):
-                task("record", lambda: self._record(planned, asdict(published.value), name))
+                return None
+            begun = Begun(run, name, planned, settings)
+            if not is_planned_only:
+                self._run_jobs(begun)
+            return begun
         finally:
             run.ended = self.operation
 
-    def _publish(self, planned: PlannedJobs, settings: Settings, verdict: str, run_id: str) -> Any:
-        self._note_vanished(planned)
-        return batch_run.publish(self.tables, settings, planned, verdict, run_id)
+    def end_batch(self, begun: Begun, is_late: bool = False) -> None:
+        """Go on with a run whose jobs are over; one that is late may find that its report was cleaned away."""
+        task = partial(self._clearing_task, begun) if is_late else self.tasks.run
+        try:
+            verdict = task("validate", lambda: value_of(batch_run.validate(self.tables, begun.settings, begun.planned)))
+            published = task("publish", lambda: self.publish_batch(begun, verdict))
+            if isinstance(published, Done):
+                versions = asdict(published.value)
+                task("record", lambda: self._record(begun, versions))
+        finally:
+            begun.run.ended = self.operation
 
-    def _record(self, planned: PlannedJobs, versions: dict[str, int | None], run_id: str) -> None:
-        value_of(batch_run.record(self.tables, planned, versions, run_id, self.recorded.append))
-        assert self.recorded[-1].head.digest == planned.input_digest
+    def _run_jobs(self, begun: Begun) -> None:
+        for stage in begun.planned.stages:
+            self.tasks.run(stage, partial(self._run_job, begun.planned, stage, begun.run))
+
+    def _clearing_task(self, begun: Begun, name: str, work: Callable[[], Any]) -> Any:
+        """Run a task; where a cleaning has removed the report that it reads, clear the jobs' tasks, as the error asks."""
+        try:
+            return self.tasks.run(name, work)
+        except RunFailed as error:
+            if "is gone: clear the task" not in str(error):
+                raise
+            self._run_jobs(begun)
+            return self.tasks.run(name, work)
+
+    def publish_batch(self, begun: Begun, verdict: str) -> Any:
+        """Publish what a run's jobs staged."""
+        self._note_vanished(begun.planned)
+        return batch_run.publish(self.tables, begun.settings, begun.planned, verdict, begun.name)
+
+    def _record(self, begun: Begun, versions: dict[str, int | None]) -> None:
+        value_of(batch_run.record(self.tables, begun.planned, versions, begun.name, self.recorded.append))
+        assert self.recorded[-1].head.digest == begun.planned.input_digest
 
     def _plan(self, settings: Settings, batch_id: str, run_id: str) -> PlannedJobs | None:
         """Plan as a run that has promised to list; None when it is skipped, or refused for its cost."""
@@ -204,7 +227,7 @@ class World:
         """What counts is what the first finished job of a manifest read."""
         report = planned.report(self.calm.warehouse, "featurize")
         staged = report.of_table(QUARANTINE.name)[0].files if report else ()
-        rows = self.calm.rows_of([TableFile(file.path, file.size_bytes, file.rows, {}) for file in staged])
+        rows = self.calm.rows_of(TableFile(file.path, file.size_bytes, file.rows, {}) for file in staged)
         gone = {row["image_uri"].removeprefix("s3://landing/") for row in rows if row["reason"] == "vanished"}
         self.seen[planned.input_digest].vanished = frozenset(gone)
 
@@ -221,14 +244,6 @@ class World:
             return True
         return BatchVersions.load(self.calm, self.settings.backbone.id, batch_id).is_complete(batch_id)
 
-    def _damage(self, report: JobReport) -> bool:
-        """Overwrite a staged file that no table names; tell whether there was one."""
-        named = {file.path for table in TABLES for file in self.calm.load(table).files()}
-        staged = [file for part in report.partitions for file in part.files if file.path not in named]
-        for file in staged[:1]:
-            self.calm.warehouse.rewrite(file.path, bytes(file.size_bytes))
-        return bool(staged)
-
     def run_model(self, damages: str = "") -> None:
         """Run pca_model; where it damages `rows` or a `model`, the run ends with its validation."""
         settings = self.settings
@@ -240,7 +255,7 @@ class World:
         planned = value_of(outcome)
         projection = read_projection(warehouse, planned.input_digest)
         report = self.tasks.run("project", lambda: FakeJobs(self.tables, {}).project(projection))
-        if damages == "rows" and self._damage(report):
+        if damages == "rows" and damage_staged(self.calm, report):
             assert not isinstance(model_run.validate(self.tables, planned), Done)
             return
         if damages == "model":
@@ -283,8 +298,3 @@ class World:
             self.operation += 1
             self.run_model()
         raise AssertionError(f"pca_model is never idle: {model_run.find_pending(self.tables, self.settings)}")
-
-
-def is_broke(settings: Settings) -> bool:
-    """Tell whether settings allow no image to be computed."""
-    return settings.jobs.target != "local" and settings.jobs.max_executor_hours == 0

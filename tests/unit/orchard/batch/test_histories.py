@@ -17,7 +17,7 @@ from support.simulation.history import History
 from support.simulation.planted_faults import PLANTED, PlantedFault
 from support.simulation.store import Storage, in_memory, on_disk
 
-HISTORIES = int(os.environ.get("SOAK_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("SOAK_HISTORIES", "150"))
 FIRST = int(os.environ.get("SOAK_FIRST_SEED", "0"))
 ON_DISK = max(8, HISTORIES // 200)
 # A change of the product may move a planted fault to another history than the one that is known for it.

@@ -1,17 +1,21 @@
 """clean: what a run, a reader or another cleaning still needs stays."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from orchard.batch.publish import publish_batch
+from orchard.maintenance.clean import plan_cleaning, remove
 from orchard.models.refit import pending_work, plan_model, publish_model
 from orchard.settings import Settings
+from orchard.tables import delta_log
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import progress_folder, report_path
-from support.cleaning import DAYS, FACTS, bucket_of, check_whole, clean, contents, stage_refused
+from orchard_jobs.contract.layout import report_path
+from support.cleaning import DAYS, FACTS, WEEK, bucket_of, check_whole, clean, contents, stage_refused
 from support.fake_jobs import FakeJobs
 from support.faults import killed_after
 from support.flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
@@ -83,6 +87,41 @@ def test_what_was_replaced_lately_stays_for_its_readers(tables: Tables, settings
     assert old <= {removal.path for removal in clean(tables, settings) if removal.kind == "replaced"}
 
 
+def test_a_file_that_a_clock_ahead_of_ours_replaced_stays(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0]))
+    old = {file.path for table in (FEATURES, QUARANTINE) for file in tables.load(table).files()}
+    age(tables)
+    monkeypatch.setattr(delta_log, "time", SimpleNamespace(time=lambda: time.time() + 7200))
+    run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], "new"))
+    clean(tables, settings)
+    assert all(tables.warehouse.size(path) is not None for path in old)
+    age(tables)
+    assert old <= {removal.path for removal in clean(tables, settings) if removal.kind == "replaced"}
+
+
+def test_old_work_that_is_taken_up_during_a_cleaning_stays(used: Tables, settings: Settings) -> None:
+    head = stage_refused(used, settings)
+    age(used)
+    now = datetime.now(UTC)
+    removals = plan_cleaning(used, settings, now, WEEK)
+    assert stage_refused(used, settings) == head
+    work = work_digest(head.digest, head.backbone.id, "featurize")
+    assert report_path(work) in {removal.path for removal in removals}
+    assert report_path(work) not in {removal.path for removal in remove(used, removals, now, WEEK)}
+    stage_and_publish(used, head, FakeJobs(used, {}))
+    clean(used, settings)
+    assert len(list(used.rows(FEATURES, batch_id=DAYS[1]))) == 7
+
+
+def test_work_that_a_cleaning_removes_is_not_taken_up(used: Tables, settings: Settings) -> None:
+    head = stage_refused(used, settings)
+    age(used)
+    clean(used, settings)
+    assert stage_refused(used, settings).number == head.number + 1
+
+
 def test_an_old_manifest_that_is_planned_again_stays(tables: Tables, settings: Settings) -> None:
     bucket = bucket_of(DAYS[0])
     first = plan(tables, settings, DAYS[0], bucket)
@@ -123,16 +162,17 @@ def test_the_files_of_work_that_goes_on_stay(tables: Tables, settings: Settings)
     head = plan(tables, settings, DAYS[0], bucket_of(DAYS[0]))
     assert head is not None
     work = work_digest(head.digest, head.backbone.id, "featurize")
-    reduced = work_digest(head.digest, head.backbone.id, "reduce")
     staged = f"features/backbone={head.backbone.id}/batch_id={DAYS[0]}/{work}/{'a' * 16}/part-00000.parquet"
     scratch = f"_work/{work}/scratch/{'a' * 16}/outcomes/part-00000.parquet"
     for path in (staged, scratch):
         tables.warehouse.create(path, b"rows")
     age(tables)
     tables.warehouse.create(f"_work/{work}/progress/{'a' * 16}/1.json", b"{}")
-    assert [removal.path for removal in clean(tables, settings)] == [f"{progress_folder(reduced)}/planned/mark.json"]
+    assert clean(tables, settings) == ()
     age(tables)
     assert {removal.kind for removal in clean(tables, settings)} == {"staged", "scratch", "manifest"}
+    age(tables)
+    assert {removal.kind for removal in clean(tables, settings)} == {"note"}
     assert {path for path in stored(tables) if "/_delta_log/" not in path} == set()
 
 

@@ -1,12 +1,12 @@
 """The logs in memory, which the histories run on, against delta-rs: random sequences of commits end alike on both."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import pytest
-from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, TableLog
+from orchard.tables.delta_log import ConflictError, DeltaLog, DeltaSnapshot, Mode, Snapshot, TableLog
 from orchard_jobs.contract.columns import FEATURES, RUNS, Table
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
 from orchard_jobs.storage import Warehouse
@@ -38,6 +38,7 @@ def shown(snapshot: Snapshot, names: list[str]) -> tuple[object, ...]:
 
 @pytest.mark.parametrize(("seed", "table"), [(0, FEATURES), (1, RUNS), (2, FEATURES)])
 def test_memory_logs_do_what_delta_rs_does(seed: int, table: Table, tmp_path: Path) -> None:
+    begun = datetime.now(UTC)
     draw, names = Random(seed), [f"batch:b/{day}" for day in range(3)]
     logs: list[TableLog] = [MemoryLog(lambda: datetime.now(UTC)), DeltaLog(Warehouse.at(str(tmp_path)))]
     for log in logs:
@@ -60,8 +61,12 @@ def test_memory_logs_do_what_delta_rs_does(seed: int, table: Table, tmp_path: Pa
         assert shown(memory, names) == shown(delta, names)
     version = draw.randrange(memory.version)
     assert shown(logs[0].load(table, version), names) == shown(logs[1].load(table, version), names)
-    for age in (timedelta(0), timedelta(hours=1)):
-        assert logs[0].replaced(table, age) == logs[1].replaced(table, age)
+    assert logs[0].replaced(table).keys() == logs[1].replaced(table).keys()
+    newest = logs[1].load(table)
+    assert isinstance(newest, DeltaSnapshot)
+    newest.delta.create_checkpoint()
+    assert logs[0].replaced(table).keys() == logs[1].replaced(table).keys()
+    assert {moment.date() for log in logs for moment in log.replaced(table).values()} <= {begun.date(), datetime.now(UTC).date()}
     assert outcomes == {"committed", "conflict"}
 
 
