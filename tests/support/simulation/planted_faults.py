@@ -27,6 +27,7 @@ from support.simulation.memory_log import MemoryLog
 from support.simulation.planted_cleaning_faults import (
     marks_are_looked_at_once,
     reports_go_with_what_they_name,
+    what_tables_name_is_cleaned,
     work_is_not_marked,
 )
 from support.simulation.store import SimulatedWarehouse
@@ -218,5 +219,6 @@ PLANTED = tuple(
         (work_is_not_marked, 355),
         (marks_are_looked_at_once, 355),
         (unpublished_rows_are_readable, 2),
+        (what_tables_name_is_cleaned, 0),
     )
 )
