@@ -64,5 +64,9 @@ def determined(storage: Storage, seed: int) -> Iterator[None]:
         for document in (ManifestHead, JobReport):
             patch.setattr(document, "from_json", lru_cache(None)(document.from_json))
         # What is logged is of no interest by the thousand, and takes a third of the time.
-        patch.setattr(logging.root.manager, "disable", logging.CRITICAL)
-        yield
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)  # also makes each logger forget that it was silent
