@@ -1,7 +1,6 @@
 """Build the two environments, `.venv/airflow` and `.venv/jobs`, from the pinned files; do nothing when they are up to date.
 
-With names as arguments it builds these instead: `jobs35`, the jobs beside Spark 3.5, which the tests alone need, `audit`, which
-looks the pins up among known vulnerabilities, and `daft`, a rival that `make bench` runs.
+With names as arguments it builds those instead: `jobs35` for the tests, `audit` for `make audit`, `daft` for `make bench`.
 
 Standard library only, and in the syntax of Python 3.8, so that a Python or Java that does not fit gives one clear line.
 It knows nothing of the stack that later runs in the environments.
