@@ -27,9 +27,11 @@ _NOT_READ = {
     0xCF: "hierarchical",
     0xF7: "JPEG-LS",
 }
+_FILL = b"\xff"
+# Any number of fill bytes may come before a marker; a pattern of them all would look at a long run once for each of its bytes.
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")
 # A marker that ends entropy-coded data; neither a stuffed byte nor a restart.
-_END_OF_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
-_MARKER = re.compile(rb"\xff+[\x01-\xfe]")
+_END_OF_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
 
 
@@ -103,7 +105,7 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
             raise _cut("the file ends before its end marker")
         marker, start = content[match.end() - 1], match.end()
         is_first_again = marker == _SOI and not found.components
-        is_clean &= match.start() == position and not is_first_again
+        is_clean &= not content[position : match.start()].strip(_FILL) and not is_first_again
         position = start if marker in _ALONE or marker == _EOI else _end_of_segment(content, start)
         body = content[start + 2 : position]
         if marker == _SOS:

@@ -27,6 +27,8 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
     "cut and ended": lambda content, at: content[:at] + EOI,
     "zeroed and ended": lambda content, at: content[:at] + bytes(len(content) - at - 2) + EOI,
     "zeroed": lambda content, at: content[:at] + bytes(len(content) - at),
+    "erased and ended": lambda content, at: content[:at] + b"\xff" * (len(content) - at - 2) + EOI,
+    "erased": lambda content, at: content[:at] + b"\xff" * (len(content) - at),
 }
 
 
@@ -56,6 +58,23 @@ def test_missing_data_are_truncated(kind: str, mode: str, damage: str) -> None:
     first = scans(content)[0] + 20
     for at in range(first, len(content) - 64, (len(content) - first) // 8):
         assert bad(DAMAGES[damage](content, at)).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize(("marker", "after"), [(b"\xff\xdb", 0), (b"\xff\xda", 0), (b"\xff\xda", 200)])
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff" * 100_000 + b"\0"])
+def test_megabytes_of_an_erased_disk_are_truncated(filler: bytes, marker: bytes, after: int) -> None:
+    # A search that begins anew at each of these bytes would take hours.
+    content = jpeg()
+    erased = filler * (8_000_000 // len(filler))
+    assert bad(content[: content.index(marker) + after] + erased).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive"])
+def test_fill_bytes_may_come_before_any_marker(kind: str) -> None:
+    content, start = jpeg(**KINDS[kind]), scans(jpeg(**KINDS[kind]))[0]
+    for stray in (b"", b"\0"):
+        filled = content[:2] + stray + content[2:start] + b"\xff" * 9 + content[start:-2] + b"\xff" * 9 + EOI
+        np.testing.assert_array_equal(good(filled).pixels, good(content).pixels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
