@@ -21,6 +21,10 @@ class JobError(OrchardError):
     """A job could not do its work (network, memory, a lost file). Safe to retry: no path is written twice."""
 
 
+class NoTableError(JobError):
+    """A table was never created: no batch has got as far as a plan."""
+
+
 class DamagedFileError(JobError):
     """A file of the warehouse is gone, or holds something else than was written.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from deltalake import Schema
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.locations import folder_uri, local_path
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import ConfigurationError, JobError, NoTableError
 from orchard_jobs.schemas import arrow_schema
 
 from orchard.tables.commit_rule import Tables
@@ -81,7 +81,7 @@ def entries_of(tables: Tables) -> list[CatalogEntry]:
         raise ConfigurationError(f"the warehouse {uri} is on a disk, which no catalog's readers can reach: it must be in S3")
     found = []
     for table in TABLES:
-        with suppress(JobError):  # it was never created
+        with suppress(NoTableError):
             tables.load(table)
             found.append(CatalogEntry(table, tables.warehouse.uri_of(table.name)))
     if not found:

@@ -73,7 +73,7 @@ def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[NextStep]
         yield from _starts(startable, settings)
     elif found.model_work is not None:
         yield NextStep("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
-    if not found.batches:
+    if not found.batches and not found.damage:
         yield NextStep(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
 
 

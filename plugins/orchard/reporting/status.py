@@ -10,10 +10,10 @@ from typing import Any
 
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Failure
-from orchard_jobs.contract.columns import RUNS
+from orchard_jobs.contract.columns import RUNS, TABLES, Table
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import DamagedFileError, JobError
+from orchard_jobs.errors import DamagedFileError, NoTableError
 from orchard_jobs.storage import Warehouse
 
 from orchard.batch.comparison import ListingComparer
@@ -109,7 +109,11 @@ def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | No
         list_prefix: lists the objects of the landing bucket below a key prefix; None leaves the comparison out.
     """
     backbone = settings.backbone.id
-    if not _has_tables(tables):
+    try:
+        has_tables = _has_tables(tables)
+    except DamagedFileError as error:
+        return WarehouseStatus(backbone, damage=(str(error),))
+    if not has_tables:
         landing = find_differences(list_prefix, settings.landing_zone, lambda _, __: True) if list_prefix else None
         new = tuple(BatchState(batch_id, "new") for batch_id in landing.batch_ids) if landing else ()
         return WarehouseStatus(backbone, batches=new, strays=landing.strays if landing else None)
@@ -134,11 +138,22 @@ def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | No
 
 
 def _has_tables(tables: Tables) -> bool:
+    """Tell whether `runs` is there; DamagedFileError when it is not although another table holds what was published."""
     try:
         tables.load(RUNS)
-    except JobError:
+    except NoTableError:
+        held = [table.name for table in TABLES if _is_written(tables, table)]
+        if held:
+            raise DamagedFileError(tables.warehouse.uri_of(RUNS.name), f"is no table, although there is {held[0]}") from None
         return False
     return True
+
+
+def _is_written(tables: Tables, table: Table) -> bool:
+    try:
+        return tables.load(table).version > 0
+    except NoTableError:
+        return False
 
 
 @dataclass(frozen=True)

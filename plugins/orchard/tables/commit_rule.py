@@ -121,7 +121,7 @@ class Tables:
             self.log.create(table)
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
-        """Return the table's newest snapshot, or that of a version; JobError when the table was never created."""
+        """Return the table's newest snapshot, or that of a version; NoTableError when the table was never created."""
         return self.log.load(table, version)
 
     def rows(self, table: Table, columns: Sequence[str] | None = None, **partition: str) -> Iterator[dict[str, Any]]:

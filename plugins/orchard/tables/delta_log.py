@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from orchard_jobs.contract.columns import SCHEMA_VERSION, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import relative_to_table, table_path
-from orchard_jobs.errors import ConfigurationError, JobError
+from orchard_jobs.errors import ConfigurationError, JobError, NoTableError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
@@ -70,7 +70,7 @@ class TableLog(Protocol):
         """Create a table, empty, unless it is there; two at once do no harm."""
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
-        """Return the newest snapshot, or that of a version; JobError when the table was never created."""
+        """Return the newest snapshot, or that of a version; NoTableError when the table was never created."""
 
     def commit(
         self, snapshot: Snapshot, table: Table, staged: Sequence[StagedPartition], transactions: Mapping[str, int], mode: Mode
@@ -217,7 +217,8 @@ class DeltaLog:
         """Return the newest snapshot, or that of a version.
 
         Raises:
-            JobError: the table was never created, or its store cannot be reached.
+            NoTableError: the table was never created.
+            JobError: its store cannot be reached.
             DamagedFileError: a commit or a checkpoint is lost or damaged.
             ConfigurationError: it has another schema version.
         """
@@ -225,7 +226,7 @@ class DeltaLog:
             with explaining_store_errors(self._uri(table)), explaining_log_faults(self.warehouse, table):
                 delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
-            raise JobError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
+            raise NoTableError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):
             raise ConfigurationError(

@@ -19,7 +19,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from orchard_jobs.contract.locations import S3Location
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import NoTableError
 
 from orchard.landing_zone.batch_lock import AT_WORK, BatchLock, RunName
 from orchard.landing_zone.keys import batch_id_of
@@ -178,7 +178,7 @@ class WaitForUploads(BaseOperator):
         tables = Tables.at(self.settings.warehouse)
         try:
             return BatchVersions.load(tables, self.settings.backbone.id, batch_id).is_complete(batch_id)
-        except JobError:  # no table yet: no batch has got as far as a plan
+        except NoTableError:
             return True
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,8 +146,8 @@ def status(layout: Layout) -> int:
         print(f"nothing runs ({layout.home}); `make run` starts it")
         return 0
     for name, record in state.processes.items():
-        up = is_running(record)
-        print(f"{name:<14} {f'up {_duration(time.time() - record.started_at)}, process {record.pid}' if up else 'down'}")
+        up = f"up {timedelta(seconds=int(time.time() - record.started_at))}, process {record.pid}"
+        print(f"{name:<14} {up if is_running(record) else 'down'}")
     print(f"S3 stand-in    {state.s3_address}  (`. {layout.aws_keys}` sets its keys in a shell)")
     _print_login(layout, state.api_address)
     return 0
@@ -227,9 +228,3 @@ def _print_addresses(layout: Layout, environment: Mapping[str, str], api_address
 
 def _print_login(layout: Layout, api_address: str) -> None:
     print(f"UI:     {api_address}  user {USER}, password in {layout.password_file}")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

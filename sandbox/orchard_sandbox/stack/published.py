@@ -4,11 +4,11 @@ The one module of the sandbox that reads the warehouse.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchard.models import refit
 from orchard.models.captured import captured_shares
@@ -19,10 +19,12 @@ from orchard_jobs.contract.columns import RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import progress_folder
 from orchard_jobs.contract.locations import local_path
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import NoTableError, OrchardError
 
+from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.stack.runs import Count
 
+T = TypeVar("T")
 _COUNTS = ("listed", "featurized", "reused", "quarantined")
 
 
@@ -66,21 +68,18 @@ def read_counts(folder: Path) -> Count | None:
 
 def pending_work(environment: Mapping[str, str]) -> str | None:
     """Describe what pca_model still has to do; None when the current model covers every published batch."""
-    settings, tables = _opened(environment)
-    with suppress(JobError):  # no table yet: no batch has got as far as a plan
-        return refit.pending_work(tables, settings)
-    return None
+    return _read(environment, refit.pending_work, None)
 
 
 def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatch]:
     """Return the numbers of every batch's current version, by batch."""
-    settings, tables = _opened(environment)
-    try:
-        rows = sorted(tables.rows(RUNS, backbone=settings.backbone.id), key=lambda row: row["version"])
-        promotion = current_promotion(tables, settings.backbone.id)
-        shares = captured_shares(tables, promotion.model_id) if promotion else {}
-    except JobError:
-        return {}
+    return _read(environment, _published, {})
+
+
+def _published(tables: Tables, settings: Settings) -> dict[str, PublishedBatch]:
+    rows = sorted(tables.rows(RUNS, backbone=settings.backbone.id), key=lambda row: row["version"])
+    promotion = current_promotion(tables, settings.backbone.id)
+    shares = captured_shares(tables, promotion.model_id) if promotion else {}
     return {
         row["batch_id"]: PublishedBatch(
             **{name: row[name] for name in _COUNTS}, captured=shares.get((row["batch_id"], row["manifest_digest"]))
@@ -89,6 +88,11 @@ def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatc
     }
 
 
-def _opened(environment: Mapping[str, str]) -> tuple[Settings, Tables]:
+def _read(environment: Mapping[str, str], read: Callable[[Tables, Settings], T], without_tables: T) -> T:
     settings = Settings.from_environment(environment)
-    return settings, Tables.at(settings.warehouse)
+    try:
+        return read(Tables.at(settings.warehouse), settings)
+    except NoTableError:
+        return without_tables
+    except OrchardError as error:
+        raise SandboxError(str(error)) from error

@@ -7,7 +7,7 @@ from datetime import datetime
 from orchard.tables.delta_log import ConflictError, Mode, Snapshot, TableFile
 from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.jobs import StagedPartition
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import NoTableError
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MemoryLog:
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
         if table.name not in self._versions:
-            raise JobError(f"{table.name} is not a table")
+            raise NoTableError(f"{table.name} is not a table")
         return self._versions[table.name][-1 if version is None else version]
 
     def commit(

@@ -19,7 +19,7 @@ from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.columns import QUARANTINE, RUNS
 from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import NoTableError
 
 from support.fake_jobs import FakeJobs
 from support.flow import value_of
@@ -235,7 +235,7 @@ class World:
     def has_tables(self) -> bool:
         try:
             self.calm.load(RUNS)
-        except JobError:
+        except NoTableError:
             return False
         return True
 

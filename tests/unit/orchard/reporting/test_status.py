@@ -18,6 +18,8 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import fault_path
+from orchard_jobs.errors import JobError
+from support.damage import cut, lose
 from support.fake_jobs import BROKEN, FakeJobs
 from support.faults import killed_after
 from support.flow import plan, run_batch, run_model, stage_and_publish
@@ -47,6 +49,28 @@ def test_without_tables_all_that_is_listed_is_new(settings: Settings) -> None:
     assert [(batch.batch_id, batch.state) for batch in found.batches] == [(DAY, "new"), (NEXT, "new")]
     assert not found.is_settled
     assert read_status(tables, settings, None) == WarehouseStatus(settings.backbone.id)
+
+
+def test_damage_to_the_log_of_runs_is_told(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    cut(tables.warehouse, "runs/_delta_log/00000000000000000001.json")
+    found = read_status(tables, settings, None)
+    assert ["runs/_delta_log/00000000000000000001.json" in one for one in found.damage] == [True]
+    assert [step.command for step in next_steps(found, settings)] == ["orchard repair"]
+    assert not found.is_settled
+
+
+def test_runs_that_are_gone_beside_published_tables_are_damage(tables: Tables, settings: Settings) -> None:
+    run_batch(tables, settings, DAY, bucket_of(DAY))
+    for file in list(tables.warehouse.files("runs")):
+        lose(tables.warehouse, file.path)
+    found = read_status(tables, settings, None)
+    assert [one.startswith(f"{tables.warehouse.uri_of('runs')} is no table, although") for one in found.damage] == [True]
+
+
+def test_a_warehouse_that_cannot_be_reached_is_not_empty(settings: Settings, s3: Any) -> None:
+    with pytest.raises(JobError, match="its bucket is not there"):
+        read_status(Tables.at("s3://nowhere/warehouse"), settings, None)
 
 
 def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settings: Settings) -> None:
