@@ -60,32 +60,48 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
 
 
 def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> Bytes:
-    """Return shades of signed, 32-bit, 64-bit and floating-point numbers, by the range that nearly all of them keep to.
+    """Return shades of signed, 32-bit, 64-bit and floating-point numbers: the tags tell black and white, or else the numbers do.
 
-    A thousandth at each end may lie outside; it is clipped.
+    A thousandth of the numbers may lie outside at each end; it is clipped.
     """
-    flat = numbers.reshape(-1)
-    seen = np.sort(flat[:: -(-len(flat) // _LOOKED_AT)])
     if layout.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(numbers)):
         raise Fault(Reason.UNSUPPORTED, "a TIFF of floats that are not all finite numbers")
-    outliers = max(len(seen) // 1000, int(len(seen) >= 100))
-    low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
-    usual = _float_range(seen, low, high) if layout.kind == "f" else _integer_range(layout.bits, low, high)
-    black, white = usual or _told_range(found) or _range_there_is(low, high)
+    flat = numbers.reshape(-1)
+    seen = np.sort(flat[:: -(-len(flat) // _LOOKED_AT)])
+    told = _told_range(found, seen)
+    black, white = told or _range_of(seen)
+    rounded = np.rint if told or black or layout.kind == "f" else np.floor
     shades = np.empty(numbers.shape, np.uint8)
     for block, target in zip(_blocks(numbers), _blocks(shades), strict=True):
-        scaled = (block.astype(np.float64) - black) * (255 / (white - black))
-        target[:] = np.clip(np.rint(scaled) if layout.kind == "f" or black else np.floor(scaled), 0, 255)
+        target[:] = np.clip(rounded((block.astype(np.float64) - black) * (255 / (white - black))), 0, 255)
     return shades
 
 
-def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | None:
-    """Return what is black and white: 16-bit numbers where they fit, then all bits."""
-    for range_bits in (min(bits, 16), bits):
-        white = 255 * 2.0 ** (range_bits - 8)
-        if low >= 0 and high < 2.0**range_bits and (range_bits < bits or high >= 2.0 ** (range_bits - 8) or bits <= 16):
-            return 0, white
+def _told_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] | None:
+    """Return the least and the greatest value that the tags say; the older pair of tags is for integers alone."""
+    is_float = seen.dtype.kind == "f"
+    # A float type's own greatest number is no white: it is what the tag means where it is absent.
+    beyond = 0.999 * float(np.finfo(f"f{seen.dtype.itemsize}").max) if is_float else math.inf
+    for low, high in ((tags.LEAST, tags.GREATEST), (tags.LEAST_INTEGER, tags.GREATEST_INTEGER))[: 1 if is_float else 2]:
+        least, greatest = min(found.numbers(low), default=0), max(found.numbers(high), default=0)
+        if least < greatest < beyond:
+            if not least <= seen[len(seen) // 2] <= greatest:
+                raise Fault(Reason.UNSUPPORTED, f"a TIFF whose tags tell {least:g} to {greatest:g}, but most values lie outside")
+            return least, greatest
     return None
+
+
+def _range_of(seen: NDArray[np.number]) -> tuple[float, float]:
+    outliers = max(len(seen) // 1000, int(len(seen) >= 100))
+    low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
+    usual = _float_range(seen, low, high) if seen.dtype.kind == "f" else _integer_range(8 * seen.dtype.itemsize, low, high)
+    return usual or _range_there_is(low, high)
+
+
+def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | None:
+    """Return what is black and white: 8-bit numbers where they fit, then 16-bit numbers, then all bits."""
+    fitting = next((range_bits for range_bits in (8, 16) if high < 2**range_bits), bits)
+    return (0, 255 * 2.0 ** (fitting - 8)) if low >= 0 else None
 
 
 def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
@@ -96,12 +112,6 @@ def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[flo
     if low >= -0.5 and positive[len(positive) // 2] <= 1:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: their white is not told")
     return (0, 255) if low >= -127 and high <= 383 else None
-
-
-def _told_range(found: Tags) -> tuple[float, float] | None:
-    """Return the least and the greatest value that the tags say."""
-    least, greatest = min(found.numbers(tags.LEAST), default=0), max(found.numbers(tags.GREATEST), default=0)
-    return (least, greatest) if 0 < greatest - least < math.inf else None
 
 
 def _range_there_is(low: float, high: float) -> tuple[float, float]:

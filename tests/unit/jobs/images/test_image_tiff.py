@@ -1,5 +1,6 @@
 """Decoding TIFF: the tags say what the samples are, whatever their depth, order, packing, kind and colours."""
 
+import io
 import struct
 import zlib
 from typing import Literal
@@ -165,10 +166,50 @@ def test_tags_tell_the_range_of_unusual_values() -> None:
     assert flat(tiff(values, Form(tags={340: [800], 341: [1800]}))) == [51] * 3
 
 
-@pytest.mark.parametrize(("value", "shade"), [(0x3000, 48), (0xFFFF, 255), (0x30000000, 48)])
+@pytest.mark.parametrize("kind", ["u4", "i4", "u8", "i8", "i2", "f4"])
+def test_the_tags_range_counts_before_the_usual_ones(kind: str) -> None:
+    values = np.full((8, 8), 100, kind)
+    assert flat(tiff(values, Form(tags={341: [1000]}))) == [26] * 3
+    assert flat(tiff(values, Form(tags={340: [50], 341: [300]}))) == [51] * 3
+
+
+def test_integers_have_an_older_pair_of_tags_for_their_range() -> None:
+    values = np.full((8, 8), 100, np.uint32)
+    assert flat(tiff(values, Form(tags={281: [1000]}))) == [26] * 3
+    assert flat(tiff(values, Form(tags={280: [50], 281: [300]}))) == [51] * 3
+    assert flat(tiff(values, Form(tags={281: [1000], 341: [500]}))) == [51] * 3
+
+
+@pytest.mark.parametrize("kind", ["u4", "i2", "f4"])
+def test_tags_that_most_values_contradict_are_unsupported(kind: str) -> None:
+    found = bad(tiff(np.full((8, 8), 1000, kind), Form(tags={341: [255]})))
+    assert (found.reason, "most values lie outside" in found.message) == (Reason.UNSUPPORTED, True)
+
+
+def test_a_float_types_greatest_number_tells_no_white() -> None:
+    assert flat(tiff(np.full((8, 8), 0.2, np.float16), Form(tags={341: [65504]}))) == [51] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shade"),
+    [
+        *[(kind, value, value) for kind in ("u4", "i4", "u8", "i8", "i2") for value in (0, 1, 150, 255)],
+        *[(kind, value, value >> 8) for kind in ("u4", "i4", "u8", "i8") for value in (256, 0x3000, 0xFFFF)],
+        *[("u4", value, value >> 24) for value in (0x10000, 0x30000000, 0xFFFFFFFF)],
+        ("u8", 0x3000000000000000, 48),
+        ("i2", 0x3000, 48),
+    ],
+)
 @pytest.mark.parametrize("order", ORDERS)
-def test_wide_integers_are_16_bits_or_all_bits(order: Order, value: int, shade: int) -> None:
-    assert flat(tiff(np.full((8, 8), value, np.uint32), Form(order, DEFLATE))) == [shade] * 3
+def test_wide_integers_are_8_bits_or_16_bits_or_all_bits(order: Order, kind: str, value: int, shade: int) -> None:
+    assert flat(tiff(np.full((8, 8), value, kind), Form(order, DEFLATE))) == [shade] * 3
+
+
+def test_32_bit_integers_show_what_pillow_shows() -> None:
+    shades = 50 + SHADES.astype(np.int32) * 100 // 255
+    content = saved(Image.fromarray(shades), "TIFF")
+    assert Image.open(io.BytesIO(content)).mode == "I"
+    assert_shows(content, shades.astype(np.uint8))
 
 
 @pytest.mark.parametrize(
