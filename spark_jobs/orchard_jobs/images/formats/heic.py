@@ -56,9 +56,8 @@ def read_heic(content: bytes, limits: Limits) -> Picture:
     check_installed()
     container = read_container(content)
     if container.primary is None:
-        if container.has_movie:
-            raise Fault(Reason.UNSUPPORTED, "a HEIC sequence without a primary picture")
-        raise Fault(Reason.TRUNCATED, "HEIF: the header is not there")
+        kind = "HEIC sequence" if container.has_movie else "whole HEIF file"
+        raise Fault(Reason.UNSUPPORTED, f"a {kind} without a primary picture")
     primary = container.item(container.primary)
     coded, alpha = _coded(container, primary), _alpha(container, primary)
     orientation, crop = _shown(primary, coded)

@@ -58,7 +58,7 @@ class Container:
 
     Attributes:
         primary: the number of the item that is shown; None where there is none.
-        has_movie: whether a moving picture comes before the header, or there is nothing else.
+        has_movie: whether there is a moving picture, as far as the file was read.
         items: by number.
         references: kind and number of the item that refers -> the numbers of those that it refers to, in order.
     """
@@ -98,19 +98,18 @@ class Bytes:
         """Yield kind and body of each box up to the end."""
         while self.place < self.end:
             start, size, kind = self.place, self.number(4), self.take(4)
-            if size == 1:
-                size = self.number(8)
-            body, self.place = self.place, self.end if size == 0 else start + size
-            if not body <= self.place <= self.end:
-                raise Fault(Reason.TRUNCATED, f"HEIF: a box {kind!r} of {size} bytes at byte {start} of {self.end}")
+            end = self.end if size == 0 else start + (self.number(8) if size == 1 else size)
+            body, self.place = self.place, end
+            if not body <= end <= self.end:
+                raise Fault(Reason.TRUNCATED, f"HEIF: a box {kind!r} of {end - start} bytes at byte {start} of {self.end}")
             yield kind, Bytes(self.content, body, self.place)
 
 
 def read_container(content: bytes) -> Container:
-    """Return what the header of a file tells.
+    """Return what the header of a file tells. If that names no primary picture, the file's boxes end where the file does.
 
     Raises:
-        Fault: TRUNCATED, the header is cut short; TOO_COSTLY, it is far larger than a photo's.
+        Fault: TRUNCATED, the header is cut short, or a box before it; TOO_COSTLY, it is far larger than a photo's.
     """
     found = Container()
     for kind, body in Bytes(content).boxes():
@@ -119,6 +118,7 @@ def read_container(content: bytes) -> Container:
             if body.end - body.place > _GREATEST_META:
                 raise Fault(Reason.TOO_COSTLY, f"HEIF: a header of {body.end - body.place} bytes, the limit is {_GREATEST_META}")
             _read_meta(found, content, body)
+        if found.primary is not None:
             break
     return found
 

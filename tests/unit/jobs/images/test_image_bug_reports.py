@@ -36,7 +36,7 @@ BAD = {
     "jpeg_noeoi.jpg": (Reason.TRUNCATED, "ends within a scan"),
     "jxl_code.jxl": (Reason.UNSUPPORTED, "JPEG XL"),
     "exr.exr": (Reason.UNSUPPORTED, "OpenEXR"),
-    "heic_heif.heif": (Reason.TRUNCATED, "the header is not there"),
+    "heic_heif.heif": (Reason.UNSUPPORTED, "without a primary picture"),
     "dicom.dcm": (Reason.UNSUPPORTED, "DICOM"),
     "tiff_jpeg2000.tif": (Reason.UNSUPPORTED, "JPEG 2000"),
     "tiff_lerc.tif": (Reason.UNSUPPORTED, "LERC"),

@@ -111,7 +111,8 @@ def test_brightness_beyond_white_is_unsupported(transfer: int, name: str) -> Non
 @pytest.mark.parametrize("tile_size", [0, 64])
 def test_a_picture_that_is_cut_is_truncated(tile_size: int) -> None:
     content = file(tile_size=tile_size)
-    for end in range(24, len(content), max(1, len(content) // 60)):
+    head = int.from_bytes(content[:4], "big")
+    for end in (16, head - 1, *range(head + 1, len(content), max(1, len(content) // 60))):
         assert bad(content[:end]).reason == Reason.TRUNCATED
 
 
@@ -171,6 +172,30 @@ def test_of_a_sequence_the_primary_picture_is_read(brands: tuple[bytes, bytes]) 
 def test_a_sequence_without_a_primary_picture_is_unsupported() -> None:
     found = bad(box(b"ftyp", b"hevc\0\0\0\0msf1hevc") + box(b"moov", box(b"mvhd", bytes(100))))
     assert (found.reason, "sequence" in found.message) == (Reason.UNSUPPORTED, True)
+
+
+HEADLESS = {
+    "nothing more": b"",
+    "zeros": bytes(60),
+    "data": box(b"free", bytes(8)) + box(b"mdat", bytes(500)),
+    "data up to the end": bytes(4) + b"mdat" + bytes(500),
+    "a header that names no picture": box(b"meta", bytes(4) + box(b"hdlr", bytes(24))) + box(b"mdat", bytes(500)),
+}
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"hevc", b"heif"])
+@pytest.mark.parametrize("boxes", HEADLESS)
+def test_whole_boxes_without_a_picture_are_unsupported(boxes: str, brand: bytes) -> None:
+    found = bad(box(b"ftyp", brand + bytes(4) + brand) + HEADLESS[boxes])
+    assert (found.reason, "without a primary picture" in found.message) == (Reason.UNSUPPORTED, True)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"hevc", b"heif"])
+@pytest.mark.parametrize("boxes", ["data", "a header that names no picture"])
+def test_boxes_that_are_cut_before_any_picture_are_truncated(boxes: str, brand: bytes) -> None:
+    content = box(b"ftyp", brand + bytes(4) + brand) + HEADLESS[boxes]
+    for end in (len(content) - 1, len(content) - 499, content.index(b"mdat") + 2, content.index(b"mdat") - 6):
+        assert bad(content[:end]).reason == Reason.TRUNCATED
 
 
 @pytest.mark.parametrize("head", [b"\0\0\0\1meta" + b"\xff" * 8, b"\xff\xff\xff\xffmeta", b"\0\0\0\1meta", b"\0\0\0\4meta"])
