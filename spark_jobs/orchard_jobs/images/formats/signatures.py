@@ -97,6 +97,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _LATIN = re.compile(rb"[\t-\r\x20-\x7e\xa0-\xff]*")
 # Their first hundreds of bytes may be text; PPM's reader judges more of it.
 _BEGIN_WITH_TEXT = {Format.PPM, "PAM", "EPS", "FITS", "XPM"}
+# No text begins so, though each byte may be a letter of Latin-1; a JPEG's first comment may be longer than what is looked at.
+_NEVER_TEXT = (b"\xff\xd8", *(signature for signature in _STRONG if not signature.isascii()))
 
 
 def format_of(content: bytes) -> Format:
@@ -138,8 +140,10 @@ def is_text(content: bytes) -> bool:
 
 def _named(content: bytes) -> Format | str | None:
     found = _by_signature(content)
-    # Text may begin with nearly any signature; what follows one in a picture is no text.
-    return None if found not in _BEGIN_WITH_TEXT and is_text(content) else found
+    if found in _BEGIN_WITH_TEXT or content.startswith(_NEVER_TEXT):
+        return found
+    # Text may begin with nearly any other signature; what follows one in a picture is no text.
+    return None if is_text(content) else found
 
 
 def _by_signature(content: bytes) -> Format | str | None:

@@ -4,6 +4,7 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.exif import orientation_of
@@ -94,6 +95,16 @@ def test_plain_numbers_are_a_picture() -> None:
 def test_a_picture_whose_pixels_look_like_text_is_read(content: bytes) -> None:
     assert good(content).width in (9, 4, 1, 2)
     assert bad(content + b"d").reason == Reason.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("stray", [b"", b"abc", b"\xff", b"\r\n"])
+@pytest.mark.parametrize("marker", [b"\xff\xfe", b"\xff\xe1", b"\xff\xef"])
+@pytest.mark.parametrize("length", [0x2020, 0x7E41, 0xFFFF])
+def test_a_jpeg_that_goes_on_with_a_page_of_text_is_read(length: int, marker: bytes, stray: bytes) -> None:
+    content = saved(picture(), "JPEG")
+    comment = marker + struct.pack(">H", length) + (b"A long comment. " * 5000)[: length - 2]
+    found = good(content[:2] + stray + comment + content[2:])
+    np.testing.assert_array_equal(found.pixels, good(content).pixels)
 
 
 @pytest.mark.parametrize("head", [b"\x89P", b"II*", b"MM\0", b"GIF8", b"\xff\xd8", b"\0\0\0\x0cjP"])
