@@ -33,7 +33,7 @@ from orchard_jobs.contract.layout import backbone_path, manifest_path, report_pa
 from orchard_jobs.contract.locations import file_uri
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
 from orchard_jobs.images.backbones import load_backbone
-from orchard_jobs.images.compute import batch_of
+from orchard_jobs.images.compute import images_a_call
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.local_spark import class_archive_of, submit_command
 from orchard_jobs.storage import Warehouse
@@ -125,7 +125,7 @@ class Bench:
     @property
     def shipped_batch(self) -> int:
         """The batch of the job."""
-        return batch_of(load_backbone(self.backbone, self.warehouse))
+        return images_a_call(load_backbone(self.backbone, self.warehouse))
 
     def best_batches(self) -> dict[str, int]:
         """Return the fastest batch of the bare network and of each rival, of one short run each."""
@@ -172,7 +172,7 @@ class Bench:
             network.write_bytes(self.warehouse.read(backbone_path(self.backbone.id)))
             listed.write_text("\n".join(map(str, paths)))
             program = str(Path(__file__).with_name("rivals.py"))
-            command = [str(self.rivals[name]), program, name, str(network), str(listed), f"{folder}/output", str(batch)]
+            command = [str(self.rivals[name]), program, name, str(network), str(listed), str(Path(folder, "output")), str(batch)]
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             return time.perf_counter() - began

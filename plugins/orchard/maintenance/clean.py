@@ -154,7 +154,7 @@ def remove(tables: Tables, removals: Sequence[Removal], now: datetime, retention
 
     @cache
     def is_taken_up(work: str) -> bool:
-        return bool(work and retention) and _is_taken_up(tables.warehouse, work, names[work], now - retention)
+        return bool(work and retention) and _note_then_look(tables.warehouse, work, names[work], now - retention)
 
     removed = []
     for removal in removals:
@@ -164,8 +164,8 @@ def remove(tables: Tables, removals: Sequence[Removal], now: datetime, retention
     return tuple(removed)
 
 
-def _is_taken_up(warehouse: Warehouse, work: str, names: Sequence[str], young_since: datetime) -> bool:
-    """Note that a piece of work goes; then tell whether a run has marked it. Who takes work up does the reverse."""
+def _note_then_look(warehouse: Warehouse, work: str, names: Sequence[str], young_since: datetime) -> bool:
+    """Note that a piece of work is removed; then tell whether a run has marked it. A run that takes it up marks first."""
     note = str(RemovalNotePath(work))
     # An earlier cleaning's note may name files.
     if names or warehouse.size(note) is None:

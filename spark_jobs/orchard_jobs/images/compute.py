@@ -4,8 +4,6 @@ Fetching and decoding are ahead of the backbone, in a thread of their own; what 
 """
 
 import hashlib
-import queue
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
+from orchard_jobs.images.ahead import ahead
 from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.decode import Decoded, Rejected
 from orchard_jobs.images.guarded import decode
@@ -25,7 +24,7 @@ from orchard_jobs.images.sources import Fetched, Unread
 
 # What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
 # a GPU and TensorFlow want more images a call. `bench/batches.py` prints the figures.
-_BATCHES, LARGEST_BATCH = {"onnx": 2}, 8
+_IMAGES_A_CALL, MOST_IMAGES_A_CALL = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64
 _DECODED_AHEAD = 32
@@ -110,10 +109,14 @@ class Tally:
             self.waiting_seconds + other.waiting_seconds,
         )
 
+    def add_wait(self, seconds: float) -> None:
+        """Add what the backbone waited for one image."""
+        self.waiting_seconds += seconds
 
-def batch_of(backbone: LoadedBackbone) -> int:
+
+def images_a_call(backbone: LoadedBackbone) -> int:
     """Return how many images a backbone is given at once. With `onnx` their number changes no bit of a vector."""
-    return _BATCHES.get(backbone.engine, LARGEST_BATCH)
+    return _IMAGES_A_CALL.get(backbone.engine, MOST_IMAGES_A_CALL)
 
 
 def compute(
@@ -139,7 +142,7 @@ def compute(
         JobError: the backbone failed on a batch. What the source raises is passed on.
     """
     batch = _InputBatch(backbone)
-    with closing(_ahead(_decode_all(source, rules, backbone.input_pixels), tally)) as images:
+    with closing(ahead(_decode_all(source, rules, backbone.input_pixels), _DECODED_AHEAD, tally.add_wait)) as images:
         for image in images:
             batch.hold(image)
             if batch.is_full:
@@ -204,7 +207,7 @@ class _InputBatch:
 
     @property
     def is_full(self) -> bool:
-        return not self.squares or len(self.squares) == batch_of(self.backbone) or len(self.held) >= _HELD
+        return not self.squares or len(self.squares) == images_a_call(self.backbone) or len(self.held) >= _HELD
 
     def finish(self, tally: Tally) -> list[Outcome]:
         """Run what is held and return its outcomes in order."""
@@ -255,51 +258,3 @@ class _InputBatch:
 
 def _of_duplicate(entry: Entry, first: Outcome) -> Outcome:
     return replace(first, entry=entry, is_backbone_run=False) if isinstance(first, Good) else replace(first, entry=entry)
-
-
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
-
-
-def _ahead(images: Generator[_Image, None, None], tally: Tally) -> Generator[_Image, None, None]:
-    """Iterate in a thread of its own, some images ahead, and tally how long the taker waited."""
-    taken: queue.Queue[_Image | _End] = queue.Queue(_DECODED_AHEAD)
-    is_stopped = threading.Event()
-    thread = threading.Thread(target=_produce, args=(images, taken, is_stopped), name="decode", daemon=True)
-    thread.start()
-    try:
-        while True:
-            started = time.perf_counter()
-            image = taken.get()
-            tally.waiting_seconds += time.perf_counter() - started
-            if isinstance(image, _End):
-                if image.error is not None:
-                    raise image.error
-                return
-            yield image
-    finally:
-        is_stopped.set()
-        # Joined, for the source may be Spark's own stream: nobody else may read it while this thread still does.
-        while thread.is_alive():
-            _drain(taken)
-            thread.join(0.05)
-
-
-def _produce(images: Generator[_Image, None, None], taken: "queue.Queue[_Image | _End]", is_stopped: threading.Event) -> None:
-    error: BaseException | None = None
-    try:
-        with closing(images):
-            for image in images:
-                taken.put(image)
-                if is_stopped.is_set():
-                    break
-    except BaseException as raised:
-        error = raised
-    finally:
-        taken.put(_End(error))
-
-
-def _drain(taken: "queue.Queue[_Image | _End]") -> None:
-    while not taken.empty():
-        taken.get_nowait()

@@ -29,13 +29,13 @@ def work_is_not_marked(patch: Patch) -> None:
 
 def marks_are_looked_at_once(patch: Patch) -> None:
     """A cleaning looks for a mark once more after it has noted what goes."""
-    is_taken_up = clean._is_taken_up
+    note_then_look = clean._note_then_look
 
     def never(warehouse: Any, work: str, names: Any, young_since: Any) -> bool:
-        is_taken_up(warehouse, work, names, young_since)
+        note_then_look(warehouse, work, names, young_since)
         return False
 
-    patch.setattr(clean, "_is_taken_up", never)
+    patch.setattr(clean, "_note_then_look", never)
 
 
 def what_tables_name_is_cleaned(patch: Patch) -> None:

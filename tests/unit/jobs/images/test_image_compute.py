@@ -15,7 +15,7 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import LoadedBackbone
-from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, batch_of, compute
+from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, compute, images_a_call
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
@@ -141,7 +141,7 @@ def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]
             np.testing.assert_array_equal(outcome.features, MeanColour()(found.pixels[None])[0])
     contents = {(one.group, content) for one, content in source if isinstance(content, bytes) and content != b"text"}
     assert tally.network_runs == sum(backbone.batches) == len(contents)
-    assert all(size <= batch_of(backbone) for size in backbone.batches)
+    assert all(size <= images_a_call(backbone) for size in backbone.batches)
 
 
 @pytest.mark.parametrize(("engine", "size"), [("onnx", 2), ("cuda", 8), ("tensorflow", 8)])
