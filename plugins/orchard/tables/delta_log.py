@@ -217,8 +217,7 @@ class DeltaLog:
         """Return the newest snapshot, or that of a version.
 
         Raises:
-            NoTableError: the table was never created.
-            JobError: its store cannot be reached.
+            JobError: its store cannot be reached; NoTableError when the table was never created.
             DamagedFileError: a commit or a checkpoint is lost or damaged.
             ConfigurationError: it has another schema version.
         """
@@ -297,5 +296,4 @@ def _remove_actions(snapshot: DeltaSnapshot, lost: Collection[str]) -> Iterator[
     table, now = snapshot.table, int(time.time() * 1000)
     for file in snapshot.files() if lost else ():
         if file.path in lost:
-            path = relative_to_table(table, file.path)
-            yield RemoveAction(path, True, now, file.size_bytes, dict(file.partition))
+            yield RemoveAction(relative_to_table(table, file.path), True, now, file.size_bytes, dict(file.partition))
