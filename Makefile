@@ -80,7 +80,7 @@ test-containers: setup ## test the images and the compose file, with the Docker 
 
 BENCH_IMAGES ?= 4000
 BENCH_ROUNDS ?= 3
-bench: setup ## measure speed beside the bare network, a script by hand and Daft: BENCH_IMAGES=number, BENCH_ROUNDS=number
+bench: setup ## measure speed beside the backbone alone, a script by hand and Daft: BENCH_IMAGES=number, BENCH_ROUNDS=number
 	$(NEEDS_PYTHON)
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py daft
 	@.venv/jobs/bin/python bench/batches.py $(BENCH_ROUNDS)
