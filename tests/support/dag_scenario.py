@@ -73,13 +73,17 @@ def a_later_batch_is_reduced_and_an_unchanged_one_is_skipped(airflow: Airflow) -
     assert _in_state(states, "skipped") == DONE - {"wait_for_uploads"}
 
 
-def damaged_rows_of_a_batch_are_refused(airflow: Airflow) -> None:
+def _damaging(airflow: Airflow, stage: str) -> Callable[[JobReport], None]:
     def damage(report: JobReport) -> None:
-        for file in report.partitions[0].files if report.stage == "reduce" else ():
+        for file in report.partitions[0].files if report.stage == stage else ():
             airflow.tables.warehouse.rewrite(file.path, bytes(file.size_bytes))
 
+    return damage
+
+
+def damaged_rows_of_a_batch_are_refused(airflow: Airflow) -> None:
     airflow.bucket |= images_of(BAD)
-    airflow.after_job = damage
+    airflow.after_job = _damaging(airflow, "reduce")
     assert _in_state(airflow.run("image_batches", BAD), "failed") == {"validate"}
     airflow.after_job = lambda report: None
     assert BAD not in {row["batch_id"] for row in airflow.tables.rows(RUNS)}
@@ -91,6 +95,12 @@ def a_damaged_model_is_refused(airflow: Airflow) -> None:
     assert _in_state(states, "success") == {"plan_model", "project", "validate", "publish"}
     airflow.after_job = lambda report: stretch(airflow.tables.warehouse, _model_path(report))
     assert _in_state(airflow.run("pca_model", COMPONENTS="0.5"), "failed") == {"validate"}
+    airflow.after_job = lambda report: None
+
+
+def damaged_rows_of_a_model_are_refused(airflow: Airflow) -> None:
+    airflow.after_job = _damaging(airflow, "project")
+    assert _in_state(airflow.run("pca_model", COMPONENTS="2"), "failed") == {"validate"}
     airflow.after_job = lambda report: None
 
 
@@ -113,6 +123,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     a_later_batch_is_reduced_and_an_unchanged_one_is_skipped,
     damaged_rows_of_a_batch_are_refused,
     a_damaged_model_is_refused,
+    damaged_rows_of_a_model_are_refused,
     a_batch_beyond_the_budget_is_not_planned,
 )
 
