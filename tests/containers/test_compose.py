@@ -27,10 +27,10 @@ from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.supervisor import free_port
 from orchard_sandbox.stack.upload import s3_client
 from PIL import Image
+from support.repository import SHARED
 
 pytestmark = pytest.mark.containers
 HERE = Path(__file__).parent
-SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 PROJECT, KILLED = "orchard-test", ("scheduler", "postgres", "s3")
 DAY, SECOND = "2026-03-01", "2026-03-02"
 GOOD, BROKEN = 100, 2

@@ -17,7 +17,8 @@ from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.state import read_state
 from orchard_sandbox.stack.supervisor import AIRFLOW
 from support.generated_history import TOLD, clean_run, published_rows
-from support.stack import SHARED, Stack, bare_client, run_printed_program, wait_for_silence, write
+from support.repository import SHARED
+from support.stack import Stack, bare_client, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 GOOD, CLEARED, KILLED, IDLE = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"

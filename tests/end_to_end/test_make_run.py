@@ -19,7 +19,8 @@ from orchard_sandbox.stack.published import pending_work
 from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.state import read_state
 from support.generated_history import GeneratedHistory, some_contents, start_backfill
-from support.stack import SHARED, Stack, bare_client, copy, run_printed_program, wait_for_silence, write
+from support.repository import SHARED
+from support.stack import Stack, bare_client, copy, run_printed_program, wait_for_silence, write
 
 pytestmark = pytest.mark.end_to_end
 

@@ -1,8 +1,5 @@
 """A batch with files that were made to break a decoder is published with all its other rows, on a machine of 3 GB."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,25 +9,19 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_sandbox.s3.landing import aws_client, s3_environment
-from support.emr_stand_in import wait_until
 from support.limited_memory import limited_memory
-from support.repository import ROOT
+from support.moto_server import moto_server
+from support.repository import SHARED
 from support.spark_runs import copy_backbone, publish_batch
-from support.steered_stand_in import steered_environment
 
-SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 DAY = "2026-09-02"
 
 
 @pytest.fixture
 def aws(tmp_path: Path) -> Iterator[dict[str, str]]:
     """What lets a process reach a moto server of its own."""
-    address = tmp_path / "address"
-    process = subprocess.Popen([sys.executable, "-m", "support.moto_server", str(address)], env=steered_environment())
-    wait_until(lambda: address.exists() or process.poll() is not None)
-    yield s3_environment(address.read_text(), "thing")
-    process.terminate()
-    process.wait(120)
+    with moto_server(tmp_path) as address:
+        yield s3_environment(address, "thing")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the bombs and the fruits are not here")

@@ -24,6 +24,7 @@ from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
 from support.emr_stand_in import JOBS
 from support.settings import with_variables
+from support.spark_runs import exported
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))
@@ -90,8 +91,7 @@ def test_weights_that_cannot_be_had_fail_before_a_job_is_submitted(settings: Set
 def test_a_gpu_that_is_not_there_fails_before_a_job_is_submitted(settings: Settings) -> None:
     cuda = replace(settings, backbone=backbone_named("efficientnet_lite0", "cuda"))
     cuda = with_variables(cuda, ORCHARD_JOBS_PYTHON=str(JOBS / "python"))
-    exported = JOBS.parent / "share" / "orchard" / "networks" / f"{settings.backbone.id}.onnx"
-    Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported.read_bytes())
+    Warehouse.at(cuda.warehouse).create(backbone_path(cuda.backbone.id), exported(settings.backbone))
     with pytest.raises(ConfigurationError, match="cannot be loaded: ConfigurationError: engine cuda: .* without a GPU"):
         launcher_for(cuda).prepare(cuda.backbone)
 

@@ -1,7 +1,6 @@
 """What a job does with little memory: a worker's part fits what it may have, and no image takes its batch with it."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,10 +16,8 @@ from support import shard_worker
 from support.limited_memory import limited_memory
 from support.local_manifests import entry_of, freeze
 from support.pictures import picture, saved
-from support.repository import ROOT
 
 GB = 1_000_000_000
-SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 
 
 def photo() -> bytes:

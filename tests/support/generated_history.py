@@ -1,7 +1,6 @@
 """A generated history on the real stack, drawn by a seed, and the one clean run that it must end as."""
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
 
 import polars as pl
 from orchard.landing_zone.listing import S3LandingZone
@@ -22,6 +20,7 @@ from orchard_sandbox.s3.landing import aws_client, queue_url
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import Layout
 
+from support.simulation.landing_zone import message_of
 from support.spark_runs import copy_backbone, publish_batch
 
 BUCKET, CLEAN_BUCKET = "landing", "clean"
@@ -128,8 +127,7 @@ class GeneratedHistory:
         """S3 may tell of an upload again, however late, also of one that is gone by now; and a queue may hold anything."""
         for key in self.draw.choices(sorted(self.last), k=2):
             self.told.append(f"tell again {key}")
-            s3 = {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}}
-            self._send(json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": s3}]}))
+            self._send(message_of(BUCKET, key))
         self._send("no JSON")
 
     def _lose_messages(self) -> None:

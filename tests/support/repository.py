@@ -1,8 +1,11 @@
-"""Where the checkout lies, and its sources."""
+"""Where the checkout lies, its sources, and the folder of real sample images."""
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# It need not be there.
+SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 
 
 def sources_in(*folders: str) -> list[Path]:

@@ -7,6 +7,7 @@ from orchard.batch import run as batch_run
 from orchard.landing_zone.listing import LandingZone
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
+from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.layout import backbone_path
 
 from support.flow import lock_of, value_of
@@ -16,10 +17,14 @@ from support.submitted_job import featurize_command, own_environment
 JOBS = ROOT / ".venv" / "jobs"
 
 
+def exported(backbone: Backbone) -> bytes:
+    """Return a backbone as `make setup` exported it into the jobs' environment."""
+    return (JOBS / "share" / "orchard" / "networks" / f"{backbone.id}.onnx").read_bytes()
+
+
 def copy_backbone(tables: Tables, settings: Settings) -> None:
-    """Put the exported backbone of the environment into a warehouse."""
-    exported = JOBS / "share" / "orchard" / "networks" / f"{settings.backbone.id}.onnx"
-    tables.warehouse.create(backbone_path(settings.backbone.id), exported.read_bytes())
+    """Put the exported backbone into a warehouse."""
+    tables.warehouse.create(backbone_path(settings.backbone.id), exported(settings.backbone))
 
 
 def publish_batch(

@@ -16,8 +16,6 @@ from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.layout import ROOT, Layout
 from orchard_sandbox.stack.state import read_state
 
-SHARED = Path(os.environ.get("ORCHARD_SHARED_DATA") or ROOT.parent / "shared" / "data")
-
 
 @dataclass
 class Stack:

@@ -1,6 +1,5 @@
 """What the tests of the images room share: the sample data when it is there, and one export a session."""
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +9,15 @@ from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.images import backbones
 from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.storage import Warehouse
-
-REPOSITORY = Path(__file__).resolve().parents[4]
+from support.repository import SHARED
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real sample images; skips where it is not there."""
-    folder = Path(os.environ.get("ORCHARD_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no sample images at {folder}: set ORCHARD_SHARED_DATA")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"no sample images at {SHARED}: set ORCHARD_SHARED_DATA")
+    return SHARED
 
 
 @pytest.fixture(scope="session", autouse=True)

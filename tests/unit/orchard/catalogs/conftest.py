@@ -1,7 +1,5 @@
 """Two of the tables in S3, and the two catalogs."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +10,7 @@ from orchard_jobs.contract.columns import FEATURES, RUNS
 from support.catalogs import DATABASE, WAREHOUSE
 from support.databricks_files import TOKEN
 from support.databricks_tables import UnityServer, serve_unity
-from support.emr_stand_in import wait_until
-from support.steered_stand_in import steered_environment
+from support.moto_server import moto_server
 
 
 @pytest.fixture
@@ -28,12 +25,8 @@ def tables(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Tables:
 
 @pytest.fixture(scope="session")
 def glue_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    address = tmp_path_factory.mktemp("glue") / "address"
-    process = subprocess.Popen([sys.executable, "-m", "support.moto_server", str(address)], env=steered_environment())
-    wait_until(lambda: address.exists() or process.poll() is not None)
-    yield address.read_text()
-    process.terminate()
-    process.wait(120)
+    with moto_server(tmp_path_factory.mktemp("glue")) as address:
+        yield address
 
 
 @pytest.fixture
