@@ -1,10 +1,10 @@
 """The settings of the product itself, by topic. Those of the places where its jobs run are in `targets`."""
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.heif import heif_extension
 from orchard_jobs.contract.locations import S3Location, prefix_of
 from orchard_jobs.contract.manifest import OBJECT_LIMIT
 
@@ -72,7 +72,7 @@ class ImageSettings(SettingsGroup):
     @property
     def reads_heic(self) -> bool:
         """Whether the extra `heif` is installed here: what cannot be seen from here is taken to be where the jobs run, too."""
-        return importlib.util.find_spec("pi_heif") is not None
+        return heif_extension() is not None
 
 
 @dataclass(frozen=True)

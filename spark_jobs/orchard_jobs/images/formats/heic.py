@@ -15,7 +15,7 @@ from PIL import Image
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.cicp import profile_of
 from orchard_jobs.images.formats.hevc import Planes, Vui, check_installed, decode_hevc
-from orchard_jobs.images.formats.isobmff import Bytes, Container, Item, read_container
+from orchard_jobs.images.formats.isobmff import ByteReader, Container, Item, read_container
 from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.ycbcr import to_rgb
 
@@ -83,7 +83,7 @@ def _coded(container: Container, item: Item) -> _Coded:
         return _Coded([item], 1, width, height, (width, height))
     if item.kind != b"grid":
         raise Fault(Reason.UNSUPPORTED, f"a HEIF picture that is coded as {item.kind!r}, which is not read")
-    grid = Bytes(_content(item))
+    grid = ByteReader(_content(item))
     size = 4 if grid.number(2) & 1 else 2
     rows, columns = grid.number(1) + 1, grid.number(1) + 1
     width, height = grid.number(size), grid.number(size)
@@ -105,7 +105,7 @@ def _grid(tiles: list[Item], rows: int, columns: int, width: int, height: int) -
 
 
 def _size(item: Item) -> tuple[int, int]:
-    body = Bytes(next(iter(item.bodies(b"ispe")), b""))
+    body = ByteReader(next(iter(item.bodies(b"ispe")), b""))
     body.take(4)
     return body.number(4), body.number(4)
 
@@ -131,17 +131,17 @@ def _shown(item: Item, coded: _Coded) -> tuple[int, tuple[int, int, int, int]]:
     turned, crop = np.arange(4).reshape(2, 2), (0, 0, coded.width, coded.height)
     for one in item.properties:
         if one.kind == b"irot":
-            turned = np.rot90(turned, Bytes(one.body).number(1) & 3)
+            turned = np.rot90(turned, ByteReader(one.body).number(1) & 3)
         elif one.kind == b"imir":
-            turned = np.flip(turned, Bytes(one.body).number(1) & 1)
+            turned = np.flip(turned, ByteReader(one.body).number(1) & 1)
         elif one.kind == b"clap":
             if turned.ravel().tolist() != [0, 1, 2, 3]:
                 raise Fault(Reason.UNSUPPORTED, "HEIF: a picture that is cropped after it is turned")
-            crop = _clap(Bytes(one.body), coded)
+            crop = _clap(ByteReader(one.body), coded)
     return _TURNS[tuple(turned.ravel().tolist())], crop
 
 
-def _clap(body: Bytes, coded: _Coded) -> tuple[int, int, int, int]:
+def _clap(body: ByteReader, coded: _Coded) -> tuple[int, int, int, int]:
     """Return the part that a clean aperture leaves: its size and the distance of the centres, as fractions."""
     numbers = [int.from_bytes(body.take(4), "big", signed=True) for _ in range(8)]
     width, height, right, down = (
@@ -178,20 +178,16 @@ def _decoded(coded: _Coded) -> Planes:
         tile = _tile(item, coded)
         if not canvas:
             first = tile
-            canvas = [_canvas(coded, *_step(first, plane)) for plane in range(len(first.samples))]
+            canvas = [_canvas(coded, *first.step(plane)) for plane in range(len(first.samples))]
         if (len(tile.samples), tile.subsampling) != (len(first.samples), first.subsampling):
             raise Fault(Reason.TRUNCATED, "HEIF: tiles of one grid with different colours")
         row, column = divmod(number, coded.columns)
         for plane, samples in enumerate(tile.samples):
-            across, down = _step(first, plane)
+            across, down = first.step(plane)
             left, top = column * coded.tile[0] // across, row * coded.tile[1] // down
             part = canvas[plane][top : top + samples.shape[0], left : left + samples.shape[1]]
             part[:] = samples[: part.shape[0], : part.shape[1]]
     return Planes(tuple(canvas), first.subsampling, first.vui)
-
-
-def _step(planes: Planes, plane: int) -> tuple[int, int]:
-    return planes.subsampling if plane else (1, 1)
 
 
 def _canvas(coded: _Coded, across: int, down: int) -> Plane:
@@ -207,7 +203,7 @@ def _tile(item: Item, coded: _Coded) -> Planes:
         raise Fault(
             Reason.TRUNCATED, f"HEVC: a picture of {found[1]} x {found[0]} pixels, where the header says {width} x {height}"
         )
-    steps = [_step(planes, plane) for plane in range(len(planes.samples))]
+    steps = [planes.step(plane) for plane in range(len(planes.samples))]
     cut = (one[: -(-height // down), : -(-width // across)] for one, (across, down) in zip(planes.samples, steps, strict=True))
     return Planes(tuple(cut), planes.subsampling, planes.vui)
 
@@ -215,12 +211,12 @@ def _tile(item: Item, coded: _Coded) -> Planes:
 def _units(item: Item) -> list[bytes]:
     """Return the NAL units of a picture, parameter sets first."""
     hvcc = _hvcc(item)
-    sets = Bytes(hvcc, 22)
+    sets = ByteReader(hvcc, 22)
     units = []
     for _ in range(sets.number(1)):
         sets.take(1)
         units += [sets.take(sets.number(2)) for _ in range(sets.number(2))]
-    data, size = Bytes(_content(item)), (hvcc[21] & 3) + 1
+    data, size = ByteReader(_content(item)), (hvcc[21] & 3) + 1
     if data.place == data.end:
         raise Fault(Reason.TRUNCATED, "HEIF: a picture without data")
     while data.place < data.end:
@@ -242,7 +238,7 @@ def _cropped(planes: Planes, crop: tuple[int, int, int, int]) -> Planes:
     left, top, right, lower = crop
     samples = []
     for plane, one in enumerate(planes.samples):
-        across, down = _step(planes, plane)
+        across, down = planes.step(plane)
         samples.append(one[top // down : -(-lower // down), left // across : -(-right // across)])
     return Planes(tuple(samples), planes.subsampling, planes.vui)
 
@@ -258,8 +254,8 @@ def _icc(items: list[Item]) -> bytes | None:
     return next((body.content[4:] for body in _colr(items, b"prof", b"rICC")), None)
 
 
-def _colr(items: list[Item], *kinds: bytes) -> list[Bytes]:
-    return [Bytes(body) for item in items for body in item.bodies(b"colr") if body[:4] in kinds]
+def _colr(items: list[Item], *kinds: bytes) -> list[ByteReader]:
+    return [ByteReader(body) for item in items for body in item.bodies(b"colr") if body[:4] in kinds]
 
 
 def _with_alpha(image: Image.Image, planes: Planes, crop: tuple[int, int, int, int], is_premultiplied: bool) -> Image.Image:

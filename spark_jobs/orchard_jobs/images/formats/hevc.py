@@ -6,7 +6,6 @@ there. One thread, the caller's.
 """
 
 import ctypes
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchard_jobs.contract.heif import heif_extension
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.picture import Fault
 
-_CARRIER = "_pi_heif"
 _OK, _OUT_OF_MEMORY, _NOT_IMPLEMENTED = 0, 7, 502
 # Of threads that are not used, and of messages that describe a picture: they say nothing about its data.
 _HARMLESS = {1000, 1022, 1025, 1036}
@@ -29,7 +28,8 @@ _SUBSAMPLING = {1: (2, 2), 2: (2, 1), 3: (1, 1)}
 _MIDDLE, _BLOCK = 4, 8
 # A picture is coded in whole blocks of up to 64 pixels.
 _MARGIN = 64
-_GBR = 0
+# The matrix of planes that are green, blue and red.
+GBR = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Planes:
     subsampling: tuple[int, int]
     vui: Vui
 
+    def step(self, plane: int) -> tuple[int, int]:
+        """Return how many pixels one sample of a plane stands for, across and down."""
+        return self.subsampling if plane else (1, 1)
+
 
 class _SecurityLimits(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint8), ("pixels", ctypes.c_uint32)]
@@ -63,7 +67,7 @@ class _SecurityLimits(ctypes.Structure):
 
 def check_installed() -> None:
     """Raise Fault UNSUPPORTED when this environment has no decoder of HEVC."""
-    if importlib.util.find_spec(_CARRIER) is None:
+    if heif_extension() is None:
         raise Fault(Reason.UNSUPPORTED, "HEIC is read with pi-heif, which is not installed here: install orchard-jobs[heif]")
 
 
@@ -135,11 +139,11 @@ def _fault(library: Any, status: int) -> Fault:
 
 def _is_partly_blank(planes: Planes) -> bool:
     """Whether a block was never decoded: zero in all planes, which is the memory's first state and no colour."""
-    if len(planes.samples) == 1 or planes.vui.matrix == _GBR:
+    if len(planes.samples) == 1 or planes.vui.matrix == GBR:
         return False
     blank: Any = True
     for plane, samples in enumerate(planes.samples):
-        across, down = planes.subsampling if plane else (1, 1)
+        across, down = planes.step(plane)
         points = samples[_MIDDLE // down :: _BLOCK // down, _MIDDLE // across :: _BLOCK // across]
         rows, columns = (planes.samples[0].shape[0] + 3) // _BLOCK, (planes.samples[0].shape[1] + 3) // _BLOCK
         blank = blank & (points[:rows, :columns] == 0)
@@ -175,7 +179,7 @@ def _plane(library: Any, image: int, number: int, bits: int) -> NDArray[Any]:
 
 @cache
 def _library() -> Any:
-    found = importlib.util.find_spec(_CARRIER)
+    found = heif_extension()
     assert found is not None
     # The system looks a name up in what the extension was linked with, too.
     library = ctypes.CDLL(found.origin)

@@ -73,7 +73,7 @@ class Container:
         return self.items.setdefault(number, Item(number))
 
 
-class Bytes:
+class ByteReader:
     """A stretch of a file that is read from its begin to its end.
 
     Raises:
@@ -94,7 +94,7 @@ class Bytes:
         """Return the next bytes as a number, most significant first; 0 of no bytes."""
         return int.from_bytes(self.take(size), "big")
 
-    def boxes(self) -> Iterator[tuple[bytes, "Bytes"]]:
+    def boxes(self) -> Iterator[tuple[bytes, "ByteReader"]]:
         """Yield kind and body of each box up to the end."""
         while self.place < self.end:
             start, size, kind = self.place, self.number(4), self.take(4)
@@ -102,7 +102,7 @@ class Bytes:
             body, self.place = self.place, end
             if not body <= end <= self.end:
                 raise Fault(Reason.TRUNCATED, f"HEIF: a box {kind!r} of {end - start} bytes at byte {start} of {self.end}")
-            yield kind, Bytes(self.content, body, self.place)
+            yield kind, ByteReader(self.content, body, self.place)
 
 
 def read_container(content: bytes) -> Container:
@@ -112,7 +112,7 @@ def read_container(content: bytes) -> Container:
         Fault: TRUNCATED, the header is cut short, or a box before it; TOO_COSTLY, it is far larger than a photo's.
     """
     found = Container()
-    for kind, body in Bytes(content).boxes():
+    for kind, body in ByteReader(content).boxes():
         found.has_movie |= kind == b"moov"
         if kind == b"meta":
             if body.end - body.place > _GREATEST_META:
@@ -137,10 +137,10 @@ def coding_of(content: bytes) -> str | None:
     return coded.kind.decode("latin-1") or None
 
 
-def _read_meta(found: Container, content: bytes, meta: Bytes) -> None:
+def _read_meta(found: Container, content: bytes, meta: ByteReader) -> None:
     meta.take(4)
     boxes = dict(meta.boxes())
-    empty = Bytes(b"")
+    empty = ByteReader(b"")
     if b"pitm" in boxes:
         pitm = boxes[b"pitm"]
         found.primary = pitm.number(2 if pitm.number(4) >> 24 == 0 else 4)
@@ -150,7 +150,7 @@ def _read_meta(found: Container, content: bytes, meta: Bytes) -> None:
     _read_places(found, boxes.get(b"iloc", empty), content, boxes.get(b"idat", empty))
 
 
-def _read_kinds(found: Container, iinf: Bytes) -> None:
+def _read_kinds(found: Container, iinf: ByteReader) -> None:
     if iinf.place == iinf.end:
         return
     iinf.take(2 if iinf.number(4) >> 24 == 0 else 4)
@@ -162,7 +162,7 @@ def _read_kinds(found: Container, iinf: Bytes) -> None:
             item.kind = b"prot" if is_protected else infe.take(4)
 
 
-def _read_properties(found: Container, boxes: dict[bytes, Bytes]) -> None:
+def _read_properties(found: Container, boxes: dict[bytes, ByteReader]) -> None:
     if not {b"ipco", b"ipma"} <= boxes.keys():
         return
     known = [(kind, body.take(body.end - body.place)) for kind, body in boxes[b"ipco"].boxes()]
@@ -178,7 +178,7 @@ def _read_properties(found: Container, boxes: dict[bytes, Bytes]) -> None:
                 item.properties.append(Property(*known[index - 1], is_essential=bool(told >> bits)))
 
 
-def _read_references(found: Container, iref: Bytes) -> None:
+def _read_references(found: Container, iref: ByteReader) -> None:
     if iref.place == iref.end:
         return
     size = 2 if iref.number(4) >> 24 == 0 else 4
@@ -187,7 +187,7 @@ def _read_references(found: Container, iref: Bytes) -> None:
         found.references.setdefault(key, []).extend(body.number(size) for _ in range(body.number(2)))
 
 
-def _read_places(found: Container, iloc: Bytes, content: bytes, idat: Bytes) -> None:
+def _read_places(found: Container, iloc: ByteReader, content: bytes, idat: ByteReader) -> None:
     if iloc.place == iloc.end:
         return
     version = iloc.number(4) >> 24
@@ -203,10 +203,10 @@ def _read_places(found: Container, iloc: Bytes, content: bytes, idat: Bytes) -> 
             iloc.take(index_size)
             extents.append((base + iloc.number(offset_size), iloc.number(length_size)))
         if place in (_IN_FILE, _IN_META) and item.content is None:
-            _fill(item, extents, Bytes(content) if place == _IN_FILE else idat)
+            _fill(item, extents, ByteReader(content) if place == _IN_FILE else idat)
 
 
-def _fill(item: Item, extents: list[tuple[int, int]], source: Bytes) -> None:
+def _fill(item: Item, extents: list[tuple[int, int]], source: ByteReader) -> None:
     parts, left = [], source.end - source.place
     for offset, length in extents:
         start = source.place + offset

@@ -5,17 +5,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
-from orchard_jobs.images.formats.hevc import Planes
+from orchard_jobs.images.formats.cicp import UNSPECIFIED
+from orchard_jobs.images.formats.hevc import GBR, Planes
 from orchard_jobs.images.formats.picture import Fault
 
-_GBR, _UNSPECIFIED = 0, 2
 # What red and blue weigh in brightness, by H.273's number. What is not specified is BT.601's, as in JPEG.
 _WEIGHTS = {
     1: (0.2126, 0.0722),
     4: (0.30, 0.11),
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
-    **dict.fromkeys((_UNSPECIFIED, 5, 6), (0.299, 0.114)),
+    **dict.fromkeys((UNSPECIFIED, 5, 6), (0.299, 0.114)),
 }
 # So many rows are converted at once, to hold no large picture as floats.
 _STRIP_ROWS = 64
@@ -50,7 +50,7 @@ def to_rgb(planes: Planes, reduction: int, matrix: int, is_full_range: bool) -> 
 
 def _affine(matrix: int, is_full_range: bool) -> _Affine:
     """Return the matrix, for rows of samples, and the offset that make RGB of samples."""
-    if matrix == _GBR:
+    if matrix == GBR:
         mix, middle = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]), 0
         excursion = np.full(3, 219.0)
     elif matrix in _WEIGHTS:
@@ -73,7 +73,7 @@ def _byte(value: float) -> int:
 def _reduced(planes: Planes, number: int, reduction: int) -> Image.Image:
     """Return a plane at the size of the reduced picture."""
     plane = Image.fromarray(planes.samples[number])
-    across, down = planes.subsampling if number else (1, 1)
+    across, down = planes.step(number)
     if reduction >= max(across, down):
         return plane.reduce((reduction // across, reduction // down)) if reduction > 1 else plane
     height, width = planes.samples[0].shape
