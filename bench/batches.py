@@ -6,7 +6,6 @@ also tells whether the vectors are those of the largest batch, to the bit. Run: 
 """
 
 import hashlib
-import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from featurize import CORES, prepare
+from featurize import CORES, on_each_core, prepare
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.compute import MOST_IMAGES_A_CALL, images_a_call
@@ -63,14 +62,7 @@ def print_sizes(backbone: Backbone, warehouse: Warehouse, rounds: int) -> None:
 
 def measure(backbone: Backbone, warehouse: Warehouse, rounds: int) -> tuple[dict[int, list[float]], dict[int, bool]]:
     """Return CPU-ms by size, of each round and process, and whether the vectors are those of the largest batch."""
-    spawn = multiprocessing.get_context("spawn")
-    barrier, told = spawn.Barrier(CORES), spawn.Queue()
-    workers = [spawn.Process(target=_run_sizes, args=(backbone, warehouse, rounds, barrier, told)) for _ in range(CORES)]
-    for worker in workers:
-        worker.start()
-    answers = [told.get() for _ in workers]
-    for worker in workers:
-        worker.join()
+    answers = on_each_core(_run_sizes, [(backbone, warehouse, rounds)] * CORES)
     return {size: [ms for found, _ in answers for ms in found[size]] for size in SIZES}, answers[0][1]
 
 

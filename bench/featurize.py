@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -151,19 +151,11 @@ class Bench:
 
     def rate(self, kind: str, paths: list[Path], batch: int) -> float:
         """Return images a second, one process a core: `bare` of the network alone, `floor` of decoding as well."""
-        spawn = multiprocessing.get_context("spawn")
-        barrier, seconds = spawn.Barrier(CORES), spawn.Queue()
         run = {"bare": _run_bare, "floor": _run_floor}[kind]
-        arguments = (self.backbone, self.warehouse)
-        workers = [
-            spawn.Process(target=run, args=(*arguments, paths[core::CORES], batch, barrier, seconds)) for core in range(CORES)
-        ]
-        for worker in workers:
-            worker.start()
-        slowest: float = max(seconds.get() for _ in workers)
-        for worker in workers:
-            worker.join()
-        return len(paths) / slowest
+        seconds: list[float] = on_each_core(
+            run, [(self.backbone, self.warehouse, paths[core::CORES], batch) for core in range(CORES)]
+        )
+        return len(paths) / max(seconds)
 
     def run_rival(self, name: str, paths: list[Path], batch: int) -> float:
         """Return the wall seconds of a whole rival."""
@@ -187,6 +179,19 @@ class Bench:
         wall = time.perf_counter() - began
         work = work_digest(head.digest, self.backbone.id, "featurize")
         return JobReport.from_json(self.warehouse.read(report_path(work))), wall
+
+
+def on_each_core(run: Callable[..., None], arguments: list[tuple[Any, ...]]) -> list[Any]:
+    """Call a function in a process for each of the arguments; it also gets a barrier, and a queue for what is returned here."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier, told = spawn.Barrier(len(arguments)), spawn.Queue()
+    workers = [spawn.Process(target=run, args=(*given, barrier, told)) for given in arguments]
+    for worker in workers:
+        worker.start()
+    answers = [told.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return answers
 
 
 def _run_bare(backbone: Backbone, warehouse: Warehouse, paths: list[Path], batch: int, barrier: Barrier, seconds: Any) -> None:
