@@ -12,7 +12,7 @@ from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.stack import following
 from orchard_sandbox.stack.following import Follower
 from orchard_sandbox.stack.published import PublishedBatch, pending_work, published_batches, read_counts, running_count
-from orchard_sandbox.stack.runs import Count, Outcome, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
+from orchard_sandbox.stack.runs import Count, RunResult, RunView, busy_task, end_of_log, failed_task, outcome_of, reason_of
 from orchard_sandbox.stack.screen import BatchResult, Screen
 from support.made_up_airflow import MadeUpAirflow, instance
 
@@ -27,7 +27,7 @@ from support.made_up_airflow import MadeUpAirflow, instance
         ("failed", [instance("plan_batch", "skipped")], "failed"),
     ],
 )
-def test_an_ended_run_is_named_by_its_tasks(state: str, instances: list[dict[str, Any]], outcome: Outcome) -> None:
+def test_an_ended_run_is_named_by_its_tasks(state: str, instances: list[dict[str, Any]], outcome: RunResult) -> None:
     assert outcome_of({"state": state}, instances) == outcome
 
 

@@ -21,7 +21,7 @@ from support.local_manifests import entry_of, freeze, rows_of
 from support.pictures import picture, saved
 
 BAD = (sys.executable, "-P", bad_decoder.__file__)
-KILLERS = {"abort.jpg": b"abort", "killed.jpg": b"killed", "eat.jpg": b"eat", "spin.jpg": b"spin"}
+KILLERS = {"abort.jpg": b"abort", "killed.jpg": b"killed", "reserve.jpg": b"reserve", "spin.jpg": b"spin"}
 
 
 @pytest.fixture(scope="module")

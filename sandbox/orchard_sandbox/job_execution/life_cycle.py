@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGKILL
 from typing import ClassVar, Literal, Self
 
 from orchard_sandbox.job_execution.job import GuardedJob, MissingError
@@ -150,10 +151,10 @@ def last_error(lines: Sequence[str], status: int) -> str:
 
     Args:
         lines: stderr, then stdout: Spark puts all that a Python driver writes, its traceback too, on stdout.
-        status: the exit status; above 128 a signal ended the driver, and no line but an exception says anything about it.
+        status: the exit status; above 128 a signal ended the driver: no line foretells SIGKILL, only an exception another one.
     """
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
-    if not exceptions and status > 128:
+    if status == 128 + SIGKILL or (status > 128 and not exceptions):
         return f"the driver was ended by signal {status - 128}"
     others = [line for line in lines if line.strip() and not _NOTICE.match(line)]
     return (exceptions or others or ["the driver wrote no error"])[-1].strip()

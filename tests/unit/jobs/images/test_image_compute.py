@@ -15,7 +15,7 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.backbones import LoadedBackbone
-from orchard_jobs.images.compute import Bad, Good, InputRules, Known, Outcome, Tally, compute, images_a_call
+from orchard_jobs.images.compute import Bad, Good, InputRules, Known, ImageResult, Tally, compute, images_a_call
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
@@ -50,7 +50,7 @@ def entry(number: int, group: str = "g") -> Entry:
     return Entry(f"s3://landing/{number:05d}.png", "e", 1, "2026-01-01T00:00:00+00:00", None, "compute", group)
 
 
-def run(source: list[tuple[Entry, bytes | Vanished]], backbone: LoadedBackbone | None = None) -> tuple[list[Outcome], Tally]:
+def run(source: list[tuple[Entry, bytes | Vanished]], backbone: LoadedBackbone | None = None) -> tuple[list[ImageResult], Tally]:
     tally = Tally()
     return list(compute(source, backbone or MeanColour(), RULES, tally)), tally
 

@@ -83,7 +83,11 @@ def test_sixteen_bits_keep_their_high_byte(value: int, shade: int) -> None:
     assert flat(b"P5 2 2 65535\n" + struct.pack(">H", value) * 4) == [shade] * 3
     numbers = np.full((4, 4), value, np.uint16)
     assert flat(saved(Image.fromarray(numbers), "TIFF")) == [shade] * 3
-    assert flat(saved(Image.fromarray(numbers.astype(np.int32)), "TIFF")) == [shade] * 3
+
+
+@pytest.mark.parametrize(("value", "shade"), [(0, 0), (200, 200), (255, 255), (256, 1), (0x1234, 0x12), (65535, 255), (65536, 0)])
+def test_wider_integers_are_of_the_least_usual_range_they_fit(value: int, shade: int) -> None:
+    assert flat(saved(Image.fromarray(np.full((4, 4), value, np.int32)), "TIFF")) == [shade] * 3
 
 
 def test_sixteen_bits_are_scaled_pixel_by_pixel() -> None:

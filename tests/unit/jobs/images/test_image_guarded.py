@@ -59,7 +59,7 @@ def test_each_request_has_its_own_limit_and_square() -> None:
         (b"abort", Rejected(Reason.KILLED_DECODER, "the decoder died of SIGABRT")),
         (b"killed", Rejected(Reason.KILLED_DECODER, "the decoder died of SIGKILL")),
         (b"exit", Rejected(Reason.KILLED_DECODER, "the decoder ended with status 3")),
-        (b"eat", Rejected(Reason.TOO_COSTLY, "decoding takes more than 1200000000 bytes of memory")),
+        (b"reserve", Rejected(Reason.TOO_COSTLY, "decoding takes more than 1200000000 bytes of memory")),
         (b"spin", Rejected(Reason.TOO_COSTLY, "decoding takes more than 20 CPU-seconds")),
     ],
 )
