@@ -1,4 +1,4 @@
-"""How many images at once does the network of a backbone like on a CPU?
+"""How many images at once does a backbone like on a CPU?
 
 Two processes, one a core, run the exported backbone on drawn pixels. The sizes take turns within a round, and CPU time is
 counted, so that a machine that others use does little harm. The weights of ResNet50 are random, which changes no time. Each line
@@ -66,20 +66,20 @@ def measure(backbone: Backbone, warehouse: Warehouse, rounds: int) -> tuple[dict
     return {size: [ms for found, _ in answers for ms in found[size]] for size in SIZES}, answers[0][1]
 
 
-def _run_sizes(backbone: Backbone, warehouse: Warehouse, rounds: int, barrier: Barrier, told: Any) -> None:
-    network = load_backbone(backbone, warehouse)
+def _run_sizes(backbone: Backbone, warehouse: Warehouse, rounds: int, barrier: Barrier, answered: Any) -> None:
+    loaded = load_backbone(backbone, warehouse)
     side = backbone.input_pixels
     pixels = np.random.default_rng(0).integers(0, 256, (EACH, side, side, 3), dtype=np.uint8)
-    vectors = {size: np.concatenate([network(pixels[first : first + size]) for first in range(0, EACH, size)]) for size in SIZES}
+    vectors = {size: np.concatenate([loaded(pixels[first : first + size]) for first in range(0, EACH, size)]) for size in SIZES}
     found: dict[int, list[float]] = {size: [] for size in SIZES}
     for _ in range(rounds):
         for size in SIZES:
             barrier.wait()
             began = time.process_time()
             for first in range(0, EACH, size):
-                network(pixels[first : first + size])
+                loaded(pixels[first : first + size])
             found[size].append(1e3 * (time.process_time() - began) / EACH)
-    told.put((found, {size: np.array_equal(vectors[size], vectors[max(SIZES)]) for size in SIZES}))
+    answered.put((found, {size: np.array_equal(vectors[size], vectors[max(SIZES)]) for size in SIZES}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How fast is the featurize job, beside the bare network, a script by hand and Daft, in the same run?
+"""How fast is the featurize job, beside the bare backbone, a script by hand and Daft, in the same run?
 
-The bare network is two processes of one thread each over decoded images in memory: the most that two cores can do. The floor also
+The bare backbone is two processes of one thread each over decoded images in memory: the most that two cores can do. The floor also
 decodes. The job is all that a launcher starts, over image files on the local disk. All run the same ONNX file at their own best
 batch, looked up first, and take turns, so that a machine whose speed drifts drifts for all. Rates are marginal where it says so:
 from half as many images to twice as many, over the difference of the seconds, which leaves the start out.
@@ -91,7 +91,7 @@ class Round:
 def print_verdicts(rounds: list[Round]) -> None:
     """Print each ratio, the median of the rounds, beside what is wanted of it."""
     ratios: list[tuple[str, str, float, list[float]]] = [
-        ("stage / bare network", ">=", 0.84, [one.rates["stage"] / one.rates["bare"] for one in rounds]),
+        ("stage / bare backbone", ">=", 0.84, [one.rates["stage"] / one.rates["bare"] for one in rounds]),
         ("job / floor, marginal", ">=", 0.92, [one.marginal("job") / one.rates["floor"] for one in rounds]),
     ]
     for rival in [name for name in rounds[0].walls if name != "job"]:
@@ -128,7 +128,7 @@ class Bench:
         return images_a_call(load_backbone(self.backbone, self.warehouse))
 
     def best_batches(self) -> dict[str, int]:
-        """Return the fastest batch of the bare network and of each rival, of one short run each."""
+        """Return the fastest batch of the bare backbone and of each rival, of one short run each."""
         few = self.paths[: max(CORES * max(BATCHES), self.count // 8)]
         bare = max(BATCHES, key=lambda batch: self.rate("bare", few, batch))
         walls = {name: min(BATCHES, key=lambda batch: self.run_rival(name, few, batch)) for name in self.rivals}
@@ -144,13 +144,13 @@ class Bench:
         rates = {kind: self.rate(kind, some, batches["bare"]) for kind in ("bare", "floor")}
         rates["stage"] = self.count / sum(self.run_job(some)[0].seconds.values())
         found = Round(rates, walls, len(sizes[1]) - len(sizes[0]))
-        told = [f"{kind} {rate:.1f}/s" for kind, rate in rates.items()]
-        told += [f"{name} {first:.1f} s, {second:.1f} s, {found.marginal(name):.1f}/s" for name, (first, second) in walls.items()]
-        print("; ".join(told), flush=True)
+        line = [f"{kind} {rate:.1f}/s" for kind, rate in rates.items()]
+        line += [f"{name} {first:.1f} s, {second:.1f} s, {found.marginal(name):.1f}/s" for name, (first, second) in walls.items()]
+        print("; ".join(line), flush=True)
         return found
 
     def rate(self, kind: str, paths: list[Path], batch: int) -> float:
-        """Return images a second, one process a core: `bare` of the network alone, `floor` of decoding as well."""
+        """Return images a second, one process a core: `bare` of the backbone alone, `floor` of decoding as well."""
         run = {"bare": _run_bare, "floor": _run_floor}[kind]
         seconds: list[float] = on_each_core(
             run, [(self.backbone, self.warehouse, paths[core::CORES], batch) for core in range(CORES)]
@@ -160,11 +160,11 @@ class Bench:
     def run_rival(self, name: str, paths: list[Path], batch: int) -> float:
         """Return the wall seconds of a whole rival."""
         with tempfile.TemporaryDirectory() as folder:
-            network, listed = Path(folder) / "network.onnx", Path(folder) / "files"
-            network.write_bytes(self.warehouse.read(backbone_path(self.backbone.id)))
+            model, listed = Path(folder) / "backbone.onnx", Path(folder) / "files"
+            model.write_bytes(self.warehouse.read(backbone_path(self.backbone.id)))
             listed.write_text("\n".join(map(str, paths)))
             program = str(Path(__file__).with_name("rivals.py"))
-            command = [str(self.rivals[name]), program, name, str(network), str(listed), str(Path(folder, "output")), str(batch)]
+            command = [str(self.rivals[name]), program, name, str(model), str(listed), str(Path(folder, "output")), str(batch)]
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             return time.perf_counter() - began
@@ -184,35 +184,35 @@ class Bench:
 def on_each_core(run: Callable[..., None], arguments: list[tuple[Any, ...]]) -> list[Any]:
     """Call a function in a process for each of the arguments; it also gets a barrier, and a queue for what is returned here."""
     spawn = multiprocessing.get_context("spawn")
-    barrier, told = spawn.Barrier(len(arguments)), spawn.Queue()
-    workers = [spawn.Process(target=run, args=(*given, barrier, told)) for given in arguments]
+    barrier, answered = spawn.Barrier(len(arguments)), spawn.Queue()
+    workers = [spawn.Process(target=run, args=(*given, barrier, answered)) for given in arguments]
     for worker in workers:
         worker.start()
-    answers = [told.get() for _ in workers]
+    answers = [answered.get() for _ in workers]
     for worker in workers:
         worker.join()
     return answers
 
 
 def _run_bare(backbone: Backbone, warehouse: Warehouse, paths: list[Path], batch: int, barrier: Barrier, seconds: Any) -> None:
-    network = load_backbone(backbone, warehouse)
+    loaded = load_backbone(backbone, warehouse)
     pixels = np.stack([_decoded(path, backbone) for path in paths[:IN_MEMORY]])
-    network(pixels[:batch])
+    loaded(pixels[:batch])
     barrier.wait()
     began = time.perf_counter()
     for first in range(0, len(paths), batch):
         begin = first % max(1, len(pixels) - batch)
-        network(pixels[begin : begin + batch])
+        loaded(pixels[begin : begin + batch])
     seconds.put(time.perf_counter() - began)
 
 
 def _run_floor(backbone: Backbone, warehouse: Warehouse, paths: list[Path], batch: int, barrier: Barrier, seconds: Any) -> None:
-    network = load_backbone(backbone, warehouse)
-    network(np.stack([_decoded(path, backbone) for path in paths[:batch]]))
+    loaded = load_backbone(backbone, warehouse)
+    loaded(np.stack([_decoded(path, backbone) for path in paths[:batch]]))
     barrier.wait()
     began = time.perf_counter()
     for first in range(0, len(paths), batch):
-        network(np.stack([_decoded(path, backbone) for path in paths[first : first + batch]]))
+        loaded(np.stack([_decoded(path, backbone) for path in paths[first : first + batch]]))
     seconds.put(time.perf_counter() - began)
 
 

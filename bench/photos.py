@@ -149,12 +149,12 @@ def measure_features(photos: list[Image.Image], count: int) -> tuple[str, str, s
     with tempfile.TemporaryDirectory() as folder:
         warehouse = Warehouse.at(folder)
         prepare(backbone, warehouse)
-        network = load_backbone(backbone, warehouse)
+        loaded = load_backbone(backbone, warehouse)
     features, differences = [], []
     for file in many_files(photos, count):
         squares = np.stack([read_whole(file), as_shipped(file)])
         differences.append(float(np.abs(squares[0].astype(int) - squares[1]).mean()))
-        features.append(network(squares).astype(np.float64))
+        features.append(loaded(squares).astype(np.float64))
     centred = np.stack(features) - np.stack(features)[:, 0].mean(0)
     lengths = np.linalg.norm(centred, axis=2)
     cosines = (centred[:, 0] * centred[:, 1]).sum(1) / (lengths[:, 0] * lengths[:, 1])

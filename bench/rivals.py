@@ -18,26 +18,26 @@ CORES, SIDE = 2, 224
 
 def main() -> int:
     """Write the features of the listed files."""
-    rival, network, listed, output, batch = sys.argv[1:]
+    rival, model, listed, output, batch = sys.argv[1:]
     paths = Path(listed).read_text().splitlines()
     Path(output).mkdir()
     run = {"script": run_script, "daft": run_daft}[rival]
-    run(network, paths, output, int(batch))
+    run(model, paths, output, int(batch))
     return 0
 
 
-def open_network(network: str) -> Any:
+def open_model(model: str) -> Any:
     """Return a session on one thread."""
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_script(network: str, paths: list[str], output: str, batch: int) -> None:
+def run_script(model: str, paths: list[str], output: str, batch: int) -> None:
     """Run a process a core over its share of the files, as one writes it in an afternoon."""
     spawn = multiprocessing.get_context("spawn")
-    shares = [(network, paths[core::CORES], f"{output}/{core}.parquet", batch) for core in range(CORES)]
+    shares = [(model, paths[core::CORES], f"{output}/{core}.parquet", batch) for core in range(CORES)]
     workers = [spawn.Process(target=_run_share, args=share) for share in shares]
     for worker in workers:
         worker.start()
@@ -47,11 +47,11 @@ def run_script(network: str, paths: list[str], output: str, batch: int) -> None:
             raise SystemExit(f"a process of the script ended with status {worker.exitcode}")
 
 
-def _run_share(network: str, paths: list[str], output: str, batch: int) -> None:
+def _run_share(model: str, paths: list[str], output: str, batch: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    session, vectors = open_network(network), []
+    session, vectors = open_model(model), []
     for first in range(0, len(paths), batch):
         pixels = np.stack([_square(path) for path in paths[first : first + batch]])
         vectors.append(session.run(None, {"pixels": pixels})[0])
@@ -71,17 +71,17 @@ def _vectors(self: Any, images: Any) -> list[Any]:
     return list(self.session.run(None, {"pixels": pixels})[0])
 
 
-def run_daft(network: str, paths: list[str], output: str, batch: int) -> None:
-    """Run Daft's own reading, decoding and resizing, and the network in a process a core."""
+def run_daft(model: str, paths: list[str], output: str, batch: int) -> None:
+    """Run Daft's own reading, decoding and resizing, and the backbone in a process a core."""
     os.environ["DAFT_PROGRESS_BAR"] = "0"
     daft = importlib.import_module("daft")
-    dimension = open_network(network).get_outputs()[0].shape[-1]
+    dimension = open_model(model).get_outputs()[0].shape[-1]
 
     listed = daft.DataType.fixed_size_list(daft.DataType.float32(), dimension)
 
     class Network:
         def __init__(self) -> None:
-            self.session = open_network(network)
+            self.session = open_model(model)
 
         run = daft.method.batch(return_dtype=listed, batch_size=batch)(_vectors)
 

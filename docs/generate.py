@@ -47,9 +47,9 @@ def settings_block(groups: Iterable[tuple[str, Sequence[tuple[str, str, str]]]])
 def table_block(one: Table) -> str:
     """Return what a table holds, how it is partitioned and its columns."""
     partitions = ", ".join(f"`{name}`" for name in one.partition_by)
-    told = f"{one.meaning} {f'Partitioned by {partitions}.' if partitions else 'Not partitioned.'}"
+    description = f"{one.meaning} {f'Partitioned by {partitions}.' if partitions else 'Not partitioned.'}"
     columns = [*one.columns, *(Column(name, "string", PARTITION_MEANINGS[name]) for name in one.partition_by)]
-    return f"{told}\n\n{table(('column', 'type', 'null', 'meaning'), map(_column_row, columns))}"
+    return f"{description}\n\n{table(('column', 'type', 'null', 'meaning'), map(_column_row, columns))}"
 
 
 def _column_row(column: Column) -> tuple[str, ...]:

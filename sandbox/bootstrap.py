@@ -98,7 +98,7 @@ def take(lock: TextIO) -> None:
 
 def outdated(python: str, version: str, wanted: tuple[str, ...] = USUAL) -> list[str]:
     """Return the names of the environments that were never finished, or were built from other inputs."""
-    return [name for name in wanted if stamp_of(name) != digest_of(name, python, version)]
+    return [name for name in wanted if stamp_of(name) != environment_digest(name, python, version)]
 
 
 def stamp_of(name: str) -> str:
@@ -110,7 +110,7 @@ def stamp_of(name: str) -> str:
         return ""
 
 
-def digest_of(name: str, python: str, version: str) -> str:
+def environment_digest(name: str, python: str, version: str) -> str:
     """Return the digest of everything that determines an environment."""
     files, packages = ENVIRONMENTS[name]
     digest = hashlib.sha256(f"{version} {os.path.realpath(python)} {ROOT}".encode())
@@ -163,7 +163,7 @@ def build_environment(name: str, python: str, version: str, uv: str, settings: d
             check(run_uv([uv, "pip", "install", "--quiet", "--no-deps", *target, *editables], settings), hint)
     if name == "jobs":
         side_by_side(functools.partial(archive_classes, environment), functools.partial(export_backbone, environment))
-    (environment / "stamp").write_text(digest_of(name, python, version))
+    (environment / "stamp").write_text(environment_digest(name, python, version))
 
 
 def archive_classes(environment: Path) -> None:

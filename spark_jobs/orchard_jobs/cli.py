@@ -137,7 +137,7 @@ def _prepare(warehouse: Warehouse, definition: str | None, must_load: bool) -> i
 
 
 def _embed(warehouse: Warehouse, arguments: argparse.Namespace) -> int:
-    """Print a JSON line a file, at once when it is done; 1 when a file could not be read or is a bad image."""
+    """Print one line of JSON for each file, as soon as it is done; return 1 if a file could not be read or is a bad image."""
     from orchard_jobs.embedding import Embedder
 
     model = ModelReference(**json.loads(arguments.model)) if arguments.model else None

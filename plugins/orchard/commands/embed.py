@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     parser.add_argument("--model", metavar="ID", help="this PCA model instead of the current one")
-    parser.add_argument("--json", action="store_true", help="print a JSON line a file, with every value")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each file, with every value")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:

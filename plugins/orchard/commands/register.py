@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     for entry, state in states:
         if state is not EntryState.THERE and not arguments.dry_run:
             catalog.put(entry)
-        told = state.value if arguments.dry_run else _DONE[state]
-        found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": told})
+        result = state.value if arguments.dry_run else _DONE[state]
+        found.append({"name": f"{catalog.name}.{entry.table.name}", "location": entry.location, "state": result})
     if arguments.json:
         print(json.dumps({"is_dry_run": arguments.dry_run, "tables": found}))
         return 0

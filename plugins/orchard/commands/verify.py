@@ -16,7 +16,7 @@ HELP = "look for files of the tables that are lost or damaged, and list them"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how closely to look."""
     parser.description = f"{HELP}. Exit status 0: nothing is damaged; 1: something is. Runs may be active meanwhile."
-    parser.add_argument("--deep", action="store_true", help="read every file, and hold its SHA-256 against the recorded one")
+    parser.add_argument("--deep", action="store_true", help="read every file, and compare its SHA-256 with the recorded one")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

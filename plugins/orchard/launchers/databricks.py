@@ -162,8 +162,8 @@ class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
             if error.http_status_code not in (400, 404):
                 raise
             return JobState("GONE", f"Databricks no longer knows it: {error}", is_over=True)
-        told, is_ending = state.result_state or state.life_cycle_state, state.life_cycle_state == "TERMINATING"
-        return JobState(told, state.state_message, state.is_terminal, is_ending)
+        name, is_ending = state.result_state or state.life_cycle_state, state.life_cycle_state == "TERMINATING"
+        return JobState(name, state.state_message, state.is_terminal, is_ending)
 
     def cancel(self, job: dict[str, str]) -> None:
         """See ResumableJob."""

@@ -223,22 +223,22 @@ class AddEmrStep(ResumableJob, EmrAddStepsOperator):
                 raise
             return JobState("GONE", f"EMR no longer knows it: {error}", is_over=True)
         details, state = status.get("FailureDetails", {}), status["State"]
-        told = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
+        reasons = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
         is_over = state in _OVER
         if is_over and state != "COMPLETED" and self.new_cluster is not None:
             # When a cluster could not start, only the cluster has the reason.
             cluster = self._client.describe_cluster(ClusterId=job["cluster_id"])["Cluster"]
-            told.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
-        reason = "; ".join(dict.fromkeys(text for text in told if text))
+            reasons.append(cluster["Status"].get("StateChangeReason", {}).get("Message"))
+        reason = "; ".join(dict.fromkeys(text for text in reasons if text))
         return JobState(state, reason, is_over, is_ending=state == "CANCEL_PENDING")
 
     def cancel(self, job: dict[str, str]) -> None:
         """See ResumableJob."""
         operation, given = _cancellation(job["cluster_id"], [job["step_id"]], self.new_cluster is not None)
         answer = getattr(self._client, operation)(**given)
-        for told in answer.get("CancelStepsInfoList", []):
-            if told["Status"] == "FAILED":
-                log.warning("EMR did not cancel step %s: %s", told["StepId"], told.get("Reason"))
+        for step in answer.get("CancelStepsInfoList", []):
+            if step["Status"] == "FAILED":
+                log.warning("EMR did not cancel step %s: %s", step["StepId"], step.get("Reason"))
 
     def last_lines(self, job: dict[str, str]) -> list[str]:
         """Return the last lines of the step's log: spark-submit's own, then the driver's."""

@@ -115,7 +115,7 @@ class LocalLauncher:
                 prepare_backbone(self.settings, os.environ | self._job_variables(), is_run_here=True)
 
     def _job_variables(self) -> dict[str, str]:
-        """Return what the job's processes are told: their Python, the S3 endpoint and credentials, their owner.
+        """Return what the job's processes get in their environment: their Python, the S3 endpoint and credentials, their owner.
 
         It goes through the process's environment, not the operator's templated fields, so no secret shows in the UI.
         """

@@ -91,11 +91,11 @@ def check_deployed(settings: Settings, backbone: Backbone) -> None:
 
 
 def _planned(request: JobRequest, context: Any) -> PlannedJobs:
-    """Return a request's jobs from XCom; AirflowFailException unless their input is named by a digest, which a job is told."""
+    """Return a request's jobs from XCom; AirflowFailException unless their input is named by a digest."""
     planned = PlannedJobs(**context["ti"].xcom_pull(task_ids=request.plan_task))
     if not _DIGEST.fullmatch(str(planned.input_digest)):
-        told = f"{request.plan_task} returned input_digest={planned.input_digest!r}, which is not 64 hex digits"
-        raise AirflowFailException(f"{told}: nothing is submitted; start a new run")
+        returned = f"{request.plan_task} returned input_digest={planned.input_digest!r}, which is not 64 hex digits"
+        raise AirflowFailException(f"{returned}: nothing is submitted; start a new run")
     return planned
 
 

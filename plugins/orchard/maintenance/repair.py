@@ -112,7 +112,7 @@ class _Mending:
             self.lost.append(_MISSING)
 
     def _read_without(self, table: Table, damaged: set[str]) -> bool:
-        """Remove a log's damaged files where the others tell all that they told; return whether they do."""
+        """Remove a log's damaged files where the others hold all that they held; return whether they do."""
         log = LogFiles.of(self.tables.warehouse, table)
         if damaged <= log.spare:
             if not self.is_dry:

@@ -15,7 +15,7 @@ from orchard_jobs.errors import AuditError, DamagedFileError
 from orchard_jobs.parquet import read_parquet
 
 from orchard.outcomes import Done, Outcome, use_case
-from orchard.tables.checksums import record, recorded
+from orchard.tables.checksums import record_checksums, recorded
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 from orchard.tables.log_files import LogFiles
@@ -63,12 +63,12 @@ def look(tables: Tables, *, is_deep: bool) -> Verified:
 
     Args:
         tables: the tables; one that is not there is damage.
-        is_deep: read every file and hold its SHA-256 against the recorded one. Without it only what a listing shows is judged:
+        is_deep: read every file and compare its SHA-256 with the recorded one. Without it only what a listing shows is judged:
             existence, size, and that the logs can be read. A file of which nothing is recorded must decode, and is recorded.
     """
     files = _Files(tables, is_deep)
     found = sorted([*files.of_backbones(), *(damage for table in TABLES for damage in files.of_table(table))])
-    record(tables.warehouse, files.unrecorded)
+    record_checksums(tables.warehouse, files.unrecorded)
     present = sum(bool(LogFiles.of(tables.warehouse, table).paths) for table in TABLES)
     return Verified(tuple(found), present, len(files.seen))
 

@@ -234,12 +234,12 @@ class _States:
         featurized = finished_report(warehouse, featurize)
         computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
         if featurized is None:
-            told = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
-            return "planned", told + _last_end(warehouse, featurize)
+            pending = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
+            return "planned", pending + _last_end(warehouse, featurize)
         reduced = finished_report(warehouse, reduce)
         if head.model is not None and reduced is None:
-            told = f"version {head.number} is featurized, and has no finished reduce job"
-            return "planned", told + _last_end(warehouse, reduce)
+            pending = f"version {head.number} is featurized, and has no finished reduce job"
+            return "planned", pending + _last_end(warehouse, reduce)
         policy = AuditPolicy(self.settings.images.max_quarantined_share)
         verdict = audit_batch(warehouse, head, featurized, reduced, policy)
         if verdict.has_passed:
@@ -255,7 +255,7 @@ def _told_failure(failure: Failure) -> str:
 def _model_and_shares(
     tables: Tables, settings: Settings
 ) -> tuple[str | None, Mapping[tuple[str, str], float | None], tuple[str, ...]]:
-    """Return the current model, what it keeps of each batch version, and what is damaged so that neither can be told."""
+    """Return the current model, what it keeps of each batch version, and what is damaged so that neither is known."""
     model_id = None
     try:
         promotion = current_promotion(tables, settings.backbone.id)

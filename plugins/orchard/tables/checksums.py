@@ -19,10 +19,10 @@ from orchard.tables.reports import parsed
 
 def record_unnamed(warehouse: Warehouse, files: Iterable[StagedFile]) -> None:
     """Record the SHA-256 of those files whose names do not tell it."""
-    record(warehouse, {file.path: file.sha256 for file in files if sha256_in(file.path) is None})
+    record_checksums(warehouse, {file.path: file.sha256 for file in files if sha256_in(file.path) is None})
 
 
-def record(warehouse: Warehouse, found: dict[str, str]) -> None:
+def record_checksums(warehouse: Warehouse, found: dict[str, str]) -> None:
     """Record the SHA-256 of some files by path, all in one file; twice the same does no harm."""
     if found:
         text = canonical_json(found).encode()
@@ -34,7 +34,7 @@ def forget(warehouse: Warehouse, folder: str) -> None:
     for path, held in list(_records(warehouse)):
         left = {name: sha256 for name, sha256 in held.items() if not PurePosixPath(name).is_relative_to(folder)}
         if left != held:
-            record(warehouse, left)
+            record_checksums(warehouse, left)
             warehouse.delete(path)
 
 

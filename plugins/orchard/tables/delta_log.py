@@ -140,7 +140,7 @@ class DeltaSnapshot:
         """When a commit took each file out that the log still remembers, by its path relative to the warehouse."""
         with explaining_log_faults(self.warehouse, self.table):
             found = self._actions("remove", "path", "deletionTimestamp")
-            # delta-rs encodes the paths that it is told to remove.
+            # delta-rs encodes the paths that it is asked to remove.
             return {table_path(self.table, unquote(path)): datetime.fromtimestamp(ms / 1000, UTC) for path, ms in found}
 
     def _actions(self, kind: str, *fields: str) -> Iterator[tuple[Any, ...]]:

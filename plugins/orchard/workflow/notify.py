@@ -38,24 +38,24 @@ def failure_notifier(settings: Settings) -> BaseNotifier:
     Raises:
         ConfigurationError: the class cannot be imported, is no notifier, or refuses its arguments.
     """
-    told = f"ORCHARD_NOTIFIER={settings.runs.notifier!r}"
+    setting = f"ORCHARD_NOTIFIER={settings.runs.notifier!r}"
     module, _, name = settings.runs.notifier.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{told}: {error}; name a class as module.Class") from error
+        raise ConfigurationError(f"{setting}: {error}; name a class as module.Class") from error
     if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):
-        raise ConfigurationError(f"{told} is not an Airflow notifier (BaseNotifier)")
-    return _made(kind, settings.runs.notifier_arguments, told)
+        raise ConfigurationError(f"{setting} is not an Airflow notifier (BaseNotifier)")
+    return _made(kind, settings.runs.notifier_arguments, setting)
 
 
-def _made(kind: type[BaseNotifier], arguments: dict[str, Any], told: str) -> BaseNotifier:
+def _made(kind: type[BaseNotifier], arguments: dict[str, Any], setting: str) -> BaseNotifier:
     try:
         inspect.signature(kind).bind(**arguments)
     except TypeError as error:  # which quotes names alone
-        raise ConfigurationError(f"{told}: {error}; correct ORCHARD_NOTIFIER_ARGUMENTS") from error
+        raise ConfigurationError(f"{setting}: {error}; correct ORCHARD_NOTIFIER_ARGUMENTS") from error
     try:
         return kind(**arguments)
     except Exception as error:
         why = f"{type(error).__name__} with the arguments {', '.join(arguments) or 'none'}, whose values are not shown"
-    raise ConfigurationError(f"{told}: {why}; correct ORCHARD_NOTIFIER_ARGUMENTS")
+    raise ConfigurationError(f"{setting}: {why}; correct ORCHARD_NOTIFIER_ARGUMENTS")

@@ -77,8 +77,8 @@ def _quiet_seconds(conf: Any, usual: float) -> float:
     try:
         return seconds(str(conf.get("quiet_seconds", usual)))
     except (AttributeError, ValueError) as error:
-        told = f"conf {conf!r} of this run gives no number of seconds as quiet_seconds: {error}"
-        raise AirflowFailException(f'{told}; start the run with one such as {{"quiet_seconds": 0}}, or with none') from error
+        problem = f"conf {conf!r} of this run gives no number of seconds as quiet_seconds: {error}"
+        raise AirflowFailException(f'{problem}; start the run with one such as {{"quiet_seconds": 0}}, or with none') from error
 
 
 class WaitForUploads(BaseOperator):

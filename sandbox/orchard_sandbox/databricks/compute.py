@@ -61,7 +61,7 @@ class TaskJob(GuardedJob):
         python = workspace.environments.of([workspace.library(wheel) for wheel in wheels], packages)
         machine = replace(workspace.machine, python=python)
         made = machine.environment(self.folder / "tmp", {}, self.marker)
-        told = {
+        order = {
             "package": self._task["python_wheel_task"]["package_name"],
             "entry_point": self._task["python_wheel_task"]["entry_point"],
             "parameters": self._task["python_wheel_task"].get("parameters", []),
@@ -69,7 +69,7 @@ class TaskJob(GuardedJob):
             "credentials": {CREDENTIAL: [made[name] for name in _LOG_IN]},
         }
         task = self.folder / "run" / "task.json"
-        write_whole(task, json.dumps(told))  # other users can read a command line, and it holds a secret
+        write_whole(task, json.dumps(order))  # other users can read a command line, and it holds a secret
         self.command = [str(python), str(Path(__file__).with_name("task.py")), str(task)]
         if self._is_serverless:
             made = {name: value for name, value in made.items() if name not in _OWN}

@@ -27,8 +27,8 @@ class Environments:
 
     def of(self, wheels: Sequence[Path], packages: Sequence[str]) -> Path:
         """Return the Python of such an environment; raise MissingError with uv's message when the installation fails."""
-        told = json.dumps([[hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels], sorted(packages), _pins()])
-        environment = self.folder / hashlib.sha256(told.encode()).hexdigest()[:16]
+        content = json.dumps([[hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels], sorted(packages), _pins()])
+        environment = self.folder / hashlib.sha256(content.encode()).hexdigest()[:16]
         with self._lock:
             if not (environment / "finished").exists():
                 shutil.rmtree(environment, ignore_errors=True)

@@ -60,8 +60,8 @@ class JobRun(Run):
         """Enter a state, and write the record."""
         with self.lock:
             moment, shown = now(), self.shown
-            told = details or f"The job run is {state}."  # AWS requires some text in each state
-            shown.update(state=state, stateDetails=told[:_DETAILS_LENGTH], updatedAt=moment)
+            text = details or f"The job run is {state}."  # AWS requires some text in each state
+            shown.update(state=state, stateDetails=text[:_DETAILS_LENGTH], updatedAt=moment)
             if state == "RUNNING":
                 shown.setdefault("startedAt", moment)
             if state in TERMINAL:

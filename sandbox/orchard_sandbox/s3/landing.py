@@ -49,5 +49,5 @@ def unread_messages(environment: Mapping[str, str]) -> int:
     """Return how many messages of uploads the stand-in's queue still holds."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     queue = queue_url(environment["AWS_ENDPOINT_URL"])
-    told = aws_client("sqs", environment).get_queue_attributes(QueueUrl=queue, AttributeNames=names)
-    return sum(int(told["Attributes"][name]) for name in names)
+    attributes = aws_client("sqs", environment).get_queue_attributes(QueueUrl=queue, AttributeNames=names)
+    return sum(int(attributes["Attributes"][name]) for name in names)

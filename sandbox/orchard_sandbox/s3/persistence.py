@@ -117,5 +117,5 @@ def make_queue(backend: S3Backend) -> None:
         setattr(Queue, name, property(count))
     queue = sqs_backends[ACCOUNT][REGION].create_queue(QUEUE, {})
     prefix = {"S3Key": {"FilterRule": [{"Name": "prefix", "Value": prefix_of(PREFIX)}]}}
-    told = {"Queue": queue.queue_arn, "Event": ["s3:ObjectCreated:*"], "Filter": prefix}
-    backend.put_bucket_notification_configuration(BUCKET, {"QueueConfiguration": [told]})
+    configuration = {"Queue": queue.queue_arn, "Event": ["s3:ObjectCreated:*"], "Filter": prefix}
+    backend.put_bucket_notification_configuration(BUCKET, {"QueueConfiguration": [configuration]})

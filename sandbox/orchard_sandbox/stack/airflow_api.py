@@ -117,6 +117,6 @@ class AirflowApi:
         log_in = {"username": USER, "password": json.loads(self._password_file.read_text())[USER]}
         answer = self._session.post(f"{self.address}/auth/token", json=log_in, timeout=60)
         if not answer.ok:
-            told = f"{answer.status_code} {answer.text[:200]}: `make stop`, then again"
-            raise SandboxError(f"Airflow refuses the password in {self._password_file}: {told}")
+            answered = f"{answer.status_code} {answer.text[:200]}: `make stop`, then again"
+            raise SandboxError(f"Airflow refuses the password in {self._password_file}: {answered}")
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

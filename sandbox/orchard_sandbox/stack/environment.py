@@ -112,7 +112,7 @@ def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str
     """Return, for each of Airflow's processes, the digest of the code and settings that it reads at its start.
 
     A change requires a restart.
-    The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which are told the
+    The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which get the
     settings that concern them.
     """
     server = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW__", "AIRFLOW_HOME")))

@@ -10,7 +10,7 @@ from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.stack import runs
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.published import pending_work, published_batches, running_count
-from orchard_sandbox.stack.runs import ACTIVE_STATES, Count, Outcome, RunView
+from orchard_sandbox.stack.runs import ACTIVE_STATES, Count, RunResult, RunView
 from orchard_sandbox.stack.screen import BatchResult, Screen
 
 IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL = "image_batches", "image_batches_on_arrival", "image_arrivals", "pca_model"
@@ -20,8 +20,8 @@ _MODEL_STARTS = 3
 _QUIET_LOOKS = 5
 # The configuration of a run that waits for nothing.
 _AT_ONCE = {"quiet_seconds": 0}
-# Of a batch's runs the one that changed something is told; many are skipped because another one does the work.
-_TOLD: tuple[tuple[Outcome, ...], ...] = (("published", "failed"), ("unchanged", "superseded"), ("empty",))
+# Of a batch's runs the one that changed something is shown; many are skipped because another one does the work.
+_SHOWN: tuple[tuple[RunResult, ...], ...] = (("published", "failed"), ("unchanged", "superseded"), ("empty",))
 
 
 @dataclass
@@ -149,15 +149,15 @@ class Follower:
         views = {run["dag_run_id"]: self._view(batch, run) for run in found}
         active = [run for run in found if run["state"] in ACTIVE_STATES]
         if active:
-            told = max(active, key=lambda run: _nearness(views[run["dag_run_id"]]))
-            view = views[told["dag_run_id"]]
+            shown = max(active, key=lambda run: _nearness(views[run["dag_run_id"]]))
+            view = views[shown["dag_run_id"]]
             is_published = any(views[run["dag_run_id"]].task == "published" for run in found if run not in active)
-            return told, replace(view, task=f"again: {view.task}") if is_published and view.task else view
-        for outcomes in _TOLD:
+            return shown, replace(view, task=f"again: {view.task}") if is_published and view.task else view
+        for outcomes in _SHOWN:
             ended = [run for run in found if views[run["dag_run_id"]].task in outcomes]
             if ended:
-                told = max(ended, key=lambda run: run["end_date"] or "")
-                return told, views[told["dag_run_id"]]
+                shown = max(ended, key=lambda run: run["end_date"] or "")
+                return shown, views[shown["dag_run_id"]]
         raise _gone(f"of batch {batch}", ON_ARRIVAL)
 
     def failures(self, dag_id: str, run_id: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Outcome = Literal["published", "unchanged", "empty", "superseded", "failed"]
+RunResult = Literal["published", "unchanged", "empty", "superseded", "failed"]
 ACTIVE_STATES = ("queued", "running")
 _BUSY = ("running", "deferred", "restarting", "up_for_retry", "up_for_reschedule", "queued", "scheduled")
-_SKIPS: dict[str, Outcome] = {"wait_for_uploads": "empty", "plan_batch": "unchanged", "publish": "superseded"}
+_SKIPS: dict[str, RunResult] = {"wait_for_uploads": "empty", "plan_batch": "unchanged", "publish": "superseded"}
 _LOG_LINES = 40
 
 
@@ -50,7 +50,7 @@ def busy_task(instances: Iterable[dict[str, Any]]) -> tuple[str, str]:
     return "", ""
 
 
-def outcome_of(run: dict[str, Any], instances: Iterable[dict[str, Any]]) -> Outcome:
+def outcome_of(run: dict[str, Any], instances: Iterable[dict[str, Any]]) -> RunResult:
     """Return the outcome of a run that has ended; for Airflow, a run with skipped tasks is a success."""
     states = {instance["task_id"]: instance["state"] for instance in instances}
     if run["state"] != "success":

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchard_sandbox.stack.published import PublishedBatch
-from orchard_sandbox.stack.runs import Outcome, RunView
+from orchard_sandbox.stack.runs import RunResult, RunView
 
 _QUIET_SECONDS = 10.0
 _BETWEEN = ("(scheduled)", "(queued)")
@@ -27,7 +27,7 @@ class BatchResult:
     """One row of the final table."""
 
     batch: str
-    outcome: Outcome
+    outcome: RunResult
     seconds: float | None
     published: PublishedBatch | None
 

@@ -53,10 +53,10 @@ class StackState:
 def read_state(layout: Layout) -> StackState:
     """Return the recorded state; an empty one when there is none or it cannot be read (the marker still finds processes)."""
     try:
-        told: dict[str, Any] = json.loads(layout.state_file.read_text())
-        processes = {name: ProcessRecord(**record) for name, record in told.pop("processes").items()}
+        stored: dict[str, Any] = json.loads(layout.state_file.read_text())
+        processes = {name: ProcessRecord(**record) for name, record in stored.pop("processes").items()}
         known = {one.name for one in fields(StackState)}  # another release's record may hold others
-        return StackState(processes, **{name: value for name, value in told.items() if name in known})
+        return StackState(processes, **{name: value for name, value in stored.items() if name in known})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return StackState()
 

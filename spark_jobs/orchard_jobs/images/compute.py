@@ -69,7 +69,7 @@ class Known:
     content_sha256: str
 
 
-Outcome = Good | Bad | Known
+ImageResult = Good | Bad | Known
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def compute(
     rules: InputRules,
     tally: Tally,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> Generator[Outcome, None, None]:
+) -> Generator[ImageResult, None, None]:
     """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
 
     Among entries of one `group`, which must be given together, each content is decoded and run once; a duplicate of a good
@@ -150,7 +150,7 @@ def compute(
         yield from _counted(batch.finish(tally), tally, on_progress)
 
 
-def _counted(outcomes: list[Outcome], tally: Tally, on_progress: Callable[[int], None]) -> Iterator[Outcome]:
+def _counted(outcomes: list[ImageResult], tally: Tally, on_progress: Callable[[int], None]) -> Iterator[ImageResult]:
     for outcome in outcomes:
         tally.images += 1
         on_progress(tally.images)
@@ -198,7 +198,7 @@ class _InputBatch:
     held: list[_Image] = field(default_factory=list)
     squares: list[NDArray[np.uint8]] = field(default_factory=list)
     group: str | None = None
-    firsts: dict[str, Outcome] = field(default_factory=dict)
+    firsts: dict[str, ImageResult] = field(default_factory=dict)
 
     def hold(self, image: _Image) -> None:
         self.held.append(image)
@@ -209,7 +209,7 @@ class _InputBatch:
     def is_full(self) -> bool:
         return not self.squares or len(self.squares) == images_a_call(self.backbone) or len(self.held) >= _HELD
 
-    def finish(self, tally: Tally) -> list[Outcome]:
+    def finish(self, tally: Tally) -> list[ImageResult]:
         """Run what is held and return its outcomes in order."""
         vectors = iter(self._run(tally)) if self.squares else iter(())
         outcomes = [self._outcome(image, vectors) for image in self.held]
@@ -233,7 +233,7 @@ class _InputBatch:
             raise JobError(f"the backbone gave {features.dtype} {features.shape}, expected float32 {expected}: export it again")
         return features
 
-    def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
+    def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> ImageResult:
         if image.entry.group != self.group:
             self.group, self.firsts = image.entry.group, {}
         outcome = self._first(image, vectors)
@@ -241,7 +241,7 @@ class _InputBatch:
             self.firsts.setdefault(image.content_sha256, outcome)
         return outcome
 
-    def _first(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> Outcome:
+    def _first(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> ImageResult:
         match image.found:
             case Decoded(_, width, height):
                 assert image.content_sha256 is not None
@@ -256,5 +256,5 @@ class _InputBatch:
                 return _of_duplicate(image.entry, self.firsts[image.content_sha256])
 
 
-def _of_duplicate(entry: Entry, first: Outcome) -> Outcome:
+def _of_duplicate(entry: Entry, first: ImageResult) -> ImageResult:
     return replace(first, entry=entry, is_backbone_run=False) if isinstance(first, Good) else replace(first, entry=entry)

@@ -2,7 +2,7 @@
 
 Good means that the whole first frame is there. The order is fixed, since it decides pixels:
 
-1. The format is told by the first bytes (`formats.signatures`); what is not on the list of formats is not parsed.
+1. The format follows from the first bytes (`formats.signatures`); what is not on the list of formats is not parsed.
 2. The header is judged: pixels, and what decoding would cost (`formats.picture.Limits`).
 3. The first frame is decoded to 8 bits a sample, a large JPEG at a smaller scale (`formats.picture.Limits.reduction`); how odd
    samples are read stands in each reader.

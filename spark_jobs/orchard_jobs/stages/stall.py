@@ -59,7 +59,7 @@ class _Watch:
 
     @property
     def message(self) -> str:
-        """What is told of a job without progress."""
+        """What is known of a job without progress."""
         return (
             f"no progress for {self.minutes:g} minutes at stage {self.stage}: no task of it finished and no image was counted. "
             "Look for a worker that waits (for the store, for memory) in the job's log. Nothing is published; the task's retry "

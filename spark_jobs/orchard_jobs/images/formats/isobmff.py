@@ -172,10 +172,10 @@ def _read_properties(found: Container, boxes: dict[bytes, ByteReader]) -> None:
         item = found.item(ipma.number(2 if head >> 24 == 0 else 4))
         for _ in range(ipma.number(1)):
             bits = 15 if head & 1 else 7
-            told = ipma.number(2 if head & 1 else 1)
-            index = told & (1 << bits) - 1
+            association = ipma.number(2 if head & 1 else 1)
+            index = association & (1 << bits) - 1
             if 1 <= index <= len(known):
-                item.properties.append(Property(*known[index - 1], is_essential=bool(told >> bits)))
+                item.properties.append(Property(*known[index - 1], is_essential=bool(association >> bits)))
 
 
 def _read_references(found: Container, iref: ByteReader) -> None:
@@ -211,7 +211,7 @@ def _fill(item: Item, extents: list[tuple[int, int]], source: ByteReader) -> Non
     for offset, length in extents:
         start = source.place + offset
         end = source.end if length == 0 else start + length
-        # Bytes that are told more often than the file has them are as good as none.
+        # An extent list that names more bytes than the file has is as good as none.
         if start > source.end or end > source.end or end - start > left:
             item.has_all = False
             return

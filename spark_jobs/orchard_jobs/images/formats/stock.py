@@ -27,7 +27,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 def read_stock(content: bytes, kind: Format, limits: Limits) -> Picture:
     """Return the picture of a WebP, GIF, BMP, AVIF, JPEG 2000 or TGA file."""
     if kind == Format.AVIF and content[8:12] == b"mif1":
-        # The library asks for its own brand, where the primary picture has told.
+        # The library asks for its own brand, where the primary picture has already said it.
         content = content[:8] + b"avif" + content[12:]
     image = load_with(content, kind, limits)
     return Picture(eight_bits(image), orientation_of(image.info.get("exif")), image.info.get("icc_profile"))

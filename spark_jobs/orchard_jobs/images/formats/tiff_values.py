@@ -60,7 +60,7 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
 
 
 def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> Bytes:
-    """Return shades of signed, 32-bit, 64-bit and floating-point numbers: the tags tell black and white, or else the numbers do.
+    """Return shades of signed, 32-bit, 64-bit and floating-point numbers: black and white come from the tags, or else from the numbers.
 
     A thousandth of the numbers may lie outside at each end; it is clipped.
     """
@@ -68,16 +68,16 @@ def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> B
         raise Fault(Reason.UNSUPPORTED, "a TIFF of floats that are not all finite numbers")
     flat = numbers.reshape(-1)
     seen = np.sort(flat[:: -(-len(flat) // _LOOKED_AT)])
-    told = _told_range(found, seen)
-    black, white = told or _range_of(seen)
-    rounded = np.rint if told or black or layout.kind == "f" else np.floor
+    tagged = _tagged_range(found, seen)
+    black, white = tagged or _range_of(seen)
+    rounded = np.rint if tagged or black or layout.kind == "f" else np.floor
     shades = np.empty(numbers.shape, np.uint8)
     for block, target in zip(_blocks(numbers), _blocks(shades), strict=True):
         target[:] = np.clip(rounded((block.astype(np.float64) - black) * (255 / (white - black))), 0, 255)
     return shades
 
 
-def _told_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] | None:
+def _tagged_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] | None:
     """Return the least and the greatest value that the tags say; the older pair of tags is for integers alone."""
     is_float = seen.dtype.kind == "f"
     # A float type's own greatest number is no white: it is what the tag means where it is absent.
@@ -86,7 +86,7 @@ def _told_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] | 
         least, greatest = min(found.numbers(low), default=0), max(found.numbers(high), default=0)
         if least < greatest < beyond:
             if not least <= seen[len(seen) // 2] <= greatest:
-                raise Fault(Reason.UNSUPPORTED, f"a TIFF whose tags tell {least:g} to {greatest:g}, but most values lie outside")
+                raise Fault(Reason.UNSUPPORTED, f"a TIFF whose tags give the range {least:g} to {greatest:g}, but most values lie outside")
             return least, greatest
     return None
 
@@ -110,13 +110,13 @@ def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[flo
         return 0, 1
     positive = seen[seen > 0]
     if low >= -0.5 and positive[len(positive) // 2] <= 1:
-        raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: their white is not told")
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: no tag gives the value of white")
     return (0, 255) if low >= -127 and high <= 383 else None
 
 
 def _range_there_is(low: float, high: float) -> tuple[float, float]:
     if low == high:
-        raise Fault(Reason.UNSUPPORTED, f"a TIFF whose values are all {low:g}: their black and white are not told")
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF whose values are all {low:g}: no tag gives the values of black and white")
     return low, high
 
 
