@@ -34,10 +34,26 @@ _CAUSES = {
         "cannot be reached: the key or its session token has expired: log in again, or renew the credentials, then run again",
     ),
     "unknown key": (
-        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken",
+        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|401 Unauthorized",
         "cannot be reached: the store refuses the key: check the access key, its secret and its session token",
     ),
-    "access": ("AccessDenied", "cannot be reached: access denied: let the role or the key read and write there"),
+    # An answer to HEAD has a status alone.
+    "access": (
+        r"AccessDenied|403 Forbidden|\(403\) when calling",
+        "cannot be reached: access denied: check the key, and let it or its role read and write there",
+    ),
+    "refusal": (
+        r"400 Bad Request|\(400\) when calling",
+        "cannot be reached: the store refuses the request and does not say why: check the key, its session token and AWS_REGION",
+    ),
+    "overload": (
+        r"50[0234] (Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time-?out)|SlowDown|\(50[0234]\) when calling",
+        "cannot be reached: the store answers that it cannot serve now: wait a moment, then run again",
+    ),
+    "connection": (
+        r"error sending request|tcp connect error|dns error|Could not connect to the endpoint|Connect(ion)? timeout",
+        "cannot be reached: its server does not answer: check that it runs, that this machine can reach it, and AWS_ENDPOINT_URL",
+    ),
 }
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # Where the insides begin that obstore and delta-rs write below their message.

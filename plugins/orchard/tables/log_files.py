@@ -109,9 +109,10 @@ class LogFiles:
 
     def explained(self, error: Exception) -> JobError:
         """Return what a reader's error comes from: the first file that is lost or damaged, or else the error's own words."""
-        for path, fault in self.faults() if cause_of(error) is None else ():
+        is_known = cause_of(error) is not None
+        for path, fault in () if is_known else self.faults():
             return DamagedFileError(self.warehouse.uri_of(path), fault)
-        if isinstance(error, DeltaError):
+        if is_known or isinstance(error, DeltaError):
             return JobError(f"{self.warehouse.uri_of(self.table.name)} {explained(error)}")
         return DamagedFileError(self.warehouse.uri_of(table_path(self.table, LOG)), _CHANGED)
 
