@@ -157,7 +157,9 @@ def _broken(error: Exception) -> Rejected:
 def _words(error: Exception) -> str:
     # A message must be equal for equal bytes: an object's address is not.
     text = _ADDRESS.sub("the image", str(error)).strip()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    # What the decoder says of the file, or what its code stumbled on.
+    says_it = text and isinstance(error, OSError | SyntaxError | EOFError | NotImplementedError)
+    return text if says_it else f"the decoder failed: {type(error).__name__}{': ' if text else ''}{text}"
 
 
 _quiet_lock = threading.Lock()
