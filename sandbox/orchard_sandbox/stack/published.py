@@ -63,7 +63,7 @@ def read_counts(folder: Path) -> Count | None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             count = json.loads(file.read_text())
             done, total = done + int(count["done"]), max(total, int(count["total"]))
-    return Count(done, total) if total else None
+    return Count(min(done, total), total) if total else None
 
 
 def pending_work(environment: Mapping[str, str]) -> str | None:

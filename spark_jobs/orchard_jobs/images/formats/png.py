@@ -28,6 +28,8 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _PIECE_BYTES = 256 * 1024
 # The largest profiles of printers take 4 MB.
 _PROFILE_BYTES = 8 * 1024 * 1024
+# How often the checksums may walk over the whole file: damaged lengths can make each chunk seem to hold all that follows.
+_CHECKSUM_WALKS = 8
 
 
 class _Chunk(NamedTuple):
@@ -49,7 +51,7 @@ def read_png(content: bytes, limits: Limits) -> Picture:
     """Return the picture; of an animated one the image that stands for it."""
     header = _header(content)
     limits.check_size(header.width, header.height)
-    chunks = list(_chunks(content))
+    chunks = list(_Chunks(content))
     parts = [chunk for chunk in chunks if chunk.name in _PIXELS]
     if not any(chunk.name == b"IDAT" for chunk in parts):
         raise Fault(Reason.TRUNCATED, "PNG: the file ends before its pixels")
@@ -68,44 +70,56 @@ def read_png(content: bytes, limits: Limits) -> Picture:
     return Picture(image, orientation_of(by_name.get(b"eXIf")), _profile(by_name.get(b"iCCP", b"")))
 
 
-def _chunks(content: bytes) -> Iterator[_Chunk]:
-    position = _SIGNATURE_BYTES
-    while position < len(content):
-        chunk = _chunk_at(content, position)
-        if chunk is None or not (chunk.is_right or chunk.name in _NEEDED or _leads_on(content, position, chunk)):
-            # A damaged length: go on where the next chunk stands whose checksum is right.
-            position = _next_needed(content, position)
-            continue
-        yield chunk
-        position += len(chunk.whole)
-        if chunk.name == b"IEND":
-            return
+class _Chunks:
+    """The chunks of a file, from the first to `IEND`; one whose length is damaged is left out."""
 
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._left = _CHECKSUM_WALKS * len(content)
 
-def _chunk_at(content: bytes, position: int) -> _Chunk | None:
-    length = int.from_bytes(content[position : position + 4], "big")
-    name, end = content[position + 4 : position + 8], position + 12 + length
-    if end > len(content) or not name.isalpha():
-        if name in _PIXELS:
-            raise Fault(Reason.TRUNCATED, f"PNG: the file ends within a chunk {name.decode()}")
-        return None
-    is_right = zlib.crc32(content[position + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
-    return _Chunk(name, content[position + 8 : end - 4], content[position:end], is_right)
+    def __iter__(self) -> Iterator[_Chunk]:
+        position = _SIGNATURE_BYTES
+        while position < len(self._content):
+            chunk = self._chunk_at(position)
+            if chunk is None or not (chunk.is_right or chunk.name in _NEEDED or self._leads_on(position, chunk)):
+                # A damaged length: go on where the next chunk stands whose checksum is right.
+                position = self._next_needed(position)
+                continue
+            yield chunk
+            position += len(chunk.whole)
+            if chunk.name == b"IEND":
+                return
 
+    def _chunk_at(self, position: int) -> _Chunk | None:
+        name, end = self._content[position + 4 : position + 8], self._end_of(position)
+        if end > len(self._content) or not name.isalpha():
+            if name in _PIXELS:
+                raise Fault(Reason.TRUNCATED, f"PNG: the file ends within a chunk {name.decode()}")
+            return None
+        is_right = self._is_right(position, end)
+        return _Chunk(name, self._content[position + 8 : end - 4], self._content[position:end], is_right)
 
-def _leads_on(content: bytes, position: int, chunk: _Chunk) -> bool:
-    name = position + len(chunk.whole) + 4
-    return content[name : name + 4].isalpha()
+    def _leads_on(self, position: int, chunk: _Chunk) -> bool:
+        name = position + len(chunk.whole) + 4
+        return self._content[name : name + 4].isalpha()
 
+    def _next_needed(self, position: int) -> int:
+        for match in _NEXT_NEEDED.finditer(self._content, position + 8):
+            start = match.start() - 4
+            end = self._end_of(start)
+            if end <= len(self._content) and self._is_right(start, end):
+                return start
+        return len(self._content)
 
-def _next_needed(content: bytes, position: int) -> int:
-    for match in _NEXT_NEEDED.finditer(content, position + 8):
-        start = match.start() - 4
-        length = int.from_bytes(content[start : start + 4], "big")
-        end = start + 12 + length
-        if end <= len(content) and zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big"):
-            return start
-    return len(content)
+    def _end_of(self, position: int) -> int:
+        return position + 12 + int.from_bytes(self._content[position : position + 4], "big")
+
+    def _is_right(self, position: int, end: int) -> bool:
+        self._left -= end - position
+        if self._left < 0:
+            raise Fault(Reason.TRUNCATED, "PNG: the lengths of too many chunks are damaged")
+        wanted = int.from_bytes(self._content[end - 4 : end], "big")
+        return zlib.crc32(memoryview(self._content)[position + 4 : end - 4]) == wanted
 
 
 def _header(content: bytes) -> _Header:

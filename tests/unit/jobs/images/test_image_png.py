@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 import pytest
 from orchard_jobs.contract.quarantine import Reason
-from support.pictures import bad, chunk, flat, good, picture, png, resized, saved
+from orchard_jobs.images.decode import decode
+from support.pictures import LIMIT, bad, chunk, flat, good, picture, png, resized, saved
 
 WHITE = [255, 255, 255]
 HEADER_END = 33
@@ -90,6 +91,24 @@ def test_damage_to_what_the_pixels_need_is_truncated(name: bytes) -> None:
     content = bytearray(saved(palette, "PNG", transparency=3))
     content[content.index(name) + 6] ^= 1
     assert bad(bytes(content)).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("lost", [(b"text", b""), (b"IDAT", b""), (b"text", chunk(b"tRNS", b""))])
+def test_damaged_lengths_are_not_walked_over_again_and_again(monkeypatch: pytest.MonkeyPatch, lost: tuple[bytes, bytes]) -> None:
+    checked, crc32 = [0], zlib.crc32
+
+    def counting(data: bytes) -> int:
+        checked[0] += len(data)
+        return crc32(data)
+
+    # Each of them seems to hold all that follows.
+    name, after = lost
+    size, count = 8 + len(after), 2_000
+    lengths = (max(size * left - 20, 0).to_bytes(4, "big") for left in range(count, 0, -1))
+    content = with_chunk(b"\0\0\0\0text" + b"".join(length + name + after for length in lengths))
+    monkeypatch.setattr("orchard_jobs.images.formats.png.zlib.crc32", counting)
+    decode(content, LIMIT, 224)
+    assert checked[0] <= 8 * len(content)
 
 
 def test_the_pixels_are_whole_without_the_end_chunk() -> None:
