@@ -39,7 +39,7 @@ def _print(found: Verified, warehouse: str, is_deep: bool) -> None:
     elif found.damage:
         rows = [(damage.table or "-", damage.batch_id or "-", damage.path, damage.fault) for damage in found.damage]
         print(format_table(("table", "batch", "file", "what is wrong"), rows))
-        print(f"{len(found.damage)} files are damaged: `orchard repair` mends them, `orchard repair --dry-run` only says how")
+        print(f"damaged files: {len(found.damage)}: `orchard repair` mends them, `orchard repair --dry-run` only says how")
     else:
         said = "nothing is lost or damaged" if is_deep else "no file is lost or cut; --deep also reads what they hold"
         print(f"{said} (looked at {found.tables} tables, {found.files} files)")

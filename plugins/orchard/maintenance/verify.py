@@ -88,7 +88,7 @@ def verify_on_schedule(tables: Tables) -> Outcome[int]:
     found = verify(tables, is_deep=True)
     if found:
         lines = "".join(f"\n{damage.path} {damage.fault}" for damage in found)
-        raise AuditError(f"{len(found)} files are damaged: `orchard repair --dry-run` says what a repair does{lines}")
+        raise AuditError(f"damaged files: {len(found)}: `orchard repair --dry-run` says what a repair does{lines}")
     return Done(len(TABLES))
 
 

@@ -29,6 +29,7 @@ _ALPHA = {1: "a", 2: "A"}
 def read_tiff(content: bytes, limits: Limits) -> Picture:
     """Return the first picture."""
     found = read_tags(content)
+    _check_first(found)
     layout = read_layout(found, limits)
     photometric = found.integer(tags.PHOTOMETRIC, _usual_photometric(layout))
     _check_colours(found, layout, photometric)
@@ -36,6 +37,14 @@ def read_tiff(content: bytes, limits: Limits) -> Picture:
     image = _image(found, layout, photometric, samples)
     orientation = found.integer(tags.ORIENTATION, 1)
     return Picture(image, orientation if 1 <= orientation <= 8 else 1, found.raw(tags.PROFILE) or None)
+
+
+def _check_first(found: Tags) -> None:
+    """Refuse a file whose first picture only stands for the one that the file is about."""
+    if tags.DNG_VERSION in found.places:
+        raise Fault(Reason.UNSUPPORTED, "camera raw (DNG), which is not read")
+    if found.integer(tags.SUBFILE, 0) & 1 and (tags.SUB_IFDS in found.places or found.has_more):
+        raise Fault(Reason.UNSUPPORTED, "a TIFF whose first picture is a smaller copy of another, as in camera raw (NEF, ARW)")
 
 
 def _usual_photometric(layout: TiffLayout) -> int:

@@ -1,7 +1,6 @@
 """The tags of a TIFF's first picture, classic or BigTIFF. Knows nothing of samples."""
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +9,7 @@ from orchard_jobs.images.formats.picture import Fault
 
 _KINDS = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
+SUBFILE, SUB_IFDS, DNG_VERSION = 254, 330, 50706
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR = 273, 277, 278, 279, 284
 LEAST_INTEGER, GREATEST_INTEGER = 280, 281
@@ -29,11 +29,13 @@ class Tags:
         content: the whole file.
         order: `<` or `>`.
         places: of each tag, its kind, its count and where its values begin.
+        has_more: whether another picture follows.
     """
 
     content: bytes
     order: str
     places: dict[int, tuple[int, int, int]]
+    has_more: bool
 
     def numbers(self, tag: int) -> Numbers:
         """Return a tag's values; none where it is absent or of another kind.
@@ -76,16 +78,17 @@ def read_tags(content: bytes) -> Tags:
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:4] in (b"+\x00", b"\x00+")
     try:
-        return Tags(content, order, dict(_places(content, order, is_big)))
+        return Tags(content, order, *_directory(content, order, is_big))
     except struct.error:
         raise Fault(Reason.TRUNCATED, f"TIFF: the file ends, at {len(content)} bytes, within its directory") from None
 
 
-def _places(content: bytes, order: str, is_big: bool) -> Iterator[tuple[int, tuple[int, int, int]]]:
+def _directory(content: bytes, order: str, is_big: bool) -> tuple[dict[int, tuple[int, int, int]], bool]:
     first, counter, entry, inline = (8, "Q", "HHQ", 8) if is_big else (4, "H", "HHI", 4)
     directory = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", content, first)[0]
     entries = struct.unpack_from(f"{order}{counter}", content, directory)[0]
-    position = directory + struct.calcsize(counter)
+    position = directory + struct.calcsize(f"={counter}")
+    places = {}
     for _ in range(min(entries, len(content))):
         tag, kind, count = struct.unpack_from(f"{order}{entry}", content, position)
         position += struct.calcsize(f"={entry}") + inline
@@ -94,4 +97,5 @@ def _places(content: bytes, order: str, is_big: bool) -> Iterator[tuple[int, tup
             start = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", content, start)[0]
         if position > len(content):
             raise struct.error
-        yield tag, (kind, count, start)
+        places[tag] = (kind, count, start)
+    return places, any(content[position : position + inline])  # where the next directory stands

@@ -311,3 +311,21 @@ def test_a_bigtiff_is_read() -> None:
     content = saved(picture(), "TIFF", big_tiff=True)
     assert content[2] == 43
     np.testing.assert_array_equal(good(content).pixels, resized(picture()))
+
+
+@pytest.mark.parametrize(("tags", "words"), [({50706: [1]}, "camera raw (DNG)"), ({254: [1], 330: [8]}, "a smaller copy of another")])
+def test_camera_raw_is_never_its_thumbnail(tags: dict[int, list[int]], words: str) -> None:
+    found = bad(tiff(RGB, Form(tags=tags)))
+    assert found.reason == Reason.UNSUPPORTED
+    assert words in found.message
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_smaller_copy_before_its_picture_is_unsupported(big: bool) -> None:
+    first, second = picture(30, 20), picture(60, 40)
+    pages = saved(first, "TIFF", save_all=True, append_images=[second], tiffinfo={254: 1}, big_tiff=big)
+    assert bad(pages).reason == Reason.UNSUPPORTED
+    alone = saved(first, "TIFF", tiffinfo={254: 1}, big_tiff=big)
+    np.testing.assert_array_equal(good(alone).pixels, resized(first))
+    full_first = saved(first, "TIFF", save_all=True, append_images=[second], big_tiff=big)
+    np.testing.assert_array_equal(good(full_first).pixels, resized(first))
