@@ -1,5 +1,6 @@
 """Each rule of import-linter in pyproject.toml is kept, and breaks on every import that it forbids, planted in the graph."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -76,3 +77,17 @@ def test_a_module_in_no_layer_breaks_a_rule(package: str, imports: grimp.ImportG
     planted = deepcopy(imports)
     planted.add_module(f"{package}.placed_nowhere")
     assert not is_kept(rule, planted)
+
+
+def layers_in(page: str) -> list[list[set[str]]]:
+    """Return the names in each cell of the table of layers, column by column, without notes in parentheses."""
+    table = re.search(r"\| `orchard_jobs` \| `orchard` \|\n\|[-|]+\n((?:\|.*\n)+)", page)
+    rows = [re.sub(r" \(.*?\)", "", row).strip("|").split("|") for row in table[1].splitlines()] if table else []
+    return [[set(cell.strip().split(", ")) for cell in column if cell.strip()] for column in zip(*rows, strict=True)]
+
+
+def test_the_page_shows_the_layers_that_are_checked() -> None:
+    rules = [rule for rule in LINTER["contracts"] if rule["type"] == "layers"]
+    checked = {rule["containers"][0]: [set(layer.split(" | ")) for layer in rule["layers"]] for rule in rules}
+    shown = layers_in((ROOT / "docs" / "architecture.md").read_text())
+    assert shown == [checked["orchard_jobs"], checked["orchard"]]

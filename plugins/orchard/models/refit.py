@@ -209,7 +209,9 @@ def _readable_of(published: BatchVersions, lacking: dict[str, tuple[BatchVersion
         for file in published.features_files(batch_id):
             if warehouse.size(file.path) != file.size_bytes:
                 lost.add(batch_id)
-                log.warning("batch %s is not projected: %s differs from what was published", batch_id, warehouse.uri_of(file.path))
+                log.warning(
+                    "batch %s is not projected: %s differs from what was published", batch_id, warehouse.uri_of(file.path)
+                )
     return {model: tuple(one for one in versions if one.batch_id not in lost) for model, versions in lacking.items()}
 
 

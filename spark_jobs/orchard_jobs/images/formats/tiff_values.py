@@ -86,7 +86,9 @@ def _tagged_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] 
         least, greatest = min(found.numbers(low), default=0), max(found.numbers(high), default=0)
         if least < greatest < beyond:
             if not least <= seen[len(seen) // 2] <= greatest:
-                raise Fault(Reason.UNSUPPORTED, f"a TIFF whose tags give the range {least:g} to {greatest:g}, but most values lie outside")
+                raise Fault(
+                    Reason.UNSUPPORTED, f"a TIFF whose tags give the range {least:g} to {greatest:g}, but most values lie outside"
+                )
             return least, greatest
     return None
 
@@ -110,7 +112,9 @@ def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[flo
         return 0, 1
     positive = seen[seen > 0]
     if low >= -0.5 and positive[len(positive) // 2] <= 1:
-        raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: no tag gives the value of white")
+        raise Fault(
+            Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: no tag gives the value of white"
+        )
     return (0, 255) if low >= -127 and high <= 383 else None
 
 

@@ -313,7 +313,9 @@ def test_a_bigtiff_is_read() -> None:
     np.testing.assert_array_equal(good(content).pixels, resized(picture()))
 
 
-@pytest.mark.parametrize(("tags", "words"), [({50706: [1]}, "camera raw (DNG)"), ({254: [1], 330: [8]}, "a smaller copy of another")])
+@pytest.mark.parametrize(
+    ("tags", "words"), [({50706: [1]}, "camera raw (DNG)"), ({254: [1], 330: [8]}, "a smaller copy of another")]
+)
 def test_camera_raw_is_never_its_thumbnail(tags: dict[int, list[int]], words: str) -> None:
     found = bad(tiff(RGB, Form(tags=tags)))
     assert found.reason == Reason.UNSUPPORTED
