@@ -1,9 +1,9 @@
 """How fast is the featurize job, beside the bare backbone, a script by hand and Daft, in the same run?
 
-The bare backbone is two processes of one thread each over decoded images in memory: the most that two cores can do. The floor also
-decodes. The job is all that a launcher starts, over image files on the local disk. All run the same ONNX file at their own best
-batch, looked up first, and take turns, so that a machine whose speed drifts drifts for all. Rates are marginal where it says so:
-from half as many images to twice as many, over the difference of the seconds, which leaves the start out.
+The bare backbone is two processes of one thread each over decoded images in memory: the most that two cores can do. The floor
+decodes, too. The job is all that a launcher starts, over image files on the local disk. All run the same ONNX file at their own
+best batch, looked up first, and take turns, so that a machine whose speed drifts drifts for all. Rates are marginal where it says
+so: from half as many images to twice as many, over the difference of the seconds, which leaves the start out.
 
 Daft has an environment of its own, which `make bench` builds; without it the rest is printed.
 Run: .venv/jobs/bin/python bench/featurize.py [images] [rounds]

@@ -60,9 +60,10 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
 
 
 def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> Bytes:
-    """Return shades of signed, 32-bit, 64-bit and floating-point numbers: black and white come from the tags, or else from the numbers.
+    """Return shades of signed, 32-bit, 64-bit and floating-point numbers.
 
-    A thousandth of the numbers may lie outside at each end; it is clipped.
+    Black and white come from the tags, or else from the numbers. A thousandth of the numbers may lie outside at
+    each end; it is clipped.
     """
     if layout.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(numbers)):
         raise Fault(Reason.UNSUPPORTED, "a TIFF of floats that are not all finite numbers")
