@@ -16,8 +16,8 @@ from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import decode
 from orchard_jobs.pca.basis import read_basis
-from orchard_jobs.pca.moments import Floats
 from orchard_jobs.pca.project import project
+from orchard_jobs.scatter import Floats
 from orchard_jobs.storage import Warehouse
 
 

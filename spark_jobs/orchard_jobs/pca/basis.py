@@ -5,7 +5,7 @@ import numpy as np
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import JobError
 from orchard_jobs.parquet import read_parquet
-from orchard_jobs.pca.moments import Floats
+from orchard_jobs.scatter import Floats
 from orchard_jobs.storage import Warehouse
 
 

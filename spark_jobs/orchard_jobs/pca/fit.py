@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchard_jobs.pca.moments import Floats, Moments, noise_floor
+from orchard_jobs.pca.moments import Moments
+from orchard_jobs.scatter import Floats, noise_floor
 
 # How many components a model is to have: a whole number of them, or (a float above 0 and below 1) the share of the variance
 # that the least number of them keeps.

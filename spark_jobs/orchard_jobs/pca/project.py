@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.jobs import Captured
-from orchard_jobs.pca.moments import Floats, noise_floor
+from orchard_jobs.scatter import Floats, noise_floor
 
 
 def project(rows: NDArray[Any], mean: Floats, components: Floats) -> Floats:

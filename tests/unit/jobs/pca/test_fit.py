@@ -9,7 +9,8 @@ from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from orchard_jobs.pca.fit import Basis, Spectrum, kept_share, subspace_distance
-from orchard_jobs.pca.moments import Floats, Moments, merge_all
+from orchard_jobs.pca.moments import Moments, merge_all
+from orchard_jobs.scatter import Floats
 from sklearn.decomposition import PCA
 
 FEATURE_SCALES = np.geomspace(3.0, 0.05, 24)
