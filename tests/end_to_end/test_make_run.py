@@ -25,7 +25,7 @@ from support.stack import Stack, bare_client, copy, run_printed_program, wait_fo
 pytestmark = pytest.mark.end_to_end
 
 # One history in `make test`, more and longer ones in `make soak`.
-HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("SOAK_REAL_HISTORIES", 1), ("SOAK_REAL_STEPS", 8)))
+HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("SOAK_REAL_HISTORIES", 1), ("SOAK_REAL_STEPS", 5)))
 BAD_FIRST, SECOND, FAILING, NONE_GOOD = "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"
 
 

@@ -23,7 +23,7 @@ from support.repository import ROOT
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("emr")) as server:
+    with serving(tmp_path_factory.mktemp("emr"), is_quick=True) as server:
         yield server
 
 
@@ -46,6 +46,8 @@ SLEEPER = """
     print("started")
     time.sleep(300)
 """
+# The real spark-submit runs what names it.
+ON_SPARK = "    # pyspark"
 
 
 def test_a_job_runs_with_its_files_arguments_and_environment_alone(server: Server, application: str, tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_job_runs_with_its_files_arguments_and_environment_alone(server: Serve
     )
     script = """
         import json, os, sys, time
-        import fruit
+        import fruit, pyspark
         print(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ), "python": sys.executable,
                           "archive": open("given/words.txt").read(), "group": os.getpgrp()}))
         print("to the other stream", file=sys.stderr)  # Spark puts it on stdout, too
@@ -160,7 +162,7 @@ def test_requests_at_once_with_one_token_start_one_job_run(server: Server, appli
 
 
 def test_a_cancelled_job_leaves_no_process(server: Server, application: str) -> None:
-    job = Job(server, application, SLEEPER)
+    job = Job(server, application, ON_SPARK + SLEEPER)
     job.wait("RUNNING")
     wait_until(lambda: "started" in job.written())
     assert len(job.processes()) >= 3
@@ -235,7 +237,7 @@ def test_a_missing_entry_point_fails_the_job(server: Server, application: str) -
 )
 def test_a_killed_job_fails_with_137_and_leaves_no_process(server: Server, application: str, kind: str, reason: str) -> None:
     server.fault(kind, seconds=1.5)
-    job = Job(server, application, SLEEPER)
+    job = Job(server, application, ON_SPARK + SLEEPER)
     run = job.wait()
     assert (run["state"], job.processes()) == ("FAILED", [])
     assert f"ExitCode: 137. Last few exceptions: {reason}" in run["stateDetails"]

@@ -31,7 +31,7 @@ IN_CLUSTER_MODE = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("emr")) as server:
+    with serving(tmp_path_factory.mktemp("emr"), is_quick=True) as server:
         yield server
 
 

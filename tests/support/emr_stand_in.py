@@ -22,6 +22,7 @@ from botocore.validate import ParamValidator
 from orchard_sandbox.s3.landing import KEY
 
 from support.faulty_server import FaultyServer
+from support.quick_spark_submit import quick_python
 from support.repository import ROOT
 from support.steered_stand_in import steered_environment
 
@@ -33,10 +34,16 @@ MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 
 
 class Server(FaultyServer):
-    """A stand-in over one folder, with a client that checks each answer against botocore's model."""
+    """A stand-in over one folder, with a client that checks each answer against botocore's model.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: its data.
+        is_quick: whether scripts without Spark start without it.
+    """
+
+    def __init__(self, folder: Path, *, is_quick: bool = False) -> None:
         self.folder = folder
+        self._python = quick_python(folder / "environment", JOBS.parent) if is_quick else JOBS / "python"
         self.start()
         self.s3.create_bucket(Bucket="jobs")
 
@@ -45,7 +52,7 @@ class Server(FaultyServer):
         address.unlink(missing_ok=True)
         command = [sys.executable, "-m", "support.steered_aws", "--folder", str(self.folder / "landing")]
         command += ["--address-file", str(address), "--work", str(self.folder / "work")]
-        command += ["--python", str(JOBS / "python")]
+        command += ["--python", str(self._python)]
         environment = steered_environment(
             AWS_SECRET_ACCESS_KEY="thing", ORCHARD_TEST_MINUTE_SECONDS="0.4", ORCHARD_SECRET="leaked", AIRFLOW_SECRET="leaked"
         )
@@ -81,9 +88,9 @@ class Server(FaultyServer):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, *, is_quick: bool = False) -> Iterator[Server]:
     """Start a stand-in over a folder, and see that it ends well."""
-    server = Server(folder)
+    server = Server(folder, is_quick=is_quick)
     yield server
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(120) == 0

@@ -152,7 +152,7 @@ def write_parts(entries: Iterable[Entry]) -> Iterator[tuple[Part, bytes]]:
     lines: list[str] = []
     number = 0
     for entry in entries:
-        lines.append(canonical_json(asdict(entry)))
+        lines.append(canonical_json(vars(entry)))
         if len(lines) == ENTRIES_PER_PART:
             yield _part(number, lines)
             number, lines = number + 1, []
@@ -174,7 +174,7 @@ def _packed(name: str, lines: list[str]) -> tuple[Part, bytes]:
 
 def write_entries(entries: Iterable[Entry]) -> bytes:
     """Return entries as gzip bytes that `read_part` reads."""
-    return _packed("", [canonical_json(asdict(entry)) for entry in entries])[1]
+    return _packed("", [canonical_json(vars(entry)) for entry in entries])[1]
 
 
 def write_known(contents: Iterable[str]) -> tuple[Part, bytes]:

@@ -9,7 +9,6 @@ It does so with objects that are larger than a worker's share of memory, too. Ob
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -115,7 +114,7 @@ def _read(spark: SparkSession, shards: Shards, names: dict[str, str]) -> DataFra
         # Spark leaves files out by this column before it reads them.
         images = images.where(sql.col("_metadata.file_path").isin([names[hadoop_uri(entry.image_uri)] for entry in entries]))
     rows = [
-        (number, position, hadoop_uri(entry.image_uri), json.dumps(asdict(entry)))
+        (number, position, hadoop_uri(entry.image_uri), json.dumps(vars(entry)))
         for number, shard in enumerate(shards)
         for position, entry in enumerate(shard)
     ]
