@@ -75,7 +75,7 @@ soak: setup ## compare thousands of generated histories with one clean run each:
 	SOAK_REAL_HISTORIES=5 SOAK_REAL_STEPS=20 $(AIRFLOW_BIN)/python -m pytest --timeout 3600 tests/end_to_end -k generated -s
 
 test-containers: setup ## test the images and the compose file, with the Docker engine that answers or one of its own
-	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 1200 --durations 10 tests/containers || \
+	@tests/containers/engine.sh run $(AIRFLOW_BIN)/python -m pytest -s --timeout 6000 --durations 10 tests/containers || \
 	{ test $$? = 77 && echo "test-containers: skipped: no Docker engine is available"; }
 
 BENCH_IMAGES ?= 4000

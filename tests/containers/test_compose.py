@@ -134,7 +134,7 @@ def timed(what: str) -> Iterator[None]:
 
 
 def engine(word: str) -> str:
-    done = subprocess.run([str(HERE / "engine.sh"), word], capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run([str(HERE / "engine.sh"), word], capture_output=True, text=True, check=False, timeout=2400)
     assert done.returncode == 0, done.stderr[-1500:]
     return done.stdout
 
