@@ -35,7 +35,7 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.checksums import forget
 from orchard.tables.commit_rule import Change, Tables
-from orchard.tables.log_files import LOG, LogFiles
+from orchard.tables.log_files import LOG, LogFiles, commit_path
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
@@ -119,7 +119,8 @@ class _Mending:
                 for path in damaged:
                     self.tables.warehouse.delete(path)
             return True
-        if not damaged.isdisjoint(log.commits.values()) or not log.is_told_by_commits():
+        upto = max(log.commits, default=-1) + 2  # the one after the last may be lost, too
+        if not damaged.isdisjoint(commit_path(table, number) for number in range(upto)) or not log.is_told_by_commits():
             return False
         if not self.is_dry:
             log.drop_checkpoints()

@@ -178,7 +178,9 @@ class _Files:
         if found:
             again = set(LogFiles.of(warehouse, table).faults())
             found = [fault for fault in found if fault in again]
-        paths = LogFiles.of(warehouse, table).paths
+        known = self._recorded
+        log = LogFiles.of(warehouse, table)  # younger than what is recorded
+        found, paths = found or list(log.lost_end(known)), log.paths
         self.seen.update(paths)
         if found or not self.is_deep:
             return found

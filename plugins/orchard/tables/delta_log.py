@@ -225,7 +225,8 @@ class DeltaLog:
             with explaining_store_errors(self._uri(table)), explaining_log_faults(self.warehouse, table):
                 delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
-            raise NoTableError(f"{self._uri(table)} is not a table: run a batch first, its plan_batch creates it") from error
+            what = "run a batch first, its plan_batch creates it; a lost one is created anew by `orchard repair`"
+            raise NoTableError(f"{self._uri(table)} is not a table: {what}") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):
             raise ConfigurationError(

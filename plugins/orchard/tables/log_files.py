@@ -5,7 +5,7 @@ A commit's file is JSON lines. A checkpoint sums up all commits up to its own, s
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -90,6 +90,13 @@ class LogFiles:
                 yield from self._commit_faults(self.commits[number])
             else:
                 yield commit_path(self.table, number), "is not there"
+
+    def lost_end(self, known: Container[str]) -> Iterator[tuple[str, str]]:
+        """Yield (path, fault) of each known commit after the newest that is there: the log itself does not show such a loss."""
+        number = max([*self.commits, *self.checkpoints], default=-1) + 1
+        while (path := commit_path(self.table, number)) in known:
+            yield path, "is not there"
+            number += 1
 
     def is_told_by_commits(self) -> bool:
         """Tell whether the commits alone tell all that the checkpoints do, and can be read."""

@@ -9,7 +9,7 @@ from orchard.maintenance.verify import look, verify
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import DeltaSnapshot
-from orchard_jobs.contract.columns import FEATURES, MOMENTS, QUARANTINE, TABLES, Table
+from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, QUARANTINE, RUNS, TABLES, Table
 from orchard_jobs.contract.layout import BackbonePath, backbone_path
 from orchard_jobs.errors import DamagedFileError
 from support.batches import DAYS, bucket_of, publish_days
@@ -47,6 +47,19 @@ def test_a_flipped_bit_in_any_log_is_found_and_mended(published: Tables, setting
     path = random.choice(sorted(path for path in stored(published) if path.startswith(f"{table.name}/_delta_log/")))
     flip(published.warehouse, path, random.randrange(8 * len(published.warehouse.read(path))))
     assert {one.path for one in verify(published, is_deep=True)} == {path}
+    repair(published, settings, is_dry=False)
+    assert verify(published, is_deep=True) == ()
+    for day in DAYS[:2]:
+        run_batch(published, settings, day, bucket_of(day))
+    assert shown(published) == before
+
+
+@pytest.mark.parametrize("table", [FEATURES, QUARANTINE, RUNS, MODELS], ids=lambda table: table.name)
+def test_a_lost_last_commit_is_found_and_mended(published: Tables, settings: Settings, table: Table) -> None:
+    before = shown(published)
+    path = max(path for path in stored(published) if path.startswith(f"{table.name}/_delta_log/") and path.endswith(".json"))
+    published.warehouse.delete(path)
+    assert [(one.path, one.fault) for one in verify(published, is_deep=False)] == [(path, "is not there")]
     repair(published, settings, is_dry=False)
     assert verify(published, is_deep=True) == ()
     for day in DAYS[:2]:
