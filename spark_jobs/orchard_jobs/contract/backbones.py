@@ -13,6 +13,10 @@ ENGINES = ("onnx", "cuda", "tensorflow")
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
 
+# What this release makes of a file's bytes. Other pixels mean another text, and so another backbone.
+DECODER = "2: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
+RESIZE = "pillow bicubic, whole image, no crop"
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -35,8 +39,8 @@ class Backbone:
     engine: str
     weights_file: str | None = None
     input_pixels: int = 224
-    decoder: str = "2: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
-    resize: str = "pillow bicubic, whole image, no crop"
+    decoder: str = DECODER
+    resize: str = RESIZE
     engine_options: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -45,6 +49,18 @@ class Backbone:
         identity = asdict(self)
         del identity["weights_file"]
         return digest_of(identity)
+
+    def check_release(self) -> None:
+        """Refuse work of a release whose decoder makes other pixels: its rows would bear this backbone's id.
+
+        Raises:
+            ConfigurationError: the decoder or the resize is not this release's.
+        """
+        for asked, here in ((self.decoder, DECODER), (self.resize, RESIZE)):
+            if asked != here:
+                raise ConfigurationError(
+                    f"backbone {self.id} is of another release: {asked!r}; this one has {here!r}: start a new run of the batch"
+                )
 
     @property
     def is_exported(self) -> bool:

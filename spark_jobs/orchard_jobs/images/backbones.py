@@ -84,12 +84,12 @@ def load_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
     """Return the backbone, ready to run in this process.
 
     Raises:
-        ConfigurationError: the export is not in the warehouse or is not this backbone's, or (`tensorflow`) the weights
-            cannot be had on this machine, or (`cuda`) it has no GPU that works.
+        ConfigurationError: it is another release's; its export is not in the warehouse or is another's; or (`tensorflow`) the
+            weights cannot be had here, or (`cuda`) no GPU works.
     """
-    if backbone.is_exported:
-        return _RunningBackbone(backbone, _onnx_runner(backbone, warehouse))
-    return _RunningBackbone(backbone, _tensorflow_runner(backbone))
+    backbone.check_release()
+    runner = _onnx_runner(backbone, warehouse) if backbone.is_exported else _tensorflow_runner(backbone)
+    return _RunningBackbone(backbone, runner)
 
 
 def lite0_tensors(backbone: Backbone) -> Tensors:

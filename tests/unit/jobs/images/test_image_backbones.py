@@ -147,6 +147,13 @@ def test_loading_without_an_export_says_to_prepare(tmp_path: Path) -> None:
         load_backbone(LITE0, Warehouse.at(str(tmp_path)))
 
 
+@pytest.mark.parametrize("other", [{"decoder": "1: as once"}, {"resize": "nearest"}])
+def test_work_of_a_release_with_other_pixels_is_refused(lite0_onnx: LoadedBackbone, warehouse: Warehouse, other: Any) -> None:
+    old = replace(LITE0, **other)
+    with pytest.raises(ConfigurationError, match=f"{old.id} is of another release: .*start a new run of the batch"):
+        load_backbone(old, warehouse)
+
+
 def test_a_broken_export_is_refused(tmp_path: Path) -> None:
     place = Warehouse.at(str(tmp_path))
     place.create(backbone_path(LITE0.id), b"no backbone")
