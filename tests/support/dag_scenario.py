@@ -28,6 +28,9 @@ def whichever_task_comes_first_makes_the_tables(airflow: Airflow) -> None:
     states = airflow.run("reconcile_uploads", left_out="find_differences")
     assert _in_state(states, "skipped") == {"wake_model"}
     airflow.lose_tables()
+    states = airflow.run("reconcile_uploads", left_out="wake_model")
+    assert _in_state(states, "skipped") == {"find_differences"}
+    airflow.lose_tables()
     assert "plan_model" in _in_state(airflow.run("pca_model"), "skipped")
     airflow.lose_tables()
     assert "find_differences" in _in_state(airflow.run("reconcile_uploads"), "skipped")
