@@ -34,13 +34,17 @@ _CAUSES = {
         "cannot be reached: the key or its session token has expired: log in again, or renew the credentials, then run again",
     ),
     "unknown key": (
-        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|401 Unauthorized",
+        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken",
         "cannot be reached: the store refuses the key: check the access key, its secret and its session token",
     ),
     # An answer to HEAD has a status alone.
     "access": (
         r"AccessDenied|403 Forbidden|\(403\) when calling",
         "cannot be reached: access denied: check the key, and let it or its role read and write there",
+    ),
+    "log-in": (
+        r"401 Unauthorized|\(401\) when calling",
+        "cannot be reached: the store refuses the log-in: check the access key, its secret and its session token",
     ),
     "refusal": (
         r"400 Bad Request|\(400\) when calling",

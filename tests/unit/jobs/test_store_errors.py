@@ -32,7 +32,7 @@ DISKS = {
 # What an answer without words means, by its status.
 STATUSES = {
     400: "refuses the request and does not say why: check the key, its session token and AWS_REGION",
-    401: "the store refuses the key",
+    401: "the store refuses the log-in",
     403: "access denied: check the key",
     503: "the store answers that it cannot serve now",
 }

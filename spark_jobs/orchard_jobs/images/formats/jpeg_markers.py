@@ -33,6 +33,8 @@ _MARKER = re.compile(rb"\xff[\x01-\xfe]")
 # A marker that ends entropy-coded data; neither a stuffed byte nor a restart.
 _END_OF_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
+_USUAL = {(1, 1), (2, 1), (2, 2), (1, 2), (4, 1)}
+_APP0, _APP2, _APP14 = 0xE0, 0xE2, 0xEE
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Markers:
     """What `read_markers` found.
 
     Attributes:
-        content: the file up to its end marker, without stray bytes between segments.
+        content: the file up to its end marker, without stray bytes between segments and without metadata that libjpeg warns of.
         marker: of the frame: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless.
         components: by their identifiers.
         exif: the first block.
@@ -83,6 +85,12 @@ class Markers:
         return b"".join(parts) if sorted(self.profile_parts) == list(range(1, len(parts) + 1)) and parts else None
 
     @property
+    def has_usual_sampling(self) -> bool:
+        """Whether the colours are as coarse as the library reads them: 4:4:4, 4:2:2, 4:2:0, 4:4:0, 4:1:1, or gray."""
+        first, *others = ((component.across, component.down) for component in self.components.values())
+        return not others or (first in _USUAL and set(others[:2]) == {(1, 1)} and set(others[2:]) <= {first, (1, 1)})
+
+    @property
     def unevenness(self) -> int:
         """How many times coarser a component is one way than the other; 2 of 4:2:2, 1 of 4:4:4 and 4:2:0."""
         across = max(component.across for component in self.components.values())
@@ -98,7 +106,7 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
         Fault: of a kind that is not read, cut short, incomplete, over a limit.
     """
     found = Markers()
-    kept, position, is_clean = [content[:2]], 2, True
+    kept, position, is_clean = [(_SOI, content[:2])], 2, True
     while True:
         match = _MARKER.search(content, position)
         if match is None:
@@ -113,15 +121,26 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
             position = _end_of_data(content, position)
         elif marker != _EOI:
             _read_segment(found, marker, body, limits)
-        if not is_first_again:
-            kept.append(content[match.end() - 2 : position])
+        if not is_first_again and marker != _APP2:
+            kept.append((marker, content[match.end() - 2 : position]))
         if marker == _EOI:
             break
     _check_complete(found)
     if not is_clean and 0 < content.count(b"\n") == content.count(b"\r\n"):
         raise _cut("a JPEG that was transferred as text: each line feed follows a carriage return")
-    found.content = content[:position] if is_clean else b"".join(kept)
+    found.content = b"".join(_calmed(marker, segment, len(found.components)) for marker, segment in kept)
     return found
+
+
+def _calmed(marker: int, segment: bytes, components: int) -> bytes:
+    """Return a segment without what libjpeg only warns of: a version of JFIF, a transform of Adobe's that there is not."""
+    if marker == _APP0 and segment[4:9] == b"JFIF\0" and segment[9:10] != b"\1":
+        return segment[:9] + b"\1" + segment[10:]
+    if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) > 15:
+        # As libjpeg does: of three components YCbCr, of four YCCK.
+        usual = 2 if components == 4 else 1
+        return segment if segment[15] in (0, usual) else segment[:15] + bytes([usual]) + segment[16:]
+    return segment
 
 
 def _end_of_segment(content: bytes, start: int) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import AvifImagePlugin, Image, ImageFile
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.exif import orientation_of
+from orchard_jobs.images.formats.isobmff import ByteReader
 from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.signatures import Format, is_text, not_an_image
 
@@ -18,6 +20,8 @@ _PNM = re.compile(rb"P[4-6](?:\s|#[^\n]*\n)*[\d#]")
 _NUMBER = rb"(?:\s|#[^\n]*\n)+(\d{1,10})"
 _BITMAP, _SHADES = re.compile(rb"P." + 2 * _NUMBER + rb"\s"), re.compile(rb"P." + 3 * _NUMBER + rb"\s")
 _COMMENT = re.compile(rb"#[^\n]*")
+# Methods of a JP2's colour box: a profile of shades or of matrices, any profile.
+_WITH_PROFILE = (2, 3)
 _NO_NUMBER = re.compile(rb"[^\d\s]")
 
 # One thread a picture: the workers share the cores among pictures.
@@ -30,7 +34,18 @@ def read_stock(content: bytes, kind: Format, limits: Limits) -> Picture:
         # The library asks for its own brand, where the primary picture has already said it.
         content = content[:8] + b"avif" + content[12:]
     image = load_with(content, kind, limits)
-    return Picture(eight_bits(image), orientation_of(image.info.get("exif")), image.info.get("icc_profile"))
+    profile = image.info.get("icc_profile") or (_jpeg_2000_profile(content) if kind == Format.JPEG2000 else None)
+    return Picture(eight_bits(image), orientation_of(image.info.get("exif")), profile)
+
+
+def _jpeg_2000_profile(content: bytes) -> bytes | None:
+    """Return the colour profile that a JP2's header holds (ISO/IEC 15444-1, I.5.3.3), which Pillow does not read."""
+    with suppress(Fault):  # a header that is cut short holds none
+        for kind, header in ByteReader(content).boxes() if content[4:8] == b"jP  " else ():
+            for name, colours in header.boxes() if kind == b"jp2h" else ():
+                if name == b"colr" and colours.take(3)[0] in _WITH_PROFILE:
+                    return colours.take(colours.end - colours.place)
+    return None
 
 
 def read_ppm(content: bytes, limits: Limits) -> Picture:

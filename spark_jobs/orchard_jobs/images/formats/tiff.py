@@ -23,6 +23,7 @@ _MODES = {
     _CIELAB: "LAB",
     _ICCLAB: "LAB",
 }
+_COEFFICIENTS, _BLACK_AND_WHITE = (0.299, 0.587, 0.114), (0, 255, 128, 255, 128, 255)
 _ALPHA = {1: "a", 2: "A"}
 
 
@@ -67,8 +68,18 @@ def _check_colours(found: Tags, layout: TiffLayout, photometric: int) -> None:
         "CMYK": is_plain and found.integer(tags.INK_SET, 1) == 1,
         "LAB": is_plain and layout.bits in (8, 16),
     }
+    if mode == "YCbCr" and layout.compression not in (JPEG, WEBP):
+        _check_ycbcr(found)
     if not is_right.get(mode, True):
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of {mode} colours with {layout.samples} samples of {layout.bits} bits")
+
+
+def _check_ycbcr(found: Tags) -> None:
+    """Refuse YCbCr of other colours or ranges than JPEG's, which are the usual ones."""
+    for tag, usual in ((tags.YCBCR_COEFFICIENTS, _COEFFICIENTS), (tags.BLACK_AND_WHITE, _BLACK_AND_WHITE)):
+        told = found.ratios(tag)
+        if told and not np.allclose(told, usual[: len(told)], atol=0.001):
+            raise Fault(Reason.UNSUPPORTED, f"a TIFF of YCbCr with the values {told} of tag {tag}, which is not read")
 
 
 def _samples(found: Tags, layout: TiffLayout, photometric: int, limits: Limits) -> Bytes:

@@ -1,5 +1,6 @@
 """The tags of a TIFF's first picture, classic or BigTIFF. Knows nothing of samples."""
 
+import math
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ LEAST_INTEGER, GREATEST_INTEGER = 280, 281
 T4_OPTIONS, T6_OPTIONS, PREDICTOR, COLOUR_MAP = 292, 293, 317, 320
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 322, 323, 324, 325
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, LEAST, GREATEST = 332, 338, 339, 340, 341
+YCBCR_COEFFICIENTS, BLACK_AND_WHITE = 529, 532
 JPEG_TABLES, SUBSAMPLING, ORIENTATION, PROFILE = 347, 530, 274, 34675
 
 Numbers = tuple[int | float, ...]
@@ -49,6 +51,14 @@ class Tags:
         if count * struct.calcsize(_KINDS[kind]) > len(self.content) - start:
             raise Fault(Reason.TRUNCATED, f"TIFF: the {count} values of tag {tag} run out of the file")
         return struct.unpack_from(f"{self.order}{count}{_KINDS[kind]}", self.content, start)
+
+    def ratios(self, tag: int) -> Numbers:
+        """Return the values of a tag of the kind RATIONAL; none where it is absent, of another kind or cut short."""
+        kind, count, start = self.places.get(tag, (0, 0, 0))
+        if kind != 5 or 8 * count > len(self.content) - start:
+            return ()
+        pairs = struct.iter_unpack(f"{self.order}II", self.content[start : start + 8 * count])
+        return tuple(above / below if below else math.inf for above, below in pairs)
 
     def integers(self, tag: int) -> tuple[int, ...]:
         """Return a tag's values as integers."""

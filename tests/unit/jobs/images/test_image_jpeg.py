@@ -197,3 +197,34 @@ def test_gray_is_resized_as_gray() -> None:
     np.testing.assert_array_equal(
         good(jpeg("L", quality=100)).pixels, resized(Image.open(io.BytesIO(jpeg("L", quality=100))).convert("RGB"))
     )
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+ICC = b"ICC_PROFILE\0"
+ODD_METADATA = {
+    "part 0": segment(0xE2, ICC + b"\0\1" + bytes(200)),
+    "part 9 of 2": segment(0xE2, ICC + b"\x09\2" + bytes(200)),
+    "one part twice": 2 * segment(0xE2, ICC + b"\1\1" + bytes(200)),
+    "a part that is missing": segment(0xE2, ICC + b"\2\2" + bytes(200)),
+    "an empty part": segment(0xE2, ICC),
+    "Adobe's transform 7": segment(0xEE, b"Adobe\0\x64\0\0\0\0\7"),
+    "Adobe's transform 2 of three components": segment(0xEE, b"Adobe\0\x64\0\0\0\0\2"),
+}
+
+
+@pytest.mark.parametrize("what", ODD_METADATA)
+@pytest.mark.parametrize("jfif", [b"\1\1", b"\x09\x09", b"\0\1"])
+def test_metadata_without_sense_decide_nothing(what: str, jfif: bytes) -> None:
+    content = saved(picture(), "JPEG")
+    assert content[6:11] == b"JFIF\0"
+    odd = content[:11] + jfif + content[13:20] + ODD_METADATA[what] + content[20:]
+    np.testing.assert_array_equal(good(odd).pixels, good(content).pixels)
+
+
+def test_a_damaged_header_is_truncated() -> None:
+    content = saved(picture(), "JPEG")
+    tables = content.index(b"\xff\xdb")
+    assert bad(content[: tables + 4] + b"\x0f" + content[tables + 5 :]).reason == Reason.TRUNCATED

@@ -29,6 +29,23 @@ def test_a_profile_of_wider_colours_is_converted(kind: str) -> None:
     assert np.abs(np.array(found) - TILE).max() > 10
 
 
+def with_colour_box(content: bytes, body: bytes) -> bytes:
+    """A JP2 with another colour box."""
+    header, colour = content.index(b"jp2h") - 4, content.index(b"colr") - 4
+    sizes = [int.from_bytes(content[at : at + 4], "big") for at in (header, colour)]
+    box = (8 + len(body)).to_bytes(4, "big") + b"colr" + body
+    grown = (sizes[0] + len(box) - sizes[1]).to_bytes(4, "big")
+    return content[:header] + grown + content[header + 4 : colour] + box + content[colour + sizes[1] :]
+
+
+def test_a_jp2_s_profile_is_converted_and_its_damage_ignored() -> None:
+    content = saved(Image.new("RGB", (16, 16), TILE), "JPEG2000")
+    found = flat(with_colour_box(content, b"\2\0\0" + rgb_profile()))
+    assert np.abs(np.array(found) - p3_in_srgb(TILE)).max() <= 2
+    for body in (b"\2\0\0" + rgb_profile()[:99], b"\2\0\0garbage", b"\1\0\0\0\0\0\x10"):
+        assert np.abs(np.array(flat(with_colour_box(content, body))) - TILE).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_a_profile_of_gray_shades_is_converted(kind: str) -> None:
     found = flat(saved(Image.new("L", (16, 16), 64), kind, icc_profile=gray_profile(1.0)))

@@ -331,3 +331,27 @@ def test_a_smaller_copy_before_its_picture_is_unsupported(big: bool) -> None:
     np.testing.assert_array_equal(good(alone).pixels, resized(first))
     full_first = saved(first, "TIFF", save_all=True, append_images=[second], big_tiff=big)
     np.testing.assert_array_equal(good(full_first).pixels, resized(first))
+
+
+@pytest.mark.parametrize(
+    ("info", "is_read"),
+    [
+        ({532: (0.0, 255.0, 128.0, 255.0, 128.0, 255.0), 529: (0.299, 0.587, 0.114)}, True),
+        ({532: (15.0, 235.0, 128.0, 240.0, 128.0, 240.0)}, False),
+        ({529: (0.2126, 0.7152, 0.0722)}, False),
+    ],
+)
+def test_ycbcr_of_other_colours_or_ranges_is_unsupported(info: dict[int, tuple[float, ...]], is_read: bool) -> None:
+    colour = (120, 90, 200)
+    content = saved(Image.new("YCbCr", (8, 8), colour), "TIFF", tiffinfo=info)
+    if is_read:
+        assert flat(content) == list(Image.new("YCbCr", (1, 1), colour).convert("RGB").tobytes())
+    else:
+        assert bad(content).reason == Reason.UNSUPPORTED
+
+
+def test_icclab_counts_its_colours_from_128() -> None:
+    lab = np.full((8, 8, 3), (136, 208, 195), np.uint8)
+    plain, icc = (flat(tiff(lab ^ np.uint8([0, flip, flip]), Form(photometric=kind))) for kind, flip in ((8, 0), (9, 128)))
+    assert plain == icc
+    assert max(icc) - min(icc) > 100
