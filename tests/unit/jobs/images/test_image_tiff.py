@@ -352,6 +352,8 @@ def test_ycbcr_of_other_colours_or_ranges_is_unsupported(info: dict[int, tuple[f
 
 def test_icclab_counts_its_colours_from_128() -> None:
     lab = np.full((8, 8, 3), (136, 208, 195), np.uint8)
-    plain, icc = (flat(tiff(lab ^ np.uint8([0, flip, flip]), Form(photometric=kind))) for kind, flip in ((8, 0), (9, 128)))
+    plain, icc = (
+        flat(tiff(lab ^ np.array([0, flip, flip], np.uint8), Form(photometric=kind))) for kind, flip in ((8, 0), (9, 128))
+    )
     assert plain == icc
     assert max(icc) - min(icc) > 100
