@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.repository import ROOT, sources_in, sources_of_tests
 
+DOCKERFILES = ("Dockerfile", "spark_jobs/Dockerfile")
 SOURCES = sources_in("dags", "plugins", "spark_jobs", "sandbox", "bench", "docs")
 
 
@@ -94,17 +95,28 @@ def test_an_old_python_gets_as_far_as_the_line_that_refuses_it(name: str) -> Non
 def test_files_of_several_languages_name_the_same_versions() -> None:
     said = {
         "version": (r'^version = "(.*)"$|^__version__ = "(.*)"$|ARG VERSION=(.*)$|ORCHARD_VERSION:-([^}]*)}', 8),
-        "base image": (r"^ARG BASE=(.*)$|^base=(.*)$", 3),
+        "base image": (r"^(?:ARG BASE|base)=(.*?)(?:@sha256:.*)?$|BASE_IMAGE:-(.*?)@sha256", 4),
+        "base image's digest": (r"python:.*@(sha256:[0-9a-f]{64})", 3),
+        "PostgreSQL's digest": (r"postgres:[0-9.]+@(sha256:[0-9a-f]{64})", 2),
         "S3 server": (r"versitygw[:@](v[0-9.]+[0-9])", 3),
         "PostgreSQL": (r"(?:there |IMAGE:?[-=])postgres:([0-9]+)", 3),
     }
     files = ["pyproject.toml", "spark_jobs/pyproject.toml", "spark_jobs/orchard_jobs/__init__.py", "sandbox/bootstrap.py"]
-    files += ["Dockerfile", "spark_jobs/Dockerfile", "docker-compose.yaml", "tests/containers/engine.sh"]
+    files += [*DOCKERFILES, "docker-compose.yaml", "tests/containers/engine.sh"]
     text = "\n".join((ROOT / file).read_text() for file in files)
     for what, (pattern, times) in said.items():
         found = ["".join(groups) for groups in re.findall(pattern, text, re.MULTILINE)]
         assert len(found) >= times, what
         assert len(set(found)) == 1, f"{what}: {found}"
+
+
+def test_images_that_are_not_built_here_are_named_by_digest() -> None:
+    composed = (ROOT / "docker-compose.yaml").read_text()
+    named = re.findall(r"(?:image: |IMAGE:-)\$?\{?(?:\w+:-)?([a-z]\S*)", composed)
+    named += re.findall(r"^ARG \w*BASE=(\S+)", "\n".join((ROOT / file).read_text() for file in DOCKERFILES), re.MULTILINE)
+    foreign = [name for name in named if not name.startswith(("orchard-", "marquezproject/", "${BASE}"))]
+    assert len(foreign) >= 6
+    assert [name for name in foreign if not re.search(r"@sha256:[0-9a-f]{64}\W*$", name)] == []
 
 
 def test_the_jobs_wheel_is_whole_and_needs_nothing_at_base(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 # A Docker engine for the container tests, and images where none can be pulled.
 #   engine.sh run COMMAND...  run a command with the engine that answers, else with one of its own, which ends after it; 77: none can be had
 #   engine.sh up      the engine that answers, else one of its own from Debian packages (root, Debian); prints the file to source
-#   engine.sh base    the base image: pulled, else a stand-in
+#   engine.sh base    the base image: pulled, else a stand-in; prints what compose needs to name it
 #   engine.sh images  those of PostgreSQL and the S3 server: pulled, else stand-ins; prints what compose needs to name them
 #   engine.sh down    end the engine that `up` started
 set -euo pipefail
@@ -63,6 +63,7 @@ images() {
 base() {
   . "$home/env"
   there "$base" || base_stand_in
+  echo "BASE_IMAGE=$base"
 }
 
 # The published image is Python on Debian slim; this is Debian's own Python, with this machine's settings of pip and uv.

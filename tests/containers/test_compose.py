@@ -63,6 +63,11 @@ class Compose:
         (folder / "password.json").write_text(json.dumps({"admin": self.secrets["ADMIN_PASSWORD"]}))
         self.environment = {"AWS_ACCESS_KEY_ID": "orchard", "AWS_SECRET_ACCESS_KEY": self.secrets["S3_SECRET_KEY"]}
 
+    def set(self, lines: str) -> None:
+        """Set further variables, as lines of `.env`."""
+        with (self.folder / "env").open("a") as file:
+            file.write(lines)
+
     def __call__(self, *words: str, check: bool = True) -> str:
         command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.folder / "env"), *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2400, check=False)
@@ -182,13 +187,12 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     compose("down", "-v", check=False)
     try:
         with timed("base image"):
-            engine("base")
+            compose.set(engine("base"))
         with timed("images"), ThreadPoolExecutor() as beside:
             others = beside.submit(engine, "images")
             with timed("build"):
                 compose("build")
-            with (compose.folder / "env").open("a") as file:
-                file.write(others.result())
+            compose.set(others.result())
         with timed("up --wait"):
             compose("up", "--wait", "--no-build")
         yield compose
