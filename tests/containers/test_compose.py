@@ -242,7 +242,8 @@ def test_secrets_beside_the_code_stay_out_of_the_images(compose: Compose, tmp_pa
     for name in (".env", "settings.env", ".git/config", ".orchard/airflow-password.json", "requirements/pip.conf"):
         (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).write_text(canary)
-    labels = [word for label, value in LABELS.items() for word in ("--build-arg", f"{label.upper()}={value}")]
+    given = LABELS | {"base": engine("base").strip().partition("=")[2]}
+    labels = [word for label, value in given.items() for word in ("--build-arg", f"{label.upper()}={value}")]
     for file in ("Dockerfile", "spark_jobs/Dockerfile"):  # with the layers of the images that are there
         image = docker("build", "-q", *labels, "-f", str(checkout / file), str(checkout)).strip()
         assert files_holding([canary], image) == []
