@@ -116,7 +116,7 @@ def _judged_again(warehouse: Warehouse, bad: pa.Table, images: ImageSettings) ->
     """Return quarantine rows with whether each is judged again when it is listed, and dropped when it is not (`vanished`)."""
     is_vanished = pc.equal(bad["reason"], Reason.VANISHED.value)
     again = is_vanished
-    for reason, limit in _LIMITS.items() if bad.num_rows else ():
+    for reason, limit in _LIMITS.items():
         is_over = pc.equal(bad["reason"], reason.value)
         over = bad.filter(is_over)
         versions = pc.unique(over["manifest_digest"]).to_pylist()

@@ -35,7 +35,7 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.checksums import forget
 from orchard.tables.commit_rule import Change, Tables
-from orchard.tables.log_files import LOG, LogFiles, commit_path
+from orchard.tables.log_files import LOG, LogFiles
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
@@ -99,13 +99,12 @@ class _Mending:
             self.lost.append(f"{_MISSING}; holds, pins, earlier models and the history of runs")
             self._begin_anew(TABLES)
             return
-        for table in TABLES:
-            if faults := log_faults(self.tables, table):
-                is_enough = self._read_without(table, {path for path, _ in faults})
-                how = "the log is read without it" if is_enough else "the log is begun anew"
-                self.mended.extend(f"{path} {fault}: {how}" for path, fault in faults)
-                if not is_enough:
-                    self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
+        for table, faults in log_faults(self.tables):
+            is_enough = self._read_without(table, {path for path, _ in faults})
+            how = "the log is read without it" if is_enough else "the log is begun anew"
+            self.mended.extend(f"{path} {fault}: {how}" for path, fault in faults)
+            if not is_enough:
+                self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
         self._begin_anew(self.emptied)
         if self.emptied & set(_OF_VERSIONS):
             self.mended.append("all batches are computed again; vectors are reused where a job's report still names them")
@@ -119,8 +118,7 @@ class _Mending:
                 for path in damaged:
                     self.tables.warehouse.delete(path)
             return True
-        upto = max(log.commits, default=-1) + 2  # the one after the last may be lost, too
-        if not damaged.isdisjoint(commit_path(table, number) for number in range(upto)) or not log.is_told_by_commits():
+        if log.has_commit_among(damaged) or not log.is_told_by_commits():
             return False
         if not self.is_dry:
             log.drop_checkpoints()

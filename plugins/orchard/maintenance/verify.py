@@ -73,9 +73,12 @@ def look(tables: Tables, *, is_deep: bool) -> Verified:
     return Verified(tuple(found), present, len(files.seen))
 
 
-def log_faults(tables: Tables, table: Table) -> list[tuple[str, str]]:
-    """Return (path, fault) of each file of a table's log that a deep look finds lost or damaged."""
-    return _Files(tables, is_deep=True).log_faults(table)
+def log_faults(tables: Tables) -> Iterator[tuple[Table, list[tuple[str, str]]]]:
+    """Yield each table with (path, fault) of each file of its log that a deep look finds lost or damaged; others are left out."""
+    files = _Files(tables, is_deep=True)
+    for table in TABLES:
+        if faults := files.log_faults(table):
+            yield table, faults
 
 
 @use_case

@@ -5,7 +5,7 @@ A commit's file is JSON lines. A checkpoint sums up all commits up to its own, s
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -97,6 +97,11 @@ class LogFiles:
         while (path := commit_path(self.table, number)) in known:
             yield path, "is not there"
             number += 1
+
+    def has_commit_among(self, paths: Iterable[str]) -> bool:
+        """Tell whether one of some files of this log is a commit, there or lost."""
+        matches = (_FILE.fullmatch(relative_to_table(self.table, path)) for path in paths)
+        return any(match is not None and match[2] == "json" for match in matches)
 
     def is_told_by_commits(self) -> bool:
         """Tell whether the commits alone tell all that the checkpoints do, and can be read."""

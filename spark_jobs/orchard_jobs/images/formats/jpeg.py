@@ -18,9 +18,9 @@ from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 # libjpeg-turbo's words about what is whole, but beyond it.
-_UNSUPPORTED = re.compile(r"unsupported|not supported|maximum supported|bogus sampling", re.IGNORECASE)
-# Which it also says of any header that it cannot read.
-_UNKNOWN_SAMPLING = "could not determine"
+_UNSUPPORTED = re.compile(r"could not determine|unsupported|not supported|maximum supported|bogus sampling", re.IGNORECASE)
+# What it says of rare sampling, it says of any header that it cannot read, too.
+_UNKNOWN_SAMPLING = re.compile("could not determine", re.IGNORECASE)
 
 
 def read_jpeg(content: bytes, limits: Limits) -> Picture:
@@ -79,8 +79,7 @@ def _strictly(markers: Markers, content: bytes, reduction: int) -> NDArray[np.ui
         words = str(error).partition("(): ")[2] or str(error)
         if "memory" in words.lower():
             raise MemoryError(words) from error
-        if _UNKNOWN_SAMPLING in words.lower() and markers.has_usual_sampling:
+        if markers.has_usual_sampling and _UNKNOWN_SAMPLING.search(words):
             raise Fault(Reason.TRUNCATED, "JPEG: the header is damaged") from error
-        is_unsupported = _UNKNOWN_SAMPLING in words.lower() or _UNSUPPORTED.search(words)
-        raise Fault(Reason.UNSUPPORTED if is_unsupported else Reason.TRUNCATED, f"JPEG: {words}") from error
+        raise Fault(Reason.UNSUPPORTED if _UNSUPPORTED.search(words) else Reason.TRUNCATED, f"JPEG: {words}") from error
     return samples

@@ -77,9 +77,9 @@ def _check_colours(found: Tags, layout: TiffLayout, photometric: int) -> None:
 def _check_ycbcr(found: Tags) -> None:
     """Refuse YCbCr of other colours or ranges than JPEG's, which are the usual ones."""
     for tag, usual in ((tags.YCBCR_COEFFICIENTS, _COEFFICIENTS), (tags.BLACK_AND_WHITE, _BLACK_AND_WHITE)):
-        told = found.ratios(tag)
-        if told and not np.allclose(told, usual[: len(told)], atol=0.001):
-            raise Fault(Reason.UNSUPPORTED, f"a TIFF of YCbCr with the values {told} of tag {tag}, which is not read")
+        values = found.ratios(tag)
+        if values and not np.allclose(values, usual[: len(values)], atol=0.001):
+            raise Fault(Reason.UNSUPPORTED, f"a TIFF of YCbCr with the values {values} of tag {tag}, which is not read")
 
 
 def _samples(found: Tags, layout: TiffLayout, photometric: int, limits: Limits) -> Bytes:
