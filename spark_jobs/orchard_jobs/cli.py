@@ -76,7 +76,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for stage, text in (
-        ("featurize", "stage a manifest's features, quarantine rows and moments"),
+        ("featurize", "stage a manifest's features, quarantine rows, moments and class moments"),
         ("reduce", "stage the pca_features of what featurize staged"),
         ("project", "stage the pca_features of published batches"),
     ):

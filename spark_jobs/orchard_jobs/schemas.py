@@ -24,6 +24,7 @@ _TYPES = {
     "list<float32>": _list_of(pa.float32()),
     "list<float64>": _list_of(pa.float64()),
     "list<string>": _list_of(pa.string()),
+    "list<int64>": _list_of(pa.int64()),
     "list<struct<batch_id, manifest_digest>>": _list_of(
         pa.struct([pa.field("batch_id", pa.string()), pa.field("manifest_digest", pa.string())])
     ),

@@ -1,15 +1,20 @@
 """The claim that the tables depend on what is in the bucket alone: they are those of one clean run of each batch."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from orchard.batch.plan import plan_batch
+from orchard.models.merged_moments import merged_class_moments
 from orchard.models.model import current_promotion, pinned_models, read_model
 from orchard.models.registry import release
+from orchard.tables.batch_versions import readable_versions
+from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
 
+from support.fake_jobs import counted_rows
 from support.listed_bucket import listing
 from support.settings import with_variables
 from support.simulation.records import Run
@@ -45,10 +50,37 @@ def check_against_clean_run(world: World, with_refits: bool = True) -> None:
     # A batch that lists nothing and whose version was cut off before its first row has nothing to go on with.
     for day in {day for day in DAYS if world.of_batch(day)} | ran:
         assert plan_batch(world.tables, world.settings, day, listing(world.of_batch(day))) is None
+    for one in (world, clean):
+        check_class_moments(one)
     if with_refits:
         _check_model(world, clean)
     elif current_promotion(world.tables, backbone) is not None:
         _check_rows(world)
+
+
+def check_class_moments(world: World) -> None:
+    """The merged class moments are those of one pass over all rows that count, whichever labels mean no label."""
+    backbone = world.settings.backbone.id
+    versions = readable_versions(world.tables, backbone)
+    for unlabelled in {world.settings.classifier.unlabelled, (), ("b",)}:
+        found, merged = merged_class_moments(world.tables, backbone, versions, unlabelled, None)
+        assert merged == versions
+        counted = [row for version in versions for row in _counted(world, version.batch_id, unlabelled)]
+        vectors = np.array([row["features"] for row in counted], np.float32).reshape(
+            len(counted), world.settings.backbone.dimension
+        )
+        exact = ClassMoments.of(vectors, [row["label"] for row in counted])
+        assert (found.labels, found.counts.tolist()) == (exact.labels, exact.counts.tolist())
+        if counted:
+            np.testing.assert_allclose(found.means, exact.means, rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(found.upper_triangle, exact.upper_triangle, rtol=1e-9, atol=1e-12)
+
+
+def _counted(world: World, batch_id: str, unlabelled: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """Return the rows of a batch that count; the model of the world knows which images were missing."""
+    rows = list(world.tables.rows(FEATURES, backbone=world.settings.backbone.id, batch_id=batch_id))
+    missing = {f"s3://landing/{key}" for row in rows for key in world.seen[row["manifest_digest"]].missing}
+    return counted_rows(rows, unlabelled, missing)
 
 
 def _over_a_former_limit(world: World) -> set[str]:

@@ -4,7 +4,7 @@ A content's vector is drawn from its SHA-256, so equal content has equal feature
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,8 @@ from orchard.batch.manifests import read_entries
 from orchard.models.model import read_model
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
+from orchard_jobs.classifier.class_moments import ClassMoments
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import staged_name, work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
@@ -62,11 +64,10 @@ class FakeJobs:
             *self._moments(head, partition, work, good),
         )
         runs = len({row["content_sha256"] for row in good if row["computed_in"] == head.digest})
-        missing_good = head.missing - head.missing_quarantined
         counts = {
             "listed": head.listed,
             "featurized": runs,
-            "reused": len(good) - missing_good - runs,
+            "reused": len(good) - head.missing_good - runs,
             "quarantined": len(bad) - head.missing_quarantined,
             "missing": head.missing,
             "network_runs": runs,
@@ -121,12 +122,30 @@ class FakeJobs:
     def _moments(
         self, head: ManifestHead, partition: tuple[str, ...], work: str, good: list[dict[str, Any]]
     ) -> tuple[StagedPartition, ...]:
-        """Stage the version's moments where they are no larger than its features, as the job does."""
+        """Stage the version's moments where they are not much larger than its features, as the job does.
+
+        Those of labels are staged with them, however many labels there are, so that the small batches of histories have some.
+        """
         if len(good) < head.backbone.dimension / 2:
             return ()
         moments = Moments.of(np.array([row["features"] for row in sorted(good, key=lambda row: row["image_uri"])], np.float32))
         row = {"manifest_digest": head.digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
-        return (self._stage(MOMENTS, partition, work, [row]),)
+        classes = self._class_moments(head, good)
+        return self._stage(MOMENTS, partition, work, [row]), self._stage(CLASS_MOMENTS, partition, work, [classes])
+
+    def _class_moments(self, head: ManifestHead, good: list[dict[str, Any]]) -> dict[str, Any]:
+        missing = {entry.image_uri for entry in read_entries(self.tables.warehouse, head) if entry.is_missing}
+        counted = counted_rows(good, head.unlabelled, missing)
+        vectors = np.array([row["features"] for row in counted], np.float32).reshape(len(counted), head.backbone.dimension)
+        moments = ClassMoments.of(vectors, [row["label"] for row in counted]) if counted else ClassMoments.empty()
+        return {
+            "manifest_digest": head.digest,
+            "unlabelled": list(head.unlabelled),
+            "labels": list(moments.labels),
+            "counts": moments.counts,
+            "means": moments.means.ravel(),
+            "scatter": moments.upper_triangle,
+        }
 
     def _known(self, head: ManifestHead) -> frozenset[str]:
         if head.known is None:
@@ -201,6 +220,19 @@ class FakeJobs:
         path = report_path(report.work)
         self.tables.warehouse.create(path, report.to_json().encode())
         return JobReport.from_json(self.tables.warehouse.read(path))
+
+
+def counted_rows(
+    good: Sequence[Mapping[str, Any]], unlabelled: Collection[str], missing: Collection[str]
+) -> list[Mapping[str, Any]]:
+    """Return the rows that count for a classifier: labelled ones, but no missing image that is listed under another label."""
+    listed = {(row["content_sha256"], row["label"]) for row in good if row["image_uri"] not in missing}
+
+    def is_moved(row: Mapping[str, Any]) -> bool:
+        others = {label for content, label in listed if content == row["content_sha256"]} - {row["label"]}
+        return row["image_uri"] in missing and bool(others)
+
+    return [row for row in good if row["label"] is not None and row["label"] not in unlabelled and not is_moved(row)]
 
 
 def _of_entry(entry: Entry) -> dict[str, Any]:

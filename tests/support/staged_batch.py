@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.backbones import backbone_named
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, staged_path
@@ -30,6 +31,7 @@ ACTIONS: tuple[Action, ...] = (
     *("keep", "reuse", "compute", "keep_quarantined", "keep", "keep_quarantined"),
 )
 BAD, MISSING, DUPLICATE = {8, 9, 11}, {10, 11}, 5
+OTHER_LABELS = {1: None, 2: "Pear", 3: "Pear"}
 COUNTS = {"listed": 10, "featurized": 5, "reused": 3, "quarantined": 2, "missing": 2, "network_runs": 5}
 Row = dict[str, Any]
 FILE_LEVEL = {"report", "manifest", "files", "schema", "rows"}
@@ -52,6 +54,7 @@ ROW_LEVEL = {
     "computed_in",
     "equal_content",
     "moments",
+    "class_moments",
     "pca_rows",
     "captured",
     "counts",
@@ -77,7 +80,7 @@ def content_of(i: int) -> str:
 def entry_of(i: int) -> Entry:
     content = content_of(i) if ACTIONS[i] == "reuse" else None
     uploaded_at = UPLOADED_AT.isoformat()
-    label = None if i == 1 else "Apple Red 1"
+    label = OTHER_LABELS.get(i, "Apple Red 1")
     return Entry(uri_of(i), f"etag{i}", 100 + i, uploaded_at, label, ACTIONS[i], "", content, i in MISSING)
 
 
@@ -109,6 +112,22 @@ def quarantine_row(i: int, digest: str) -> Row:
     }
 
 
+def class_moments_of(features: list[Row], digest: str) -> Row:
+    """Return the row of class moments of all labelled rows, each label summed up by itself."""
+    labels = sorted({row["label"] for row in features} - {None})
+    rows = [np.array([row["features"] for row in features if row["label"] == label], np.float64) for label in labels]
+    roots = [np.sqrt(np.maximum(one, 0)) for one in rows]
+    scatter = sum(((one - one.mean(axis=0)).T @ (one - one.mean(axis=0)) for one in roots), np.zeros((8, 8)))
+    return {
+        "manifest_digest": digest,
+        "unlabelled": [],
+        "labels": labels,
+        "counts": list(map(len, roots)),
+        "means": [float(value) for one in roots for value in one.mean(axis=0)],
+        "scatter": scatter[np.triu_indices(8)].tolist(),
+    }
+
+
 def pca_row(features: Row) -> Row:
     return {name: features.get(name) for name in PCA_FEATURES.column_names} | {"pca_features": features["features"][:3]}
 
@@ -123,6 +142,7 @@ class StagedBatch:
     quarantine: list[Row]
     pca: list[Row]
     moments: list[Row] = field(default_factory=list)
+    class_moments: list[Row] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict(COUNTS))
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     captured: Callable[[Captured], tuple[Captured, ...]] = lambda captured: (captured,)
@@ -139,13 +159,14 @@ class StagedBatch:
         return cls(head, packed, features, quarantine, [pca_row(row) for row in features])
 
     def with_moments(self) -> "StagedBatch":
-        """Add the row of moments, and return this batch."""
+        """Add the rows of moments and of class moments, and return this batch."""
         rows = np.array([row["features"] for row in self.features])
         centred = rows - rows.mean(axis=0)
         triangle = (centred.T @ centred)[np.triu_indices(8)]
         mean = rows.mean(axis=0).tolist()
         digest = self.head.digest
         self.moments = [{"manifest_digest": digest, "n": len(rows), "mean": mean, "second_moment": triangle.tolist()}]
+        self.class_moments = [class_moments_of(self.features, digest)]
         return self
 
     def write(self, folder: Path) -> tuple[Warehouse, JobReport, JobReport]:
@@ -161,8 +182,8 @@ class StagedBatch:
         return warehouse, base, replace(base, stage="reduce", partitions=(pca,), counts={}, captured=captured)
 
     def _tables(self) -> list[tuple[Table, list[Row]]]:
-        moments = [(MOMENTS, self.moments)] if self.moments else []
-        return [(FEATURES, self.features), (QUARANTINE, self.quarantine), *moments]
+        caches = [(table, rows) for table, rows in ((MOMENTS, self.moments), (CLASS_MOMENTS, self.class_moments)) if rows]
+        return [(FEATURES, self.features), (QUARANTINE, self.quarantine), *caches]
 
     def _stage(self, warehouse: Warehouse, table: Table, partition: tuple[str, ...], rows: list[Row]) -> StagedPartition:
         middle = (len(rows) + 1) // 2

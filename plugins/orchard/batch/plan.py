@@ -109,6 +109,7 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
         known=plan.known[0] if plan.known else None,
         object_limit=settings.images.object_limit,
         reads_heic=settings.images.reads_heic,
+        unlabelled=settings.classifier.unlabelled,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
@@ -65,8 +66,10 @@ def publish_batch(
     partition = (head.backbone.id, head.batch_id)
     staged = StagedPartition(RUNS.name, partition, (tables.stage(RUNS, [row], partition),))
     runs_version = _commit(tables, RUNS, _change(head, staged), mode="append")
-    for moments in featurized.of_table(MOMENTS.name):
-        tables.commit(MOMENTS, [_change(head, moments)])
+    # Caches come last: what a run that was cut off did not commit is computed from the features.
+    for table in (MOMENTS, CLASS_MOMENTS):
+        for staged in featurized.of_table(table.name):
+            tables.commit(table, [_change(head, staged)])
     return PublishedTableVersions(head.number, features_version, quarantine_version, pca_version, runs_version)
 
 

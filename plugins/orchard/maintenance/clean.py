@@ -31,7 +31,7 @@ from orchard_jobs.contract.layout import (
 )
 from orchard_jobs.storage import StoredFile, Warehouse
 
-from orchard.maintenance.work_files import WorkFiles, named_by_tables, replaced_files, scan_warehouse
+from orchard.maintenance.work_files import WorkFiles, named_by_tables, scan_warehouse
 from orchard.models.retention import expire_models, expired_models
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
@@ -129,7 +129,7 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
     for removal in documents:
         removals[removal.kind].append(removal)
     # In this order: a file that is replaced meanwhile is among the named or the replaced ones.
-    named, replaced = set(named_by_tables(tables, settings, seen)), replaced_files(tables)
+    named, replaced = set(named_by_tables(tables, settings, seen)), tables.replaced()
     # Somebody may still read the version before.
     lately = {path for path, moment in replaced.items() if moment > seen.young_since} if retention else set()
     stays = _stays(seen, named | lately, retention, documents)

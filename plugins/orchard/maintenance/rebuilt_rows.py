@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from orchard_jobs import __version__
+from orchard_jobs.classifier.labelled_rows import to_columns
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, PCA_FEATURES, PROMOTIONS, QUARANTINE, RUNS
+from orchard_jobs.contract.jobs import BatchVersion
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, ModelPath, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError
@@ -13,7 +16,7 @@ from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally
 
 from orchard.maintenance.verify import Damage
-from orchard.models.merged_moments import feature_chunks
+from orchard.models.merged_moments import class_moments_of, feature_chunks
 from orchard.models.model import read_model
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
@@ -29,13 +32,31 @@ def moments_row(tables: Tables, settings: Settings, damage: Damage) -> dict[str,
     Raises:
         DamagedFileError: its features are damaged, too.
     """
-    backbone, batch_id = damage.partition
-    published = [version for version in BatchVersions.load(tables, backbone, batch_id).readable() if version.files]
-    if not published:
+    version = _version_with_rows(tables, damage)
+    if version is None:
         return None
-    moments = Moments.of_chunks(feature_chunks(tables.warehouse, published[0]))
-    digest = published[0].manifest_digest
-    return {"manifest_digest": digest, "n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
+    moments = Moments.of_chunks(feature_chunks(tables.warehouse, version))
+    columns = {"n": moments.n, "mean": moments.mean, "second_moment": moments.upper_triangle}
+    return {"manifest_digest": version.manifest_digest} | columns
+
+
+def class_moments_row(tables: Tables, settings: Settings, damage: Damage) -> dict[str, Any] | None:
+    """Return the class moments of a batch's current version with the settings' labels, from its features; None when it has none.
+
+    Raises:
+        DamagedFileError: its features are damaged, too.
+    """
+    version, unlabelled = _version_with_rows(tables, damage), settings.classifier.unlabelled
+    if version is None:
+        return None
+    (row,) = pa.table(to_columns(class_moments_of(tables.warehouse, version, unlabelled))).to_pylist()
+    return {**row, "manifest_digest": version.manifest_digest, "unlabelled": list(unlabelled)}
+
+
+def _version_with_rows(tables: Tables, damage: Damage) -> BatchVersion | None:
+    backbone, batch_id = damage.partition
+    published = BatchVersions.load(tables, backbone, batch_id).readable()
+    return next((version for version in published if version.files), None)
 
 
 def run_row(tables: Tables, settings: Settings, damage: Damage) -> dict[str, Any] | None:
@@ -96,7 +117,7 @@ def _counts(tables: Tables, head: ManifestHead) -> dict[str, int]:
         if row["computed_in"] == head.digest
     }
     quarantined = sum(1 for _ in tables.rows(QUARANTINE, ("reason",), **where)) - head.missing_quarantined
-    good = len(computed) - (head.missing - head.missing_quarantined)
+    good = len(computed) - head.missing_good
     return {
         "listed": head.listed,
         "featurized": len(contents),

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import (
     CAPTURED,
     FEATURES,
@@ -28,7 +29,7 @@ from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import BackbonePath, ModelPath, parse, table_path
 from orchard_jobs.errors import DamagedFileError
 
-from orchard.maintenance.rebuilt_rows import captured_rows, moments_row, newest_promotions, run_row
+from orchard.maintenance.rebuilt_rows import captured_rows, class_moments_row, moments_row, newest_promotions, run_row
 from orchard.maintenance.verify import Damage, log_faults, verify
 from orchard.models.model import model_file
 from orchard.settings import Settings
@@ -39,9 +40,9 @@ from orchard.tables.log_files import LOG, LogFiles
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
-_WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS)
+_WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS, CLASS_MOMENTS)
 # What others are written anew from comes first.
-_ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CAPTURED, PCA_FEATURES)
+_ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES)
 _MISSING = "rows of images that are no longer listed"
 
 
@@ -154,7 +155,7 @@ class _Mending:
             return
         if table is MODELS:
             self._mend_models(damaged)
-        elif table in (RUNS, MOMENTS):
+        elif table.name in _REWRITTEN:
             for damage in damaged:
                 self._rewrite(table, damage)
         else:
@@ -184,7 +185,7 @@ class _Mending:
     def _rewrite(self, table: Table, damage: Damage) -> None:
         """Put a row that other files tell in the place of a damaged file; nothing where they do not tell it."""
         try:
-            row = (run_row if table is RUNS else moments_row)(self.tables, self.settings, damage)
+            row = _REWRITTEN[table.name](self.tables, self.settings, damage)
         except DamagedFileError:
             row = None
         if row is None:
@@ -210,11 +211,13 @@ class _Mending:
             self.tables.swap(table, [], [StagedPartition(table.name, (), (self.tables.stage(table, rows),))])
 
 
+_REWRITTEN = {RUNS.name: run_row, MOMENTS.name: moments_row, CLASS_MOMENTS.name: class_moments_row}
 _TOLD = {
     FEATURES.name: "its images are computed again by the batch's next run, other rows are kept",
     QUARANTINE.name: "its images are judged again by the batch's next run, other rows are kept",
     RUNS.name: "its row is written anew from the manifest and the rows, or the batch's next run writes one",
     MOMENTS.name: "computed again from the features",
+    CLASS_MOMENTS.name: "computed again from the features",
     PCA_FEATURES.name: "projected again by the next run of pca_model",
     MODELS.name: "taken out; if it was the current model, the next run of pca_model fits one",
     PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of pca_model",

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 
@@ -16,7 +17,7 @@ from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import NO_DIGEST, Change, CommitState, Tables, version_number_in
 
 # In the order of a publish; `runs` last, so that its rows name the batches until all else is gone.
-_WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, RUNS)
+_WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, CLASS_MOMENTS, RUNS)
 
 
 @dataclass(frozen=True)

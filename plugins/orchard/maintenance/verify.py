@@ -10,7 +10,7 @@ from functools import cached_property
 
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.digests import sha256_in
-from orchard_jobs.contract.layout import NETWORKS, BackbonePath, parse
+from orchard_jobs.contract.layout import NETWORKS, BackbonePath, parse, table_path
 from orchard_jobs.errors import AuditError, DamagedFileError
 from orchard_jobs.parquet import read_parquet
 
@@ -62,7 +62,7 @@ def look(tables: Tables, *, is_deep: bool) -> Verified:
     """Return all damage, and what was looked at.
 
     Args:
-        tables: the tables; one that is not there is damage.
+        tables: the tables; one that is not there is damage, unless it is new in this release.
         is_deep: read every file and compare its SHA-256 with the recorded one. Without it only what a listing shows is judged:
             existence, size, and that the logs can be read. A file of which nothing is recorded must decode, and is recorded.
     """
@@ -110,6 +110,10 @@ class _Files:
     @cached_property
     def _recorded(self) -> dict[str, frozenset[str]]:
         return recorded(self.tables.warehouse)
+
+    def _is_recorded(self, table: Table) -> bool:
+        """Tell whether an earlier look saw a file of a table."""
+        return any(path.startswith(table_path(table, "")) for path in self._recorded)
 
     def of_table(self, table: Table) -> Iterator[Damage]:
         faults = self.log_faults(table)
@@ -176,6 +180,8 @@ class _Files:
 
     def log_faults(self, table: Table) -> list[tuple[str, str]]:
         """Return the faults of a table's log; a log that grows while it is listed is listed again."""
+        if self.tables.is_yet_to_come(table) and not self._is_recorded(table):
+            return []
         warehouse = self.tables.warehouse
         found = list(LogFiles.of(warehouse, table).faults())
         if found:

@@ -201,8 +201,3 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
     yield from map(backbone_path, backbones)
     promotions = (current_promotion(tables, backbone) for backbone in backbones)
     yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
-
-
-def replaced_files(tables: Tables) -> dict[str, datetime]:
-    """Return when a commit took each file out of its table, for all that the logs still remember."""
-    return {path: moment for table in TABLES for path, moment in tables.log.replaced(table).items()}

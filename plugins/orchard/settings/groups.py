@@ -109,6 +109,16 @@ class ModelSettings(SettingsGroup):
 
 
 @dataclass(frozen=True)
+class ClassifierSettings(SettingsGroup):
+    """What the labels of images mean to a classifier."""
+
+    title = "Classifier"
+    unlabelled: tuple[str, ...] = variable(
+        "UNLABELLED", "", "labels that mean no label, separated by commas: `unsorted,unknown`", parsers.labels
+    )
+
+
+@dataclass(frozen=True)
 class RunSettings(SettingsGroup):
     """When the DAGs run, how often they poll and retry, and who is notified of a failure."""
 

@@ -120,6 +120,11 @@ def optional(text: str) -> str | None:
     return text or None
 
 
+def labels(text: str) -> tuple[str, ...]:
+    """Labels, sorted: a comma separates two, and the spaces around it count for nothing."""
+    return tuple(sorted({label.strip() for label in text.split(",")} - {""}))
+
+
 def s3_uri(text: str) -> str | None:
     """The S3 URI of an object or a folder, without what Spark would take for something else; None for an empty one."""
     wanted = "not of the form s3://bucket/key, or with a character of it that Spark takes for something else"

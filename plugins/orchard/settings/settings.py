@@ -15,6 +15,7 @@ from orchard_jobs.errors import ConfigurationError
 from orchard.settings import parsers
 from orchard.settings.groups import (
     BackboneSettings,
+    ClassifierSettings,
     ImageSettings,
     LandingZoneSettings,
     ModelSettings,
@@ -51,6 +52,7 @@ class Settings(SettingsGroup):
     images: ImageSettings = _group(ImageSettings)
     backbone: Backbone = _group(BackboneSettings)
     model: ModelSettings = _group(ModelSettings)
+    classifier: ClassifierSettings = _group(ClassifierSettings)
     jobs: JobSettings = _group(JobSettings)
     local: LocalSettings = _group(LocalSettings)
     emr_serverless: EmrServerlessSettings = _group(EmrServerlessSettings)

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, staged_path
-from orchard_jobs.errors import JobError
+from orchard_jobs.errors import JobError, NoTableError
 from orchard_jobs.parquet import open_parquet, pack
 from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
@@ -95,6 +96,21 @@ def _tag(digest: str) -> int:
 
 
 @dataclass(frozen=True)
+class NoVersion:
+    """What stands for a table of this release in a warehouse of an earlier one: no row, and no version."""
+
+    version: int = -1
+
+    def transaction(self, name: str) -> int | None:
+        """Return None: nothing was committed."""
+        return None
+
+    def files(self, **partition: str) -> list[TableFile]:
+        """Return no files."""
+        return []
+
+
+@dataclass(frozen=True)
 class Committed:
     """The table's version after a commit (or now, where nothing was left to do), and each change's state before it."""
 
@@ -121,8 +137,28 @@ class Tables:
             self.log.create(table)
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
-        """Return the table's newest snapshot, or that of a version; NoTableError when the table was never created."""
-        return self.log.load(table, version)
+        """Return the table's newest snapshot, or that of a version.
+
+        A table that is new in this release is empty until a run creates it.
+
+        Raises:
+            NoTableError: the table was never created, or all of its log was lost.
+        """
+        try:
+            return self.log.load(table, version)
+        except NoTableError:
+            if self.is_yet_to_come(table):
+                return NoVersion()
+            raise
+
+    def is_yet_to_come(self, table: Table) -> bool:
+        """Tell whether a table is new in this release, and no run of it has created it here: not a file of it is there."""
+        return table.is_new and next(iter(self.warehouse.list(table.name)), None) is None
+
+    def replaced(self) -> dict[str, datetime]:
+        """Return when a commit took each file out of its table, for all that the logs still remember."""
+        there = (table for table in TABLES if not self.is_yet_to_come(table))
+        return {path: moment for table in there for path, moment in self.log.replaced(table).items()}
 
     def rows(self, table: Table, columns: Sequence[str] | None = None, **partition: str) -> Iterator[dict[str, Any]]:
         """Yield the newest rows of the named partition values as dicts, partition columns among them, file after file."""
@@ -167,7 +203,7 @@ class Tables:
             JobError: a staged file is gone or has another size, or 20 commits conflicted with other writers.
         """
         for attempt in range(COMMIT_ATTEMPTS):
-            snapshot = self.load(table)
+            snapshot = self._load_or_create(table)
             states = tuple(change.state_in(snapshot) for change in changes)
             behind = [change for change, state in zip(changes, states, strict=True) if state is CommitState.BEHIND]
             if not behind:
@@ -210,6 +246,16 @@ class Tables:
             except ConflictError:
                 time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
         raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
+
+    def _load_or_create(self, table: Table) -> Snapshot:
+        """Return the newest snapshot; a table that is new in this release is created first if an earlier one planned the run."""
+        try:
+            return self.log.load(table)
+        except NoTableError:
+            if not table.is_new:
+                raise
+            self.log.create(table)
+            return self.log.load(table)
 
     def _check_files(self, changes: Sequence[Change]) -> None:
         for file in (file for change in changes for file in change.files):

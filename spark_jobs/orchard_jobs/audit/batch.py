@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchard_jobs.audit.class_moments import CLASS_MOMENTS_CHECK, LabelSums, ListedLabels, check_class_moments
 from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
 from orchard_jobs.audit.moments import MOMENTS_CHECK, ColumnSums, check_moments
 from orchard_jobs.audit.projection import PCA_CHECKS, check_projected
@@ -20,8 +21,10 @@ from orchard_jobs.audit.rows import (
     check_reasons,
     check_rows,
     check_vectors,
+    vectors_of,
 )
 from orchard_jobs.audit.verdict import Findings, Verdict
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.layout import manifest_path
@@ -57,6 +60,7 @@ class _Batch:
     findings: Findings
     matcher: RowMatcher
     sums: ColumnSums
+    labels: LabelSums
 
     def rows_of(self, table: Table) -> Iterator[Rows]:
         for partition in self.featurize.of_table(table.name):
@@ -82,7 +86,9 @@ def audit_batch(
     Raises:
         AuditError: a file cannot be decoded.
     """
-    batch = _Batch(warehouse, head, featurize, reduce, Findings(), RowMatcher(head.digest), ColumnSums(head.backbone.dimension))
+    dimension = head.backbone.dimension
+    sums, labels = ColumnSums(dimension), LabelSums(dimension, head.unlabelled)
+    batch = _Batch(warehouse, head, featurize, reduce, Findings(), RowMatcher(head.digest), sums, labels)
     batch.findings.register_checks(REPORT_CHECK | MANIFEST_CHECK)
     _check_reports(batch)
     _check_manifest(batch)
@@ -104,8 +110,9 @@ def _check_reports(batch: _Batch) -> None:
     head, findings = batch.head, batch.findings
     partition = (head.backbone.id, head.batch_id)
     wanted = [(FEATURES.name, partition), (QUARANTINE.name, partition)]
-    # The moments are a cache: a batch may do without.
-    wanted += [(MOMENTS.name, partition)] if batch.featurize.of_table(MOMENTS.name) else []
+    # The moments are caches: a batch may do without.
+    caches = (MOMENTS, CLASS_MOMENTS)
+    wanted += [(table.name, partition) for table in caches if batch.featurize.of_table(table.name)]
     differences = report_differences(batch.featurize, "featurize", head.digest, head.backbone.id, wanted)
     findings.extend("report", "report", differences)
     if (batch.reduce is None) != (head.model is None):
@@ -161,6 +168,7 @@ def _check_all_rows(batch: _Batch) -> None:
 
 
 def _check_features(batch: _Batch) -> None:
+    has_classes = bool(batch.featurize.of_table(CLASS_MOMENTS.name))
     for rows in batch.rows_of(FEATURES):
         check_rows(rows, batch.head.digest, batch.findings)
         vectors = check_vectors(rows, "features", batch.head.backbone.dimension, batch.findings)
@@ -168,6 +176,8 @@ def _check_features(batch: _Batch) -> None:
         batch.matcher.see(rows, batch.findings)
         batch.matcher.see_vectors(rows, vectors, batch.findings)
         batch.sums.add(vectors.matrix)
+        if has_classes:
+            batch.labels.add(rows, vectors, lambda uri, *_: not batch.matcher.is_missing(uri))
 
 
 def _check_quarantine(batch: _Batch) -> None:
@@ -178,15 +188,34 @@ def _check_quarantine(batch: _Batch) -> None:
 
 
 def _check_moments(batch: _Batch) -> None:
-    staged = sum(partition.rows for partition in batch.featurize.of_table(MOMENTS.name))
+    for rows in _one_row_of(batch, MOMENTS, MOMENTS_CHECK):
+        check_moments(rows, batch.sums, batch.findings)
+    for rows in _one_row_of(batch, CLASS_MOMENTS, CLASS_MOMENTS_CHECK):
+        _add_missing(batch)
+        check_class_moments(rows, batch.labels, batch.findings)
+
+
+def _one_row_of(batch: _Batch, table: Table, checks: dict[str, str]) -> Iterator[Rows]:
+    """Yield the rows of a table of moments, where some are staged, after the checks that hold for all; one is right."""
+    staged = sum(partition.rows for partition in batch.featurize.of_table(table.name))
     if staged == 0:
         return
-    batch.findings.register_checks(MOMENTS_CHECK)
+    batch.findings.register_checks(checks)
     if staged > 1:
-        batch.findings.add("moments", "report", f"{staged} rows are staged")
-    for rows in batch.rows_of(MOMENTS):
+        batch.findings.add(table.name, "report", f"{staged} rows are staged")
+    for rows in batch.rows_of(table):
         check_rows(rows, batch.head.digest, batch.findings)
-        check_moments(rows, batch.sums, batch.findings)
+        yield rows
+
+
+def _add_missing(batch: _Batch) -> None:
+    """Add the rows of missing images that count: which do is known once all rows were read."""
+    if not batch.head.missing_good:
+        return
+    listed = ListedLabels(batch.matcher.is_missing)
+    listed.find(lambda: batch.rows_of(FEATURES))
+    for rows in batch.rows_of(FEATURES):
+        batch.labels.add(rows, vectors_of(rows.column("features"), batch.head.backbone.dimension), listed.counts_missing)
 
 
 def _check_projection(batch: _Batch) -> None:

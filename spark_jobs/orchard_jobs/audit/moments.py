@@ -12,8 +12,8 @@ from orchard_jobs.audit.rows import vectors_of
 from orchard_jobs.audit.verdict import Findings
 
 MOMENTS_CHECK = {"moments": "there is one finite row: n, mean and the diagonal of the second moment are those of the features"}
-_RELATIVE = 1e-9
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+TOLERANCE = 1e-9
+ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 
 class ColumnSums:
@@ -49,14 +49,18 @@ def _faults(rows: Rows, sums: ColumnSums) -> Iterator[str]:
         return
     if rows.column("n")[0] != pa.scalar(sums.n, pa.int64()):
         yield f"n is {rows.column('n')[0]}, the features have {sums.n} rows"
-    # The diagonal's places in an upper triangle that is packed row by row.
-    row = np.arange(dimension)
-    diagonal = triangles[0][row * dimension - row * (row - 1) // 2]
+    diagonal = diagonal_of(triangles[0], dimension)
     spread = float(np.sqrt(sums.squares.max(initial=0.0) / max(sums.n, 1)))
-    offset = _ROUNDING * float(np.abs(sums.mean).max(initial=0.0))
-    if not np.allclose(means[0], sums.mean, rtol=_RELATIVE, atol=_RELATIVE * spread):
+    offset = ROUNDING * float(np.abs(sums.mean).max(initial=0.0))
+    if not np.allclose(means[0], sums.mean, rtol=TOLERANCE, atol=TOLERANCE * spread):
         yield "the mean is not that of the features"
-    if not np.allclose(diagonal, sums.squares, rtol=_RELATIVE, atol=sums.n * (_RELATIVE * spread**2 + offset**2)):
+    if not np.allclose(diagonal, sums.squares, rtol=TOLERANCE, atol=sums.n * (TOLERANCE * spread**2 + offset**2)):
         yield "the diagonal of the second moment is not that of the features"
     if not np.isfinite(triangles).all():
         yield "a value of the second moment is NaN or infinite"
+
+
+def diagonal_of(triangle: NDArray[Any], dimension: int) -> NDArray[Any]:
+    """Return the diagonal [d] of an upper triangle that is packed row by row."""
+    row = np.arange(dimension)
+    return np.asarray(triangle[row * dimension - row * (row - 1) // 2])

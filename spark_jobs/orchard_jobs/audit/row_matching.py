@@ -71,6 +71,10 @@ class RowMatcher:
         """Add the contents whose vectors the job was to find, not to make."""
         self._known.update(digest_16(content) for content in contents)
 
+    def is_missing(self, image_uri: str) -> bool:
+        """Tell whether an entry of the manifest is listed no longer."""
+        return self._expected.get(digest_16(image_uri), bytes(18))[17] == 1
+
     def see(self, rows: Rows, findings: Findings) -> None:
         """Match some rows with the manifest: `unique_uri`, `keys`, `listing`, `actions`, `computed_in`; and count."""
         names = ("image_uri", "etag", "size_bytes", "label", "content_sha256")

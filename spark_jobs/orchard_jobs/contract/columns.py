@@ -3,7 +3,9 @@
 Types are spelled once here in a neutral form; `schemas` makes Arrow schemas of them.
 """
 
-from dataclasses import dataclass
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.table import Column as Column
+from orchard_jobs.contract.table import Table as Table
 
 SCHEMA_VERSION = 2
 
@@ -13,32 +15,6 @@ PARTITION_MEANINGS = {
     "model_id": "the model",
 }
 """What the partition columns mean. They stand in the log and the path, so no `Column` describes them."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name, its neutral type, what docs/reference/tables.md says of it, and whether null is allowed."""
-
-    name: str
-    type: str
-    meaning: str = ""
-    is_nullable: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """One published table; `partition_by` columns are strings that the log and the path hold, not the files."""
-
-    name: str
-    partition_by: tuple[str, ...]
-    columns: tuple[Column, ...]
-    meaning: str
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names of the columns in the files, in order."""
-        return tuple(column.name for column in self.columns)
-
 
 _URI = Column("image_uri", "string", "`s3://bucket/` and the raw key, never percent-encoded")
 _CONTENT = Column("content_sha256", "string", "SHA-256 of the file's bytes: 64 lower-case hex digits")
@@ -245,4 +221,4 @@ CAPTURED = Table(
     "How much of each batch's variance a model keeps.",
 )
 
-TABLES = (FEATURES, QUARANTINE, MOMENTS, PCA_FEATURES, MODELS, PROMOTIONS, PINS, RUNS, MODEL_RUNS, CAPTURED)
+TABLES = (FEATURES, QUARANTINE, MOMENTS, CLASS_MOMENTS, PCA_FEATURES, MODELS, PROMOTIONS, PINS, RUNS, MODEL_RUNS, CAPTURED)

@@ -95,6 +95,7 @@ class ManifestHead:
             no digest, so that they are those of earlier releases.
         reads_heic: whether the extra `heif` was installed beside Airflow, and so, it is taken, where the jobs run. Where it
             was, it is in no text and no digest.
+        unlabelled: labels that mean no label, sorted. While there are none, they are in no text and no digest.
     """
 
     batch_id: str
@@ -113,11 +114,17 @@ class ManifestHead:
     known: Part | None = None
     object_limit: int = OBJECT_LIMIT
     reads_heic: bool = True
+    unlabelled: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """The manifest's name."""
         return digest_of(self._fields())
+
+    @property
+    def missing_good(self) -> int:
+        """The missing images whose kept row is a features row."""
+        return self.missing - self.missing_quarantined
 
     def to_json(self) -> str:
         """Return the head's text."""
@@ -129,6 +136,8 @@ class ManifestHead:
             del fields["object_limit"]
         if self.reads_heic:
             del fields["reads_heic"]
+        if not self.unlabelled:
+            del fields["unlabelled"]
         return fields
 
     @classmethod
@@ -139,8 +148,8 @@ class ManifestHead:
         fields["model"] = ModelReference(**fields["model"]) if fields["model"] else None
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         fields["known"] = Part(**fields["known"]) if fields.get("known") else None
-        for name in ("features_files", "quarantine_files", "vector_files"):
-            fields[name] = tuple(fields[name])
+        for name in ("features_files", "quarantine_files", "vector_files", "unlabelled"):
+            fields[name] = tuple(fields.get(name, ()))
         return cls(**fields)
 
 

@@ -1,4 +1,4 @@
-"""featurize: a manifest becomes the batch's next version: features, quarantine rows and moments, all staged.
+"""featurize: a manifest becomes the batch's next version: features, quarantine rows, moments and class moments, all staged.
 
 Every image goes through the backbone once: a worker writes the rows in the same pass that computes them, so no Spark action
 can compute them again. Rows that are kept or reused are copied separately.
@@ -46,7 +46,7 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
     """
     staging = Staging(warehouse, OwnPaths(work))
     partition = (head.backbone.id, head.batch_id)
-    partials = PartialMoments(staging.paths)
+    partials = PartialMoments(staging.paths, head)
     # How many images are good is known once they are read: partial moments are written when there may be enough.
     on_file = partials.write if has_moments(head, head.listed + head.missing) else None
     good = VersionWriter(staging.writer(FEATURES, partition), head.digest, on_file)
@@ -64,14 +64,13 @@ def featurize(workers: Workers, warehouse: Warehouse, head: ManifestHead, work: 
         kept = copy_kept(workers, head, head.quarantine_files, "keep_quarantined", bad)
         quarantine = StagedPartition(QUARANTINE.name, partition, result.quarantine + kept)
     with staging.timed("moments"):
-        moments = (stage_moments(workers, staging, head, partials, features),) if has_moments(head, features.rows) else ()
-    good_missing = head.missing - head.missing_quarantined
+        moments = stage_moments(workers, staging, partials, features) if has_moments(head, features.rows) else ()
     return replace(
         staging.report("featurize", head, workers.job_id, (features, quarantine, *moments)),
         counts={
             "listed": head.listed,
             "featurized": len(result.contents),
-            "reused": features.rows - good_missing - len(result.contents),
+            "reused": features.rows - head.missing_good - len(result.contents),
             "quarantined": quarantine.rows - head.missing_quarantined,
             "missing": head.missing,
             "network_runs": result.tally.network_runs,

@@ -27,8 +27,8 @@ from orchard_jobs.images.sources import Fetched, fetch, listed_as_before
 from orchard_jobs.stages.featurize_task import FeaturizeTask, ProgressFile, TaskResult, featurize_images
 from orchard_jobs.storage import DetachedWarehouse
 
-# Shards whose files the driver holds at once: each at most 2,048 features and their moments, 17 MB.
-_SHARDS_AT_ONCE = 32
+# Shards whose files the driver holds at once: each at most 2,048 features and their moments of both kinds, 25 MB.
+_SHARDS_AT_ONCE = 24
 # Partitions a shard: shards are placed by a hash, and two in one partition wait for each other.
 _PARTITIONS = 4
 # The images that Spark may hand to a worker at once: it may have 1 GB for everything, its decoder and the backbone included.

@@ -27,7 +27,7 @@ from support.simulation.records import Begun
 from support.simulation.scheduler import Actor
 from support.simulation.world import DAYS, World
 
-NAMES = ("a.jpg", "b.jpg", "c/d e.jpg", "é#?%.jpg")
+NAMES = ("a.jpg", "b/b.jpg", "c/d e.jpg", "c/é#?%.jpg")
 LIMITS = (10, 100, 1000)
 BAD_CONTENTS = (BROKEN + b"1", BROKEN + b"2", OPAQUE + b"image 0", OPAQUE + b"image 9", LARGE + b"50", LARGE + b"500")
 CONTENTS = (*(b"image %d" % n for n in range(8)), *BAD_CONTENTS, *(ENCRYPTED + b"%d " % n + SECRET for n in range(2)))
@@ -48,7 +48,7 @@ def change(world: World, draw: Random, backbones_used: tuple[str, ...]) -> None:
     if draw.random() < 0.2:
         world.settings = replace(world.settings, backbone=SMALL[draw.choice(backbones_used)])
     if draw.random() < 0.3:
-        draw.choice((raise_the_pixel_limit, change_missing, change_components, let_the_model_go))(world, draw)
+        draw.choice((raise_the_pixel_limit, change_missing, change_components, let_the_model_go, change_unlabelled))(world, draw)
 
 
 def change_object(world: World, draw: Random, day: str | None = None) -> None:
@@ -72,6 +72,11 @@ def raise_the_pixel_limit(world: World, draw: Random) -> None:
 def change_missing(world: World, draw: Random) -> None:
     """Keep, or drop, the rows of images that are gone."""
     world.settings = with_variables(world.settings, ORCHARD_MISSING=draw.choice(("keep", "drop")))
+
+
+def change_unlabelled(world: World, draw: Random) -> None:
+    """Let another label mean none."""
+    world.settings = with_variables(world.settings, ORCHARD_UNLABELLED=draw.choice(("", "b", "c")))
 
 
 def change_components(world: World, draw: Random) -> None:

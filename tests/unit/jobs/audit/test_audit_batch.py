@@ -7,7 +7,17 @@ import pytest
 from orchard_jobs.audit.batch import AuditPolicy, audit_batch
 from orchard_jobs.contract.manifest import write_known
 from orchard_jobs.escaping import escaped
-from support.staged_batch import ALL_CHECKS, StagedBatch, content_of, failed, judge, name_known, take_another_jobs_vector, uri_of
+from support.staged_batch import (
+    ALL_CHECKS,
+    StagedBatch,
+    class_moments_of,
+    content_of,
+    failed,
+    judge,
+    name_known,
+    take_another_jobs_vector,
+    uri_of,
+)
 
 POLICY = AuditPolicy()
 
@@ -69,7 +79,7 @@ def test_a_batch_that_has_no_model_yet_is_not_asked_for_its_projection(tmp_path:
     warehouse, featurize, reduce = batch.write(tmp_path)
     verdict = audit_batch(warehouse, head, featurize, None, POLICY)
     assert verdict.has_passed
-    assert set(verdict.passed) == ALL_CHECKS - {"pca_rows", "captured", "moments"}
+    assert set(verdict.passed) == ALL_CHECKS - {"pca_rows", "captured", "moments", "class_moments"}
     assert failed(audit_batch(warehouse, head, featurize, reduce, POLICY)) == {"report"}
 
 
@@ -89,3 +99,36 @@ def test_a_failure_says_what_where_how_many_and_shows_five(tmp_path: Path) -> No
     assert failure.count == 9
     assert len(failure.examples) == 5
     assert failure.examples[0] == f"{escaped(uri_of(0))}: width x height is 0 x 80"
+
+
+def test_a_missing_image_counts_under_its_label(tmp_path: Path) -> None:
+    """The last row is of a missing image: it is among those that make the class moments."""
+    batch = StagedBatch.sound().with_moments()
+    assert judge(batch, tmp_path / "all").has_passed
+    batch.class_moments = [class_moments_of(batch.features[:-1], batch.head.digest)]
+    assert failed(judge(batch, tmp_path / "without")) == {"class_moments"}
+
+
+def test_a_missing_image_that_was_moved_to_another_label_does_not_count(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    for rows in (batch.features, batch.pca):
+        rows[-1]["content_sha256"] = content_of(2)  # listed under Pear
+    batch.with_moments()
+    assert failed(judge(batch, tmp_path / "all")) == {"class_moments"}
+    batch.class_moments = [class_moments_of(batch.features[:-1], batch.head.digest)]
+    assert judge(batch, tmp_path / "without").has_passed
+
+
+def test_class_moments_of_a_batch_without_a_label_are_empty(tmp_path: Path) -> None:
+    batch = StagedBatch.sound()
+    unlabelled = ("Apple Red 1", "Pear")
+    head = replace(batch.head, unlabelled=unlabelled)
+    for row in [*batch.features, *batch.quarantine, *batch.pca]:
+        row["manifest_digest"] = head.digest
+        row["computed_in"] = head.digest if row.get("computed_in") == batch.head.digest else row.get("computed_in")
+    batch.head = head
+    empty: dict[str, list[object]] = {"labels": [], "counts": [], "means": [], "scatter": []}
+    batch.class_moments = [{"manifest_digest": head.digest, "unlabelled": list(unlabelled)} | empty]
+    assert judge(batch, tmp_path).has_passed
+    batch.class_moments = [class_moments_of(batch.features, head.digest) | {"unlabelled": list(unlabelled)}]
+    assert failed(judge(batch, tmp_path / "counted")) == {"class_moments"}

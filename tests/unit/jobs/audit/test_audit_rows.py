@@ -78,6 +78,21 @@ def two_moments(batch: StagedBatch) -> None:
     batch.moments *= 2
 
 
+def classes_with(**values: object) -> Damage:
+    return lambda batch: batch.with_moments().class_moments[0].update(values)
+
+
+def classes_nearly(name: str, i: int, factor: float) -> Damage:
+    def damage(batch: StagedBatch) -> None:
+        batch.with_moments().class_moments[0][name][i] *= factor
+
+    return damage
+
+
+def two_class_moments(batch: StagedBatch) -> None:
+    batch.with_moments().class_moments *= 2
+
+
 def captured_as(**values: Any) -> Damage:
     def damage(batch: StagedBatch) -> None:
         batch.captured = lambda captured: (replace(captured, **values),)
@@ -140,6 +155,17 @@ ROW_FAULTS: list[tuple[str, Damage]] = [
     ("moments", moments_nearly("second_moment", 1, float("nan"))),
     ("moments", moments_with(second_moment=[1.0] * 35)),
     ("moments", two_moments),
+    ("class_moments", classes_with(labels=["Apple Red 1", "Plum"])),
+    ("class_moments", classes_with(labels=["Apple Red 1"])),
+    ("class_moments", classes_with(counts=[5, 3])),
+    ("class_moments", classes_with(unlabelled=["unsorted"])),
+    ("class_moments", classes_nearly("means", 9, 1 + 1e-6)),
+    ("class_moments", classes_nearly("scatter", 15, 1 + 1e-6)),
+    ("class_moments", classes_nearly("scatter", 1, float("nan"))),
+    ("class_moments", classes_with(scatter=[1.0] * 35)),
+    ("class_moments", classes_with(means=[1.0] * 15)),
+    ("class_moments", two_class_moments),
+    ("manifest_digest", classes_with(manifest_digest="x")),
     ("pca_rows", lambda batch: batch.pca.pop()),
     ("pca_rows", set_in("pca", 0, content_sha256=sha256("other"))),
     ("pca_rows", set_in("pca", 0, label="Pear")),

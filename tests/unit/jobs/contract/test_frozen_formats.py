@@ -144,6 +144,13 @@ def test_a_manifest_tells_that_it_was_planned_without_heic() -> None:
     assert "reads_heic" not in HEAD.to_json()
 
 
+def test_labels_that_mean_no_label_are_in_a_manifest_unless_there_are_none() -> None:
+    other = replace(HEAD, unlabelled=("unknown", "unsorted"))
+    assert other.digest != HEAD_DIGEST
+    assert ManifestHead.from_json(other.to_json()) == other
+    assert "unlabelled" not in HEAD.to_json()
+
+
 def test_the_digest_of_a_projection_plan() -> None:
     assert PLAN.digest == PLAN_DIGEST
     assert digest_of(json.loads(PLAN.to_json())) == PLAN_DIGEST

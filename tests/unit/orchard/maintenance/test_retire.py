@@ -19,7 +19,7 @@ from support.faults import killed_after
 from support.flow import project_model, publish_projected, rows, run_batch, run_model
 
 ROWS = (FEATURES, QUARANTINE, RUNS, PCA_FEATURES)
-CALLS = 5  # of Tables.commit in one retirement: a table each, `runs` last
+CALLS = 6  # of Tables.commit in one retirement: a table each, `runs` last
 
 
 def of(tables: Tables, backbone: str, model_id: str) -> list[list[dict[str, object]]]:
@@ -46,7 +46,7 @@ def two(tables: Tables, settings: Settings, later: Settings) -> tuple[str, str]:
 def test_the_rows_of_two_backbones_stand_side_by_side(
     tables: Tables, later: Settings, backbone: Backbone, two: tuple[str, str]
 ) -> None:
-    expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2}
+    expected = {"features": 24, "quarantine": 2, "runs": 3, "pca_features": 24, "moments": 2, "class_moments": 2}
     assert backbones(tables) == tuple(BackboneRows(one, 3, expected) for one in sorted((backbone.id, later.backbone.id)))
     assert two[0] != two[1]
     assert pending_work(tables, later) is None
