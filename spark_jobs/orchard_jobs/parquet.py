@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import MODELS, Table
 from orchard_jobs.contract.digests import sha256_in
 from orchard_jobs.contract.layout import ModelPath, StagedPath, parse
@@ -29,6 +30,7 @@ _TAIL_BYTES = 64 * 1024
 # After the footer: its length in 4 bytes, and Parquet's own 4. Before it: the mark, and 4 bytes of the checksum.
 _LENGTH_BYTES, _MARK = 8, b"footerCRC32:"
 _MARK_BYTES = len(_MARK) + 4
+_OF_MODELS = {table.name: table for table in (MODELS, CLASSIFIERS)}
 
 
 def pack(rows: pa.Table, use_dictionary: bool | Sequence[str] = True) -> bytes:
@@ -134,4 +136,4 @@ def _table_of(path: str) -> Table | None:
     found = parse(path)
     if isinstance(found, StagedPath):
         return found.table
-    return MODELS if isinstance(found, ModelPath) else None
+    return _OF_MODELS[found.table] if isinstance(found, ModelPath) else None

@@ -23,11 +23,14 @@ _TYPES = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "list<float32>": _list_of(pa.float32()),
     "list<float64>": _list_of(pa.float64()),
+    "list<int64>": _list_of(pa.int64()),
     "list<string>": _list_of(pa.string()),
     "list<int64>": _list_of(pa.int64()),
     "list<struct<batch_id, manifest_digest>>": _list_of(
         pa.struct([pa.field("batch_id", pa.string()), pa.field("manifest_digest", pa.string())])
     ),
+    "list<struct<label, class>>": _list_of(pa.struct([pa.field("label", pa.string()), pa.field("class", pa.string())])),
+    "list<struct<class, rows>>": _list_of(pa.struct([pa.field("class", pa.string()), pa.field("rows", pa.int64())])),
 }
 
 

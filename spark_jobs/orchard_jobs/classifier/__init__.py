@@ -1,1 +1,1 @@
-"""A classifier that is exact and order-free: class moments, discriminant analysis, calibration. numpy only, no files."""
+"""A classifier that is exact and order-free: class moments, discriminant analysis, calibration, and its one file. No Spark."""

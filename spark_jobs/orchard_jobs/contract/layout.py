@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, ClassVar
 
+from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import MODELS, TABLES, Table
 
 WORK = "_work"
 MANIFESTS, CHECKSUMS, NETWORKS = f"{WORK}/manifests", f"{WORK}/checksums", f"{WORK}/networks"
-_PROGRESS = f"{WORK}/{{work}}/progress"
-_ATTEMPTS = f"{WORK}/{{work}}/attempts"
+_PROGRESS, _ATTEMPTS = f"{WORK}/{{work}}/progress", f"{WORK}/{{work}}/attempts"
 _SHA256, _PROCESS = "[0-9a-f]{64}", "[0-9a-f]{16}"
 # What a field of a form may hold; any other field is one element of the path.
 _FIELDS = {"digest": _SHA256, "work": _SHA256, "process": f"{_PROCESS}|planned", "attempt": "[0-9]{6,}", "name": ".+"}
-_FIELDS |= {"ending": "onnx|sha256"}
+_FIELDS |= {"ending": "onnx|sha256", "table": f"{MODELS.name}|{CLASSIFIERS.name}"}
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,11 @@ class FaultPath(WorkPath):
 
 @dataclass(frozen=True)
 class ModelPath(WarehousePath):
-    """A fitted model's one file, which the table of models names."""
+    """A fitted model's one file, which the table of its kind names."""
 
-    form = f"{MODELS.name}/{{model_id}}/model.parquet"
+    form = "{table}/{model_id}/model.parquet"
     model_id: str
+    table: str = MODELS.name
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,7 @@ class StagedPath(WarehousePath):
             raise ValueError(f"{self.table.name} is partitioned by {self.table.partition_by}, not by {self.partition}")
 
     def __str__(self) -> str:
-        work = [self.work] if self.work else []
-        return "/".join([partition_folder(self.table, self.partition), *work, self.process, self.name])
+        return "/".join([partition_folder(self.table, self.partition), *filter(None, (self.work, self.process, self.name))])
 
 
 def parse(path: str) -> WarehousePath | None:
@@ -215,8 +215,8 @@ _CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
 _NO_NAMES = frozenset(("", ".", ".."))
 # By a path's first element: cleaning parses each path of a warehouse.
 _PATTERNS = {
-    folder: {kind: _pattern_of(kind.form) for kind in _KINDS if kind.form.startswith(f"{folder}/")}
-    for folder in (WORK, MODELS.name)
+    folder: {kind: _pattern_of(kind.form) for kind in _KINDS if kind.form.startswith((f"{folder}/", "{"))}
+    for folder in (WORK, MODELS.name, CLASSIFIERS.name)
 }
 _STAGED = {table.name: ((table, _staged_pattern_of(table)),) for table in TABLES}
 
@@ -251,9 +251,9 @@ def fault_path(work: str) -> str:
     return str(FaultPath(work))
 
 
-def model_path(model_id: str) -> str:
-    """File of a fitted model."""
-    return str(ModelPath(model_id))
+def model_path(model_id: str, table: Table = MODELS) -> str:
+    """File of a fitted model, below the folder of its table."""
+    return str(ModelPath(model_id, table.name))
 
 
 def staged_path(table: Table, partition: tuple[str, ...], work: str | None, process: str, name: str) -> str:

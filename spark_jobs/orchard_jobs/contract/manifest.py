@@ -64,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A fitted PCA model as a job reads it: its id and its file, relative to the warehouse."""
+    """A fitted model as a job reads it: its id, its file, relative to the warehouse, and its number of components or classes."""
 
     model_id: str
     path: str

@@ -51,6 +51,7 @@ ON_DISK: dict[str, WarehousePath] = {
     f"_work/{W}/scratch/{P}/moments/part-fedcba9876543210": ScratchPath(W, P, "moments/part-fedcba9876543210"),
     f"_work/{W}/scratch/fault.json": FaultPath(W),
     "models/pca-0123456789abcdef/model.parquet": ModelPath("pca-0123456789abcdef"),
+    "classifiers/lda-0123456789abcdef/model.parquet": ModelPath("lda-0123456789abcdef", "classifiers"),
     f"features/backbone={BACKBONE}/batch_id=2026-01-05/{W}/{P}/part-fedcba9876543210.parquet": StagedPath(
         FEATURES, (BACKBONE, "2026-01-05"), W, P, "part-fedcba9876543210.parquet"
     ),
@@ -108,7 +109,7 @@ paths: some.SearchStrategy[WarehousePath] = some.one_of(
     some.builds(AttemptPath, digests, some.integers(0, 10**7), some.sampled_from(["claimed", "started", "ended"])),
     some.builds(ScratchPath, digests, processes, nested),
     some.builds(FaultPath, digests),
-    some.builds(ModelPath, models),
+    some.builds(ModelPath, models, some.sampled_from(["models", "classifiers"])),
     *map(staged, TABLES),
 )
 
