@@ -27,7 +27,8 @@ from orchard.models import run as model_run
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import model_file, read_model
 from orchard.models.model_plan import ModelPlan
-from orchard.models.refit import pending_work, plan_model, record_model_run
+from orchard.models.publish import record_model_run
+from orchard.models.refit import pending_work, plan_model
 from orchard.models.registry import PromotionRequest, append_promotion
 from orchard.outcomes import Done
 from orchard.settings import Settings

@@ -23,7 +23,6 @@ _TYPES = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "list<float32>": _list_of(pa.float32()),
     "list<float64>": _list_of(pa.float64()),
-    "list<int64>": _list_of(pa.int64()),
     "list<string>": _list_of(pa.string()),
     "list<int64>": _list_of(pa.int64()),
     "list<struct<batch_id, manifest_digest>>": _list_of(

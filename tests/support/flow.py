@@ -8,6 +8,7 @@ from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
+from orchard.models.kinds import Kind
 from orchard.models.model_plan import ModelPlan, read_model_plan, read_projection
 from orchard.models.refit import plan_model
 from orchard.outcomes import Failed, Outcome, Skipped
@@ -86,8 +87,8 @@ def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> Mode
     """Run pca_model once; return what it decided."""
     decided: list[ModelPlan] = []
 
-    def decide(tables: Tables, settings: Settings) -> ModelPlan:
-        decided.append(plan_model(tables, settings))
+    def decide(tables: Tables, settings: Settings, kind: Kind) -> ModelPlan:
+        decided.append(plan_model(tables, settings, kind))
         return decided[-1]
 
     with patch.object(model_run, "plan_model", decide):

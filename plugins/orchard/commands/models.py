@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from orchard.commands.console import format_table
+from orchard.models.kinds import PCA
 from orchard.models.model import current_promotion, known_model
 from orchard.models.registry import pin, promote, release, unpin
 from orchard.reporting.model_list import ModelSummary, list_models
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
         model_id = promotion.model_id if promotion else ""
     else:
         change, _, words, unchanged = _CHANGES[arguments.action]
-        model_id = known_model(tables, settings.backbone.id, arguments.id)
+        model_id, _ = known_model(tables, settings.backbone.id, arguments.id)
         is_changed = change(tables, settings, model_id)
     if arguments.json:
         print(json.dumps({"model_id": model_id, "action": arguments.action, "is_changed": is_changed}))
@@ -78,7 +79,7 @@ def _list(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> 
         print(f"{backbone} has no model yet: pca_model fits one once images are published")
         return 0
     print(format_table(("model", "k", "n", "batches", "created", "captured", "gain", "distance", ""), list(map(_row, models))))
-    wanted = known_model(tables, backbone, arguments.scree) if getattr(arguments, "scree", None) else None
+    wanted = known_model(tables, backbone, arguments.scree, (PCA,))[0] if getattr(arguments, "scree", None) else None
     for model in models:
         if model.model_id == wanted or (wanted is None and model.is_current):
             print("\n" + format_scree(model.model_id, model.explained_variance_ratio, sys.stdout.encoding))

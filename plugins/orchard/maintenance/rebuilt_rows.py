@@ -16,6 +16,7 @@ from orchard_jobs.pca.moments import Moments
 from orchard_jobs.pca.project import VarianceTally
 
 from orchard.maintenance.verify import Damage
+from orchard.models.kinds import KINDS, Kind
 from orchard.models.merged_moments import class_moments_of, feature_chunks
 from orchard.models.model import read_model
 from orchard.settings import Settings
@@ -129,17 +130,22 @@ def _counts(tables: Tables, head: ManifestHead) -> dict[str, int]:
 
 
 def newest_promotions(tables: Tables, settings: Settings) -> list[dict[str, Any]]:
-    """Return for each backbone whose newest promotion has no row one that names the model that pca_model kept or fitted last."""
-    models = {row["model_id"]: row for row in tables.rows(MODELS, ("model_id", "backbone", "created_at"))}
+    """Return for each backbone and kind whose newest promotion has no row one that names the model kept or fitted last."""
+    return [row for kind in KINDS for row in _newest_promotions_of(tables, kind)]
+
+
+def _newest_promotions_of(tables: Tables, kind: Kind) -> list[dict[str, Any]]:
+    models = {row["model_id"]: row for row in tables.rows(kind.models, ("model_id", "backbone", "created_at"))}
     runs = sorted(tables.rows(MODEL_RUNS, ("backbone", "model_id", "published_at")), key=lambda row: row["published_at"])
     fitted = sorted(models.values(), key=lambda row: row["created_at"])
-    promoted, snapshot = list(tables.rows(PROMOTIONS, ("backbone", "sequence"))), tables.load(PROMOTIONS)
+    snapshot = tables.load(PROMOTIONS)
+    promoted = [row for row in tables.rows(PROMOTIONS, ("backbone", "sequence", "kind")) if kind.owns(row)]
     found = []
     for backbone in sorted({row["backbone"] for row in models.values()}):
-        sequence = max(1, version_number_in(snapshot, f"promotions/{backbone}"))
+        sequence = max(1, version_number_in(snapshot, kind.key(PROMOTIONS, backbone)))
         last = [row["model_id"] for row in (*fitted, *runs) if row["backbone"] == backbone and row["model_id"] in models]
         if last and not any(row["backbone"] == backbone and row["sequence"] >= sequence for row in promoted):
-            found.append(_promotion(backbone, sequence, last[-1]))
+            found.append(_promotion(backbone, sequence, last[-1]) | {"kind": kind.name})
     return found
 
 

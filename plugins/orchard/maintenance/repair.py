@@ -24,23 +24,25 @@ from orchard_jobs.contract.columns import (
     TABLES,
     Table,
 )
-from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.layout import BackbonePath, ModelPath, parse, table_path
 from orchard_jobs.errors import DamagedFileError
 
 from orchard.maintenance.rebuilt_rows import captured_rows, class_moments_row, moments_row, newest_promotions, run_row
 from orchard.maintenance.verify import Damage, log_faults, verify
-from orchard.models.model import model_file
+from orchard.models.kinds import KINDS, Kind
+from orchard.models.publish import publish_file
 from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.checksums import forget
-from orchard.tables.commit_rule import Change, Tables
+from orchard.tables.commit_rule import Tables
 from orchard.tables.log_files import LOG, LogFiles
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
 _WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS, CLASS_MOMENTS)
+_OF_MODELS = {kind.models: kind for kind in KINDS}
+_OF_ROWS = {kind.rows for kind in KINDS}
 # What others are written anew from comes first.
 _ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES)
 _MISSING = "rows of images that are no longer listed"
@@ -153,34 +155,27 @@ class _Mending:
             self.lost.append(_LOST[table.name])
         if self.is_dry:
             return
-        if table is MODELS:
-            self._mend_models(damaged)
+        if table in _OF_MODELS:
+            self._mend_models(_OF_MODELS[table], damaged)
         elif table.name in _REWRITTEN:
             for damage in damaged:
                 self._rewrite(table, damage)
         else:
             self._mend_whole(table, damaged)
 
-    def _mend_models(self, damaged: list[Damage]) -> None:
+    def _mend_models(self, kind: Kind, damaged: list[Damage]) -> None:
         """Forget the models whose file is damaged; name those again that an emptied table no longer names."""
         for damage in damaged:
             known = parse(damage.path)
             assert isinstance(known, ModelPath), "a model's file has its own path"
-            self.tables.swap(MODELS, [damage.path], forgotten=[f"model/{known.model_id}"])
-            # Its path is the model's own, which pca_model may fit again.
+            self.tables.swap(kind.models, [damage.path], forgotten=[f"model/{known.model_id}"])
+            # Its path is the model's own, which its DAG may fit again.
             self.tables.warehouse.delete(damage.path)
-        if MODELS in self.emptied:
-            for path, _ in list(self.tables.warehouse.list(MODELS.name)):
+        if kind.models in self.emptied:
+            for path, _ in list(self.tables.warehouse.list(kind.models.name)):
                 known = parse(path)
                 if isinstance(known, ModelPath):
-                    change = Change(
-                        f"model/{known.model_id}",
-                        1,
-                        digest_of(known.model_id),
-                        (),
-                        (model_file(self.tables.warehouse, known.model_id),),
-                    )
-                    self.tables.commit(MODELS, [change], "append")
+                    publish_file(self.tables, known.model_id, kind)
 
     def _rewrite(self, table: Table, damage: Damage) -> None:
         """Put a row that other files tell in the place of a damaged file; nothing where they do not tell it."""
@@ -199,7 +194,7 @@ class _Mending:
     def _mend_whole(self, table: Table, damaged: list[Damage]) -> None:
         """Take a table's damaged files out, and name the rows instead that other tables tell."""
         paths = [damage.path for damage in damaged]
-        forgotten = [version_key(*damage.partition) for damage in damaged] if table is PCA_FEATURES else []
+        forgotten = [version_key(*damage.partition) for damage in damaged] if table in _OF_ROWS else []
         if paths:
             self.tables.swap(table, paths, forgotten=forgotten)
         rows = []

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
-from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 
+from orchard.models.kinds import KINDS, Kind
 from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import NO_DIGEST, Change, CommitState, Tables, version_number_in
@@ -39,7 +40,7 @@ def backbones(tables: Tables) -> tuple[BackboneRows, ...]:
     """Return every backbone that has rows, sorted by id."""
     rows: dict[str, Counter[str]] = {}
     batches: dict[str, set[str]] = {}
-    of_model = {row["model_id"]: row["backbone"] for row in tables.rows(MODELS, ("model_id", "backbone"))}
+    of_model = {model_id: its for kind in KINDS for model_id, its in _models(tables, kind)}
     for table in _WITH_ROWS:
         for file in tables.load(table).files():
             values = file.partition
@@ -68,8 +69,8 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
         raise ConfigurationError(
             f"{backbone} is the current backbone: only one that ORCHARD_BACKBONE with engine and weights no longer names can go"
         )
-    models = [row["model_id"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["backbone"] == backbone]
-    scopes = {table: models if table is PCA_FEATURES else [backbone] for table in _WITH_ROWS}
+    models = {kind.rows: [model_id for model_id, its in _models(tables, kind) if its == backbone] for kind in KINDS}
+    scopes = {table: models.get(table, [backbone]) for table in _WITH_ROWS}
     numbers = _next_numbers(tables, scopes)
     if not numbers:
         there = ", ".join(one.backbone for one in backbones(tables)) or "none"
@@ -82,6 +83,11 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
         published |= {pair[1] for pair, one in zip(pairs, states, strict=True) if one is CommitState.SUPERSEDED}
     if published:
         raise JobError(f"{backbone}: a run published {', '.join(sorted(published))} meanwhile: run the command again")
+
+
+def _models(tables: Tables, kind: Kind) -> list[tuple[str, str]]:
+    """Return (id, backbone) of the models of a kind."""
+    return [(row["model_id"], row["backbone"]) for row in tables.rows(kind.models, ("model_id", "backbone"))]
 
 
 def _next_numbers(tables: Tables, scopes: Mapping[Table, Collection[str]]) -> dict[str, int]:

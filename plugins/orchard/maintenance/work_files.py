@@ -33,6 +33,7 @@ from orchard_jobs.contract.layout import (
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile, Warehouse
 
+from orchard.models.kinds import KINDS
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -101,7 +102,7 @@ class WorkFiles:
 
     def _works_of(self, digest: str) -> tuple[str, ...]:
         if digest in self.plans:
-            return (work_digest(digest, self.plans[digest].backbone, "project"),)
+            return (work_digest(digest, self.plans[digest].backbone, self.plans[digest].stage),)
         return job_digests(self.heads[digest])
 
     def work_that_needs(self, path: str) -> str:
@@ -189,7 +190,7 @@ def _told(warehouse: Warehouse, paths: Mapping[str, WarehousePath], parse_text: 
 
 def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iterator[str]:
     """Yield every file that a table's newest version names or the version that a current `runs` row names, and of the backbones
-    in use the export and the current model's file.
+    in use the export and the file of each kind's current model.
     """
     for table in TABLES:
         yield from (file.path for file in tables.load(table).files())
@@ -199,5 +200,6 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
             yield from (file.path for file in versions.quarantine_files(batch_id))
     backbones = {settings.backbone.id, *(versions.backbone for versions in seen.published if versions.current)}
     yield from map(backbone_path, backbones)
-    promotions = (current_promotion(tables, backbone) for backbone in backbones)
-    yield from (model_path(promotion.model_id) for promotion in promotions if promotion is not None)
+    for kind in KINDS:
+        promotions = (current_promotion(tables, backbone, kind) for backbone in backbones)
+        yield from (model_path(promotion.model_id, kind.models) for promotion in promotions if promotion is not None)

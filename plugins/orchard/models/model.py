@@ -1,10 +1,10 @@
-"""PCA models: what one holds, which one is current, and what it keeps of each batch.
+"""Models: which one of a kind is current or pinned, and what a PCA model's file holds.
 
 A model's id is a digest of its inputs, never of floats: (backbone, components as set, sorted batch versions). Its file is
 created once, so every run that plans the same model projects with the same numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from orchard_jobs.pca.moments import Moments
 from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 
+from orchard.models.kinds import KINDS, PCA, Kind
 from orchard.tables.commit_rule import Tables
 
 MergedVersion = tuple[str, str]
@@ -36,49 +37,62 @@ class Promotion:
     is_held: bool = False
 
 
-def current_promotion(tables: Tables, backbone: str) -> Promotion | None:
-    """Return a backbone's newest promotion, or None when it has no model yet."""
-    columns = ("backbone", "sequence", "model_id", "is_held")
-    rows = [row for row in tables.rows(PROMOTIONS, columns) if row["backbone"] == backbone]
+def current_promotion(tables: Tables, backbone: str, kind: Kind = PCA) -> Promotion | None:
+    """Return the newest promotion of a backbone's models of a kind, or None when there is no such model yet."""
+    columns = ("backbone", "sequence", "model_id", "is_held", "kind")
+    rows = [row for row in tables.rows(PROMOTIONS, columns) if row["backbone"] == backbone and kind.owns(row)]
     if not rows:
         return None
     newest = max(rows, key=lambda row: row["sequence"])
     return Promotion(newest["sequence"], newest["model_id"], newest["is_held"])
 
 
-def current_model(tables: Tables, backbone: str) -> ModelReference | None:
-    """Return a backbone's current model as a job reads it, or None."""
-    promotion = current_promotion(tables, backbone)
-    return model_reference(tables.warehouse, promotion.model_id) if promotion else None
+def current_model(tables: Tables, backbone: str, kind: Kind = PCA) -> ModelReference | None:
+    """Return a backbone's current model of a kind as a job reads it, or None."""
+    promotion = current_promotion(tables, backbone, kind)
+    return model_reference(tables.warehouse, promotion.model_id, kind) if promotion else None
 
 
-def pinned_models(tables: Tables, backbone: str) -> tuple[str, ...]:
-    """Return the ids of a backbone's pinned models, sorted."""
-    rows = [row for row in tables.rows(PINS) if row["backbone"] == backbone]
+def pinned_models(tables: Tables, backbone: str, kind: Kind = PCA) -> tuple[str, ...]:
+    """Return the ids of a backbone's pinned models of a kind, sorted."""
+    rows = [row for row in tables.rows(PINS) if row["backbone"] == backbone and kind.owns(row)]
     newest = {row["model_id"]: row["is_pinned"] for row in sorted(rows, key=lambda row: row["sequence"])}
     return tuple(sorted(model_id for model_id, is_pinned in newest.items() if is_pinned))
 
 
-def known_model(tables: Tables, backbone: str, text: str) -> str:
-    """Return the id of a backbone's published model that a text names: the id, or a beginning of it that no other id has.
+def known_model(tables: Tables, backbone: str, text: str, kinds: Sequence[Kind] = KINDS) -> tuple[str, Kind]:
+    """Return the id and the kind of a backbone's published model that a text names.
+
+    Args:
+        tables: the tables.
+        backbone: the backbone.
+        text: the id, or a beginning of it that no other id has.
+        kinds: the kinds to look among.
 
     Raises:
         ConfigurationError: no model has this id, several have, or it is a model of another backbone.
     """
-    rows = list(tables.rows(MODELS, ("model_id", "backbone")))
-    found = sorted({(row["model_id"], row["backbone"]) for row in rows if text and row["model_id"].startswith(text)})
+    found = [one for kind in kinds for one in _begun_by(tables, text, kind)]
     exact = [one for one in found if one[0] == text] or found
     if not exact:
         raise ConfigurationError(f"no model has the id {text!r}: `orchard models` lists those that there are")
-    own = [model_id for model_id, its in exact if its == backbone]
+    own = [(model_id, kind) for model_id, its, kind in exact if its == backbone]
     if not own:
         raise ConfigurationError(
             f"model {exact[0][0]} was fitted on features of {exact[0][1]}, the current backbone is {backbone}: "
             "set ORCHARD_BACKBONE (and its engine and weights) to that one first"
         )
     if len(own) > 1:
-        raise ConfigurationError(f"{text!r} begins the ids of {len(own)} models, {', '.join(own)}: give more of it")
-    return str(own[0])
+        ids = ", ".join(model_id for model_id, _ in own)
+        raise ConfigurationError(f"{text!r} begins the ids of {len(own)} models, {ids}: give more of it")
+    return own[0]
+
+
+def _begun_by(tables: Tables, text: str, kind: Kind) -> list[tuple[str, str, Kind]]:
+    """Return (id, backbone, kind) of the models of a kind whose id begins with a text, sorted by id."""
+    rows = tables.rows(kind.models, ("model_id", "backbone"))
+    found = {(row["model_id"], row["backbone"]) for row in rows if text and row["model_id"].startswith(text)}
+    return [(*one, kind) for one in sorted(found)]
 
 
 def sources_of(versions: Iterable[BatchVersion]) -> tuple[MergedVersion, ...]:
@@ -102,11 +116,12 @@ class Model:
     sources: tuple[MergedVersion, ...]
 
 
-def model_reference(warehouse: Warehouse, model_id: str) -> ModelReference:
-    """Return a model as a job reads it; of its file, which holds the merged moments, only the number of components is read."""
-    path = model_path(model_id)
+def model_reference(warehouse: Warehouse, model_id: str, kind: Kind = PCA) -> ModelReference:
+    """Return a model as a job reads it; of its file, which is large, only the number of components or classes is read."""
+    path = model_path(model_id, kind.models)
     with open_parquet(warehouse, path) as file:
-        return ModelReference(model_id, path, file.read(["k"]).column(0)[0].as_py())
+        size = file.read([kind.size_column]).column(0)[0].as_py()
+    return ModelReference(model_id, path, size if isinstance(size, int) else len(size))
 
 
 def create_model(warehouse: Warehouse, model: Model) -> Model:
@@ -145,7 +160,7 @@ def read_model(warehouse: Warehouse, model_id: str) -> Model:
     return Model(value("model_id"), value("backbone"), basis, Moments(value("n"), mean, array("second_moment")), sources)
 
 
-def model_file(warehouse: Warehouse, model_id: str) -> StagedFile:
+def model_file(warehouse: Warehouse, model_id: str, kind: Kind = PCA) -> StagedFile:
     """Return a model's file as `publish` commits it."""
-    path = model_path(model_id)
+    path = model_path(model_id, kind.models)
     return StagedFile(path, warehouse.size(path) or 0, 1, warehouse.sha256(path))

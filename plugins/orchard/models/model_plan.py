@@ -1,21 +1,23 @@
-"""What a run of pca_model decided: frozen as a file that is named by its own digest, so that XCom carries a name alone."""
+"""What a run of a model's DAG decided: frozen as a file that is named by its own digest, so that XCom carries a name alone."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchard_jobs.contract.digests import canonical_json, digest_of
-from orchard_jobs.contract.jobs import ProjectionPlan
+from orchard_jobs.contract.digests import canonical_json, digest_of, work_digest
+from orchard_jobs.contract.jobs import Projection, ProjectionPlan
 from orchard_jobs.contract.layout import model_plan_path, projection_plan_path
 from orchard_jobs.storage import Warehouse
 
-from orchard.models.model import Promotion
-from orchard.tables.reports import parsed
+from orchard.models.model import Promotion, model_reference
+from orchard.models.state import Lacking, ModelState
+from orchard.tables.commit_rule import Tables
+from orchard.tables.reports import parsed, take_up
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What one run of pca_model is to do.
+    """What one run of a model's DAG is to do.
 
     Attributes:
         action: `idle` (there is nothing to decide, which `model_runs` does not record); `none` (no model is possible yet);
@@ -66,3 +68,27 @@ def read_projection(warehouse: Warehouse, digest: str) -> ProjectionPlan:
     """Return a projection plan by its digest; JobError when its file is gone or damaged."""
     path = projection_plan_path(digest)
     return parsed(warehouse, path, warehouse.read(path), ProjectionPlan.from_json)
+
+
+def keep_current(tables: Tables, found: ModelState, reason: str, gain: float | None = None) -> ModelPlan:
+    """Return the plan that keeps the current model and makes what it and the pinned models lack."""
+    assert found.promotion is not None, "without a model there is none to keep"
+    plan = ModelPlan("keep", reason, found.considered, found.promotion.model_id, gain)
+    return freeze_projection(tables.warehouse, plan, projection_of(tables.warehouse, found, found.lacking))
+
+
+def projection_of(warehouse: Warehouse, found: ModelState, lacking: Lacking) -> ProjectionPlan:
+    """Return the work of making what fitted models lack; no projections when they lack nothing."""
+    wanted = {model_id: batches for model_id, batches in lacking.items() if batches}
+    projections = tuple(Projection(model_reference(warehouse, one, found.kind), batches) for one, batches in wanted.items())
+    return ProjectionPlan(found.published.backbone, projections, kind=found.kind.name)
+
+
+def freeze_projection(warehouse: Warehouse, plan: ModelPlan, projection: ProjectionPlan) -> ModelPlan:
+    """Return the plan with its Spark job's work, frozen in the warehouse, where there is any."""
+    if not projection.projections:
+        return plan
+    while not take_up(warehouse, work_digest(projection.digest, projection.backbone, projection.stage)):
+        projection = replace(projection, attempt=projection.attempt + 1)
+    warehouse.create(projection_plan_path(projection.digest), projection.to_json().encode())
+    return replace(plan, projection=projection)

@@ -2,16 +2,17 @@
 
 A model's file and its `models` row stay.
 
-A model whose rows went is as one that was never projected: when it is promoted or pinned again, pca_model finds that it lacks
+A model whose rows went is as one that never had any: when it is promoted or pinned again, its DAG finds that it lacks
 every batch. So no lock is needed. Rows that are removed while another run promotes the model are projected again. Rows that a
-running pca_model publishes after the removal are found by the next look.
+running DAG publishes after the removal are found by the next look.
 """
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS, PROMOTIONS
+from orchard_jobs.contract.columns import PINS, PROMOTIONS
 
+from orchard.models.kinds import KINDS, PCA, Kind
 from orchard.models.model import current_promotion, pinned_models
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
@@ -28,7 +29,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
         settings: the retention.
         now: in UTC; the days run since the model was last current or pinned, or since it was fitted when it never was.
     """
-    with_rows = {file.partition["model_id"] for file in tables.load(PCA_FEATURES).files()}
+    with_rows = {file.partition["model_id"] for kind in KINDS for file in tables.load(kind.rows).files()}
     ends = _last_uses(tables)
     chosen = _chosen_models(tables, with_rows)
     retention = timedelta(days=settings.retention.model_days)
@@ -36,7 +37,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
 
 
 def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
-    """Take all rows of some models out of pca_features, in one commit that forgets their batch versions' numbers.
+    """Take all rows of some models out of their kind's table, in one commit a kind that forgets their batch versions' numbers.
 
     A model that is current or pinned by now is left alone.
 
@@ -45,40 +46,45 @@ def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = set(model_ids)
     retired = wanted - _chosen_models(tables, wanted)
-    pairs = _pairs_with_rows(tables, retired)
-    remove_rows(tables, pairs)
-    return tuple(sorted({model_id for model_id, _ in pairs}))
+    expired: set[str] = set()
+    for kind in KINDS:
+        pairs = _pairs_with_rows(tables, retired, kind)
+        remove_rows(tables, pairs, kind)
+        expired |= {model_id for model_id, _ in pairs}
+    return tuple(sorted(expired))
 
 
-def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids: Collection[str]) -> list[Pair]:
+def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids: Collection[str], kind: Kind) -> list[Pair]:
     """Return the (model, batch) pairs that still have rows although the batch was retired: a run was publishing then."""
-    return [pair for pair in _pairs_with_rows(tables, model_ids) if published.is_retired(pair[1])]
+    return [pair for pair in _pairs_with_rows(tables, model_ids, kind) if published.is_retired(pair[1])]
 
 
-def remove_rows(tables: Tables, pairs: Collection[Pair]) -> None:
-    """Take the rows of some (model, batch) out of pca_features, in one commit that forgets their versions' numbers."""
+def remove_rows(tables: Tables, pairs: Collection[Pair], kind: Kind = PCA) -> None:
+    """Take the rows of some (model, batch) out of a kind's table, in one commit that forgets their versions' numbers."""
     if pairs:
-        tables.commit(PCA_FEATURES, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
+        tables.commit(kind.rows, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
 
 
-def _pairs_with_rows(tables: Tables, model_ids: Collection[str]) -> list[Pair]:
-    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(PCA_FEATURES).files()}
+def _pairs_with_rows(tables: Tables, model_ids: Collection[str], kind: Kind) -> list[Pair]:
+    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(kind.rows).files()}
     return sorted(pair for pair in pairs if pair[0] in model_ids)
 
 
 def _chosen_models(tables: Tables, model_ids: Collection[str]) -> set[str]:
-    """Return which of some models are their backbone's current one or pinned."""
-    backbones = {row["backbone"] for row in tables.rows(MODELS, ("model_id", "backbone")) if row["model_id"] in model_ids}
+    """Return which of some models are the current one of their backbone and kind, or pinned."""
     chosen: set[str] = set()
-    for backbone in backbones:
-        promotion = current_promotion(tables, backbone)
-        chosen |= {*pinned_models(tables, backbone), *([promotion.model_id] if promotion else [])}
+    for kind in KINDS:
+        rows = tables.rows(kind.models, ("model_id", "backbone"))
+        for backbone in {row["backbone"] for row in rows if row["model_id"] in model_ids}:
+            promotion = current_promotion(tables, backbone, kind)
+            chosen |= {*pinned_models(tables, backbone, kind), *([promotion.model_id] if promotion else [])}
     return chosen
 
 
 def _last_uses(tables: Tables) -> dict[str, datetime]:
     """Return by model when it was fitted, succeeded by another model, or unpinned, whichever was last."""
-    ends: dict[str, datetime] = {row["model_id"]: row["created_at"] for row in tables.rows(MODELS, ("model_id", "created_at"))}
+    fitted = (row for kind in KINDS for row in tables.rows(kind.models, ("model_id", "created_at")))
+    ends: dict[str, datetime] = {row["model_id"]: row["created_at"] for row in fitted}
 
     def extend(model_id: str, moment: datetime) -> None:
         ends[model_id] = max(ends.get(model_id, moment), moment)

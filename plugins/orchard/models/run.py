@@ -1,13 +1,15 @@
-"""The use cases of one run of pca_model: find pending work, plan, validate, publish. Knows no Airflow."""
+"""The use cases of one run of a model's DAG: find pending work, plan, validate, publish. Knows no Airflow."""
 
 from orchard_jobs.audit.model import audit_model
 from orchard_jobs.audit.projection import audit_projection
 from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.escaping import escaping_logger
 
+from orchard.models.kinds import KINDS, PCA, Kind
 from orchard.models.model import read_model
 from orchard.models.model_plan import read_model_plan, read_projection, write_model_plan
-from orchard.models.refit import pending_work, plan_model, publish_model, record_model_run
+from orchard.models.publish import publish_model, record_model_run
+from orchard.models.refit import pending_work, plan_model
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -18,30 +20,30 @@ log = escaping_logger(__name__)
 
 @use_case
 def find_pending(tables: Tables, settings: Settings) -> Outcome[str]:
-    """Return what pca_model has to do, in words; skipped when it has nothing to do."""
+    """Return what the models' DAGs have to do, in words; skipped when they have nothing to do."""
     tables.create_all()
-    pending = pending_work(tables, settings)
-    if pending is None:
-        return Skipped("the current model covers every published batch")
-    return Done(pending)
+    pending = [f"{kind.dag_id}: {work}" for kind in KINDS if (work := pending_work(tables, settings, kind)) is not None]
+    if not pending:
+        return Skipped("the current models cover every published batch")
+    return Done("; ".join(pending))
 
 
 @use_case
-def plan(tables: Tables, settings: Settings, run_id: str) -> Outcome[PlannedJobs]:
-    """Decide what the run does: nothing, project what the current and the pinned models lack, or fit a new model.
+def plan(tables: Tables, settings: Settings, run_id: str, kind: Kind = PCA) -> Outcome[PlannedJobs]:
+    """Decide what the run does: nothing, make what the current and the pinned models lack, or fit a new model.
 
-    Skipped when there is nothing to project; the decision is recorded even then.
+    Skipped when there is no work for a job; the decision is recorded even then.
     """
     tables.create_all()
-    decided = plan_model(tables, settings)
+    decided = plan_model(tables, settings, kind)
     log.info("model action=%s gain=%s reason=%s", decided.action, decided.gain, decided.reason)
     if decided.projection is None:
         if decided.action != "idle":
-            record_model_run(tables, settings.backbone.id, decided, run_id)
+            record_model_run(tables, settings.backbone.id, decided, run_id, kind)
         return Skipped(f"nothing to project: {decided.reason}")
     digest, decision = decided.projection.digest, write_model_plan(tables.warehouse, decided)
     uri = tables.warehouse.uri_of(projection_plan_path(digest))
-    return Done(PlannedJobs(uri, digest, decided.projection.backbone, ("project",), decision))
+    return Done(PlannedJobs(uri, digest, decided.projection.backbone, (kind.stage,), decision))
 
 
 @use_case
@@ -52,12 +54,13 @@ def validate(tables: Tables, planned: PlannedJobs) -> Outcome[str]:
         JobError: a report or a plan is gone or damaged.
     """
     projection = read_projection(tables.warehouse, planned.input_digest)
+    report = planned.required_report(tables.warehouse, projection.stage)
     for one in projection.projections:
         model = read_model(tables.warehouse, one.model.model_id)
         basis = model.basis
         spectrum = (basis.explained_variance, basis.explained_variance_ratio)
         audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
-    audit_projection(tables.warehouse, projection, planned.required_report(tables.warehouse, "project")).raise_if_failed()
+    audit_projection(tables.warehouse, projection, report).raise_if_failed()
     return Done("passed")
 
 
@@ -72,5 +75,6 @@ def publish(tables: Tables, planned: PlannedJobs, run_id: str) -> Outcome[None]:
     """
     assert planned.decision is not None, "a model's plan names its decision"
     decided = read_model_plan(tables.warehouse, planned.decision)
-    publish_model(tables, decided, planned.required_report(tables.warehouse, "project"), run_id)
+    assert decided.projection is not None, "a plan without a projection has nothing to publish"
+    publish_model(tables, decided, planned.required_report(tables.warehouse, decided.projection.stage), run_id)
     return Done(None)

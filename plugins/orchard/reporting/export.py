@@ -23,6 +23,7 @@ from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.schemas import arrow_schema
 
+from orchard.models.kinds import PCA
 from orchard.models.model import Model, current_promotion, known_model
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -121,7 +122,7 @@ def _pca_version(tables: Tables, versions: BatchVersions, batch_id: str, model_i
 
 
 def chosen_model(tables: Tables, backbone: str, model_id: str | None) -> str:
-    """Return the named model's id, or the current one's.
+    """Return the named PCA model's id, or the current one's.
 
     Raises:
         ConfigurationError: there is no such model, it is another backbone's, or there is no model yet.
@@ -131,7 +132,7 @@ def chosen_model(tables: Tables, backbone: str, model_id: str | None) -> str:
         if promotion is None:
             raise ConfigurationError(f"there is no PCA model of {backbone} yet: run pca_model first")
         return promotion.model_id
-    return known_model(tables, backbone, model_id)
+    return known_model(tables, backbone, model_id, (PCA,))[0]
 
 
 def chunks_of(tables: Tables, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -141,8 +142,12 @@ def chunks_of(tables: Tables, selection: Selection) -> Iterator[pa.RecordBatch]:
     for file in selection.files:
         with open_parquet(tables.warehouse, file.path, is_whole=True) as opened:
             for rows in opened.iter_batches(_ROWS_PER_CHUNK, columns=list(table.column_names)):
-                constants = [pa.repeat(pa.scalar(file.partition[name]), rows.num_rows) for name in table.partition_by]
-                columns = [*(rows.column(name) for name in table.column_names), *constants]
+                # What the files do not hold: the partition's values, and columns that are younger than the file.
+                values = dict.fromkeys(schema.names) | dict(file.partition)
+                kept = {name: rows.column(name) for name in rows.schema.names}
+                columns = [
+                    kept[name] if name in kept else pa.repeat(pa.scalar(values[name]), rows.num_rows) for name in schema.names
+                ]
                 cast = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
                 yield pa.RecordBatch.from_arrays(cast, schema=schema)
 

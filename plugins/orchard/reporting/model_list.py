@@ -7,6 +7,7 @@ from typing import Any
 
 from orchard_jobs.contract.columns import CAPTURED, MODELS, PROMOTIONS
 
+from orchard.models.kinds import PCA
 from orchard.models.model import MergedVersion, current_promotion, pinned_models
 from orchard.tables.batch_versions import current_versions
 from orchard.tables.commit_rule import Tables
@@ -55,7 +56,7 @@ def list_models(tables: Tables, backbone: str) -> tuple[ModelSummary, ...]:
     promotion = current_promotion(tables, backbone)
     pinned = pinned_models(tables, backbone)
     promotions = sorted(tables.rows(PROMOTIONS), key=lambda row: row["sequence"], reverse=True)
-    first = {row["model_id"]: row for row in promotions if row["backbone"] == backbone}
+    first = {row["model_id"]: row for row in promotions if row["backbone"] == backbone and PCA.owns(row)}
     current = {(version.batch_id, version.manifest_digest) for version in current_versions(tables, backbone)}
     kept = _captured(tables, current)
     found = []

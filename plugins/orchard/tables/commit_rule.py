@@ -162,10 +162,12 @@ class Tables:
 
     def rows(self, table: Table, columns: Sequence[str] | None = None, **partition: str) -> Iterator[dict[str, Any]]:
         """Yield the newest rows of the named partition values as dicts, partition columns among them, file after file."""
-        return self.rows_of(self.load(table).files(**partition), columns)
+        return self.rows_of(self.load(table).files(**partition), columns or table.column_names)
 
     def rows_of(self, files: Iterable[TableFile], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of some files as dicts, partition columns among them, file after file.
+
+        A named column that a file does not have is null: the file is of a release before that column.
 
         Raises:
             DamagedFileError: a file is lost or damaged.
@@ -173,11 +175,12 @@ class Tables:
         for file in files:
             values = dict(file.partition)
             names = None if columns is None else [name for name in columns if name not in values]
+            nulls: dict[str, Any] = dict.fromkeys(names or ())
             with open_parquet(self.warehouse, file.path) as opened:
                 # Each row becomes Python objects here, so threads cost more than they save.
                 for batch in opened.iter_batches(columns=names, use_threads=False):
                     for row in batch.to_pylist():
-                        yield row | values
+                        yield nulls | row | values
 
     def stage(self, table: Table, rows: Sequence[dict[str, Any]], partition: tuple[str, ...] = ()) -> StagedFile:
         """Write a few rows as one fresh file of a table that no log names yet."""

@@ -28,6 +28,7 @@ from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from orchard_jobs.store_errors import explained, explaining_store_errors
 
+from orchard.tables.added_columns import add_missing_columns
 from orchard.tables.log_files import LogFiles, commit_path, explaining_log_faults
 
 Mode = Literal["overwrite", "append"]
@@ -67,7 +68,7 @@ class TableLog(Protocol):
     """The logs of one warehouse's tables."""
 
     def create(self, table: Table) -> None:
-        """Create a table, empty, unless it is there; two at once do no harm."""
+        """Create a table, empty, or add the columns that one of an earlier release lacks; two at once do no harm."""
 
     def load(self, table: Table, version: int | None = None) -> Snapshot:
         """Return the newest snapshot, or that of a version; NoTableError when the table was never created."""
@@ -180,15 +181,14 @@ class DeltaLog:
     warehouse: Warehouse
 
     def create(self, table: Table) -> None:
-        """Create a table, empty, unless it is there.
+        """Create a table, empty, or add the columns that one of an earlier release lacks. They are null in its rows.
 
         Raises:
             ConfigurationError: the table is there with another schema version.
             JobError: its store cannot be reached or written.
         """
         if DeltaTable.is_deltatable(self._uri(table), _storage_options()):
-            self.load(table)
-            return
+            return add_missing_columns(lambda: self.load(table).delta, table)
         try:
             with explaining_store_errors(self._uri(table)):
                 self._create(table)

@@ -110,6 +110,7 @@ MODELS = Table(
     ),
     "One row for each fitted PCA model. A row never changes.",
 )
+_KIND = Column("kind", "string", "`pca`. Null: `pca`, in rows of an earlier release", is_nullable=True)
 PROMOTIONS = Table(
     "promotions",
     (),
@@ -134,6 +135,7 @@ PROMOTIONS = Table(
         ),
         Column("is_held", "bool", "whether refits wait until the model is released"),
         Column("promoted_at", "timestamp", "when the model became current"),
+        _KIND,
     ),
     "Which model is current: the row with the largest `sequence` of a backbone.",
 )
@@ -146,6 +148,7 @@ PINS = Table(
         Column("model_id", "string", "the model that was pinned or unpinned"),
         Column("is_pinned", "bool", "whether every batch keeps rows of the model"),
         Column("pinned_at", "timestamp", "when the model was pinned or unpinned"),
+        _KIND,
     ),
     "Which models are pinned: the last row of a model counts.",
 )
@@ -200,6 +203,7 @@ MODEL_RUNS = Table(
         Column("considered", "string", "digest of what the run judged"),
         Column("batches_projected", "int64", "number of batches that the run projected"),
         Column("published_at", "timestamp", "when the row was written"),
+        _KIND,
     ),
     "One row for each run of `pca_model` that had something to decide.",
 )

@@ -13,6 +13,7 @@ Stage = Literal["featurize", "reduce", "project"]
 Source = Literal["fetch", "spark"]
 PROGRESS_SECONDS = 2.0
 STALL_MINUTES = 15.0
+_PCA = "pca"
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,24 @@ class Projection:
 
 @dataclass(frozen=True)
 class ProjectionPlan:
-    """The work of one `project` job: which published batch versions get rows of which models.
+    """The work of one job of a model's DAG: which published batch versions get rows of which models.
 
-    `attempt` rises when staged files of the same plan were lost or damaged, so that they are made again under another name.
+    Attributes:
+        backbone: the backbone's id.
+        projections: the models, each with its batch versions.
+        attempt: rises when staged files of the same plan were lost or damaged, so that they are made again under another name.
+        kind: the models' kind. At its default it is in no text and no digest, so that they are those of earlier releases.
     """
 
     backbone: str
     projections: tuple[Projection, ...]
     attempt: int = 1
+    kind: str = _PCA
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that does the work."""
+        return "project"
 
     @property
     def pairs(self) -> tuple[tuple[ModelReference, BatchVersion], ...]:
@@ -186,11 +197,17 @@ class ProjectionPlan:
     @cached_property
     def digest(self) -> str:
         """The plan's name."""
-        return digest_of(asdict(self))
+        return digest_of(self._fields())
 
     def to_json(self) -> str:
         """Return the plan's text."""
-        return canonical_json(asdict(self))
+        return canonical_json(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.kind == _PCA:
+            del fields["kind"]
+        return fields
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ProjectionPlan":

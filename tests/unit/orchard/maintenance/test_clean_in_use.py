@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from orchard.batch.publish import publish_batch
 from orchard.maintenance.clean import plan_cleaning, remove
-from orchard.models.refit import pending_work, plan_model, publish_model
+from orchard.models.publish import publish_model
+from orchard.models.refit import pending_work, plan_model
 from orchard.settings import Settings
 from orchard.tables import delta_log
 from orchard.tables.commit_rule import Tables

@@ -2,7 +2,8 @@
 
 import pytest
 from orchard.models.model import current_promotion
-from orchard.models.refit import pending_work, plan_model, publish_model
+from orchard.models.publish import publish_model
+from orchard.models.refit import pending_work, plan_model
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, PCA_FEATURES, PROMOTIONS

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from orchard.models.captured import captured_shares
+from orchard.models.kinds import PCA, Kind
 from orchard.models.model import current_promotion, known_model, pinned_models, read_model
-from orchard.models.refit import pending_work, plan_model, publish_model
+from orchard.models.publish import publish_model
+from orchard.models.refit import pending_work, plan_model
 from orchard.models.registry import pin, promote, release, unpin
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -104,7 +106,7 @@ def test_a_model_that_is_not_there_is_refused(tables: Tables, always: Settings, 
 def test_a_unique_beginning_of_an_id_is_enough(tables: Tables, always: Settings, models: tuple[str, str]) -> None:
     lengths = range(len("pca-") + 1, len(models[0]) + 1)
     texts = [models[0][:length] for length in lengths if not models[1].startswith(models[0][:length])]
-    assert {known_model(tables, always.backbone.id, text) for text in texts} == {models[0]}
+    assert {known_model(tables, always.backbone.id, text) for text in texts} == {(models[0], PCA)}
 
 
 def test_a_model_of_another_backbone_is_refused(
@@ -138,8 +140,8 @@ def test_a_refit_that_is_promoted_first_is_gone_back_from(
     real = current_promotion
     looks: list[str] = []
 
-    def look_too_early(tables: Tables, backbone: str) -> object:
-        found = real(tables, backbone)
+    def look_too_early(tables: Tables, backbone: str, kind: Kind) -> object:
+        found = real(tables, backbone, kind)
         if not looks:
             looks.append("first")
             run_model(tables, always, "rival")

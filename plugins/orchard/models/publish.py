@@ -1,0 +1,75 @@
+"""Publish what a run of a model's DAG made: a new model, rows, the promotion, and what the run did."""
+
+from datetime import UTC, datetime
+
+from orchard_jobs.contract.columns import MODEL_RUNS
+from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.errors import SupersededError
+
+from orchard.models.captured import record_captured
+from orchard.models.kinds import KIND_OF_NAME, PCA, Kind
+from orchard.models.model import model_file
+from orchard.models.model_plan import ModelPlan
+from orchard.models.registry import PromotionRequest, append_promotion
+from orchard.models.state import considered_key
+from orchard.tables.batch_versions import version_key
+from orchard.tables.commit_rule import Change, Tables
+
+
+def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
+    """Publish a projection: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
+
+    A batch that got a newer version meanwhile is left out: the next run projects it. A retry commits what is left.
+
+    Raises:
+        SupersededError: another model was promoted meanwhile.
+        JobError: a staged file is gone or damaged.
+    """
+    projection = plan.projection
+    assert projection is not None, "a plan without a projection has nothing to publish"
+    kind = KIND_OF_NAME[projection.kind]
+    if plan.action == "fit":
+        assert plan.model_id is not None, "a fit makes a model"
+        publish_file(tables, plan.model_id, kind)
+    changes = [
+        Change(version_key(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
+        for (model, batch), staged in zip(projection.pairs, report.of_table(kind.rows.name), strict=True)
+    ]
+    record_captured(tables, report.captured)
+    tables.commit(kind.rows, changes)
+    if plan.action == "fit":
+        _promote(tables, projection.backbone, plan, kind)
+    record_model_run(tables, projection.backbone, plan, run_id, kind)
+
+
+def publish_file(tables: Tables, model_id: str, kind: Kind) -> None:
+    """Name a model's file in the table of its kind, once for ever."""
+    change = Change(f"model/{model_id}", 1, digest_of(model_id), (), (model_file(tables.warehouse, model_id, kind),))
+    tables.commit(kind.models, [change], "append")
+
+
+def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str, kind: Kind = PCA) -> None:
+    """Append what a run of a kind's DAG did and why, once a run, and that all this was considered."""
+    row = {
+        "run_id": run_id,
+        "backbone": backbone,
+        "model_id": plan.model_id,
+        "action": plan.action,
+        "reason": plan.reason,
+        "gain": plan.gain,
+        "considered": plan.considered,
+        "batches_projected": len({batch.batch_id for _, batch in plan.projection.pairs}) if plan.projection else 0,
+        "published_at": datetime.now(UTC),
+        "kind": kind.name,
+    }
+    key = f"model_run/{run_id}/{plan.considered}"
+    row_change = Change(key, 1, plan.considered, (), (tables.stage(MODEL_RUNS, [row]),))
+    tables.commit(MODEL_RUNS, [row_change, Change(considered_key(plan.considered), 1, plan.considered)], "append")
+
+
+def _promote(tables: Tables, backbone: str, plan: ModelPlan, kind: Kind) -> None:
+    assert plan.model_id is not None, "only a fitted model is promoted"
+    request = PromotionRequest(backbone, plan.model_id, plan.judged, plan.reason, plan.gain, plan.distance, kind=kind)
+    if not append_promotion(tables, request):
+        raise SupersededError(f"another model than {plan.model_id} was promoted meanwhile; its promotion is kept")
