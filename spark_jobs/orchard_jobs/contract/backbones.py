@@ -14,7 +14,7 @@ EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdba
 RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
 
 # What this release makes of a file's bytes. Other pixels mean another text, and so another backbone.
-DECODER = "2: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
+DECODER = "3: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
 RESIZE = "pillow bicubic, whole image, no crop"
 
 

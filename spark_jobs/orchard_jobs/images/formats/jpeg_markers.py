@@ -1,6 +1,6 @@
 """What the markers of a JPEG say: its frame, its scans, its metadata, and whether the scans hold every coefficient.
 
-Of the entropy-coded data it knows only where they end; `jpeg` has the library read them.
+Of the entropy-coded data it knows only where they end, and how many zeros may be among them; `jpeg` has the library read them.
 """
 
 import re
@@ -8,10 +8,11 @@ import struct
 from dataclasses import dataclass, field
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.images.formats.jpeg_zeros import Band, Blocks, Code, first_codes, most_zeros
 from orchard_jobs.images.formats.picture import Fault, Limits
 
 LOSSLESS = 0xC3
-_SOI, _EOI, _SOS, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC2
+_SOI, _EOI, _SOS, _DHT, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC4, 0xC2
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 _FRAMES = {0xC0, 0xC1, 0xC2, LOSSLESS}
 _NOT_READ = {
@@ -65,6 +66,7 @@ class Markers:
         content: the file up to its end marker, without stray bytes between segments and without metadata that libjpeg warns of.
         marker: of the frame: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless.
         components: by their identifiers.
+        codes: of each Huffman table, what zero bits mean.
         exif: the first block.
         profile_parts: pieces of a colour profile by their numbers.
     """
@@ -74,6 +76,7 @@ class Markers:
     width: int = 0
     height: int = 0
     components: dict[int, Component] = field(default_factory=dict)
+    codes: dict[int, Code] = field(default_factory=dict)
     walked_samples: int = 0
     exif: bytes | None = None
     profile_parts: dict[int, bytes] = field(default_factory=dict)
@@ -117,8 +120,9 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
         position = start if marker in _ALONE or marker == _EOI else _end_of_segment(content, start)
         body = content[start + 2 : position]
         if marker == _SOS:
-            _read_scan(found, body, limits)
-            position = _end_of_data(content, position)
+            most = _read_scan(found, body, limits)
+            position, start = _end_of_data(content, position), position
+            _check_zeros(content, start, position, most)
         elif marker != _EOI:
             _read_segment(found, marker, body, limits)
         if not is_first_again and marker != _APP2:
@@ -162,6 +166,8 @@ def _read_segment(found: Markers, marker: int, body: bytes, limits: Limits) -> N
         raise Fault(Reason.UNSUPPORTED, f"a JPEG of a kind that is not read: {_NOT_READ[marker]}")
     if marker in _FRAMES:
         _read_frame(found, marker, body, limits)
+    elif marker == _DHT:
+        found.codes.update(first_codes(body))
     elif marker == 0xE1 and body.startswith(_EXIF) and found.exif is None:
         found.exif = body
     elif marker == 0xE2 and body.startswith(_PROFILE) and len(body) > 14:
@@ -188,7 +194,8 @@ def _read_frame(found: Markers, marker: int, body: bytes, limits: Limits) -> Non
         raise Fault(Reason.UNSUPPORTED, "a JPEG of two components with one identifier")
 
 
-def _read_scan(found: Markers, body: bytes, limits: Limits) -> None:
+def _read_scan(found: Markers, body: bytes, limits: Limits) -> int | None:
+    """Count what a scan brings; return how many zero bytes may follow each other in its data, None for any number."""
     count = body[0] if body else 0
     if not 1 <= count <= 4 or len(body) < 4 + 2 * count:
         raise _cut("a scan's header is cut short")
@@ -205,6 +212,21 @@ def _read_scan(found: Markers, body: bytes, limits: Limits) -> None:
         component.bits_left[first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
         found.walked_samples += found.width * found.height * component.area // largest
     limits.check_work(found.walked_samples, "the scans")
+    return None if found.marker == LOSSLESS else most_zeros(_unit(found, body, count), Band(first, last, bits & 15, bits > 15))
+
+
+def _unit(found: Markers, body: bytes, count: int) -> list[Blocks]:
+    """Return the blocks of a unit of a scan (T.81, A.2): of several components as their sampling says, one of a single one."""
+    codes = found.codes
+    return [
+        Blocks(found.components[identifier].area if count > 1 else 1, codes.get(tables >> 4), codes.get(16 + (tables & 15)))
+        for identifier, tables in struct.iter_unpack("BB", body[1 : 1 + 2 * count])
+    ]
+
+
+def _check_zeros(content: bytes, start: int, end: int, most: int | None) -> None:
+    if most is not None and (place := content.find(bytes(most + 1), start, end)) >= 0:
+        raise _cut(f"more than {most} zero bytes stand at byte {place}, in place of data")
 
 
 def _check_complete(found: Markers) -> None:

@@ -31,7 +31,7 @@ GOOD = {
 BAD = {
     "jpeg_cut_eoi.jpg": (Reason.TRUNCATED, "premature end"),
     "jpeg_crlf.jpg": (Reason.TRUNCATED, "transferred as text"),
-    "jpeg_zero_tail.jpg": (Reason.TRUNCATED, "extraneous bytes"),
+    "jpeg_zero_tail.jpg": (Reason.TRUNCATED, "zero bytes stand"),
     "jpeg_prog_first_scan_eoi.jpg": (Reason.TRUNCATED, "coefficient"),
     "jpeg_noeoi.jpg": (Reason.TRUNCATED, "ends within a scan"),
     "jxl_code.jxl": (Reason.UNSUPPORTED, "JPEG XL"),

@@ -132,6 +132,53 @@ def test_zeros_after_the_last_pixel_are_truncated(count: int) -> None:
     assert bad(content[:-2] + bytes(count) + EOI).reason == Reason.TRUNCATED
 
 
+def with_zeros(content: bytes, at: int, size: int) -> bytes:
+    return content[:at] + bytes(size) + content[at + size :]
+
+
+@pytest.mark.parametrize("size", [20, 64, 512])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["baseline", "optimised", "whole colours"])
+def test_a_hole_of_zeros_is_truncated(kind: str, mode: str, size: int) -> None:
+    content = jpeg(mode, **KINDS[kind])
+    first = scans(content)[0] + 20
+    for at in range(first, len(content) - size - 2, (len(content) - first) // 16):
+        found = bad(with_zeros(content, at, size))
+        assert found.reason == Reason.TRUNCATED
+        assert "zero bytes stand" in found.message
+
+
+def test_a_hole_of_zeros_in_a_progressive_scan_is_truncated() -> None:
+    content = saved(picture(800, 600), "JPEG", progressive=True, quality=95)
+    starts = scans(content)
+    # The first scan brings the mean of each block; zeros let it fall below black. Scans 2, 3 and 4 bring wide bands.
+    for scan in (0, 2, 3, 4):
+        assert "zero bytes stand" in bad(with_zeros(content, starts[scan] + 40, 600)).message
+
+
+ROWS, COLUMNS = np.mgrid[:256, :256]
+REGULAR = {
+    "flat": np.full((256, 256), 255),
+    "falling": 255 - COLUMNS // 2,
+    "falling steeply": 255 - COLUMNS,
+    "dots": np.where((COLUMNS % 8 == 0) & (ROWS % 8 == 0), 104, 128),
+    "faint dots": np.where((COLUMNS % 8 == 0) & (ROWS % 8 == 0), 123, 128),
+    "stripes": COLUMNS // 8 % 2 * 255,
+    "squares": (COLUMNS // 7 + ROWS // 7) % 2 * 255,
+}
+
+
+@pytest.mark.parametrize("what", REGULAR)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_regular_picture_may_have_many_zeros(kind: str, what: str) -> None:
+    source = Image.fromarray(REGULAR[what].astype(np.uint8))
+    for mode in MODES:
+        for quality in (1, 30, 75, 90, 100):
+            good(saved(source.convert(mode), "JPEG", quality=quality, **KINDS[kind]), side=8)
+    if (kind, what) == ("optimised", "flat"):
+        assert bytes(100) in saved(source, "JPEG", **KINDS[kind])
+
+
 def test_a_thumbnail_does_not_end_its_picture() -> None:
     thumbnail = saved(SOURCE.resize((16, 12)), "JPEG")
     content = jpeg(exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
