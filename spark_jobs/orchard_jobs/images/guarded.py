@@ -5,6 +5,8 @@ One process serves the files of a worker, a driver or a service, one after the o
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -59,6 +61,15 @@ def _warn_of_no_guard(why: str) -> None:
 @cache
 def _decoder() -> "GuardedDecoder":
     return GuardedDecoder()
+
+
+def _bound(connection: Connection, seconds: float) -> None:
+    """Let nothing wait longer for the other side, which may be stopped before it reads, or within its answer."""
+    whole = int(seconds)
+    most = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            twin.setsockopt(socket.SOL_SOCKET, option, most)
 
 
 class _DiedError(Exception):
@@ -133,6 +144,7 @@ class GuardedDecoder:
             ours.close()
             raise JobError(f"cannot start the decoder's process {self._command[0]!r}: {error}") from error
         self._connection, self._is_ready = ours, False
+        _bound(ours, self._hang_seconds)
 
     def _ready(self) -> Connection:
         """Return the connection of a decoder that is ready; JobError when none gets so far."""
@@ -142,6 +154,7 @@ class GuardedDecoder:
             if self._is_ready:
                 return self._connection
             with suppress(EOFError, OSError):
+                self._wait(self._connection)
                 decoder_process.read_ready(self._connection)
                 self._is_ready = True
                 return self._connection
@@ -155,14 +168,20 @@ class GuardedDecoder:
         connection = self._ready()
         try:
             decoder_process.ask(connection, content, pixel_limit, input_pixels)
-            used = None
-            while not connection.poll(self._hang_seconds):
-                if used == (used := self._cpu_ticks()):
-                    self._end()
-                    raise _DiedError(None)
+            self._wait(connection)
             return decoder_process.read_answer(connection, input_pixels)
+        except BlockingIOError as error:
+            self._end()
+            raise _DiedError(None) from error
         except (EOFError, OSError) as error:
             raise _DiedError(self._end()) from error
+
+    def _wait(self, connection: Connection) -> None:
+        """Wait until the process says something; BlockingIOError where it uses no CPU meanwhile."""
+        used = None
+        while not connection.poll(self._hang_seconds):
+            if used == (used := self._cpu_ticks()):
+                raise BlockingIOError("the decoder uses no CPU")
 
     def _cpu_ticks(self) -> int:
         """Return the CPU time that the process has used; the same at any time where nobody tells."""

@@ -76,6 +76,37 @@ def test_a_decoder_that_hangs_is_ended() -> None:
     decoder.stop()
 
 
+def test_a_decoder_that_is_stopped_takes_no_more_bytes_and_is_ended() -> None:
+    decoder = GuardedDecoder(BAD, hang_seconds=1.0)
+    assert is_good(decoder.decode(PNG, LIMIT, 224))
+    assert decoder._process is not None
+    stopped = decoder._process
+    stopped.send_signal(signal.SIGSTOP)
+    # Beyond what the connection buffers.
+    found = decoder.decode(b"text" * 4_000_000, LIMIT, 224)
+    assert isinstance(found, Rejected)
+    assert found.reason == Reason.NOT_AN_IMAGE
+    assert stopped.poll() == -signal.SIGKILL
+    decoder.stop()
+
+
+@pytest.mark.parametrize("begun", [b"\0\0\0\x11d", b"\0\0", b"\0\0\0\x11d" + bytes(16) + b"\0\x02\x4c\0" + bytes(1000)])
+def test_a_decoder_that_is_stopped_within_its_answer_is_ended(begun: bytes) -> None:
+    program = (
+        "import os, sys, time; fd = int(sys.argv[1]); os.write(fd, b'\\0\\0\\0\\x01r'); os.read(fd, 99)\n"
+        f"os.write(fd, {begun!r}); time.sleep(3600)"
+    )
+    decoder = GuardedDecoder((sys.executable, "-c", program), hang_seconds=0.3)
+    found = decoder.decode(b"text", LIMIT, 224)
+    assert found == Rejected(Reason.KILLED_DECODER, "the decoder hung: it used no CPU for 0.3 s")
+
+
+def test_a_decoder_that_hangs_before_it_is_ready_is_a_job_fault() -> None:
+    sleeper = GuardedDecoder((sys.executable, "-c", "import time; time.sleep(3600)"), hang_seconds=0.3)
+    with pytest.raises(JobError, match="3 decoders ended with status -9 before they were ready"):
+        sleeper.decode(PNG, LIMIT, 224)
+
+
 def test_one_death_alone_tells_nothing_of_an_image(bad: GuardedDecoder, tmp_path: Path) -> None:
     found = bad.decode(b"once " + str(tmp_path / "mark").encode(), LIMIT, 224)
     assert isinstance(found, Rejected)
