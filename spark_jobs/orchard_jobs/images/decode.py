@@ -27,14 +27,17 @@ from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.colour import to_srgb
+from orchard_jobs.images.formats.avif import read_avif
 from orchard_jobs.images.formats.heic import read_heic
 from orchard_jobs.images.formats.icon import read_icon
 from orchard_jobs.images.formats.jpeg import read_jpeg
 from orchard_jobs.images.formats.picture import SIDES_KEPT, Fault, Limits, Picture
 from orchard_jobs.images.formats.png import read_png
+from orchard_jobs.images.formats.ppm import read_ppm
 from orchard_jobs.images.formats.signatures import Format, format_of
-from orchard_jobs.images.formats.stock import read_ppm, read_stock
+from orchard_jobs.images.formats.stock import read_stock
 from orchard_jobs.images.formats.tiff import read_tiff
+from orchard_jobs.images.formats.webp import read_webp
 
 _READERS = {
     Format.JPEG: read_jpeg,
@@ -43,6 +46,8 @@ _READERS = {
     Format.ICO: read_icon,
     Format.PPM: read_ppm,
     Format.HEIC: read_heic,
+    Format.WEBP: read_webp,
+    Format.AVIF: read_avif,
 }
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
