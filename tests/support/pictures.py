@@ -68,3 +68,11 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: by
 
 def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def bitmap(side: int, bits: int, alpha: int = 255) -> bytes:
+    """One colour and its mask, as icons hold them."""
+    header = struct.pack("<IiiHHIIiiII", 40, side, 2 * side, 1, bits, 0, 0, 0, 0, 0, 0)
+    pixel = bytes(reversed((200, 10, 20))) + (bytes([alpha]) if bits == 32 else b"")
+    row = (pixel * side).ljust(-(-side * bits // 32) * 4, b"\0")
+    return header + row * side + bytes(-(-side // 32) * 4 * side)

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -118,11 +119,27 @@ def _compressed(rows: NDArray[np.uint8], compression: int) -> bytes:
 
 
 def _written(entries: dict[int, list[int]], chunks: list[bytes], places: tuple[int, int], order: str) -> bytes:
-    offsets, sizes = places
-    entries = entries | {offsets: [0] * len(chunks), sizes: [len(chunk) for chunk in chunks]}
+    sizes = [len(chunk) for chunk in chunks]
+    return with_places(entries, b"".join(chunks), places, [*accumulate(sizes, initial=0)][:-1], sizes, order)
+
+
+def with_places(
+    entries: dict[int, list[int]], body: bytes, places: tuple[int, int], starts: list[int], sizes: list[int], order: str = "<"
+) -> bytes:
+    """A TIFF of tags and a body.
+
+    Args:
+        entries: all other tags.
+        body: what the strips or tiles lie in.
+        places: the tags of their places and sizes.
+        starts: where they begin in the body.
+        sizes: their bytes.
+        order: `<` or `>`.
+    """
+    entries = entries | {places[0]: starts, places[1]: sizes}
     beyond = 8 + 2 + 12 * len(entries) + 4
     start = beyond + sum(4 * len(values) for values in entries.values() if len(values) > 1)
-    entries[offsets] = [start + sum(entries[sizes][:number]) for number in range(len(chunks))]
+    entries[places[0]] = [start + place for place in starts]
     directory, arrays = b"", b""
     for tag, values in sorted(entries.items()):
         packed = struct.pack(f"{order}{len(values)}I", *values)
@@ -132,4 +149,4 @@ def _written(entries: dict[int, list[int]], chunks: list[bytes], places: tuple[i
         directory += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
     magic = b"II*\0" if order == "<" else b"MM\0*"
     head = magic + struct.pack(f"{order}IH", 8, len(entries)) + directory + bytes(4)
-    return head + arrays + b"".join(chunks)
+    return head + arrays + body

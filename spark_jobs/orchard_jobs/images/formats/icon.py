@@ -13,13 +13,13 @@ _HEADER, _ENTRY, _DIB = 6, 16, 40
 
 
 class _Inner(NamedTuple):
-    """A picture inside, and what its own header says."""
+    """Where a picture inside lies, and what its own header says."""
 
     width: int
     height: int
     bits: int
-    content: bytes
-    is_cut: bool
+    start: int
+    end: int
 
 
 def read_icon(content: bytes, limits: Limits) -> Picture:
@@ -28,12 +28,13 @@ def read_icon(content: bytes, limits: Limits) -> Picture:
     if not pictures:
         raise Fault(Reason.NOT_AN_IMAGE, "an icon's header without pictures")
     best = max(pictures, key=lambda one: (one.width * one.height, one.bits))
-    if best.is_cut:
+    if best.end > len(content):
         raise Fault(Reason.TRUNCATED, f"ICO: its largest picture runs out of the file of {len(content)} bytes")
-    if best.content.startswith(PNG_SIGNATURE):
-        return read_png(best.content, limits)
+    inner = content[best.start : best.end]
+    if inner.startswith(PNG_SIGNATURE):
+        return read_png(inner, limits)
     limits.check_size(best.width, best.height)
-    return Picture(eight_bits(load_with(_icon_of(content[2:4], best), "ICO", limits)))
+    return Picture(eight_bits(load_with(_icon_of(content[2:4], best, inner), "ICO", limits)))
 
 
 def _inner(content: bytes, number: int) -> _Inner:
@@ -41,22 +42,23 @@ def _inner(content: bytes, number: int) -> _Inner:
     if len(content) < start + _ENTRY:
         raise Fault(Reason.TRUNCATED, "ICO: the directory is cut short")
     size, place = struct.unpack("<II", content[start + 8 : start + _ENTRY])
-    inner, is_cut = content[place : place + size], place + size > len(content)
-    if inner.startswith(PNG_SIGNATURE) and len(inner) >= 26:
-        width, height, depth = struct.unpack(">IIB", inner[16:25])
-        return _Inner(width, height, 4 * depth, inner, is_cut)
-    if inner.startswith(JPEG_SIGNATURE):
+    # No more than the header: there can be 65,535 pictures, all of them the whole file.
+    head = content[place : place + min(size, _DIB)]
+    if head.startswith(PNG_SIGNATURE) and len(head) >= 26:
+        width, height, depth = struct.unpack(">IIB", head[16:25])
+        return _Inner(width, height, 4 * depth, place, place + size)
+    if head.startswith(JPEG_SIGNATURE):
         raise Fault(Reason.UNSUPPORTED, "an icon that holds a JPEG")
-    if len(inner) < _DIB:
+    if len(head) < _DIB:
         raise Fault(Reason.TRUNCATED, f"ICO: a picture of {size} bytes at byte {place} of {len(content)}")
-    header, width, height, _, bits = struct.unpack("<IiiHH", inner[:16])
+    header, width, height, _, bits = struct.unpack("<IiiHH", head[:16])
     if header < _DIB:
         raise Fault(Reason.UNSUPPORTED, f"an icon that holds a bitmap with a header of {header} bytes")
     # Colours and mask lie above each other.
-    return _Inner(abs(width), abs(height) // 2, bits, inner, is_cut)
+    return _Inner(abs(width), abs(height) // 2, bits, place, place + size)
 
 
-def _icon_of(kind: bytes, inner: _Inner) -> bytes:
-    sides = bytes((inner.width & 255, inner.height & 255))
-    entry = sides + struct.pack("<BBHHII", 0, 0, 1, inner.bits, len(inner.content), _HEADER + _ENTRY)
-    return b"\0\0" + kind + struct.pack("<H", 1) + entry + inner.content
+def _icon_of(kind: bytes, found: _Inner, inner: bytes) -> bytes:
+    sides = bytes((found.width & 255, found.height & 255))
+    entry = sides + struct.pack("<BBHHII", 0, 0, 1, found.bits, len(inner), _HEADER + _ENTRY)
+    return b"\0\0" + kind + struct.pack("<H", 1) + entry + inner

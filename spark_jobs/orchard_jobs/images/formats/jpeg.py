@@ -27,13 +27,8 @@ def read_jpeg(content: bytes, limits: Limits) -> Picture:
     """Return the picture. CMYK is taken to be of Adobe's (inverted) polarity."""
     markers = read_markers(content, limits)
     reduction = _reduction(markers, limits)
-    image = _image(_samples(markers, reduction))
+    image = _image(read_samples(markers, reduction))
     return Picture(image, orientation_of(markers.exif), markers.profile, reduction, (markers.width, markers.height))
-
-
-def read_samples(content: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """Return the samples [height, width, 1, 3 or 4] as they are stored, YCbCr and YCCK as RGB and CMYK."""
-    return _samples(read_markers(content, limits), 1)
 
 
 def _reduction(markers: Markers, limits: Limits) -> int:
@@ -53,7 +48,8 @@ def _image(samples: NDArray[np.uint8]) -> Image.Image:
     return Image.frombuffer("CMYK", (samples.shape[1], samples.shape[0]), samples, "raw", "CMYK", 0, 1)
 
 
-def _samples(markers: Markers, reduction: int) -> NDArray[np.uint8]:
+def read_samples(markers: Markers, reduction: int = 1) -> NDArray[np.uint8]:
+    """Return the samples [height, width, 1, 3 or 4] as they are stored, YCbCr and YCCK as RGB and CMYK."""
     samples = _strictly(markers, markers.content, reduction)
     data, end = markers.content[:-2], markers.content[-2:]
     if data.endswith(b"\0") and not data.endswith(b"\xff\0") and _is_read(markers, data[:-1] + end, reduction):

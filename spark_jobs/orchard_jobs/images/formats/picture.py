@@ -14,6 +14,8 @@ _SAMPLES_A_PIXEL = 40
 _LEAST_PIXELS = 10_000_000
 # What reduces a large picture before the bicubic filter does leaves it so many times the square's side.
 SIDES_KEPT = 3
+# The largest colour profiles, of printers, take 4 MB; a larger one counts as none.
+PROFILE_BYTES = 8 * 1024 * 1024
 
 
 class Fault(Exception):

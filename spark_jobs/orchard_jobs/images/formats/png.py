@@ -13,7 +13,7 @@ from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.exif import orientation_of
-from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.picture import PROFILE_BYTES, Fault, Limits, Picture
 from orchard_jobs.images.formats.stock import eight_bits, load_with
 
 _SIGNATURE_BYTES = 8
@@ -26,8 +26,6 @@ _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
 # Of each of Adam7's passes the first column and row, and the steps across and down.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PIECE_BYTES = 256 * 1024
-# The largest profiles of printers take 4 MB.
-_PROFILE_BYTES = 8 * 1024 * 1024
 # How often the checksums may walk over the whole file: damaged lengths can make each chunk seem to hold all that follows.
 _CHECKSUM_WALKS = 8
 
@@ -195,7 +193,7 @@ def _profile(body: bytes) -> bytes | None:
     _, _, packed = body.partition(b"\0")
     unpacker = zlib.decompressobj()
     try:
-        profile = unpacker.decompress(packed[1:], _PROFILE_BYTES)
+        profile = unpacker.decompress(packed[1:], PROFILE_BYTES)
     except zlib.error:
         return None
     return profile if unpacker.eof else None

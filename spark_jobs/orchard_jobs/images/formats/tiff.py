@@ -6,17 +6,29 @@ from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
-from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.picture import PROFILE_BYTES, Fault, Limits, Picture
 from orchard_jobs.images.formats.tiff_chunks import read_chunks
-from orchard_jobs.images.formats.tiff_layout import CCITT, JPEG, WEBP, YCBCR, Bytes, TiffLayout, read_layout
+from orchard_jobs.images.formats.tiff_layout import (
+    BLACK_IS_ZERO,
+    BLOCK_ROWS,
+    CCITT,
+    JPEG,
+    RGB,
+    WEBP,
+    WHITE_IS_ZERO,
+    YCBCR,
+    Bytes,
+    TiffLayout,
+    read_layout,
+)
 from orchard_jobs.images.formats.tiff_tags import Tags, read_tags
 from orchard_jobs.images.formats.tiff_values import high_byte, numbers_of, shades_of
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 8, 9
+_PALETTE, _CMYK, _CIELAB, _ICCLAB = 3, 5, 8, 9
 _MODES = {
-    _WHITE_IS_ZERO: "L",
-    _BLACK_IS_ZERO: "L",
-    _RGB: "RGB",
+    WHITE_IS_ZERO: "L",
+    BLACK_IS_ZERO: "L",
+    RGB: "RGB",
     _PALETTE: "P",
     _CMYK: "CMYK",
     YCBCR: "YCbCr",
@@ -37,7 +49,7 @@ def read_tiff(content: bytes, limits: Limits) -> Picture:
     samples = _samples(found, layout, photometric, limits)
     image = _image(found, layout, photometric, samples)
     orientation = found.integer(tags.ORIENTATION, 1)
-    return Picture(image, orientation if 1 <= orientation <= 8 else 1, found.raw(tags.PROFILE) or None)
+    return Picture(image, orientation if 1 <= orientation <= 8 else 1, found.raw(tags.PROFILE, PROFILE_BYTES) or None)
 
 
 def _check_first(found: Tags) -> None:
@@ -51,15 +63,15 @@ def _check_first(found: Tags) -> None:
 def _usual_photometric(layout: TiffLayout) -> int:
     """Return what libtiff takes where the tag is missing."""
     if layout.compression in CCITT:
-        return _WHITE_IS_ZERO
-    return _BLACK_IS_ZERO if layout.samples < 3 else _RGB
+        return WHITE_IS_ZERO
+    return BLACK_IS_ZERO if layout.samples < 3 else RGB
 
 
 def _check_colours(found: Tags, layout: TiffLayout, photometric: int) -> None:
     mode = _MODES.get(photometric)
     if mode is None:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of photometric interpretation {photometric}, which is not read")
-    if layout.samples < len(Image.new(mode, (1, 1)).getbands()):
+    if layout.samples < _bands(photometric):
         raise Fault(Reason.TRUNCATED, f"TIFF: {layout.samples} samples a pixel are too few for {mode}")
     is_plain = layout.kind == "u" and layout.bits <= 16
     is_right = {
@@ -77,15 +89,14 @@ def _check_colours(found: Tags, layout: TiffLayout, photometric: int) -> None:
 def _check_ycbcr(found: Tags) -> None:
     """Refuse YCbCr of other colours or ranges than JPEG's, which are the usual ones."""
     for tag, usual in ((tags.YCBCR_COEFFICIENTS, _COEFFICIENTS), (tags.BLACK_AND_WHITE, _BLACK_AND_WHITE)):
-        values = found.ratios(tag)
-        if values and not np.allclose(values, usual[: len(values)], atol=0.001):
+        values = found.ratios(tag, len(usual) + 1)
+        if len(values) > len(usual) or not np.allclose(values, usual[: len(values)], atol=0.001):
             raise Fault(Reason.UNSUPPORTED, f"a TIFF of YCbCr with the values {values} of tag {tag}, which is not read")
 
 
 def _samples(found: Tags, layout: TiffLayout, photometric: int, limits: Limits) -> Bytes:
     """Return the picture's shades [height, width, samples]; of palettes the numbers of the colours."""
-    kept = f"{layout.kind}{layout.bits // 8}" if layout.is_wide else "u1"
-    samples = np.zeros((layout.height, layout.width, layout.samples), kept)
+    samples = np.zeros((layout.height, layout.width, layout.samples), layout.kept)
     for number, rows in read_chunks(found, layout, limits):
         plane, place = divmod(number, layout.across * layout.down)
         top, left = (place // layout.across * layout.chunk_rows, place % layout.across * layout.chunk_width)
@@ -94,7 +105,19 @@ def _samples(found: Tags, layout: TiffLayout, photometric: int, limits: Limits) 
         if any(has < needs for has, needs in zip(part.shape, target.shape, strict=True)):
             raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {part.shape} samples, {target.shape} are needed")
         target[:] = part[: target.shape[0], : target.shape[1], : target.shape[2]]
-    return shades_of(samples, layout, found) if layout.is_wide else samples
+    return _ranged(found, layout, photometric, samples) if layout.is_wide else samples
+
+
+def _ranged(found: Tags, layout: TiffLayout, photometric: int, samples: NDArray[np.number]) -> Bytes:
+    if not layout.has_range:
+        return shades_of(samples, layout, found)
+    # The range is that of the colours; transparency has all its bits.
+    count = _bands(photometric)
+    return np.concatenate([shades_of(samples[..., :count], layout, found), high_byte(samples[..., count:], layout.bits)], axis=2)
+
+
+def _bands(photometric: int) -> int:
+    return len(Image.new(_MODES[photometric], (1, 1)).getbands())
 
 
 def _plane(layout: TiffLayout, plane: int) -> slice:
@@ -125,24 +148,40 @@ def _image(found: Tags, layout: TiffLayout, photometric: int, samples: Bytes) ->
     mode = _MODES[photometric]
     if mode == "YCbCr" and layout.compression in (JPEG, WEBP):
         mode = "RGB"
-    if photometric == _WHITE_IS_ZERO:
+    if photometric == WHITE_IS_ZERO:
         np.invert(samples[..., :1], out=samples[..., :1])
     if photometric == _PALETTE:
         return _coloured(found, layout, samples)
     if photometric == _ICCLAB:
         samples[..., 1:3] ^= 0x80
-    count = len(Image.new(mode, (1, 1)).getbands())
-    alpha = _ALPHA.get(found.integer(tags.EXTRA_SAMPLES, 0), "") if mode in ("L", "RGB") and layout.samples > count else ""
-    if alpha and layout.is_wide:
+    count = _bands(photometric)
+    alpha = _ALPHA.get(found.integer(tags.EXTRA_SAMPLES, 0), "") if layout.samples > count else ""
+    if alpha and layout.is_wide and not layout.has_range:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF with transparency and {layout.bits} bits a sample of kind {layout.kind}")
+    if mode not in ("L", "RGB"):
+        samples, alpha = _over_white(mode, samples, alpha), ""
     used = np.ascontiguousarray(samples[..., : count + len(alpha)])
     image = Image.frombytes(f"{mode}{alpha}", (layout.width, layout.height), used.tobytes())
     return image.convert("RGB") if mode == "YCbCr" else image
 
 
+def _over_white(mode: str, samples: Bytes, alpha: str) -> Bytes:
+    """Return inks as they lie on white paper; those of the kind `a` are already weighed. Others have no transparency."""
+    if not alpha:
+        return samples
+    if mode != "CMYK":
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF of {mode} colours with transparency")
+    if alpha == "A":
+        inks = samples[..., :4]
+        for top in range(0, len(inks), BLOCK_ROWS):
+            block = inks[top : top + BLOCK_ROWS]
+            block[:] = np.rint(block * (samples[top : top + BLOCK_ROWS, :, 4:5] / np.float32(255)))
+    return samples
+
+
 def _coloured(found: Tags, layout: TiffLayout, samples: Bytes) -> Image.Image:
     size = 1 << layout.bits
-    entries = np.array(found.integers(tags.COLOUR_MAP), np.uint16)
+    entries = np.array(found.integers(tags.COLOUR_MAP, 3 * size), np.uint16)
     if len(entries) < 3 * size:
         raise Fault(Reason.TRUNCATED, f"TIFF: {len(entries)} entries of a colour map of {3 * size}")
     # Some writers fill the 16 bits of an entry with 0..255.

@@ -6,6 +6,7 @@ takes them for samples.
 
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.jpeg import read_samples
+from orchard_jobs.images.formats.jpeg_markers import read_markers
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.stock import load_with
 from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, JPEG, NO_COMPRESSION, WEBP, YCBCR, Bytes, TiffLayout
@@ -22,6 +24,10 @@ from orchard_jobs.images.formats.tiff_tags import Tags
 _GROUP_BYTES = 4 * 1024 * 1024
 # Writers round the last strip up.
 _SPARE_PIXELS = 65536
+# How often strips or tiles may read the file; equal ones may share their bytes, of which small files have more.
+_READS, _SHARED_BYTES = 8, 16 * 1024 * 1024
+# All tables of a JPEG take less.
+_MOST_TABLES = 65536
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1).tobytes()
 _SHORT, _LONG = 3, 4
 
@@ -30,32 +36,38 @@ def read_chunks(found: Tags, layout: TiffLayout, limits: Limits) -> Iterator[tup
     """Yield each chunk's number and its bytes: [rows, bytes a row], or of JPEG and WebP its samples [rows, width, samples].
 
     Raises:
-        Fault: a chunk is missing, runs out of the file or ends early.
+        Fault: a chunk is missing, runs out of the file or ends early; together they cost too much.
     """
-    packed = _packed(found, layout)
+    places = _places(found, layout)
     if layout.compression in (JPEG, WEBP):
-        for number, content in enumerate(packed):
-            yield number, _inner_picture(found, layout, content, limits)
+        pictures = _InnerPictures(found, layout, limits)
+        for number, (start, size) in enumerate(places):
+            yield number, pictures.read(found.content[start : start + size])
         return
-    for first, last in _groups(layout, len(packed)):
+    for first, last in _groups(layout, len(places)):
         rows = [_stored_rows(layout, number) for number in range(first, last)]
-        group = _uncompressed(found, layout, packed[first:last], rows, limits)
+        packed = [found.content[start : start + size] for start, size in places[first:last]]
+        group = _uncompressed(found, layout, packed, rows, limits)
         ends = np.cumsum(rows)
         for number, (end, count) in enumerate(zip(ends, rows, strict=True), first):
             yield number, group[end - count : end]
 
 
-def _packed(found: Tags, layout: TiffLayout) -> list[bytes]:
-    starts = found.integers(tags.TILE_OFFSETS) or found.integers(tags.STRIP_OFFSETS)
-    sizes = found.integers(tags.TILE_SIZES) or found.integers(tags.STRIP_SIZES)
-    wanted = layout.planes * layout.across * layout.down
+def _places(found: Tags, layout: TiffLayout) -> list[tuple[int, int]]:
+    """Return where each chunk begins, and its bytes."""
+    wanted, length = layout.chunks, len(found.content)
+    starts = found.integers(tags.TILE_OFFSETS, wanted) or found.integers(tags.STRIP_OFFSETS, wanted)
+    sizes = found.integers(tags.TILE_SIZES, wanted) or found.integers(tags.STRIP_SIZES, wanted)
     if len(starts) < wanted or 0 < len(sizes) < wanted:
         raise Fault(Reason.TRUNCATED, f"TIFF: {len(starts)} strips or tiles of {wanted}")
-    sizes = sizes or tuple(len(found.content) - start for start in starts)
-    for start, size in zip(starts[:wanted], sizes, strict=False):
-        if start < 0 or start + size > len(found.content):
-            raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile ends at byte {start + size} of {len(found.content)}")
-    return [found.content[start : start + size] for start, size in zip(starts[:wanted], sizes, strict=False)]
+    ends = sorted({*starts, length})
+    sizes = sizes or tuple(ends[min(bisect_right(ends, start), len(ends) - 1)] - start for start in starts)
+    for start, size in zip(starts, sizes, strict=True):
+        if start < 0 or size < 0 or start + size > length:
+            raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile ends at byte {start + size} of {length}")
+    if sum(sizes) > _READS * length + _SHARED_BYTES:
+        raise Fault(Reason.TOO_COSTLY, f"TIFF: {wanted} strips or tiles share a file of {length} bytes, {sum(sizes)} in all")
+    return list(zip(starts, sizes, strict=True))
 
 
 def _stored_rows(layout: TiffLayout, number: int) -> int:
@@ -142,28 +154,44 @@ def _file_of_bytes(found: Tags, layout: TiffLayout, packed: list[bytes], rows: l
     return b"II*\0\x08\0\0\0" + b"".join(directory) + bytes(4) + values.ljust(8 * len(packed), b"\0") + b"".join(packed)
 
 
-def _inner_picture(found: Tags, layout: TiffLayout, content: bytes, limits: Limits) -> Bytes:
-    if layout.bits != 8 or layout.kind != "u":
-        raise Fault(Reason.UNSUPPORTED, f"a TIFF with JPEG or WebP inside and {layout.bits} bits a sample")
-    # Whatever its own header says, no chunk may cost more than a chunk: there can be thousands.
-    area = layout.chunk_width * layout.chunk_rows
-    inner = Limits(min(limits.pixels, 2 * area + _SPARE_PIXELS), least_pixels=0)
-    try:
-        if layout.compression == WEBP:
-            samples = np.asarray(load_with(content, "WEBP", inner))
-        else:
-            samples = read_samples(_with_tables(found, layout, content), inner)
-    except Fault as fault:
-        if fault.reason != Reason.OVER_PIXEL_LIMIT:
-            raise
-        raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {area} pixels holds a picture of {fault}") from fault
-    return samples.reshape(*samples.shape[:2], -1)
+class _InnerPictures:
+    """The JPEG or WebP pictures in strips or tiles. What they cost counts together, for there can be thousands."""
 
+    def __init__(self, found: Tags, layout: TiffLayout, limits: Limits) -> None:
+        if layout.bits != 8 or layout.kind != "u":
+            raise Fault(Reason.UNSUPPORTED, f"a TIFF with JPEG or WebP inside and {layout.bits} bits a sample")
+        self._layout, self._limits = layout, limits
+        # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would go by the chunk's own markers.
+        transform = found.integer(tags.PHOTOMETRIC, 1) == YCBCR
+        self._tables = b"\xff\xd8\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0" + bytes([transform])
+        self._tables += found.raw(tags.JPEG_TABLES, _MOST_TABLES)[2:-2]
+        # Whatever its own header says, no chunk may cost more than a chunk.
+        self._area = layout.chunk_width * layout.chunk_rows
+        self._inner = Limits(min(limits.pixels, 2 * self._area + _SPARE_PIXELS), least_pixels=0)
+        self._walked = 0
 
-def _with_tables(found: Tags, layout: TiffLayout, content: bytes) -> bytes:
-    # Adobe's marker tells libjpeg what the TIFF says of the colours; else it would go by the chunk's own markers.
-    transform = found.integer(tags.PHOTOMETRIC, 1) == YCBCR
-    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0" + bytes([transform])
-    header, scan, data = content[2:].partition(b"\xff\xda")
-    header = header.replace(b"JFIF\0", b"none\0").replace(b"Adobe", b"other")
-    return b"\xff\xd8" + adobe + found.raw(tags.JPEG_TABLES)[2:-2] + header + scan + data
+    def read(self, content: bytes) -> Bytes:
+        """Return the samples [rows, width, samples] of the next picture."""
+        try:
+            samples = self._webp(content) if self._layout.compression == WEBP else self._jpeg(content)
+        except Fault as fault:
+            if fault.reason != Reason.OVER_PIXEL_LIMIT:
+                raise
+            raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile of {self._area} pixels holds a picture of {fault}") from fault
+        return samples.reshape(*samples.shape[:2], -1)
+
+    def _webp(self, content: bytes) -> Bytes:
+        samples = np.asarray(load_with(content, "WEBP", self._inner))
+        self._count(samples.size)
+        return samples
+
+    def _jpeg(self, content: bytes) -> Bytes:
+        header, scan, data = content[2:].partition(b"\xff\xda")
+        header = header.replace(b"JFIF\0", b"none\0").replace(b"Adobe", b"other")
+        markers = read_markers(self._tables + header + scan + data, self._inner)
+        self._count(markers.walked_samples)
+        return read_samples(markers)
+
+    def _count(self, samples: int) -> None:
+        self._walked += samples
+        self._limits.check_work(self._walked, "the pictures in strips or tiles")

@@ -34,10 +34,14 @@ _NOT_READ = {
     52546: "JPEG XL",
 }
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
-YCBCR = 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+# Colours whose samples may have a range of their own.
+_RANGED = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
 Bytes = NDArray[np.uint8]
 # While they are unpacked or converted, at most so many rows at once.
 BLOCK_ROWS = 64
+# Reading a strip or tile costs as much as so many samples, however small it is.
+_CHUNK_SAMPLES = 40_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class TiffLayout:
         across: chunks side by side.
         down: chunks above each other.
         unit: of YCbCr, pixels across and down that share a colour; (1, 1) where each has its own.
+        has_range: whether tags tell another range of 9 to 16 bits than all that there are.
     """
 
     order: str
@@ -69,6 +74,7 @@ class TiffLayout:
     chunk_rows: int
     is_tiled: bool
     unit: tuple[int, int]
+    has_range: bool
 
     @property
     def across(self) -> int:
@@ -77,6 +83,10 @@ class TiffLayout:
     @property
     def down(self) -> int:
         return -(-self.height // self.chunk_rows)
+
+    @property
+    def chunks(self) -> int:
+        return self.planes * self.across * self.down
 
     @property
     def chunk_samples(self) -> int:
@@ -93,7 +103,12 @@ class TiffLayout:
     @property
     def is_wide(self) -> bool:
         """Whether the range of all samples decides what a value means."""
-        return self.kind != "u" or self.bits > 16
+        return self.kind != "u" or self.bits > 16 or self.has_range
+
+    @property
+    def kept(self) -> str:
+        """NumPy's name of the numbers that are kept of a picture."""
+        return f"{self.kind}{-(-self.bits // 8)}" if self.is_wide else "u1"
 
     def rows_of(self, number: int) -> int:
         """Return how many rows of pixels a chunk holds: the last strip ends with the picture."""
@@ -131,6 +146,7 @@ def read_layout(found: Tags, limits: Limits) -> TiffLayout:
         chunk_rows,
         is_tiled,
         _unit(found, compression),
+        _has_range(found, bits, kind),
     )
     _check_cost(layout, limits)
     return layout
@@ -138,7 +154,7 @@ def read_layout(found: Tags, limits: Limits) -> TiffLayout:
 
 def _sample(found: Tags) -> tuple[int, str]:
     bits, formats = found.integers(tags.BITS) or (1,), found.integers(tags.SAMPLE_FORMAT) or (1,)
-    if not 1 <= found.samples <= 64 or len(set(bits)) > 1 or len(set(formats)) > 1 or formats[0] not in _KINDS:
+    if not 1 <= found.samples <= tags.MOST_SAMPLES or len(set(bits)) > 1 or len(set(formats)) > 1 or formats[0] not in _KINDS:
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of {found.samples} samples with {bits[:8]} bits, formats {formats[:8]}")
     kind = _KINDS[formats[0]]
     sizes = {"u": (*range(1, 17), 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}[kind]
@@ -168,9 +184,18 @@ def _unit(found: Tags, compression: int) -> tuple[int, int]:
     return unit[0], unit[1]
 
 
+def _has_range(found: Tags, bits: int, kind: str) -> bool:
+    if kind != "u" or not 8 < bits <= 16 or found.integer(tags.PHOTOMETRIC, -1) not in _RANGED:
+        return False
+    return found.sample_range(is_float=False) not in (None, (0, (1 << bits) - 1))
+
+
 def _check_cost(layout: TiffLayout, limits: Limits) -> None:
     pixels = layout.width * layout.height
-    kept = pixels * layout.samples * (layout.bits // 8 if layout.is_wide else 1)
+    kept = pixels * layout.samples * int(layout.kept[1:])
     # A chunk is there twice while it is read, as the library's and as ours.
     chunk = 2 * layout.row_bytes * layout.chunk_rows
-    limits.check_memory(kept + chunk + 4 * pixels, f"strips or tiles of {layout.chunk_width} x {layout.chunk_rows} pixels")
+    what = f"strips or tiles of {layout.chunk_width} x {layout.chunk_rows} pixels"
+    limits.check_memory(kept + chunk + 4 * pixels, what)
+    samples = layout.chunk_width * layout.chunk_rows * layout.chunk_samples
+    limits.check_work(layout.chunks * (samples + _CHUNK_SAMPLES), f"{layout.chunks} {what}")

@@ -20,6 +20,9 @@ INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, LEAST, GREATEST = 332, 338, 339, 340, 341
 YCBCR_COEFFICIENTS, BLACK_AND_WHITE = 529, 532
 JPEG_TABLES, SUBSAMPLING, ORIENTATION, PROFILE = 347, 530, 274, 34675
 
+# A pixel; tags that say something of each have no more values.
+MOST_SAMPLES = 64
+_MOST_ENTRIES = 1 << 16
 Numbers = tuple[int | float, ...]
 
 
@@ -39,8 +42,8 @@ class Tags:
     places: dict[int, tuple[int, int, int]]
     has_more: bool
 
-    def numbers(self, tag: int) -> Numbers:
-        """Return a tag's values; none where it is absent or of another kind.
+    def numbers(self, tag: int, most: int) -> Numbers:
+        """Return a tag's values, the first `most` of them; none where it is absent or of another kind.
 
         Raises:
             Fault: the values lie outside the file.
@@ -50,28 +53,37 @@ class Tags:
             return ()
         if count * struct.calcsize(_KINDS[kind]) > len(self.content) - start:
             raise Fault(Reason.TRUNCATED, f"TIFF: the {count} values of tag {tag} run out of the file")
-        return struct.unpack_from(f"{self.order}{count}{_KINDS[kind]}", self.content, start)
+        return struct.unpack_from(f"{self.order}{min(count, most)}{_KINDS[kind]}", self.content, start)
 
-    def ratios(self, tag: int) -> Numbers:
-        """Return the values of a tag of the kind RATIONAL; none where it is absent, of another kind or cut short."""
+    def ratios(self, tag: int, most: int) -> Numbers:
+        """Return the first values of a tag of the kind RATIONAL; none where it is absent, of another kind or cut short."""
         kind, count, start = self.places.get(tag, (0, 0, 0))
         if kind != 5 or 8 * count > len(self.content) - start:
             return ()
-        pairs = struct.iter_unpack(f"{self.order}II", self.content[start : start + 8 * count])
+        pairs = struct.iter_unpack(f"{self.order}II", self.content[start : start + 8 * min(count, most)])
         return tuple(above / below if below else math.inf for above, below in pairs)
 
-    def integers(self, tag: int) -> tuple[int, ...]:
-        """Return a tag's values as integers."""
-        return tuple(int(value) for value in self.numbers(tag))
+    def integers(self, tag: int, most: int = MOST_SAMPLES) -> tuple[int, ...]:
+        """Return a tag's first values as integers."""
+        return tuple(int(value) for value in self.numbers(tag, most))
 
     def integer(self, tag: int, default: int) -> int:
         """Return a tag's first value."""
-        return next(iter(self.integers(tag)), default)
+        return next(iter(self.integers(tag, 1)), default)
 
-    def raw(self, tag: int) -> bytes:
-        """Return the bytes of a tag's values."""
+    def sample_range(self, is_float: bool) -> tuple[float, float] | None:
+        """Return the least and the greatest sample that the tags tell; the older pair of tags is for integers alone."""
+        for low, high in ((LEAST, GREATEST), (LEAST_INTEGER, GREATEST_INTEGER))[: 1 if is_float else 2]:
+            least = min(self.numbers(low, MOST_SAMPLES), default=0)
+            greatest = max(self.numbers(high, MOST_SAMPLES), default=0)
+            if least < greatest:
+                return least, greatest
+        return None
+
+    def raw(self, tag: int, most: int) -> bytes:
+        """Return the bytes of a tag's values; none of a tag that has more than `most`."""
         kind, count, start = self.places.get(tag, (0, 0, 0))
-        return self.content[start : start + count] if kind in (1, 2, 6, 7) else b""
+        return self.content[start : start + count] if count <= most and kind in (1, 2, 6, 7) else b""
 
     @cached_property
     def samples(self) -> int:
@@ -97,9 +109,11 @@ def _directory(content: bytes, order: str, is_big: bool) -> tuple[dict[int, tupl
     first, counter, entry, inline = (8, "Q", "HHQ", 8) if is_big else (4, "H", "HHI", 4)
     directory = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", content, first)[0]
     entries = struct.unpack_from(f"{order}{counter}", content, directory)[0]
+    if entries > _MOST_ENTRIES:
+        raise Fault(Reason.TRUNCATED, f"TIFF: a directory of {entries} entries, but there are only {_MOST_ENTRIES} tags")
     position = directory + struct.calcsize(f"={counter}")
     places = {}
-    for _ in range(min(entries, len(content))):
+    for _ in range(entries):
         tag, kind, count = struct.unpack_from(f"{order}{entry}", content, position)
         position += struct.calcsize(f"={entry}") + inline
         start = position - inline

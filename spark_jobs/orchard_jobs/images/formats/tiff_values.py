@@ -1,12 +1,9 @@
 """Numbers of a TIFF's samples: undo the predictor, unpack the bits, and give each number its shade of 0 to 255."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard_jobs.contract.quarantine import Reason
-from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault
 from orchard_jobs.images.formats.tiff_layout import BLOCK_ROWS, Bytes, TiffLayout
 from orchard_jobs.images.formats.tiff_tags import Tags
@@ -60,7 +57,7 @@ def high_byte(numbers: NDArray[np.number], bits: int) -> Bytes:
 
 
 def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> Bytes:
-    """Return shades of signed, 32-bit, 64-bit and floating-point numbers.
+    """Return shades of signed, 32-bit, 64-bit and floating-point numbers, and of others whose range the tags tell.
 
     Black and white come from the tags, or else from the numbers. A thousandth of the numbers may lie outside at
     each end; it is clipped.
@@ -79,19 +76,17 @@ def shades_of(numbers: NDArray[np.number], layout: TiffLayout, found: Tags) -> B
 
 
 def _tagged_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] | None:
-    """Return the least and the greatest value that the tags say; the older pair of tags is for integers alone."""
     is_float = seen.dtype.kind == "f"
+    tagged = found.sample_range(is_float)
     # A float type's own greatest number is no white: it is what the tag means where it is absent.
-    beyond = 0.999 * float(np.finfo(f"f{seen.dtype.itemsize}").max) if is_float else math.inf
-    for low, high in ((tags.LEAST, tags.GREATEST), (tags.LEAST_INTEGER, tags.GREATEST_INTEGER))[: 1 if is_float else 2]:
-        least, greatest = min(found.numbers(low), default=0), max(found.numbers(high), default=0)
-        if least < greatest < beyond:
-            if not least <= seen[len(seen) // 2] <= greatest:
-                raise Fault(
-                    Reason.UNSUPPORTED, f"a TIFF whose tags give the range {least:g} to {greatest:g}, but most values lie outside"
-                )
-            return least, greatest
-    return None
+    if tagged is None or (is_float and tagged[1] >= 0.999 * float(np.finfo(f"f{seen.dtype.itemsize}").max)):
+        return None
+    least, greatest = tagged
+    if not least <= seen[len(seen) // 2] <= greatest:
+        raise Fault(
+            Reason.UNSUPPORTED, f"a TIFF whose tags give the range {least:g} to {greatest:g}, but most values lie outside"
+        )
+    return tagged
 
 
 def _range_of(seen: NDArray[np.number]) -> tuple[float, float]:
@@ -108,7 +103,9 @@ def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | 
 
 
 def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
-    """Return what is black and white: 0..1 or 0..255 where they fit with some room."""
+    """Return what is black and white: 0..1 or 0..255 where they fit with some room, and most numbers are none below black."""
+    if seen[len(seen) // 2] < 0:
+        return None
     if low >= -0.5 and high <= 1.5:
         return 0, 1
     positive = seen[seen > 0]

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.decode import Rejected
-from support.pictures import bad, chunk, flat, good, picture, resized, saved
+from support.pictures import bad, bitmap, chunk, flat, good, picture, resized, saved
 
 COLOUR = (200, 10, 20)
-
-
-def bitmap(side: int, bits: int, alpha: int = 255) -> bytes:
-    """One colour and its mask, as icons hold them."""
-    header = struct.pack("<IiiHHIIiiII", 40, side, 2 * side, 1, bits, 0, 0, 0, 0, 0, 0)
-    pixel = bytes(reversed(COLOUR)) + (bytes([alpha]) if bits == 32 else b"")
-    row = (pixel * side).ljust(-(-side * bits // 32) * 4, b"\0")
-    return header + row * side + bytes(-(-side // 32) * 4 * side)
 
 
 def icon(*entries: tuple[int, int, bytes]) -> bytes:
