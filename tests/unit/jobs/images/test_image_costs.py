@@ -72,13 +72,15 @@ def test_a_strip_for_each_of_many_rows_is_read() -> None:
     assert good(strips(20_000, 3, NONE, b"abc")).height == 20_000
 
 
-@pytest.mark.parametrize("tag", [258, 339, 273, 279, 320, 340, 341, 280, 281, 530, 332, 338])
-def test_a_tag_of_20_million_values_costs_little(tag: int) -> None:
-    content = bytearray(tiff(RGB.astype(np.uint16), Form(photometric=2, tags={tag: [16]})))
+@pytest.mark.parametrize(
+    ("kind", "tag"), [("u2", tag) for tag in (258, 339, 273, 279, 332)] + [("u4", tag) for tag in (340, 341, 280, 281)]
+)
+def test_a_tag_of_20_million_values_costs_little(kind: str, tag: int) -> None:
+    content = bytearray(tiff(RGB.astype(kind), Form(photometric=2, tags={tag: [16]})))
     at = content.index(struct.pack("<HH", tag, 4))
     content[at : at + 12] = struct.pack("<HHII", tag, 3, 20_000_000, len(content))
     content += struct.pack("<H", 16) * 20_000_000
-    with cpu_seconds(0.5):
+    with cpu_seconds(0.25):
         decode(bytes(content), LIMIT, 32)
 
 
@@ -103,7 +105,7 @@ def test_an_icons_directory_of_65535_entries_costs_little(inner: bytes) -> None:
     # Each entry is the rest of the file.
     start, size = 6 + 16 * 65535, 2_000_000
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, size, start)
-    with cpu_seconds(1.0):
+    with cpu_seconds(2.0):
         found = decode(struct.pack("<HHH", 0, 1, 65535) + entry * 65535 + inner.ljust(size, b"\0"), LIMIT, 224)
     assert isinstance(found, Decoded) or found.reason in (Reason.UNSUPPORTED, Reason.TRUNCATED)
 
