@@ -93,7 +93,7 @@ def test_tables_of_megabytes_are_not_put_before_each_strip() -> None:
         decode(content, LIMIT, 32)
 
 
-def test_a_tiffs_directory_of_more_entries_than_there_are_tags_is_truncated() -> None:
+def test_a_directory_of_more_entries_than_tags_is_truncated() -> None:
     head = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 1_000_000)
     with cpu_seconds(0.2):
         found = bad(head + bytes(20_000_000))
