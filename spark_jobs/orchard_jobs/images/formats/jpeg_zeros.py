@@ -36,7 +36,7 @@ class Code(NamedTuple):
 class Blocks(NamedTuple):
     """The blocks of one component in a unit of a scan, and its codes; None of a table that is missing."""
 
-    count: int
+    number: int
     dc: Code | None
     ac: Code | None
 
@@ -76,11 +76,11 @@ def most_zeros(unit: Sequence[Blocks], band: Band) -> int | None:
 
 def _most_falling(unit: Sequence[Blocks], band: Band) -> int | None:
     """Return how many zero bytes it takes for the DC coefficients to fall through their range, block by block."""
-    fall = max(blocks.count * ((1 << blocks.dc.extra_bits) - 1) << band.bits_left for blocks in unit if blocks.dc)
+    fall = max(blocks.number * ((1 << blocks.dc.extra_bits) - 1) << band.bits_left for blocks in unit if blocks.dc)
     if fall == 0:
         return None
     bits = sum(
-        blocks.count * (blocks.dc.length + blocks.dc.extra_bits + (blocks.ac.length if blocks.ac and band.last else 0))
+        blocks.number * (blocks.dc.length + blocks.dc.extra_bits + (blocks.ac.length if blocks.ac and band.last else 0))
         for blocks in unit
         if blocks.dc
     )

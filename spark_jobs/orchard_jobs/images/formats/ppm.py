@@ -102,12 +102,7 @@ def _packed(content: bytes, header: _Header) -> NDArray[np.unsignedinteger]:
 
 
 def _written_out(content: bytes, header: _Header) -> NDArray[np.unsignedinteger]:
-    if header.kind == 1:
-        # Its digits need no space between them.
-        digits = np.frombuffer(content[header.end :].translate(None, _SPACE), np.uint8)[: header.count]
-        samples = digits - ord("0")
-    else:
-        samples = _numbers(content, header)
+    samples = _digits(content, header) if header.kind == 1 else _numbers(content, header)
     if len(samples) < header.count:
         raise Fault(Reason.TRUNCATED, f"PPM: {len(samples)} samples of {header.count}")
     if samples.max() > header.greatest:
@@ -115,7 +110,12 @@ def _written_out(content: bytes, header: _Header) -> NDArray[np.unsignedinteger]
     return samples
 
 
-def _numbers(content: bytes, header: _Header) -> NDArray[np.uint16]:
+def _digits(content: bytes, header: _Header) -> NDArray[np.unsignedinteger]:
+    # They need no space between them.
+    return np.frombuffer(content[header.end :].translate(None, _SPACE), np.uint8)[: header.count] - np.uint8(ord("0"))
+
+
+def _numbers(content: bytes, header: _Header) -> NDArray[np.unsignedinteger]:
     samples, place = np.empty(header.count, np.uint16), header.end
     filled = 0
     while filled < header.count and place < len(content):
