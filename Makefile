@@ -83,8 +83,8 @@ BENCH_ROUNDS ?= 3
 bench: setup ## measure speed beside the backbone alone, a script by hand and Daft: BENCH_IMAGES=number, BENCH_ROUNDS=number
 	$(NEEDS_PYTHON)
 	@$(BOOTSTRAP_PYTHON) sandbox/bootstrap.py daft
-	@.venv/jobs/bin/python bench/batches.py $(BENCH_ROUNDS)
-	@.venv/jobs/bin/python bench/featurize.py $(BENCH_IMAGES) $(BENCH_ROUNDS)
+	@.venv/jobs/bin/python bench/batch_sizes.py $(BENCH_ROUNDS)
+	@.venv/jobs/bin/python bench/featurize_rates.py $(BENCH_IMAGES) $(BENCH_ROUNDS)
 	@.venv/jobs/bin/python bench/photos.py
 
 PINS := $(wildcard requirements/*.txt)

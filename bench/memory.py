@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from featurize import DATA, freeze, job_command, prepare
+from featurize_rates import DATA, freeze, job_command, prepare
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.storage import Warehouse
 

@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
-from featurize import DATA, prepare
+from featurize_rates import DATA, prepare
 from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.formats.heic import read_heic
 from orchard_jobs.images.formats.jpeg import read_jpeg
@@ -34,6 +33,7 @@ from orchard_jobs.images.formats.picture import Limits
 from orchard_jobs.images.formats.png import read_png
 from orchard_jobs.images.formats.signatures import Format, format_of
 from orchard_jobs.images.formats.stock import read_stock
+from orchard_jobs.images.loaded_backbone import load_backbone
 from orchard_jobs.storage import Warehouse
 from PIL import Image
 

@@ -23,7 +23,7 @@ from orchard.launchers.request import JobRequest
 from orchard.workflow.assets import FEATURES
 from orchard.workflow.context import dag_arguments, settings
 from orchard.workflow.flow import TaskValue
-from orchard.workflow.tasks.model import plan_model, publish_model, validate_model
+from orchard.workflow.tasks.pca import plan_model, publish_model, validate_model
 
 with DAG(
     dag_id="pca_model",

@@ -25,7 +25,7 @@ from orchard_sandbox.job_execution.serving import add_options, listen, serve
 from orchard_sandbox.s3.landing import ACCOUNT, KEY, s3_environment
 from orchard_sandbox.s3.objects import ObjectFolder
 from orchard_sandbox.s3.persistence import Persistence, make_queue, take_every_key
-from orchard_sandbox.s3.signatures import SignatureCheck, refusal
+from orchard_sandbox.s3.signed_requests import SignatureCheck, refusal
 
 # By moto's names, with what is to be done before the first request.
 Services = dict[str, Callable[[], None] | None]

@@ -127,7 +127,7 @@ def _archive_classes(file: Path) -> int:
 
 
 def _prepare(warehouse: Warehouse, definition: str | None, must_load: bool) -> int:
-    from orchard_jobs.images.backbones import load_backbone, prepare_backbone
+    from orchard_jobs.images.loaded_backbone import load_backbone, prepare_backbone
 
     backbone = Backbone(**json.loads(definition)) if definition else backbone_named("efficientnet_lite0")
     prepare_backbone(backbone, warehouse)

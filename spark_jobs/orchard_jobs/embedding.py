@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import decode
+from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.pca.basis import read_basis
-from orchard_jobs.pca.project import project
+from orchard_jobs.pca.coordinates import project
 from orchard_jobs.scatter import Floats
 from orchard_jobs.storage import Warehouse
 

@@ -179,7 +179,7 @@ A sentence with `{"word " * 40}` and [a link](docs/limits.md#gpus). See [above](
 ```
 
 ```
-docker compose exec -T postgres psql; python bench/plan.py >out.txt
+docker compose exec -T postgres psql; python bench/plan_times.py >out.txt
 orchard export features --to x.csv   # or --like this
 ```
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tokenize
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,57 @@ def test_no_check_is_switched_off() -> None:
 
 def test_parquet_is_read_and_written_in_one_place() -> None:
     users = {path.name for path in SOURCES if "import pyarrow.parquet" in path.read_text()}
-    assert users - {"plan.py", "refit.py", "rivals.py"} == {"parquet.py", "export.py"}  # the first three are measurements
+    assert users - {"plan_times.py", "refit_times.py", "rivals.py"} == {
+        "parquet.py",
+        "export.py",
+    }  # the first three are measurements
 
 
 def test_files_stay_short() -> None:
     assert [path.name for path in SOURCES if len(path.read_text().splitlines()) > 300] == []
+
+
+# What may stand twice: one file a package, and one a kind of run or of model, whose rooms are built alike.
+ONE_EACH = {
+    "__init__.py": "orchard|orchard_jobs|orchard_sandbox|support",
+    "conftest.py": "tests",
+    "cli.py": "plugins/orchard|spark_jobs/orchard_jobs|sandbox/orchard_sandbox/stack",
+    "errors.py": "spark_jobs/orchard_jobs|sandbox/orchard_sandbox",
+    "run.py": "plugins/orchard/batch|plugins/orchard/models",
+    "fit.py": "spark_jobs/orchard_jobs/pca|spark_jobs/orchard_jobs/classifier",
+}
+# A command has the name of what it calls; deployments hold the class paths of what only re-exports.
+SHARED_NAMES = re.compile(r"plugins/orchard/(commands/\w+|notify|preload|sensors)\.py")
+
+
+def repeated_names(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the file names that stand twice without a reason, each with its paths."""
+    places: dict[str, list[str]] = {}
+    for path in paths:
+        is_one_of_each = re.search(rf"(^|/)({ONE_EACH.get(path.name, '(?!)')})($|/)", str(path.parent))
+        if not is_one_of_each and not SHARED_NAMES.fullmatch(str(path)):
+            places.setdefault(path.name, []).append(str(path))
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_a_files_name_says_which_it_is() -> None:
+    assert repeated_names(path.relative_to(ROOT) for path in SOURCES + sources_of_tests()) == {}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("spark_jobs/orchard_jobs/audit/batch.py", "plugins/orchard/workflow/tasks/batch.py"),
+        ("plugins/orchard/batch/fit.py", "plugins/orchard/models/fit.py"),
+        ("tests/unit/orchard/batch/test_run.py", "tests/unit/orchard/models/test_run.py"),
+    ],
+)
+def test_a_name_that_stands_twice_is_found(pair: tuple[str, str]) -> None:
+    assert list(repeated_names(map(Path, pair))) == [Path(pair[0]).name]
+
+
+def test_a_command_may_have_the_name_of_what_it_calls() -> None:
+    assert repeated_names([Path("plugins/orchard/commands/clean.py"), Path("plugins/orchard/maintenance/clean.py")]) == {}
 
 
 def test_every_module_says_its_duty() -> None:

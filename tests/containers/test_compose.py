@@ -22,8 +22,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 from orchard_sandbox.stack.airflow_api import AirflowApi
-from orchard_sandbox.stack.layout import ROOT
 from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.stack_paths import ROOT
 from orchard_sandbox.stack.supervisor import free_port
 from orchard_sandbox.stack.upload import s3_client
 from PIL import Image

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 import requests
-from orchard_sandbox.stack.layout import Layout
 from orchard_sandbox.stack.published import pending_work
 from orchard_sandbox.stack.samples import image_bytes
+from orchard_sandbox.stack.stack_paths import Layout
 from orchard_sandbox.stack.state import read_state
 from support.generated_history import GeneratedHistory, some_contents, start_backfill
 from support.repository import SHARED

@@ -25,9 +25,9 @@ from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
+from support.changed_settings import with_variables
 from support.emr_stand_in import Server, packed_environment, processes_of, serving, wait_until
 from support.repository import ROOT
-from support.settings import with_variables
 from support.task_context import TaskContext
 
 GOLDEN = ROOT / "tests" / "golden"

@@ -24,10 +24,10 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.storage import Warehouse
 from support import aws_wire
+from support.changed_settings import with_variables
 from support.fake_emr_serverless import Emr
 from support.package_place import PackagePlace
 from support.repository import ROOT
-from support.settings import with_variables
 from support.task_context import TaskContext
 
 PLANNED = PlannedJobs("file:///x/head.json", "d" * 64, "backbone-1", ("featurize",))

@@ -22,8 +22,8 @@ from orchard_jobs.contract.layout import backbone_path, report_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.local_spark import local_spark_conf
 from orchard_jobs.storage import Warehouse
+from support.changed_settings import with_variables
 from support.emr_stand_in import JOBS
-from support.settings import with_variables
 from support.spark_runs import exported
 from support.task_context import TaskContext
 

@@ -10,8 +10,8 @@ from orchard_sandbox.job_execution.processes import ProcessRecord
 from orchard_sandbox.stack import cli, state
 from orchard_sandbox.stack.batches import read_batch
 from orchard_sandbox.stack.command import write_aws_keys, write_command
-from orchard_sandbox.stack.environment import airflow_environment
-from orchard_sandbox.stack.layout import ROOT, Layout
+from orchard_sandbox.stack.process_environment import airflow_environment
+from orchard_sandbox.stack.stack_paths import ROOT, Layout
 from orchard_sandbox.stack.state import StackState, read_state, take_lock, write_state
 
 

@@ -15,7 +15,7 @@ import requests
 from databricks.sdk.errors import BadRequest, NotFound, OperationFailed, ResourceAlreadyExists
 from databricks.sdk.service import jobs
 from databricks.sdk.service.workspace import ExportFormat, ImportFormat, Language, ObjectInfo, ObjectType
-from orchard_sandbox.databricks.compute import is_isolated
+from orchard_sandbox.databricks.task_compute import is_isolated
 from orchard_sandbox.s3.objects import ObjectFolder, StoredObject
 from support.databricks_stand_in import (
     TOKEN,

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from orchard.landing_zone.messages import read_messages
 from orchard.settings import Settings
 from orchard_sandbox.s3.landing import aws_client, queue_url, s3_environment, unread_messages
-from orchard_sandbox.stack.targets import make_warehouse_bucket
+from orchard_sandbox.stack.target_stand_ins import make_warehouse_bucket
 
 SANDBOX = Path(__file__).resolve().parents[2] / "sandbox"
 SECRET = "thing"

@@ -18,9 +18,9 @@ from botocore.exceptions import ClientError
 from orchard_sandbox.job_execution.processes import find_members, is_running
 from orchard_sandbox.s3.landing import aws_client
 from orchard_sandbox.stack.following import Follower
-from orchard_sandbox.stack.layout import USER, Layout
 from orchard_sandbox.stack.runs import ACTIVE_STATES
 from orchard_sandbox.stack.screen import Screen
+from orchard_sandbox.stack.stack_paths import USER, Layout
 from orchard_sandbox.stack.state import read_state, stop_stack, write_state
 from orchard_sandbox.stack.supervisor import Supervisor
 

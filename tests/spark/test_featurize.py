@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from orchard_jobs import __version__
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import progress_folder
 from orchard_jobs.contract.manifest import ManifestHead
-from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.loaded_backbone import load_backbone
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import Action, Entry, ManifestHead

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
-from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
+from orchard_jobs.audit.projection_checks import audit_projection
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport

@@ -14,10 +14,10 @@ from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
 
+from support.changed_settings import with_variables
 from support.fake_jobs import counted_rows
 from support.listed_bucket import listing
-from support.settings import with_variables
-from support.simulation.records import Run
+from support.simulation.run_records import Run
 from support.simulation.store import in_memory
 from support.simulation.world import DAYS, PROVENANCE, World
 

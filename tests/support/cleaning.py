@@ -11,9 +11,9 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, TABLES
 from orchard_jobs.contract.manifest import ManifestHead
 
+from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN, FakeJobs
-from support.flow import plan, rows, run_batch, run_model
-from support.settings import with_variables
+from support.faked_flow import plan, rows, run_batch, run_model
 
 WEEK = timedelta(days=7)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchard_sandbox.databricks.compute import Workspace
+from orchard_sandbox.databricks.task_compute import Workspace
 from orchard_sandbox.databricks.volumes import Volumes
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.s3.landing import s3_environment

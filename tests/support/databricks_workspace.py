@@ -1,8 +1,8 @@
 """A Databricks workspace as launchers and deployments may meet it: the stand-in with service principals and workspace files."""
 
-from orchard_sandbox.databricks.compute import Workspace
 from orchard_sandbox.databricks.requests import given_of
 from orchard_sandbox.databricks.stand_in import Databricks, as_json
+from orchard_sandbox.databricks.task_compute import Workspace
 from werkzeug.wrappers import Request, Response
 
 from support.databricks_log_in import Principals

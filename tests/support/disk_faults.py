@@ -11,7 +11,7 @@ from orchard_jobs.contract.columns import FEATURES, RUNS
 from orchard_jobs.errors import JobError
 
 from support.fake_jobs import FakeJobs
-from support.flow import plan, stage_and_publish
+from support.faked_flow import plan, stage_and_publish
 
 
 def fill_up(folder: str) -> None:

@@ -24,8 +24,8 @@ from orchard_jobs.contract.layout import manifest_path, random_element, report_p
 from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.parquet import pack, read_parquet
+from orchard_jobs.pca.coordinates import VarianceTally, project
 from orchard_jobs.pca.moments import Moments
-from orchard_jobs.pca.project import VarianceTally, project
 from orchard_jobs.schemas import arrow_schema
 
 from support.listed_bucket import bytes_of, etag_of

@@ -18,7 +18,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_sandbox.job_execution.processes import find_members
 from orchard_sandbox.s3.landing import aws_client, queue_url
 from orchard_sandbox.stack.airflow_api import AirflowApi
-from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.stack_paths import Layout
 
 from support.simulation.landing_zone import message_of
 from support.spark_runs import copy_backbone, publish_batch

@@ -30,7 +30,7 @@ def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
 def main() -> None:
     """Compute the features with TensorFlow and rewrite the golden file."""
     from orchard_jobs.contract.backbones import backbone_named
-    from orchard_jobs.images.backbones import load_backbone
+    from orchard_jobs.images.loaded_backbone import load_backbone
     from orchard_jobs.storage import Warehouse
 
     pictures = drawn_pixels()

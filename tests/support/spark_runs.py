@@ -10,7 +10,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.layout import backbone_path
 
-from support.flow import lock_of, value_of
+from support.faked_flow import lock_of, value_of
 from support.repository import ROOT
 from support.submitted_job import featurize_command, own_environment
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS

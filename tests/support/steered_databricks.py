@@ -5,8 +5,8 @@ from functools import partial
 from wsgiref.types import WSGIEnvironment
 
 from orchard_sandbox.databricks import stand_in
-from orchard_sandbox.databricks.compute import Workspace
 from orchard_sandbox.databricks.stand_in import RUNS_API
+from orchard_sandbox.databricks.task_compute import Workspace
 from orchard_sandbox.job_execution import serving
 from werkzeug.serving import make_server
 

@@ -6,7 +6,7 @@ Knows no Airflow: who lists the landing zone, who prepares the target and who ta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import ManifestHead

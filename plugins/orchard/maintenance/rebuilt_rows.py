@@ -12,8 +12,8 @@ from orchard_jobs.contract.jobs import BatchVersion
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, ModelPath, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.pca.coordinates import VarianceTally
 from orchard_jobs.pca.moments import Moments
-from orchard_jobs.pca.project import VarianceTally
 
 from orchard.maintenance.verify import Damage
 from orchard.models.kinds import KINDS, Kind

@@ -1,7 +1,7 @@
 """The use cases of one run of a model's DAG: find pending work, plan, validate, publish. Knows no Airflow."""
 
-from orchard_jobs.audit.model import audit_model
-from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.audit.model_checks import audit_model
+from orchard_jobs.audit.projection_checks import audit_projection
 from orchard_jobs.contract.layout import projection_plan_path
 from orchard_jobs.escaping import escaping_logger
 

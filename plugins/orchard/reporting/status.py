@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Failure
 from orchard_jobs.contract.columns import RUNS, TABLES, Table
 from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse

@@ -17,9 +17,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from werkzeug.wrappers import Request, Response
 
 from orchard_sandbox.databricks import VOLUME
-from orchard_sandbox.databricks.compute import Workspace
+from orchard_sandbox.databricks.job_runs import DatabricksRun, now
 from orchard_sandbox.databricks.requests import ApiError, check_request, given_of, invalid
-from orchard_sandbox.databricks.runs import DatabricksRun, now
+from orchard_sandbox.databricks.task_compute import Workspace
 from orchard_sandbox.databricks.volumes import FILES_API
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.run_pages import with_run_pages

@@ -15,8 +15,8 @@ from typing import Any
 
 from orchard_jobs.contract.locations import below
 
-from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import RequestError, read_step, refuse_unknown
+from orchard_sandbox.emr.submitted_script import SparkSubmitJob
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import LOST, Ending, Run
 from orchard_sandbox.job_execution.records import Record, now

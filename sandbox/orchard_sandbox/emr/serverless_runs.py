@@ -5,8 +5,8 @@ from typing import Any
 
 from orchard_jobs.contract.locations import below
 
-from orchard_sandbox.emr.spark_submit import SparkSubmitJob
 from orchard_sandbox.emr.submissions import Submission, logs_uri
+from orchard_sandbox.emr.submitted_script import SparkSubmitJob
 from orchard_sandbox.job_execution.job import Machine
 from orchard_sandbox.job_execution.life_cycle import Ending, Run
 from orchard_sandbox.job_execution.records import now

@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from orchard_sandbox.errors import SandboxError
-from orchard_sandbox.stack.layout import USER
+from orchard_sandbox.stack.stack_paths import USER
 
 _PAGE = 100
 # Of a busy database, too; a run that is started twice does no harm.

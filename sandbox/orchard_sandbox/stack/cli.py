@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import is_running
-from orchard_sandbox.stack.layout import ROOT, USER, Layout
+from orchard_sandbox.stack.stack_paths import ROOT, USER, Layout
 from orchard_sandbox.stack.state import hold_lock, read_state, remove_home, stop_stack, take_lock
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _check_settings(layout: Layout) -> None:
     from orchard_jobs.contract.locations import local_path
     from orchard_jobs.errors import ConfigurationError
 
-    from orchard_sandbox.stack.environment import settings_environment
+    from orchard_sandbox.stack.process_environment import settings_environment
 
     try:
         environment = settings_environment(layout, os.environ)

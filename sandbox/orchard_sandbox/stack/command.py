@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from orchard_sandbox.files import write_whole
-from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.stack_paths import Layout
 
 # What the command reads, no secret of Airflow's own among it; AIRFLOW_HOME, for Airflow makes one in the user's home without it.
 _READ = ("ORCHARD_", "AWS_", "AIRFLOW_CONN_", "AIRFLOW_HOME", "NO_PROXY", "no_proxy")

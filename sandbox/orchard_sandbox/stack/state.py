@@ -17,7 +17,7 @@ from typing import IO, Any
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.files import write_whole
 from orchard_sandbox.job_execution.processes import ProcessRecord, end_processes, identity_of
-from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.stack_paths import Layout
 
 STOP_SECONDS = 25.0
 

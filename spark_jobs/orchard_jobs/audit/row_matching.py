@@ -7,8 +7,8 @@ collision within 2^-64 even for a thousand million images. Examples name the row
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
-from orchard_jobs.audit.files import Rows
-from orchard_jobs.audit.rows import Vectors
+from orchard_jobs.audit.file_checks import Rows
+from orchard_jobs.audit.row_checks import Vectors
 from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.manifest import Entry

@@ -1,6 +1,7 @@
 """Backbones by name: the CNN, the identity of its weights, its preprocessing, and the digest that versions them.
 
-Only the identity lives here, so that the Airflow side can plan without a library that runs them; `images.backbones` loads them.
+Only the identity lives here, so that the Airflow side can plan without a library that runs a backbone;
+`images.loaded_backbone` loads one.
 """
 
 from dataclasses import asdict, dataclass, field

@@ -17,13 +17,13 @@ from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
 from orchard_jobs.images.ahead import ahead
-from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.decode import Decoded, Rejected
 from orchard_jobs.images.guarded import decode
+from orchard_jobs.images.loaded_backbone import LoadedBackbone
 from orchard_jobs.images.sources import Fetched, Unread
 
 # What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
-# a GPU and TensorFlow want more images a call. `bench/batches.py` prints the figures.
+# a GPU and TensorFlow want more images a call. `bench/batch_sizes.py` prints the figures.
 _IMAGES_A_CALL, MOST_IMAGES_A_CALL = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64

@@ -18,8 +18,8 @@ from orchard_jobs.contract.jobs import PROGRESS_SECONDS, Progress, StagedFile
 from orchard_jobs.contract.layout import manifest_path, random_element
 from orchard_jobs.contract.manifest import ManifestHead, read_known, read_part, write_entries
 from orchard_jobs.images import guarded
-from orchard_jobs.images.backbones import LoadedBackbone, load_backbone
 from orchard_jobs.images.compute import Bad, Good, ImageResult, InputRules, Known, Tally, compute
+from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone
 from orchard_jobs.images.sources import Fetched, FetchLimits, fetch
 from orchard_jobs.stages.copied_rows import ROWS_PER_FILE, entry_columns
 from orchard_jobs.stages.staging import OwnPaths, VersionWriter, lists

@@ -20,7 +20,7 @@ from orchard_jobs.contract.jobs import BatchVersion, Captured, StagedFile, Stage
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.pca.basis import read_basis
-from orchard_jobs.pca.project import VarianceTally, project
+from orchard_jobs.pca.coordinates import VarianceTally, project
 from orchard_jobs.scatter import Floats
 from orchard_jobs.stages.staging import Staging, VersionWriter, lists, vectors
 from orchard_jobs.stages.workers import Workers

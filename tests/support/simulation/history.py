@@ -14,8 +14,8 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard_jobs.contract.columns import TABLES
 
+from support.changed_settings import with_variables
 from support.clean_run import check_against_clean_run, check_network_runs
-from support.settings import with_variables
 from support.simulation import operations
 from support.simulation.determinism import determined
 from support.simulation.scheduler import Actor, Killed

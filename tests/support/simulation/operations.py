@@ -19,11 +19,11 @@ from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import MODELS, PROMOTIONS
 from orchard_jobs.errors import ConfigurationError
 
+from support.changed_settings import with_variables
 from support.clean_run import SECRET
 from support.fake_jobs import BROKEN, LARGE
 from support.listed_bucket import ENCRYPTED, OPAQUE
-from support.settings import with_variables
-from support.simulation.records import Begun
+from support.simulation.run_records import Begun
 from support.simulation.scheduler import Actor
 from support.simulation.world import DAYS, World
 

@@ -21,11 +21,11 @@ from orchard_jobs.contract.jobs import Stage
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import NoTableError
 
+from support.changed_settings import is_broke
 from support.fake_jobs import FakeJobs
-from support.flow import value_of
-from support.settings import is_broke
+from support.faked_flow import value_of
 from support.simulation.landing_zone import Contents, SimulatedBucket, SimulatedLandingZone, message_of
-from support.simulation.records import Begun, Run, Seen
+from support.simulation.run_records import Begun, Run, Seen
 from support.simulation.scheduler import Actor
 from support.simulation.store import Storage
 from support.simulation.tasks import RunFailed, TaskRunner

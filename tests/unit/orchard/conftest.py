@@ -13,11 +13,11 @@ import pytest
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from support.batches import DAYS, publish_days
+from support.changed_settings import switch_backbone, with_variables
 from support.emr_stand_in import JOBS, wait_until
-from support.flow import run_model
+from support.faked_flow import run_model
+from support.published_batches import DAYS, publish_days
 from support.repository import ROOT
-from support.settings import switch_backbone, with_variables
 
 DIMENSION = 8
 

@@ -12,10 +12,10 @@ import pytest
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
-from support.batches import BUCKETS
-from support.batches import publish_backbone as publish
+from support.changed_settings import with_variables
 from support.documents import PAGES, programs_in
-from support.settings import with_variables
+from support.published_batches import BUCKETS
+from support.published_batches import publish_backbone as publish
 
 WAREHOUSE = '".orchard/warehouse"'
 # Those of Spark and of the job package need an environment of their own.

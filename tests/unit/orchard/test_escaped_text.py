@@ -19,7 +19,7 @@ from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import OrchardError
 from orchard_jobs.escaping import escaped
 from support.fake_jobs import FakeJobs
-from support.flow import plan, run_batch
+from support.faked_flow import plan, run_batch
 
 DAY = "2026-01-01"
 HOSTILE = "\n\x1b[31m\r\x9b2J\u2028\u202e"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.contract.manifest import write_known
 from orchard_jobs.escaping import escaped
 from support.staged_batch import (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from orchard_jobs.audit.batch import AuditPolicy, audit_batch
-from orchard_jobs.audit.files import read_rows
+from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
+from orchard_jobs.audit.file_checks import read_rows
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.errors import AuditError
 from orchard_jobs.schemas import arrow_schema

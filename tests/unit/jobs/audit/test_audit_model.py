@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from orchard_jobs.audit.model import MODEL_CHECKS, audit_model
+from orchard_jobs.audit.model_checks import MODEL_CHECKS, audit_model
 from orchard_jobs.pca.fit import Spectrum
 from orchard_jobs.pca.moments import Moments
 

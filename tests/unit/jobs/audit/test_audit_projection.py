@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from orchard_jobs.audit.projection import audit_projection
+from orchard_jobs.audit.projection_checks import audit_projection
 from orchard_jobs.audit.verdict import Verdict
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, Projection, ProjectionPlan, StagedPartition

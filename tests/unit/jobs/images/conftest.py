@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from orchard_jobs.contract.backbones import backbone_named
-from orchard_jobs.images import backbones
-from orchard_jobs.images.backbones import LoadedBackbone, load_backbone, prepare_backbone
+from orchard_jobs.images import loaded_backbone
+from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.storage import Warehouse
 from support.repository import SHARED
 
@@ -24,7 +24,7 @@ def shared_data() -> Path:
 def _no_former_export() -> Iterator[None]:
     """Backbones are exported here, by the code under test: the environment's own was exported when it was built."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "_BUNDLED", Path("/nowhere"))
+        patch.setattr(loaded_backbone, "_BUNDLED", Path("/nowhere"))
         yield
 
 

@@ -17,11 +17,11 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.embedding import Embedded, Embedder
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import guarded
-from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.compute import Good, InputRules, Tally, compute
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import GuardedDecoder
-from orchard_jobs.pca.project import project
+from orchard_jobs.images.loaded_backbone import LoadedBackbone
+from orchard_jobs.pca.coordinates import project
 from orchard_jobs.schemas import arrow_schema
 from orchard_jobs.storage import Warehouse
 from PIL import Image

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.images.backbones import LoadedBackbone, lite0_tensors, load_backbone, prepare_backbone
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.efficientnet_lite0 import imagenet_head
+from orchard_jobs.images.loaded_backbone import LoadedBackbone, lite0_tensors, load_backbone, prepare_backbone
 from orchard_jobs.storage import Warehouse
 from support.golden_features import GOLDEN, drawn_pixels
 
@@ -138,7 +138,7 @@ def test_an_export_is_made_once(lite0_onnx: LoadedBackbone, warehouse: Warehouse
     def refuse(backbone: Backbone) -> bytes:
         raise AssertionError("exported again")
 
-    monkeypatch.setattr("orchard_jobs.images.backbones._export", refuse)
+    monkeypatch.setattr("orchard_jobs.images.loaded_backbone._export", refuse)
     prepare_backbone(LITE0, warehouse)
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.backbones import LoadedBackbone
 from orchard_jobs.images.compute import Bad, Good, ImageResult, InputRules, Known, Tally, compute, images_a_call
 from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.loaded_backbone import LoadedBackbone
 from orchard_jobs.images.sources import Vanished, fetch
 from PIL import Image
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orchard_jobs.pca.coordinates import VarianceTally, project
 from orchard_jobs.pca.fit import Basis, Spectrum
 from orchard_jobs.pca.moments import Moments
-from orchard_jobs.pca.project import VarianceTally, project
 from sklearn.decomposition import PCA
 
 

@@ -13,10 +13,10 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PROMOTIONS, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.layout import report_path
 from orchard_jobs.errors import DamagedFileError
-from support.batches import BUCKETS, DAYS, bucket_of, publish_backbone
 from support.damage import DAMAGES, file_of, lose
-from support.flow import plan, run_batch
+from support.faked_flow import plan, run_batch
 from support.listed_bucket import ListedBucket, listing
+from support.published_batches import BUCKETS, DAYS, bucket_of, publish_backbone
 
 FIRST, SECOND, _, NEW, NEWER = DAYS
 

@@ -8,10 +8,10 @@ from orchard.settings.groups import ImageSettings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
 from orchard_jobs.contract.manifest import Entry, ManifestHead
+from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN, FakeJobs
-from support.flow import plan, run_batch, stage_and_publish
+from support.faked_flow import plan, run_batch, stage_and_publish
 from support.planning import DAY, key, runs_row
-from support.settings import with_variables
 
 
 def test_a_vanished_image_is_computed_by_the_next_run(tables: Tables, settings: Settings) -> None:

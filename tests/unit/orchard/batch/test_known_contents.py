@@ -12,11 +12,11 @@ from orchard.landing_zone.listing import ListedObject
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE
+from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
-from support.flow import plan, run_batch
+from support.faked_flow import plan, run_batch
 from support.listed_bucket import ENCRYPTED, OPAQUE, ListedBucket, listing
 from support.planning import DAY, NEXT_DAY, key, runs_row, runs_row_of
-from support.settings import with_variables
 
 
 def test_known_content_of_any_batch_is_reused_without_the_network(tables: Tables, settings: Settings) -> None:

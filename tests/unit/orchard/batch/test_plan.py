@@ -15,11 +15,11 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import Snapshot
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError
+from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN
-from support.flow import plan, rows, run_batch
+from support.faked_flow import plan, rows, run_batch
 from support.listed_bucket import etag_of, listing
 from support.planning import DAY, NEXT_DAY, key, runs_row
-from support.settings import with_variables
 
 
 def test_a_new_batch_computes_every_image(tables: Tables, settings: Settings) -> None:

@@ -15,8 +15,8 @@ from orchard.tables.commit_rule import Change, CommitState, Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.errors import JobError, SupersededError
 from support.fake_jobs import BROKEN, FakeJobs
+from support.faked_flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, project_model, rows, run_batch, run_model, stage_and_publish
 
 DAY = "2026-01-01"
 FACTS = RunFacts("run", "local", "passed")

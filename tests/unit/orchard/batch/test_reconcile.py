@@ -8,7 +8,7 @@ from orchard.batch.reconcile import Differences, find_differences
 from orchard.landing_zone.listing import ListedObject
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from support.flow import run_batch
+from support.faked_flow import run_batch
 from support.listed_bucket import listing
 
 SAME, LATE, NEW = "2026-01-01", "2026-01-02", "2026-01-03"

@@ -15,7 +15,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.errors import JobError
 from support.fake_jobs import BROKEN
-from support.flow import run_batch
+from support.faked_flow import run_batch
 from support.warehouse_files import age, stored
 
 DAY = "2026-01-01"

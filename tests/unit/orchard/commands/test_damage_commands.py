@@ -9,8 +9,8 @@ from orchard.outcomes import Done, Failed
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, TABLES
-from support.batches import DAYS, publish_days
 from support.damage import cut, file_of
+from support.published_batches import DAYS, publish_days
 
 Captured = pytest.CaptureFixture[str]
 

@@ -13,7 +13,7 @@ from orchard.commands.embed import embed
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
-from support.flow import run_batch, run_model
+from support.faked_flow import run_batch, run_model
 
 DAY = "2026-01-01"
 Out = pytest.CaptureFixture[str]

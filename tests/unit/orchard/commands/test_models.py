@@ -12,7 +12,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import CAPTURED
 from orchard_jobs.errors import ConfigurationError, JobError
-from support.batches import DAYS
+from support.published_batches import DAYS
 
 
 def call(tables: Tables, settings: Settings, *argv: str) -> int:

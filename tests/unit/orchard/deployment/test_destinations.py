@@ -19,9 +19,9 @@ from orchard.deployment.package import MANIFEST, WHEEL, build_package
 from orchard.settings import Settings
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.storage import Warehouse
+from support.changed_settings import switch_backbone
 from support.databricks_files import TOKEN, VOLUME, VolumeServer, serve_volume
 from support.databricks_workspace import PRINCIPAL, SECRET
-from support.settings import switch_backbone
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]

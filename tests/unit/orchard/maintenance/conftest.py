@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
+from support.changed_settings import with_variables
 from support.cleaning import DAYS, bucket_of, stage_refused
-from support.flow import run_batch, run_model
-from support.settings import with_variables
+from support.faked_flow import run_batch, run_model
 from support.warehouse_files import root_of
 
 

@@ -17,10 +17,10 @@ from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, TABLES
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
+from support.changed_settings import with_variables
 from support.cleaning import DAYS, WEEK, bucket_of, check_whole, clean, contents, stage_refused
 from support.fake_jobs import FakeJobs
-from support.flow import plan, run_model, stage_and_publish
-from support.settings import with_variables
+from support.faked_flow import plan, run_model, stage_and_publish
 from support.warehouse_files import age, root_of, stored
 
 

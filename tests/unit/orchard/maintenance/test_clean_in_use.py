@@ -16,11 +16,11 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import report_path
+from support.changed_settings import with_variables
 from support.cleaning import DAYS, FACTS, WEEK, bucket_of, check_whole, clean, contents, stage_refused
 from support.fake_jobs import FakeJobs
+from support.faked_flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
-from support.settings import with_variables
 from support.warehouse_files import age, stored
 
 

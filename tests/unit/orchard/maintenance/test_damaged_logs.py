@@ -12,9 +12,9 @@ from orchard.tables.delta_log import DeltaSnapshot
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, QUARANTINE, RUNS, TABLES, Table
 from orchard_jobs.contract.layout import BackbonePath, backbone_path
 from orchard_jobs.errors import DamagedFileError
-from support.batches import DAYS, bucket_of, publish_days
 from support.damage import flip
-from support.flow import plan, rows, run_batch, run_model
+from support.faked_flow import plan, rows, run_batch, run_model
+from support.published_batches import DAYS, bucket_of, publish_days
 from support.warehouse_files import root_of, stored
 
 OWN = ("manifest_digest", "computed_in", "jobs_version")

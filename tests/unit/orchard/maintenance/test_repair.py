@@ -29,10 +29,10 @@ from orchard_jobs.contract.columns import (
     TABLES,
     Table,
 )
-from support.batches import BUCKETS, DAYS, bucket_of, publish_backbone
 from support.damage import DAMAGES, cut, flip, lose
-from support.flow import plan, rows, run_batch, run_model
+from support.faked_flow import plan, rows, run_batch, run_model
 from support.listed_bucket import ListedBucket
+from support.published_batches import BUCKETS, DAYS, bucket_of, publish_backbone
 from support.warehouse_files import stored
 
 BUCKET = {key: content for of_day in BUCKETS.values() for key, content in of_day.items()}

@@ -13,10 +13,10 @@ from orchard.tables.commit_rule import Tables, version_number_in
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODELS, PCA_FEATURES, QUARANTINE, RUNS
 from orchard_jobs.errors import ConfigurationError
-from support.batches import BUCKETS, DAYS, bucket_of
-from support.batches import publish_backbone as publish
+from support.faked_flow import project_model, publish_projected, rows, run_batch, run_model
 from support.faults import killed_after
-from support.flow import project_model, publish_projected, rows, run_batch, run_model
+from support.published_batches import BUCKETS, DAYS, bucket_of
+from support.published_batches import publish_backbone as publish
 
 ROWS = (FEATURES, QUARANTINE, RUNS, PCA_FEATURES)
 CALLS = 6  # of Tables.commit in one retirement: a table each, `runs` last

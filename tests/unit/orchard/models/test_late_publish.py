@@ -8,11 +8,11 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, PCA_FEATURES, PROMOTIONS
 from orchard_jobs.errors import SupersededError
-from support.batches import DAYS, bucket_of, publish_days
+from support.changed_settings import with_variables
 from support.fake_jobs import FakeJobs
+from support.faked_flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, project_model, publish_projected, rows, run_batch, run_model, stage_and_publish
-from support.settings import with_variables
+from support.published_batches import DAYS, bucket_of, publish_days
 
 
 def test_a_batch_published_meanwhile_is_taken_by_the_next_run(tables: Tables, settings: Settings) -> None:

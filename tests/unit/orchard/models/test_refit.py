@@ -18,11 +18,11 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, PROMOTIONS
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.storage import Warehouse
-from support.batches import DAYS, bucket_of, publish_days, publish_unreduced
+from support.changed_settings import with_variables
 from support.damage import DAMAGES, file_of
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
-from support.flow import rows, run_batch, run_model
-from support.settings import with_variables
+from support.faked_flow import rows, run_batch, run_model
+from support.published_batches import DAYS, bucket_of, publish_days, publish_unreduced
 
 DIMENSION = 8
 

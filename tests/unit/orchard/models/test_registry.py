@@ -16,11 +16,11 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.columns import CAPTURED, MODEL_RUNS, PCA_FEATURES, PINS, PROMOTIONS
 from orchard_jobs.errors import ConfigurationError, SupersededError
-from support.batches import DAYS, bucket_of, images_of, publish_days, publish_unreduced, published_images
+from support.changed_settings import with_variables
 from support.fake_jobs import FakeJobs
+from support.faked_flow import project_model, publish_projected, rows, run_batch, run_model
 from support.faults import killed_after
-from support.flow import project_model, publish_projected, rows, run_batch, run_model
-from support.settings import with_variables
+from support.published_batches import DAYS, bucket_of, images_of, publish_days, publish_unreduced, published_images
 
 
 def promotions(tables: Tables) -> list[dict[str, object]]:

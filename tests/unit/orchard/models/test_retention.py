@@ -12,9 +12,9 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import Tables, version_number_in
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, PINS
-from support.batches import DAYS, images_of, publish_days, published_images
-from support.flow import decision_of, project_model, publish_projected, rows, run_model
-from support.settings import with_variables
+from support.changed_settings import with_variables
+from support.faked_flow import decision_of, project_model, publish_projected, rows, run_model
+from support.published_batches import DAYS, images_of, publish_days, published_images
 
 
 def in_days(days: float) -> datetime:

@@ -19,8 +19,8 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import TABLES
 from support.fake_jobs import BROKEN, FakeJobs, vector_of
+from support.faked_flow import plan, run_batch, run_model, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, run_batch, run_model, stage_and_publish
 
 DAY, NEXT = "2026-01-01", "2026-01-02"
 ODD = ['a "quoted", name.jpg', "two\nlines.jpg", "carriage\rreturn.jpg", "é 日本 %20#?.jpg", ";tab\t.jpg"]

@@ -19,12 +19,12 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.layout import fault_path
 from orchard_jobs.errors import JobError
+from support.changed_settings import with_variables
 from support.damage import cut, lose
 from support.fake_jobs import BROKEN, FakeJobs
+from support.faked_flow import plan, run_batch, run_model, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, run_batch, run_model, stage_and_publish
 from support.listed_bucket import listing
-from support.settings import with_variables
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 Bucket = dict[str, bytes]

@@ -7,9 +7,9 @@ from orchard.batch.run import LineageRecord
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.workflow import lineage
-from support.batches import DAYS, bucket_of, publish_days
 from support.fake_jobs import FakeJobs
-from support.flow import plan, run_model
+from support.faked_flow import plan, run_model
+from support.published_batches import DAYS, bucket_of, publish_days
 
 
 def emitted(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from orchard.tables.commit_rule import Tables
 from orchard.workflow.assets import UPLOADS
 from orchard.workflow.sensors import ListingSummary, RunEndTrigger, UploadsTrigger, WaitForUploads
 from orchard_jobs.contract.columns import RUNS
+from support.changed_settings import with_variables
 from support.fake_jobs import FakeJobs
+from support.faked_flow import plan, run_batch, stage_and_publish
 from support.faults import killed_after
-from support.flow import plan, run_batch, stage_and_publish
-from support.settings import with_variables
 from support.state_store import Memory
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)

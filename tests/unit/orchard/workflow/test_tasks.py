@@ -14,11 +14,11 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.assets import FEATURES, UPLOADS
 from orchard.workflow.error_mapping import airflow_value
-from orchard.workflow.tasks import batch, model, uploads
+from orchard.workflow.tasks import batch, pca, uploads
 from orchard_jobs.contract.layout import model_plan_path
 from orchard_jobs.errors import AuditError, ConfigurationError
 from support.fake_jobs import FakeJobs
-from support.flow import decision_of, plan, project_model, run_batch
+from support.faked_flow import decision_of, plan, project_model, run_batch
 from support.listed_bucket import ListedBucket
 
 DAY, NEXT = "2026-01-01", "2026-01-02"
@@ -65,7 +65,7 @@ def four_images() -> Bucket:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Bucket:
     bucket: Bucket = {}
-    for module in (batch, uploads, model):
+    for module in (batch, uploads, pca):
         monkeypatch.setattr(module, "settings", lambda: settings)
         monkeypatch.setattr(module, "tables", lambda: Tables.at(settings.warehouse))
     monkeypatch.setattr(uploads, "landing_zone_of", lambda settings: ListedBucket(bucket))
@@ -142,11 +142,11 @@ def test_a_model_run_gives_way_to_a_queued_one(
     tables: Tables, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_batch(tables, settings, DAY, four_images())
-    in_context(monkeypatch, model, ti=TaskInstance(queued_runs=1))
+    in_context(monkeypatch, pca, ti=TaskInstance(queued_runs=1))
     with pytest.raises(AirflowSkipException, match="a later run of pca_model is queued"):
-        model.plan_model.function()
-    in_context(monkeypatch, model, ti=TaskInstance(queued_runs=0))
-    assert model.plan_model.function()["stages"] == ("project",)
+        pca.plan_model.function()
+    in_context(monkeypatch, pca, ti=TaskInstance(queued_runs=0))
+    assert pca.plan_model.function()["stages"] == ("project",)
 
 
 def test_a_model_run_that_an_earlier_release_planned_is_published(
@@ -157,9 +157,9 @@ def test_a_model_run_that_an_earlier_release_planned_is_published(
     planned = project_model(tables, settings)
     decided = asdict(decision_of(tables, planned)) | {"projection": None}
     tables.warehouse.delete(model_plan_path(str(planned.decision)))
-    in_context(monkeypatch, model, ti=TaskInstance(decided=decided))
+    in_context(monkeypatch, pca, ti=TaskInstance(decided=decided))
     of_earlier = {name: value for name, value in asdict(planned).items() if name != "decision"}
-    model.publish_model.function(of_earlier, "passed")
+    pca.publish_model.function(of_earlier, "passed")
     promotion = current_promotion(tables, settings.backbone.id)
     assert promotion is not None
     assert promotion.model_id == decided["model_id"]

@@ -12,12 +12,12 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.errors import ConfigurationError
-from support.batches import bucket_of
+from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN, FakeJobs
+from support.faked_flow import LENIENT, lock_of, plan, run_batch, run_model, stage_and_publish, value_of
 from support.faults import killed_after
-from support.flow import LENIENT, lock_of, plan, run_batch, run_model, stage_and_publish, value_of
 from support.listed_bucket import ENCRYPTED, ListedBucket
-from support.settings import with_variables
+from support.published_batches import bucket_of
 from support.state_store import Memory
 from support.warehouse_faults import overwritten
 

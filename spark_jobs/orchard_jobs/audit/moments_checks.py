@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchard_jobs.audit.files import Rows
-from orchard_jobs.audit.rows import vectors_of
+from orchard_jobs.audit.file_checks import Rows
+from orchard_jobs.audit.row_checks import vectors_of
 from orchard_jobs.audit.verdict import Findings
 
 MOMENTS_CHECK = {"moments": "there is one finite row: n, mean and the diagonal of the second moment are those of the features"}

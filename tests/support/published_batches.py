@@ -9,7 +9,7 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 
 from support.fake_jobs import BROKEN
-from support.flow import run_batch, run_model
+from support.faked_flow import run_batch, run_model
 
 DAYS = [f"2026-01-0{n}" for n in range(1, 6)]
 

@@ -4,7 +4,7 @@ First a whole run of pca_model over 17 batches of 9,660 rows, as the tasks run i
 publish. Then the moments of 1,000 batches of 1,280 dimensions on the local disk, one commit a batch in each table: the first
 merge, one batch more, what a plan and a look at the logs cost, and the memory of the process.
 
-Rows are drawn with a spectrum that falls like that of real features. Run: .venv/airflow/bin/python bench/refit.py [batches]
+Rows are drawn with a spectrum that falls like that of real features. Run: .venv/airflow/bin/python bench/refit_times.py [batches]
 """
 
 import io

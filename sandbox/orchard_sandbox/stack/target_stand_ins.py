@@ -9,7 +9,7 @@ from orchard_jobs.contract.locations import S3Location
 from orchard_sandbox.databricks import CREDENTIAL, VOLUME
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.s3.landing import ACCOUNT, aws_client
-from orchard_sandbox.stack.layout import Layout
+from orchard_sandbox.stack.stack_paths import Layout
 
 EMR_TARGETS = ("emr_serverless", "emr")
 _JOBS_BUCKET = "jobs"

@@ -2,7 +2,9 @@
 
 Two processes, one a core, run the exported backbone on drawn pixels. The sizes take turns within a round, and CPU time is
 counted, so that a machine that others use does little harm. The weights of ResNet50 are random, which changes no time. Each line
-also tells whether the vectors are those of the largest batch, to the bit. Run: .venv/jobs/bin/python bench/batches.py [rounds]
+also tells whether the vectors are those of the largest batch, to the bit.
+
+Run: .venv/jobs/bin/python bench/batch_sizes.py [rounds]
 """
 
 import hashlib
@@ -16,10 +18,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from featurize import CORES, on_each_core, prepare
+from featurize_rates import CORES, on_each_core, prepare
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.compute import MOST_IMAGES_A_CALL, images_a_call
+from orchard_jobs.images.loaded_backbone import load_backbone
 from orchard_jobs.storage import Warehouse
 
 SIZES = (1, 2, 4, MOST_IMAGES_A_CALL, 16, 32)

@@ -6,7 +6,7 @@ best batch, looked up first, and take turns, so that a machine whose speed drift
 so: from half as many images to twice as many, over the difference of the seconds, which leaves the start out.
 
 Daft has an environment of its own, which `make bench` builds; without it the rest is printed.
-Run: .venv/jobs/bin/python bench/featurize.py [images] [rounds]
+Run: .venv/jobs/bin/python bench/featurize_rates.py [images] [rounds]
 """
 
 import hashlib
@@ -32,9 +32,9 @@ from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import backbone_path, manifest_path, report_path
 from orchard_jobs.contract.locations import file_uri
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
-from orchard_jobs.images.backbones import load_backbone
 from orchard_jobs.images.compute import images_a_call
 from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.loaded_backbone import load_backbone
 from orchard_jobs.local_spark import class_archive_of, submit_command
 from orchard_jobs.storage import Warehouse
 

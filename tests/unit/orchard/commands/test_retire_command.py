@@ -9,8 +9,8 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES
-from support.flow import run_batch
-from support.settings import switch_backbone
+from support.changed_settings import switch_backbone
+from support.faked_flow import run_batch
 
 DAY = "2026-01-01"
 

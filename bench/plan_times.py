@@ -4,7 +4,7 @@ The server is versitygw (`go install github.com/versity/versitygw/cmd/versitygw@
 holds as many objects as asked for. Planned are a new batch, the same batch published and unchanged, and with one late image.
 The published rows are written as the jobs write them, with vectors that are zero but for one value: no backbone is needed.
 CPU seconds are this process's: what the server takes, or a busy machine, is in the wall seconds alone.
-Run: .venv/airflow/bin/python bench/plan.py [objects]
+Run: .venv/airflow/bin/python bench/plan_times.py [objects]
 """
 
 import hashlib

@@ -3,9 +3,17 @@
 import math
 from collections.abc import Iterator
 
-from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_columns, read_rows, report_differences
+from orchard_jobs.audit.file_checks import (
+    FILE_CHECKS,
+    REPORT_CHECK,
+    Rows,
+    check_files,
+    read_columns,
+    read_rows,
+    report_differences,
+)
+from orchard_jobs.audit.row_checks import CONTENT_CHECK, ROW_CHECKS, VECTOR_CHECKS, check_rows, check_vectors
 from orchard_jobs.audit.row_matching import digest_16
-from orchard_jobs.audit.rows import CONTENT_CHECK, ROW_CHECKS, VECTOR_CHECKS, check_rows, check_vectors
 from orchard_jobs.audit.verdict import Findings, Verdict
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, Captured, JobReport, ProjectionPlan

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchard_jobs.audit.files import Rows
+from orchard_jobs.audit.file_checks import Rows
 from orchard_jobs.audit.verdict import Findings
 from orchard_jobs.contract.quarantine import Reason
 

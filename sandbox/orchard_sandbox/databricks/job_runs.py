@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from orchard_sandbox.databricks.compute import TaskJob, Workspace
+from orchard_sandbox.databricks.task_compute import TaskJob, Workspace
 from orchard_sandbox.job_execution.life_cycle import Ending, Run
 from orchard_sandbox.job_execution.run_pages import RUN_QUERY
 

@@ -7,9 +7,9 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard_jobs.contract.columns import MODEL_RUNS
-from support.batches import DAYS, publish_days
 from support.fake_jobs import FakeJobs
-from support.flow import run_batch, run_model, value_of
+from support.faked_flow import run_batch, run_model, value_of
+from support.published_batches import DAYS, publish_days
 from support.warehouse_faults import overwritten
 
 

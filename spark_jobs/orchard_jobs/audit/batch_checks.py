@@ -6,12 +6,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchard_jobs.audit.class_moments import CLASS_MOMENTS_CHECK, LabelSums, ListedLabels, check_class_moments
-from orchard_jobs.audit.files import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
-from orchard_jobs.audit.moments import MOMENTS_CHECK, ColumnSums, check_moments
-from orchard_jobs.audit.projection import PCA_CHECKS, check_projected
-from orchard_jobs.audit.row_matching import MATCHING_CHECKS, RowMatcher
-from orchard_jobs.audit.rows import (
+from orchard_jobs.audit.class_moments_checks import CLASS_MOMENTS_CHECK, LabelSums, ListedLabels, check_class_moments
+from orchard_jobs.audit.file_checks import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
+from orchard_jobs.audit.moments_checks import MOMENTS_CHECK, ColumnSums, check_moments
+from orchard_jobs.audit.projection_checks import PCA_CHECKS, check_projected
+from orchard_jobs.audit.row_checks import (
     CONTENT_CHECK,
     FEATURES_CHECKS,
     QUARANTINE_CHECKS,
@@ -23,6 +22,7 @@ from orchard_jobs.audit.rows import (
     check_vectors,
     vectors_of,
 )
+from orchard_jobs.audit.row_matching import MATCHING_CHECKS, RowMatcher
 from orchard_jobs.audit.verdict import Findings, Verdict
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
