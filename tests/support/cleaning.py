@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchard.batch.publish import RunFacts
-from orchard.maintenance.clean import Removal, plan_cleaning, remove
+from orchard.maintenance.clean import Removal, find_removals, remove
 from orchard.models.refit import pending_work
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -31,7 +31,7 @@ def bucket_of(day: str, salt: str = "") -> Bucket:
 
 def clean(tables: Tables, settings: Settings, retention: timedelta = WEEK) -> tuple[Removal, ...]:
     now = datetime.now(UTC)
-    return remove(tables, plan_cleaning(tables, settings, now, retention), now, retention)
+    return remove(tables, find_removals(tables, settings, now, retention), now, retention)
 
 
 def contents(tables: Tables) -> list[list[dict[str, Any]]]:

@@ -67,13 +67,13 @@ def plan_batch(
     begun = _begun(view, batch_id, compared, model)
     if begun is not None:
         return begun
-    plan = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
-    parts = list(write_parts(plan.entries()))
-    head = _head(settings, versions, batch_id, plan)
+    draft = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
+    parts = list(write_parts(draft.entries()))
+    head = _head(settings, versions, batch_id, draft)
     head = replace(head, model=model, parts=tuple(part for part, _ in parts))
     while not take_up(tables.warehouse, *job_digests(head)):
         head = replace(head, number=head.number + 1)
-    create_manifest(tables.warehouse, head, [*parts, *([plan.known] if plan.known else [])])
+    create_manifest(tables.warehouse, head, [*parts, *([draft.known] if draft.known else [])])
     return head
 
 
@@ -86,9 +86,9 @@ def _model_of(tables: Tables, backbone: str) -> ModelReference | None:
         return None
 
 
-def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_ManifestDraft") -> ManifestHead:
-    """Return the head of a plan, still without its model and its parts."""
-    compared, actions = plan.compared, plan.actions
+def _head(settings: Settings, versions: BatchVersions, batch_id: str, draft: "_ManifestDraft") -> ManifestHead:
+    """Return the head of a draft, still without its model and its parts."""
+    compared, actions = draft.compared, draft.actions
     missing = pc.sum(compared.entries["is_missing"]).as_py() or 0
     is_bad = pc.equal(compared.entries["action"], "keep_quarantined")
     missing_quarantined = pc.sum(pc.and_(compared.entries["is_missing"], is_bad)).as_py() or 0
@@ -105,8 +105,8 @@ def _head(settings: Settings, versions: BatchVersions, batch_id: str, plan: "_Ma
         quarantine_files=_paths(versions.quarantine_files(batch_id)) if actions.get("keep_quarantined") else (),
         parts=(),
         missing_quarantined=missing_quarantined,
-        vector_files=plan.vector_files,
-        known=plan.known[0] if plan.known else None,
+        vector_files=draft.vector_files,
+        known=draft.known[0] if draft.known else None,
         object_limit=settings.images.object_limit,
         reads_heic=settings.images.reads_heic,
         unlabelled=settings.classifier.unlabelled,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from orchard.commands.console import format_bytes, format_table
-from orchard.maintenance.clean import clean, plan_cleaning, totals
+from orchard.maintenance.clean import clean, find_removals, totals
 from orchard.models.retention import expired_models
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     days = settings.retention.days if arguments.older_than is None else arguments.older_than
     retention, now = timedelta(days=days), datetime.now(UTC)
     expired = expired_models(tables, settings, now)
-    removals = () if arguments.yes else plan_cleaning(tables, settings, now, retention)
+    removals = () if arguments.yes else find_removals(tables, settings, now, retention)
     found = clean(tables, settings, now, retention) if arguments.yes else totals(removals)
     if arguments.json:
         answer = {

@@ -91,7 +91,7 @@ def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelt
         JobError: a table is not there; nothing is removed then.
     """
     expire_models(tables, expired_models(tables, settings, now))
-    return totals(remove(tables, plan_cleaning(tables, settings, now, retention), now, retention))
+    return totals(remove(tables, find_removals(tables, settings, now, retention), now, retention))
 
 
 @use_case
@@ -110,7 +110,7 @@ def totals(removals: Sequence[Removal]) -> tuple[RemovalTotal, ...]:
     return tuple(RemovalTotal(kind, len(sizes), sum(sizes)) for kind, sizes in of_kind.items() if sizes)
 
 
-def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Removal, ...]:
+def find_removals(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[Removal, ...]:
     """Return what is to be removed, in the order of removal.
 
     Args:
@@ -144,7 +144,7 @@ def plan_cleaning(tables: Tables, settings: Settings, now: datetime, retention: 
 
 
 def remove(tables: Tables, removals: Sequence[Removal], now: datetime, retention: timedelta) -> tuple[Removal, ...]:
-    """Remove files in their order, but those of work that a run has taken up since they were planned; return what was removed.
+    """Remove files in their order, but those of work that a run has taken up since they were found; return what was removed.
 
     Cut off anywhere, or run twice at once, it leaves every published row readable.
     """

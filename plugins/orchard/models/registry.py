@@ -17,7 +17,7 @@ from orchard_jobs.storage import Warehouse
 from orchard.models.kinds import PCA, Kind
 from orchard.models.model import Promotion, current_promotion, known_model, pinned_models, read_model
 from orchard.settings import Settings
-from orchard.tables.commit_rule import COMMIT_ATTEMPTS, Change, CommitState, Tables, version_number_in
+from orchard.tables.commit_rule import COMMIT_TRIES, Change, CommitState, Tables, version_number_in
 
 
 @dataclass(frozen=True)
@@ -152,20 +152,20 @@ def distance_between(warehouse: Warehouse, model_id: str, other: str, kind: Kind
 def _append_until_it_stands(
     tables: Tables, backbone: str, kind: Kind, decide: Callable[[Promotion | None], PromotionRequest | None]
 ) -> bool:
-    for _ in range(COMMIT_ATTEMPTS):
+    for _ in range(COMMIT_TRIES):
         succession = decide(current_promotion(tables, backbone, kind))
         if succession is None:
             return False
         if append_promotion(tables, succession):
             return True
-    raise JobError(f"promotions: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
+    raise JobError(f"promotions: gave up after {COMMIT_TRIES} conflicts with other writers; run the command again")
 
 
 def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool) -> bool:
     backbone = settings.backbone.id
     known, kind = known_model(tables, backbone, model_id)
     key = kind.key(PINS, backbone)
-    for _ in range(COMMIT_ATTEMPTS):
+    for _ in range(COMMIT_TRIES):
         # The number before the rows: another writer's choice between the two supersedes ours, and we look again.
         sequence = version_number_in(tables.load(PINS), key) + 1
         if (known in pinned_models(tables, backbone, kind)) == is_pinned:
@@ -181,4 +181,4 @@ def _set_pin(tables: Tables, settings: Settings, model_id: str, is_pinned: bool)
         change = Change(key, sequence, digest_of([known, is_pinned]), (), (tables.stage(PINS, [row]),))
         if tables.commit(PINS, [change], "append").states[0] is not CommitState.SUPERSEDED:
             return True
-    raise JobError(f"pins: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
+    raise JobError(f"pins: gave up after {COMMIT_TRIES} conflicts with other writers; run the command again")

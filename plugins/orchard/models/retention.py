@@ -45,10 +45,10 @@ def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
         The models that had rows and have none now, sorted.
     """
     wanted = set(model_ids)
-    retired = wanted - _chosen_models(tables, wanted)
+    unchosen = wanted - _chosen_models(tables, wanted)
     expired: set[str] = set()
     for kind in KINDS:
-        pairs = _pairs_with_rows(tables, retired, kind)
+        pairs = _pairs_with_rows(tables, unchosen, kind)
         remove_rows(tables, pairs, kind)
         expired |= {model_id for model_id, _ in pairs}
     return tuple(sorted(expired))

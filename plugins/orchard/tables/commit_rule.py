@@ -27,7 +27,7 @@ from orchard_jobs.storage import Warehouse
 from orchard.tables.checksums import record_unnamed
 from orchard.tables.delta_log import ConflictError, DeltaLog, Mode, Snapshot, TableFile, TableLog
 
-COMMIT_ATTEMPTS = 20
+COMMIT_TRIES = 20
 # The digest of a change without rows: it takes back what a table holds under a key, or ends a backbone's batch.
 NO_DIGEST = "0" * 64
 _RETRY_SECONDS = 0.1
@@ -205,7 +205,7 @@ class Tables:
         Raises:
             JobError: a staged file is gone or has another size, or 20 commits conflicted with other writers.
         """
-        for attempt in range(COMMIT_ATTEMPTS):
+        for tried in range(COMMIT_TRIES):
             snapshot = self._load_or_create(table)
             states = tuple(change.state_in(snapshot) for change in changes)
             behind = [change for change, state in zip(changes, states, strict=True) if state is CommitState.BEHIND]
@@ -218,10 +218,10 @@ class Tables:
             try:
                 self.log.commit(snapshot, table, staged, transactions, mode)
             except ConflictError:
-                time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
+                time.sleep(_RETRY_SECONDS * (tried + 1) * random.random())
                 continue
             return Committed(snapshot.version + 1, states)
-        raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the task again")
+        raise JobError(f"{table.name}: gave up after {COMMIT_TRIES} conflicts with other writers; run the task again")
 
     def swap(
         self,
@@ -243,12 +243,12 @@ class Tables:
         """
         transactions = {name: 0 for key in forgotten for name in (_number_of(key), _manifest_of(key))}
         record_unnamed(self.warehouse, (file for part in staged for file in part.files))
-        for attempt in range(COMMIT_ATTEMPTS):
+        for tried in range(COMMIT_TRIES):
             try:
                 return self.log.swap(self.load(table), table, lost, staged, transactions)
             except ConflictError:
-                time.sleep(_RETRY_SECONDS * (attempt + 1) * random.random())
-        raise JobError(f"{table.name}: gave up after {COMMIT_ATTEMPTS} conflicts with other writers; run the command again")
+                time.sleep(_RETRY_SECONDS * (tried + 1) * random.random())
+        raise JobError(f"{table.name}: gave up after {COMMIT_TRIES} conflicts with other writers; run the command again")
 
     def _load_or_create(self, table: Table) -> Snapshot:
         """Return the newest snapshot; a table that is new in this release is created first if an earlier one planned the run."""

@@ -147,14 +147,14 @@ class DeltaSnapshot:
     def _actions(self, kind: str, *fields: str) -> Iterator[tuple[Any, ...]]:
         """Yield some fields of each action of a kind: those of the newest checkpoint, then those of the commits after it."""
         checkpoints = LogFiles.of(self.warehouse, self.table).checkpoints
-        newest = max((number for number in checkpoints if number <= self.version), default=-1)
+        newest = max((version for version in checkpoints if version <= self.version), default=-1)
         if newest >= 0:
             with open_parquet(self.warehouse, checkpoints[newest]) as file:
                 rows = file.read([f"{kind}.{name}" for name in fields]).column(kind).combine_chunks().drop_null()
             yield from zip(*(rows.field(name).to_pylist() for name in fields), strict=True)
         begins = f'{{"{kind}"'.encode()
-        for number in range(newest + 1, self.version + 1):
-            for line in self.warehouse.read(commit_path(self.table, number)).splitlines():
+        for version in range(newest + 1, self.version + 1):
+            for line in self.warehouse.read(commit_path(self.table, version)).splitlines():
                 if line.startswith(begins):
                     action = json.loads(line)[kind]
                     yield tuple(action[name] for name in fields)

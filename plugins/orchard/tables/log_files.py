@@ -27,14 +27,14 @@ _CHANGED = "cannot be read: it was cut or changed"
 _FILE = re.compile(rf"{LOG}/([0-9]{{20}})\.(json|checkpoint\.parquet)")
 
 
-def commit_path(table: Table, number: int) -> str:
+def commit_path(table: Table, version: int) -> str:
     """File of a table's commit."""
-    return table_path(table, f"{LOG}/{number:020}.json")
+    return table_path(table, f"{LOG}/{version:020}.json")
 
 
 @dataclass(frozen=True)
 class LogFiles:
-    """The files of one table's log: commits and checkpoints by number, and whether one of them is said to be the newest."""
+    """The commits and checkpoints of one table's log, each by the version that it makes, and whether a file names the newest."""
 
     warehouse: Warehouse
     table: Table
@@ -67,7 +67,7 @@ class LogFiles:
         newest = max(self.checkpoints, default=-1)
         if newest < 0:
             return frozenset()
-        old = [path for files in (self.commits, self.checkpoints) for number, path in files.items() if number < newest]
+        old = [path for files in (self.commits, self.checkpoints) for version, path in files.items() if version < newest]
         return frozenset([table_path(self.table, _HINT), *old, *filter(None, [self.commits.get(newest)])])
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -85,18 +85,18 @@ class LogFiles:
             yield table_path(self.table, _HINT), "names a checkpoint that is not there"
         if newest >= 0:
             yield from self._checkpoint_faults(self.checkpoints[newest])
-        for number in range(newest + 1, max(self.commits, default=newest) + 1):
-            if number in self.commits:
-                yield from self._commit_faults(self.commits[number])
+        for version in range(newest + 1, max(self.commits, default=newest) + 1):
+            if version in self.commits:
+                yield from self._commit_faults(self.commits[version])
             else:
-                yield commit_path(self.table, number), "is not there"
+                yield commit_path(self.table, version), "is not there"
 
     def lost_end(self, known: Container[str]) -> Iterator[tuple[str, str]]:
         """Yield (path, fault) of each known commit after the newest that is there: the log itself does not show such a loss."""
-        number = max([*self.commits, *self.checkpoints], default=-1) + 1
-        while (path := commit_path(self.table, number)) in known:
+        version = max([*self.commits, *self.checkpoints], default=-1) + 1
+        while (path := commit_path(self.table, version)) in known:
             yield path, "is not there"
-            number += 1
+            version += 1
 
     def has_commit_among(self, paths: Iterable[str]) -> bool:
         """Tell whether one of some files of this log is a commit, there or lost."""
@@ -132,7 +132,7 @@ class LogFiles:
         """Open a local copy of what loading the table needs, so that a store out of reach is never taken for damage."""
         with TemporaryDirectory() as folder:
             newest = max(self.checkpoints, default=-1)
-            needed = {number: path for number, path in self.commits.items() if number > newest}
+            needed = {version: path for version, path in self.commits.items() if version > newest}
             if newest >= 0:
                 needed[newest] = self.checkpoints[newest]
             hint = table_path(self.table, _HINT)
@@ -144,7 +144,7 @@ class LogFiles:
             if _opens(table):
                 yield hint, _CHANGED
                 return
-            first = next((number for number in sorted(needed) if not _opens(table, number)), max(needed))
+            first = next((version for version in sorted(needed) if not _opens(table, version)), max(needed))
             yield needed[first], _CHANGED
 
     def _copy(self, paths: list[str], folder: Path) -> None:

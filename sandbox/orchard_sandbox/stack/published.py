@@ -54,12 +54,12 @@ def running_count(environment: Mapping[str, str], plan: Mapping[str, Any], stage
 
 
 def read_counts(folder: Path) -> Count | None:
-    """Return the sum over the worker tasks of the latest attempt; a file that is being rewritten waits for the next look."""
+    """Return the sum over the worker tasks of the latest process; a file that is being rewritten waits for the next look."""
     done = total = 0
-    attempts = [attempt for attempt in folder.glob("*") if attempt.is_dir()]
-    if not attempts:
+    folders = [process for process in folder.glob("*") if process.is_dir()]
+    if not folders:
         return None
-    for file in max(attempts, key=lambda attempt: attempt.stat().st_ctime_ns).glob("*.json"):
+    for file in max(folders, key=lambda process: process.stat().st_ctime_ns).glob("*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             count = json.loads(file.read_text())
             done, total = done + int(count["done"]), max(total, int(count["total"]))

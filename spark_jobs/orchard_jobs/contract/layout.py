@@ -262,7 +262,7 @@ def staged_path(table: Table, partition: tuple[str, ...], work: str | None, proc
 
 
 def progress_folder(work: str) -> str:
-    """Folder of the running counts of a piece of work: a folder an attempt, in which each worker task rewrites its own file."""
+    """Folder of the running counts of a piece of work: one folder for each process; each worker task rewrites its own file."""
     return _PROGRESS.format(work=work)
 
 

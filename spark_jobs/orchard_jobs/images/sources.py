@@ -56,8 +56,8 @@ class FetchLimits:
     Attributes:
         at_once: objects under way or waiting to be taken.
         ahead_bytes: their listed bytes together; one object above it is fetched alone.
-        retries: further attempts of one request after a network error, a 5xx answer or throttling.
-        retry_seconds: no further attempt after so long.
+        retries: how often one request is repeated after a network error, a 5xx answer or throttling.
+        retry_seconds: it is not repeated after so long.
         object_bytes: an object that is listed as larger is not fetched.
     """
 
@@ -74,7 +74,7 @@ def fetch(entries: Iterable[Entry], limits: FetchLimits | None = None) -> Genera
     Objects are read only as they were listed: with If-Match on the ETag, save from `file:`, where an ETag is not kept.
 
     Raises:
-        JobError: access is denied, the bucket is not there, or the store still fails after the last attempt.
+        JobError: access is denied, the bucket is not there, or the store still fails after the last try.
     """
     bounds = limits or FetchLimits()
     readers = _Readers(bounds)

@@ -73,13 +73,11 @@ def _groups(warehouse: Warehouse, paths: tuple[str, ...]) -> tuple[tuple[str, ..
     return tuple(map(tuple, groups))
 
 
-def _copy_kept(
-    number: int, head: ManifestHead, groups: tuple[tuple[str, ...], ...], action: Action, writer: VersionWriter
-) -> str:
+def _copy_kept(index: int, head: ManifestHead, groups: tuple[tuple[str, ...], ...], action: Action, writer: VersionWriter) -> str:
     warehouse = writer.warehouse
     wanted = _identities(warehouse, head.digest, tuple(part.name for part in head.parts), action)
     found = []
-    for path in groups[number]:
+    for path in groups[index]:
         rows = read_parquet(warehouse, path)
         found.append(rows.filter(pc.is_in(row_identity(rows["etag"], rows["image_uri"]), value_set=wanted)))
     return files_to_json(writer.write(pa.concat_tables(found, promote_options="permissive")))
@@ -114,8 +112,8 @@ def _by_file(warehouse: Warehouse, paths: tuple[str, ...], entries: list[Entry])
     return found
 
 
-def _copy_vectors(number: int, shards: tuple[tuple[tuple[str, ...], str], ...], writer: VersionWriter) -> str:
-    warehouse, (paths, shard) = writer.warehouse, shards[number]
+def _copy_vectors(index: int, shards: tuple[tuple[tuple[str, ...], str], ...], writer: VersionWriter) -> str:
+    warehouse, (paths, shard) = writer.warehouse, shards[index]
     entries = list(read_part(warehouse.read(shard)))
     contents = pa.array([entry.content_sha256 for entry in entries], pa.string())
     found = []

@@ -103,9 +103,9 @@ class TaskResult:
         )
 
 
-def featurize_shard(number: int, task: FeaturizeTask, shards: tuple[str, ...]) -> str:
+def featurize_shard(index: int, task: FeaturizeTask, shards: tuple[str, ...]) -> str:
     """Put the entries of a shard's file through the backbone, write their rows, and return the result as JSON."""
-    entries = read_part(task.warehouse.read(shards[number]))
+    entries = read_part(task.warehouse.read(shards[index]))
     return sum(featurize_images(fetch(entries, task.fetch_limits), task), TaskResult()).to_json()
 
 

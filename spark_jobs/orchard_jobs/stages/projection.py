@@ -83,9 +83,9 @@ def _captured(warehouse: Warehouse, model: ModelReference, batch: BatchVersion, 
     return tally.captured(model.model_id, batch.batch_id, batch.manifest_digest)
 
 
-def _project_file(number: int, files: tuple[_File, ...]) -> str:
+def _project_file(index: int, files: tuple[_File, ...]) -> str:
     """Project one file; return the file written and what the model keeps of its rows as JSON."""
-    file = files[number]
+    file = files[index]
     warehouse = file.writer.warehouse
     basis = _basis(warehouse, file.model)
     tally = VarianceTally.empty(*basis)

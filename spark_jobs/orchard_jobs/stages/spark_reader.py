@@ -107,28 +107,28 @@ def _compute(spark: SparkSession, task: FeaturizeTask, shards: Shards, names: di
 
 
 def _read(spark: SparkSession, shards: Shards, names: dict[str, str]) -> DataFrame:
-    """Return a row for each image, a shard in one partition: its shard's number, its entry as JSON and its bytes."""
+    """Return a row for each image, a shard in one partition: its shard's index, its entry as JSON and its bytes."""
     entries = list(chain.from_iterable(shards))
     images = _files(spark, common_folder(entry.image_uri for entry in entries))
     if len(entries) < len(names):
         # Spark leaves files out by this column before it reads them.
         images = images.where(sql.col("_metadata.file_path").isin([names[hadoop_uri(entry.image_uri)] for entry in entries]))
     rows = [
-        (number, position, hadoop_uri(entry.image_uri), json.dumps(vars(entry)))
-        for number, shard in enumerate(shards)
+        (index, position, hadoop_uri(entry.image_uri), json.dumps(vars(entry)))
+        for index, shard in enumerate(shards)
         for position, entry in enumerate(shard)
     ]
-    frame = spark.createDataFrame(rows, "number BIGINT, position BIGINT, path STRING, entry STRING")
+    frame = spark.createDataFrame(rows, "index BIGINT, position BIGINT, path STRING, entry STRING")
     joined = images.select("path", "content").join(sql.broadcast(frame), "path")
-    sharded = joined.repartition(_PARTITIONS * len(shards), "number").sortWithinPartitions("number", "position")
-    return sharded.select("number", "entry", "content")
+    sharded = joined.repartition(_PARTITIONS * len(shards), "index").sortWithinPartitions("index", "position")
+    return sharded.select("index", "entry", "content")
 
 
 def _compute_partition(batches: Iterator[pa.RecordBatch], task: FeaturizeTask) -> Iterator[pa.RecordBatch]:
     """Compute the shards of a partition; yield a row for each file, and one with a null path for the result."""
     rows = (row for batch in batches for row in _rows(batch))
     assert isinstance(task.warehouse, DetachedWarehouse)
-    for _, of_shard in groupby(rows, key=itemgetter("number")):
+    for _, of_shard in groupby(rows, key=itemgetter("index")):
         for result in featurize_images(_images(of_shard), task):
             written = [*task.warehouse.take_created(), (None, result.to_json().encode())]
             for path, content in written:

@@ -1,4 +1,4 @@
-"""Spark's workers, and the numbered tasks that they run. A task gets its number and returns a text; all else is in the warehouse.
+"""Spark's workers, and the numbered tasks that they run. A task gets its index and returns a text; all else is in the warehouse.
 
 So Spark needs no connector to the warehouse, copies no vector, and has no action that could run a task again.
 """
@@ -39,30 +39,30 @@ class Workers:
             return ""
 
     def run(self, count: int, task: Task, at_most: int | None = None) -> list[str]:
-        """Call a task with each number below `count`; return its texts in the order of the numbers.
+        """Call a task with each index below `count`; return its texts in the order of the indexes.
 
         Where the workers have no network this process calls it: to copy and to project costs little beside an image.
 
         Args:
-            count: how many numbers there are.
-            task: can be pickled; called again with a number whose worker died.
-            at_most: the most Spark tasks; each takes several numbers, one after the other. None: one each.
+            count: how many indexes there are.
+            task: can be pickled; called again with an index whose worker died.
+            at_most: the most Spark tasks; each takes several indexes, one after the other. None: one each.
         """
         if self.source == "spark":
-            return [self._call_here(task, number) for number in range(count)]
+            return [self._call_here(task, index) for index in range(count)]
         if count == 0:
             return []
-        numbers = self.spark.range(0, count, 1, min(count, at_most or count))
-        rows = numbers.mapInArrow(partial(_call, task=task), "number BIGINT, text STRING").collect()
-        return [row["text"] for row in sorted(rows, key=lambda row: int(row["number"]))]
+        indexes = self.spark.range(0, count, 1, min(count, at_most or count))
+        rows = indexes.mapInArrow(partial(_call, task=task), "index BIGINT, text STRING").collect()
+        return [row["text"] for row in sorted(rows, key=lambda row: int(row["index"]))]
 
-    def _call_here(self, task: Task, number: int) -> str:
-        text = task(number)
-        self.own_tasks.append(number)
+    def _call_here(self, task: Task, index: int) -> str:
+        text = task(index)
+        self.own_tasks.append(index)
         return text
 
 
 def _call(batches: Iterator[pa.RecordBatch], task: Task) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for number in batch.column(0).to_pylist():
-            yield pa.RecordBatch.from_pydict({"number": [number], "text": [task(number)]})
+        for index in batch.column(0).to_pylist():
+            yield pa.RecordBatch.from_pydict({"index": [index], "text": [task(index)]})

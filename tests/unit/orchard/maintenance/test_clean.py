@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from orchard.maintenance import clean as cleaning
-from orchard.maintenance.clean import KINDS, plan_cleaning
+from orchard.maintenance.clean import KINDS, find_removals
 from orchard.models.model import current_promotion
 from orchard.models.refit import plan_model
 from orchard.settings import Settings
@@ -86,7 +86,7 @@ def killed_at(number: int) -> Iterator[None]:
 def test_a_kill_between_any_two_removals_harms_nothing(used: Tables, settings: Settings, retention: timedelta) -> None:
     before = contents(used)
     age(used)
-    removals = plan_cleaning(used, settings, datetime.now(UTC), retention)
+    removals = find_removals(used, settings, datetime.now(UTC), retention)
     assert len(removals) > 10
     for number in range(len(removals)):
         with killed_at(number):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from orchard.batch.publish import publish_batch
-from orchard.maintenance.clean import plan_cleaning, remove
+from orchard.maintenance.clean import find_removals, remove
 from orchard.models.publish import publish_model
 from orchard.models.refit import pending_work, plan_model
 from orchard.settings import Settings
@@ -106,7 +106,7 @@ def test_old_work_that_is_taken_up_during_a_cleaning_stays(used: Tables, setting
     head = stage_refused(used, settings)
     age(used)
     now = datetime.now(UTC)
-    removals = plan_cleaning(used, settings, now, WEEK)
+    removals = find_removals(used, settings, now, WEEK)
     assert stage_refused(used, settings) == head
     work = work_digest(head.digest, head.backbone.id, "featurize")
     assert report_path(work) in {removal.path for removal in removals}
