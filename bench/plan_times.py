@@ -41,12 +41,12 @@ from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import random_element, report_path, staged_path
-from orchard_jobs.contract.locations import below
+from orchard_jobs.contract.locations import below, prefix_of
 from orchard_jobs.contract.manifest import Entry, ManifestHead
 from orchard_jobs.schemas import arrow_schema
 
 BATCH, BUCKET = "2026-01-01", "landing"
-PREFIX = f"images/{BATCH}/"
+PREFIX = prefix_of(below("images", BATCH))
 ROWS_PER_FILE = 10_000
 KEY = "orchard"
 

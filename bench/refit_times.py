@@ -38,6 +38,7 @@ from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURE
 from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import random_element, staged_path
+from orchard_jobs.contract.locations import below, image_uri
 from orchard_jobs.local_spark import submit_command
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.schemas import arrow_schema
@@ -168,7 +169,9 @@ def publish(tables: Tables, settings: Settings, batch_id: str, content: Any) -> 
 def features_of(rows: Any, digest: str) -> pa.Table:
     """Return rows of the table features."""
     lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIMENSION)
-    names = {"image_uri": pa.array([f"s3://landing/images/x/{digest[:8]}/{i:05}.jpg" for i in range(len(rows))])}
+    names = {
+        "image_uri": pa.array([below(image_uri("landing", "images/x"), digest[:8], f"{i:05}.jpg") for i in range(len(rows))])
+    }
     names |= {"content_sha256": pa.array([digest_of([digest, i]) for i in range(len(rows))]), "features": lists}
     names |= {"manifest_digest": pa.array([digest] * len(rows))}
     schema = arrow_schema(FEATURES)

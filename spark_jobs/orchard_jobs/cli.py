@@ -22,7 +22,7 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import STALL_MINUTES, JobArguments, JobReport, ProjectionPlan, Source, Stage
-from orchard_jobs.contract.layout import fault_path, manifest_path, projection_plan_path, report_path
+from orchard_jobs.contract.layout import FaultPath, manifest_path, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.local_spark import JAVA_OPTIONS, local_spark_conf
@@ -221,9 +221,9 @@ def _recording_fault(warehouse: Warehouse, work: str) -> Iterator[None]:
     except Exception as error:
         fault = {"error": _last_error(error), "at": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
-            warehouse.rewrite(fault_path(work), json.dumps(fault).encode())
+            warehouse.rewrite(str(FaultPath(work)), json.dumps(fault).encode())
         except Exception as second:  # the store itself may have failed
-            print(f"{fault_path(work)} cannot be written: {second}", file=sys.stderr)
+            print(f"{str(FaultPath(work))} cannot be written: {second}", file=sys.stderr)
         raise
 
 

@@ -12,7 +12,7 @@ from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport
-from orchard_jobs.contract.layout import fault_path, projection_plan_path, report_path
+from orchard_jobs.contract.layout import FaultPath, projection_plan_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.workers import Workers
@@ -43,7 +43,7 @@ def test_a_job_leaves_word_of_what_its_worker_failed_on(
     head = freeze(warehouse, never_exported, [entry_of(batch[0])])
     with pytest.raises(Exception, match="the exported backbone"):
         main(["featurize", "--warehouse", warehouse.uri, "--input-digest", head.digest])
-    told = json.loads(warehouse.read(fault_path(work_digest(head.digest, never_exported.id, "featurize"))))
+    told = json.loads(warehouse.read(str(FaultPath(work_digest(head.digest, never_exported.id, "featurize")))))
     assert re.match(r"orchard_jobs\.errors\.ConfigurationError: the exported backbone .* is not there", told["error"])
     assert datetime.fromisoformat(told["at"]).tzinfo is not None
 

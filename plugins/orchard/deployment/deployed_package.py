@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 
 from orchard_jobs.contract.digests import digest_of
-from orchard_jobs.contract.locations import below
+from orchard_jobs.contract.locations import below, name_of
 from orchard_jobs.errors import ConfigurationError, OrchardError
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.deployment.destinations import destination_of
-from orchard.deployment.package import MANIFEST
+from orchard.deployment.package import MANIFEST, digest_in
 
 log = escaping_logger(__name__)
 _ADVICE = "run `orchard deploy`, and set the ORCHARD_JOBS_URI that it prints"
@@ -53,8 +52,8 @@ def _digests(uri: str, manifest: bytes) -> dict[str, str]:
         digests = {name: file["sha256"] for name, file in files.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{below(uri, MANIFEST)} is no manifest: {_ADVICE}") from error
-    named = re.search(r"-([0-9a-f]{12})$", uri)
-    if named and not digest_of(files).startswith(named[1]):
+    named = digest_in(name_of(uri))
+    if named and not digest_of(files).startswith(named):
         raise ConfigurationError(
             f"{below(uri, MANIFEST)} is the manifest of another package than its folder's name says: {_ADVICE}"
         )

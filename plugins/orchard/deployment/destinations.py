@@ -5,10 +5,10 @@ import hashlib
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchard_jobs.contract.locations import S3Location, below, is_in_workspace, volume_of, without_slash
+from orchard_jobs.contract.locations import S3Location, below, is_in_workspace, parent_of, volume_of, without_slash
 from orchard_jobs.errors import ConfigurationError
 
 from orchard.clients import aws_client, databricks_client, explaining_aws_errors, explaining_databricks_errors
@@ -69,7 +69,7 @@ def destination_of(text: str, connection: str | None) -> Destination:
     """
     uri = without_slash(text)
     location = S3Location.find(uri)
-    if location and _BUCKET.fullmatch(location.bucket) and _is_plain(f"/{location.key}"):
+    if location and _BUCKET.fullmatch(location.bucket) and _is_plain(below("/", location.key)):
         return S3Prefix(location, aws_client("s3", connection))
     if _is_plain(uri):
         if volume_of(uri):
@@ -161,7 +161,7 @@ class Volume:
         """See Destination."""
         path = below(self.uri, file.path)
         with self._told("write"), file.source.open("rb") as contents:
-            self.files.create_directory(str(PurePosixPath(path).parent))
+            self.files.create_directory(parent_of(path))
             self.files.upload(path, contents, overwrite=True)
 
     def _told(self, verb: str) -> AbstractContextManager[None]:
@@ -199,7 +199,7 @@ class WorkspaceFolder:
         path = below(self.uri, file.path)
         content = base64.b64encode(file.source.read_bytes()).decode()
         with self._told("write"):
-            self.files.mkdirs(str(PurePosixPath(path).parent))
+            self.files.mkdirs(parent_of(path))
             # Not `upload`: the SDK never repeats one that the workspace is too busy for.
             self.files.import_(path, content=content, format=ImportFormat.RAW, overwrite=True)
 
@@ -215,7 +215,7 @@ def package_files(package: Package, folder: Path) -> list[LocalFile]:
     """Write a package's files to a local folder and return them; the manifest comes last and marks a complete package."""
     written = package.write(folder)
     names = sorted(package.files, key=lambda name: (name == MANIFEST, name))
-    return [LocalFile.of(str(PurePosixPath(package.name, name)), written / name) for name in names]
+    return [LocalFile.of(below(package.name, name), written / name) for name in names]
 
 
 def environment_file(archive: Path) -> LocalFile:

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _DISTRIBUTION = "orchard-jobs"
 _STEM = "orchard_jobs"
 WHEEL = f"{_STEM}-{orchard_jobs.__version__}-py3-none-any.whl"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: orchard\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_NAMED_DIGITS = 12
 _DATE = (2020, 2, 2, 0, 0, 0)
 
 
@@ -50,7 +52,7 @@ class Package:
     @property
     def name(self) -> str:
         """The folder's name: `orchard-jobs-<version>-<first 12 digits of the digest>`."""
-        return f"{_DISTRIBUTION}-{self.version}-{self.digest[:12]}"
+        return f"{_DISTRIBUTION}-{self.version}-{self.digest[:_NAMED_DIGITS]}"
 
     def write(self, folder: Path) -> Path:
         """Write the files into `folder/<name>` and return that; files that are there are written again, with the same bytes."""
@@ -59,6 +61,12 @@ class Package:
         for name, content in self.files.items():
             (target / name).write_bytes(content)
         return target
+
+
+def digest_in(name: str) -> str | None:
+    """Return the first 12 digits of the digest that a package's folder is named by; None for a folder of another name."""
+    found = re.fullmatch(rf".*-([0-9a-f]{{{_NAMED_DIGITS}}})", name)
+    return found[1] if found else None
 
 
 def build_package() -> Package:

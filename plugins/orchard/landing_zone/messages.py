@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from orchard_jobs.contract.locations import image_uri, is_desktop_junk, is_folder_mark
+from orchard_jobs.contract.locations import has_prefix, image_uri, is_desktop_junk, is_folder_mark
 
 from orchard.landing_zone.keys import batch_of
 from orchard.settings import LandingZoneSettings
@@ -97,7 +97,7 @@ def _judge(event: str, bucket: str, key: str, zone: LandingZoneSettings) -> _Rec
         return _Record("deletion", key)
     if not event.startswith("ObjectCreated"):
         return _Record("other_event", f"{event} {key}")
-    if bucket != zone.bucket or not key.startswith(zone.prefix):
+    if bucket != zone.bucket or not has_prefix(key, zone.prefix):
         return _Record("elsewhere", image_uri(bucket, key))
     if is_folder_mark(key):
         return _Record("folder", key)

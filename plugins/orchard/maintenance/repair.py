@@ -25,7 +25,7 @@ from orchard_jobs.contract.columns import (
     Table,
 )
 from orchard_jobs.contract.jobs import StagedPartition
-from orchard_jobs.contract.layout import BackbonePath, ModelPath, parse, table_path
+from orchard_jobs.contract.layout import BackbonePath, ModelPath, parse
 from orchard_jobs.errors import DamagedFileError
 
 from orchard.maintenance.rebuilt_rows import captured_rows, class_moments_row, moments_row, newest_promotions, run_row
@@ -36,7 +36,8 @@ from orchard.settings import Settings
 from orchard.tables.batch_versions import version_key
 from orchard.tables.checksums import forget
 from orchard.tables.commit_rule import Tables
-from orchard.tables.log_files import LOG, LogFiles
+from orchard.tables.log_files import LogFiles
+from orchard.tables.log_paths import is_in_log, log_folder
 
 # A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
@@ -77,7 +78,7 @@ def repair(tables: Tables, settings: Settings, *, is_dry: bool) -> Repair:
     for damage in verify(tables, is_deep=True):
         if not damage.table:
             work.mend_backbone(damage)
-        elif damage.partition or not LogFiles.is_log(damage.path):
+        elif damage.partition or not is_in_log(damage.path):
             damaged[damage.table].append(damage)
     for table in _ORDER:
         if damaged[table.name] or table in work.emptied:
@@ -133,7 +134,7 @@ class _Mending:
             return
         for table in emptied:
             LogFiles.of(self.tables.warehouse, table).remove()
-            forget(self.tables.warehouse, table_path(table, LOG))
+            forget(self.tables.warehouse, log_folder(table))
         self.tables.create_all()
 
     def mend_backbone(self, damage: Damage) -> None:

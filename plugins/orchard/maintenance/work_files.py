@@ -26,7 +26,6 @@ from orchard_jobs.contract.layout import (
     backbone_path,
     manifest_path,
     model_path,
-    model_plan_path,
     parse,
     projection_plan_path,
 )
@@ -135,7 +134,7 @@ class WorkFiles:
             plan = self.plans[digest]
             yield mark_path(self._works_of(digest)[0])
             yield backbone_path(plan.backbone)
-            yield from (model_plan_path(decision) for decision, decided in self.decisions.items() if decided == digest)
+            yield from (str(ModelPlanPath(decision)) for decision, decided in self.decisions.items() if decided == digest)
             yield from (one.model.path for one in plan.projections)
             yield from (path for _, batch in plan.pairs for path in batch.files)
         for work in self.used_reports:

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchard_jobs.contract.digests import canonical_json, digest_of, work_digest
 from orchard_jobs.contract.jobs import Projection, ProjectionPlan
-from orchard_jobs.contract.layout import model_plan_path, projection_plan_path
+from orchard_jobs.contract.layout import ModelPlanPath, projection_plan_path
 from orchard_jobs.storage import Warehouse
 
 from orchard.models.model import Promotion, model_reference
@@ -47,13 +47,13 @@ def write_model_plan(warehouse: Warehouse, plan: ModelPlan) -> str:
     assert plan.projection is not None, "a plan without a projection is over when it is made"
     fields = {**asdict(replace(plan, projection=None)), "projection": plan.projection.digest}
     digest = digest_of(fields)
-    warehouse.create(model_plan_path(digest), canonical_json(fields).encode())
+    warehouse.create(str(ModelPlanPath(digest)), canonical_json(fields).encode())
     return digest
 
 
 def read_model_plan(warehouse: Warehouse, digest: str) -> ModelPlan:
     """Return a plan by its digest; JobError when its file, or its projection's, is gone or damaged."""
-    path = model_plan_path(digest)
+    path = str(ModelPlanPath(digest))
     fields = parsed(warehouse, path, warehouse.read(path), json.loads)
     return model_plan_of(fields, read_projection(warehouse, fields["projection"]))
 

@@ -11,7 +11,7 @@ from typing import Any
 from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Failure
 from orchard_jobs.contract.columns import RUNS, TABLES, Table
-from orchard_jobs.contract.layout import MANIFESTS, ManifestPath, fault_path, parse
+from orchard_jobs.contract.layout import MANIFESTS, FaultPath, ManifestPath, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError, NoTableError
 from orchard_jobs.storage import Warehouse
@@ -267,7 +267,7 @@ def _model_and_shares(
 
 def _last_end(warehouse: Warehouse, work: str) -> str:
     """Return how the last job at a piece of work ended: in its vendor's words, and in its own."""
-    end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(fault_path(work))
+    end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(str(FaultPath(work)))
     return (f"; its {end}" if end else "") + (_told_fault(text) if text else "")
 
 

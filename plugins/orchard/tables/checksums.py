@@ -7,11 +7,11 @@ commit, or when it is verified for the first time.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 
 from orchard_jobs.contract.digests import canonical_json, sha256_in
 from orchard_jobs.contract.jobs import StagedFile
 from orchard_jobs.contract.layout import CHECKSUMS, ChecksumsPath, parse
+from orchard_jobs.contract.locations import is_below
 from orchard_jobs.storage import Warehouse
 
 from orchard.tables.reports import parsed
@@ -32,7 +32,7 @@ def record_checksums(warehouse: Warehouse, found: dict[str, str]) -> None:
 def forget(warehouse: Warehouse, folder: str) -> None:
     """Forget what was recorded of the files below a folder, because they are written anew under the same names."""
     for path, held in list(_records(warehouse)):
-        left = {name: sha256 for name, sha256 in held.items() if not PurePosixPath(name).is_relative_to(folder)}
+        left = {name: sha256 for name, sha256 in held.items() if not is_below(name, folder)}
         if left != held:
             record_checksums(warehouse, left)
             warehouse.delete(path)

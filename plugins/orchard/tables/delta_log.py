@@ -1,7 +1,6 @@
 """The log of a table: which files it names at a version, and the one step that changes it. Delta through delta-rs.
 
-`TableLog` is all that publishing needs of a table format. It knows nothing of batches, models and numbers: the commit rule
-is in `commit_rule`.
+`TableLog` is all that publishing needs of a table format. It knows no batch and no model; `commit_rule` does.
 """
 
 import json
@@ -29,7 +28,8 @@ from orchard_jobs.storage import Warehouse
 from orchard_jobs.store_errors import explained, explaining_store_errors
 
 from orchard.tables.added_columns import add_missing_columns
-from orchard.tables.log_files import LogFiles, commit_path, explaining_log_faults
+from orchard.tables.log_files import LogFiles, explaining_log_faults
+from orchard.tables.log_paths import LogPath
 
 Mode = Literal["overwrite", "append"]
 _SCHEMA_VERSION = "orchard.schemaVersion"
@@ -154,7 +154,7 @@ class DeltaSnapshot:
             yield from zip(*(rows.field(name).to_pylist() for name in fields), strict=True)
         begins = f'{{"{kind}"'.encode()
         for version in range(newest + 1, self.version + 1):
-            for line in self.warehouse.read(commit_path(self.table, version)).splitlines():
+            for line in self.warehouse.read(str(LogPath(self.table, version))).splitlines():
                 if line.startswith(begins):
                     action = json.loads(line)[kind]
                     yield tuple(action[name] for name in fields)

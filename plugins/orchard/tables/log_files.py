@@ -4,32 +4,24 @@ A commit's file is JSON lines. A checkpoint sums up all commits up to its own, s
 """
 
 import json
-import re
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from orchard_jobs.contract.columns import Table
-from orchard_jobs.contract.layout import relative_to_table, table_path
 from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
 from orchard_jobs.store_errors import cause_of, explained
 
-LOG = "_delta_log"
-_HINT = f"{LOG}/_last_checkpoint"
+from orchard.tables.log_paths import LogPath, hint_path, log_folder
+
 _CHANGED = "cannot be read: it was cut or changed"
-_FILE = re.compile(rf"{LOG}/([0-9]{{20}})\.(json|checkpoint\.parquet)")
-
-
-def commit_path(table: Table, version: int) -> str:
-    """File of a table's commit."""
-    return table_path(table, f"{LOG}/{version:020}.json")
 
 
 @dataclass(frozen=True)
@@ -45,16 +37,11 @@ class LogFiles:
     @classmethod
     def of(cls, warehouse: Warehouse, table: Table) -> "LogFiles":
         """List a table's log."""
-        found = cls(warehouse, table, has_hint=warehouse.size(table_path(table, _HINT)) is not None)
-        for path, _ in warehouse.list(table_path(table, LOG)):
-            if match := _FILE.fullmatch(relative_to_table(table, path)):
-                (found.commits if match[2] == "json" else found.checkpoints)[int(match[1])] = path
+        found = cls(warehouse, table, has_hint=warehouse.size(hint_path(table)) is not None)
+        for path, _ in warehouse.list(log_folder(table)):
+            if known := LogPath.find(table, path):
+                (found.checkpoints if known.is_checkpoint else found.commits)[known.version] = path
         return found
-
-    @staticmethod
-    def is_log(path: str) -> bool:
-        """Tell whether a path is a table's log, or below it."""
-        return LOG in PurePosixPath(path).parts
 
     @property
     def paths(self) -> list[str]:
@@ -68,7 +55,7 @@ class LogFiles:
         if newest < 0:
             return frozenset()
         old = [path for files in (self.commits, self.checkpoints) for version, path in files.items() if version < newest]
-        return frozenset([table_path(self.table, _HINT), *old, *filter(None, [self.commits.get(newest)])])
+        return frozenset([hint_path(self.table), *old, *filter(None, [self.commits.get(newest)])])
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (path, fault) of each file that is lost or cannot be read, of those that loading the table needs."""
@@ -79,29 +66,29 @@ class LogFiles:
     def _file_faults(self) -> Iterator[tuple[str, str]]:
         newest = max(self.checkpoints, default=-1)
         if not self.commits and newest < 0:
-            yield table_path(self.table, LOG), "has no commit"
+            yield log_folder(self.table), "has no commit"
             return
         if self.has_hint and newest < 0:
-            yield table_path(self.table, _HINT), "names a checkpoint that is not there"
+            yield hint_path(self.table), "names a checkpoint that is not there"
         if newest >= 0:
             yield from self._checkpoint_faults(self.checkpoints[newest])
         for version in range(newest + 1, max(self.commits, default=newest) + 1):
             if version in self.commits:
                 yield from self._commit_faults(self.commits[version])
             else:
-                yield commit_path(self.table, version), "is not there"
+                yield str(LogPath(self.table, version)), "is not there"
 
     def lost_end(self, known: Container[str]) -> Iterator[tuple[str, str]]:
         """Yield (path, fault) of each known commit after the newest that is there: the log itself does not show such a loss."""
         version = max([*self.commits, *self.checkpoints], default=-1) + 1
-        while (path := commit_path(self.table, version)) in known:
+        while (path := str(LogPath(self.table, version))) in known:
             yield path, "is not there"
             version += 1
 
     def has_commit_among(self, paths: Iterable[str]) -> bool:
         """Tell whether one of some files of this log is a commit, there or lost."""
-        matches = (_FILE.fullmatch(relative_to_table(self.table, path)) for path in paths)
-        return any(match is not None and match[2] == "json" for match in matches)
+        found = (LogPath.find(self.table, path) for path in paths)
+        return any(known is not None and not known.is_checkpoint for known in found)
 
     def is_told_by_commits(self) -> bool:
         """Tell whether the commits alone tell all that the checkpoints do, and can be read."""
@@ -111,12 +98,12 @@ class LogFiles:
 
     def drop_checkpoints(self) -> None:
         """Remove all checkpoints."""
-        for path in (table_path(self.table, _HINT), *self.checkpoints.values()):
+        for path in (hint_path(self.table), *self.checkpoints.values()):
             self.warehouse.delete(path)
 
     def remove(self) -> None:
         """Remove the whole log, so that the table can be created anew."""
-        for path, _ in list(self.warehouse.list(table_path(self.table, LOG))):
+        for path, _ in list(self.warehouse.list(log_folder(self.table))):
             self.warehouse.delete(path)
 
     def explained(self, error: Exception) -> JobError:
@@ -126,7 +113,7 @@ class LogFiles:
             return DamagedFileError(self.warehouse.uri_of(path), fault)
         if is_known or isinstance(error, DeltaError):
             return JobError(f"{self.warehouse.uri_of(self.table.name)} {explained(error)}")
-        return DamagedFileError(self.warehouse.uri_of(table_path(self.table, LOG)), _CHANGED)
+        return DamagedFileError(self.warehouse.uri_of(log_folder(self.table)), _CHANGED)
 
     def _opening_faults(self) -> Iterator[tuple[str, str]]:
         """Open a local copy of what loading the table needs, so that a store out of reach is never taken for damage."""
@@ -135,7 +122,7 @@ class LogFiles:
             needed = {version: path for version, path in self.commits.items() if version > newest}
             if newest >= 0:
                 needed[newest] = self.checkpoints[newest]
-            hint = table_path(self.table, _HINT)
+            hint = hint_path(self.table)
             self._copy([*([hint] if self.has_hint else []), *needed.values()], Path(folder))
             table = Path(folder, self.table.name)
             if _opens(table):

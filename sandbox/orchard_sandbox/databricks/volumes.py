@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path, PurePosixPath
 
-from orchard_jobs.contract.locations import volume_of
+from orchard_jobs.contract.locations import below, volume_of
 from werkzeug.wrappers import Request, Response
 
 from orchard_sandbox.databricks.requests import ApiError
@@ -38,7 +38,7 @@ class Volumes:
         """Answer a request of the Files API."""
         kind, _, rest = request.path.removeprefix(FILES_API).partition("/")
         try:
-            path = self.path(f"/{rest}")
+            path = self.path(below("/", rest))
         except MissingError as error:
             raise ApiError(404, "NOT_FOUND", str(error)) from error
         if (kind, request.method) == ("directories", "PUT"):

@@ -5,10 +5,10 @@ import logging
 import os
 import shutil
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
-from orchard_jobs.contract.locations import S3Location, below
+from orchard_jobs.contract.locations import S3Location, below, name_of
 
 from orchard_sandbox.emr.submissions import Submission
 from orchard_sandbox.job_execution.job import DRIVER_MEMORY, GuardedJob, Machine, MissingError
@@ -58,7 +58,7 @@ class SparkSubmitJob(GuardedJob):
 
     def _fetch(self, uri: str) -> Path:
         place = S3Location.parse(uri)
-        path = self.folder / "run" / PurePosixPath(place.key).name
+        path = self.folder / "run" / name_of(place.key)
         try:
             self._s3.download_file(place.bucket, place.key, str(path))
         except ClientError as error:

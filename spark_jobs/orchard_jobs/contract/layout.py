@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import MODELS, TABLES, Table
+from orchard_jobs.contract.locations import name_of
 
 WORK = "_work"
 MANIFESTS, CHECKSUMS, NETWORKS = f"{WORK}/manifests", f"{WORK}/checksums", f"{WORK}/networks"
@@ -68,6 +69,11 @@ class BackbonePath(WarehousePath):
     form = f"{NETWORKS}/{{backbone}}.{{ending}}"
     backbone: str
     ending: str = "onnx"
+
+    @property
+    def name(self) -> str:
+        """The file's name, which says of which backbone it is wherever the file lies."""
+        return name_of(str(self))
 
 
 @dataclass(frozen=True)
@@ -231,11 +237,6 @@ def projection_plan_path(plan_digest: str) -> str:
     return str(ProjectionPlanPath(plan_digest))
 
 
-def model_plan_path(digest: str) -> str:
-    """File of one model plan: what a run of pca_model decided, and why."""
-    return str(ModelPlanPath(digest))
-
-
 def backbone_path(backbone: str) -> str:
     """File of a backbone's export."""
     return str(BackbonePath(backbone))
@@ -244,11 +245,6 @@ def backbone_path(backbone: str) -> str:
 def report_path(work: str) -> str:
     """File of a finished piece of work's report; created once."""
     return str(ReportPath(work))
-
-
-def fault_path(work: str) -> str:
-    """File of what a job at a piece of work last failed on."""
-    return str(FaultPath(work))
 
 
 def model_path(model_id: str, table: Table = MODELS) -> str:

@@ -10,6 +10,7 @@ from orchard_jobs.errors import ConfigurationError
 _S3 = "s3://"
 # What desktops leave beside files, in lower case: Windows does not tell the cases apart.
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 _BATCH_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 
 
@@ -110,7 +111,17 @@ def folder_uri(uri: str) -> str:
 
 def beside(uri: str, name: str) -> str:
     """Return the URI of the file or folder of a name in the folder that a URI lies in."""
-    return f"{uri.rpartition('/')[0]}/{name}"
+    return f"{parent_of(uri)}/{name}"
+
+
+def name_of(uri: str) -> str:
+    """Return the last element of a path or a URI, which has no trailing slash: `a/b.txt` gives `b.txt`."""
+    return uri.rpartition("/")[2]
+
+
+def parent_of(uri: str) -> str:
+    """Return the folder that a path or a URI lies in, without a trailing slash; empty for a path of one element."""
+    return uri.rpartition("/")[0]
 
 
 def image_uri(bucket: str, key: str) -> str:
@@ -147,7 +158,20 @@ def common_folder(uris: Iterable[str]) -> str:
 def first_folder(key: str, prefix: str) -> str | None:
     """Return the first folder of an object's key below a prefix; None for a key elsewhere, in no folder or without a name."""
     folder, _, name = key.removeprefix(prefix).partition("/")
-    return folder if key.startswith(prefix) and name else None
+    return folder if has_prefix(key, prefix) and name else None
+
+
+def has_prefix(key: str, prefix: str) -> bool:
+    """Tell whether an object's key begins with a prefix; every key begins with the empty one."""
+    return key.startswith(prefix)
+
+
+def is_odd_key(key: str) -> bool:
+    """Tell whether clients that take a key for a path refuse or alter it, as obstore does.
+
+    S3 allows such keys: an element is empty, `.` or `..`, or a character is a control character.
+    """
+    return _ODD_KEY.search(key) is not None
 
 
 def is_folder_mark(key: str) -> bool:

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,7 +71,7 @@ def prepare_backbone(backbone: Backbone, warehouse: Warehouse) -> None:
     path = backbone_path(backbone.id)
     if backbone.is_exported:
         if warehouse.size(path) is None:
-            exported = _BUNDLED / PurePosixPath(path).name
+            exported = _BUNDLED / BackbonePath(backbone.id).name
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
         digest_path = str(BackbonePath(backbone.id, "sha256"))
         if warehouse.size(digest_path) is None:  # also of an export by an earlier release

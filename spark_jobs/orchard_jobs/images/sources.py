@@ -3,7 +3,6 @@
 A `source` is any iterable of (entry, bytes or `Unread`); `fetch` is the one for platforms whose workers have a network.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ import obstore
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import from_url
 
-from orchard_jobs.contract.locations import S3Location, common_folder, image_uri, is_s3, split_image_uri
+from orchard_jobs.contract.locations import S3Location, below, common_folder, image_uri, is_odd_key, is_s3, split_image_uri
 from orchard_jobs.contract.manifest import OBJECT_LIMIT, Entry
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.errors import JobError
@@ -45,8 +44,6 @@ class TooLarge(Unread):
 
 Fetched = tuple[Entry, bytes | Unread]
 _ReadObject = Callable[[Entry, str], bytes | Unread]
-# Of the keys that S3 allows, those that obstore refuses or alters: an element is empty, `.` or `..`, or a character controls.
-_ODD_KEY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class _Readers:
         self._made: dict[tuple[str, bool], _ReadObject] = {}
 
     def of(self, store: str, key: str) -> _ReadObject:
-        wanted = (store, is_s3(store) and _ODD_KEY.search(key) is not None)
+        wanted = (store, is_s3(store) and is_odd_key(key))
         if wanted not in self._made:
             try:
                 self._made[wanted] = self._make(*wanted)
@@ -159,7 +156,7 @@ def _open_store(store_uri: str, limits: FetchLimits) -> Any:
 def _read_file(entry: Entry, key: str) -> bytes | Unread:
     # obstore reads local files, too, at six times the cost for a small one.
     try:
-        with open(f"/{key}", "rb") as file:
+        with open(below("/", key), "rb") as file:
             return file.read()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return _gone()

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from orchard_jobs.classifier.labelled_rows import LabelRule, from_columns, missi
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import MOMENTS, Table
 from orchard_jobs.contract.jobs import StagedFile, StagedPartition
+from orchard_jobs.contract.locations import name_of
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.parquet import pack, read_parquet
 from orchard_jobs.pca.moments import Moments, merge_all
@@ -80,7 +80,7 @@ class PartialMoments:
         return not missing_images(warehouse, self.head).isdisjoint(rows.column("image_uri").to_pylist())
 
     def _path(self, features_path: str, table: Table) -> str:
-        return self.paths.scratch(f"{table.name}-{PurePosixPath(features_path).stem}")
+        return self.paths.scratch(table.name, name_of(features_path))
 
 
 def stage_moments(

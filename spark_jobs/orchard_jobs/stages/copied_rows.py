@@ -53,7 +53,9 @@ def copy_vectors(
     shards: list[tuple[tuple[str, ...], str]] = []
     for first in range(0, len(placed), ROWS_PER_FILE):
         some = placed[first : first + ROWS_PER_FILE]
-        shards.append((tuple(dict.fromkeys(path for path, _ in some)), own_paths.scratch(f"reused/{len(shards):05d}.jsonl.gz")))
+        shards.append(
+            (tuple(dict.fromkeys(path for path, _ in some)), own_paths.scratch("reused", f"{len(shards):05d}.jsonl.gz"))
+        )
         warehouse.create(shards[-1][1], write_entries(entry for _, entry in some))
     return files_from_json(workers.run(len(shards), partial(_copy_vectors, shards=tuple(shards), writer=writer)))
 

@@ -131,7 +131,7 @@ def _shards(entries: list[Entry], largest_bytes: float = math.inf) -> list[list[
 
 def _write_shards(staging: Staging, shards: list[list[Entry]]) -> tuple[str, ...]:
     """Write the shards, a file each; return the paths."""
-    paths = tuple(staging.paths.scratch(f"shards/{index:05d}.jsonl.gz") for index in range(len(shards)))
+    paths = tuple(staging.paths.scratch("shards", f"{index:05d}.jsonl.gz") for index in range(len(shards)))
     for path, shard in zip(paths, shards, strict=True):
         staging.warehouse.create(path, write_entries(shard))
     return paths

@@ -161,7 +161,7 @@ def _bad_rows(bad: list[Bad]) -> pa.Table:
 def _scratch(known: list[Known], task: FeaturizeTask) -> tuple[str, ...]:
     if not known:
         return ()
-    path = task.paths.scratch(f"known/{random_element()}.jsonl.gz")
+    path = task.paths.scratch("known", f"{random_element()}.jsonl.gz")
     entries = [replace(outcome.entry, action="reuse", content_sha256=outcome.content_sha256) for outcome in known]
     task.warehouse.create(path, write_entries(entries))
     return (path,)

@@ -21,6 +21,7 @@ from orchard_jobs.contract.columns import Table
 from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.jobs import JobReport, ProjectionPlan, Stage, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import ProgressPath, ScratchPath, random_element, report_path, staged_path
+from orchard_jobs.contract.locations import below
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.parquet import pack
 from orchard_jobs.schemas import arrow_schema
@@ -41,9 +42,9 @@ class OwnPaths:
     work: str
     process: str = field(default_factory=random_element)
 
-    def scratch(self, name: str) -> str:
-        """Return the path of a scratch file; the name may have elements of its own."""
-        return str(ScratchPath(self.work, self.process, name))
+    def scratch(self, kind: str, name: str) -> str:
+        """Return the path of a scratch file, in the folder of its kind."""
+        return str(ScratchPath(self.work, self.process, below(kind, name)))
 
     def new_progress(self) -> str:
         """Return a path for a running count that nobody else writes."""

@@ -14,7 +14,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.notify import LogNotifier
-from orchard_jobs.contract.layout import fault_path
+from orchard_jobs.contract.layout import FaultPath
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import OrchardError
 from orchard_jobs.escaping import escaped
@@ -70,7 +70,7 @@ def test_status_tells_a_job_faults_text_escaped(
     head = plan(tables, settings, DAY, BUCKET)
     assert head is not None
     work = PlannedJobs.of_batch(tables.warehouse, head).work("featurize")
-    tables.warehouse.rewrite(fault_path(work), b'{"at": "now", "error": "no app\\n\\u001b[31m\\r\\u009b"}')
+    tables.warehouse.rewrite(str(FaultPath(work)), b'{"at": "now", "error": "no app\\n\\u001b[31m\\r\\u009b"}')
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
     assert main(["status", "--no-listing"]) == 1
     out = capsys.readouterr().out

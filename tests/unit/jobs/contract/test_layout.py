@@ -98,24 +98,28 @@ def staged(table: Table) -> some.SearchStrategy[StagedPath]:
     return some.builds(StagedPath, some.just(table), values, some.none() | digests, processes, nested)
 
 
-paths: some.SearchStrategy[WarehousePath] = some.one_of(
-    some.builds(ManifestPath, digests, names),
-    some.builds(ProjectionPlanPath, digests),
-    some.builds(ModelPlanPath, digests),
-    some.builds(BackbonePath, backbones),
-    some.builds(RemovalNotePath, digests),
-    some.builds(ReportPath, digests),
-    some.builds(ProgressPath, digests, processes | some.just("planned"), names),
-    some.builds(AttemptPath, digests, some.integers(0, 10**7), some.sampled_from(["claimed", "started", "ended"])),
-    some.builds(ScratchPath, digests, processes, nested),
-    some.builds(FaultPath, digests),
-    some.builds(ModelPath, models, some.sampled_from(["models", "classifiers"])),
-    *map(staged, TABLES),
-)
+# Of each kind, all its forms.
+KINDS: dict[type[WarehousePath], some.SearchStrategy[WarehousePath]] = {
+    ManifestPath: some.builds(ManifestPath, digests, names),
+    ProjectionPlanPath: some.builds(ProjectionPlanPath, digests),
+    ModelPlanPath: some.builds(ModelPlanPath, digests),
+    BackbonePath: some.builds(BackbonePath, backbones, some.sampled_from(["onnx", "sha256"])),
+    ChecksumsPath: some.builds(ChecksumsPath, digests),
+    RemovalNotePath: some.builds(RemovalNotePath, digests),
+    ReportPath: some.builds(ReportPath, digests),
+    ProgressPath: some.builds(ProgressPath, digests, processes | some.just("planned"), names),
+    AttemptPath: some.builds(AttemptPath, digests, some.integers(0, 10**7), some.sampled_from(["claimed", "started", "ended"])),
+    ScratchPath: some.builds(ScratchPath, digests, processes, nested),
+    FaultPath: some.builds(FaultPath, digests),
+    ModelPath: some.builds(ModelPath, models, some.sampled_from(["models", "classifiers"])),
+    StagedPath: some.one_of(*map(staged, TABLES)),
+}
 
 
-@given(paths)
-def test_what_is_built_is_parsed_back(path: WarehousePath) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@given(some.data())
+def test_what_is_built_is_parsed_back(kind: type[WarehousePath], drawn: some.DataObject) -> None:
+    path = drawn.draw(KINDS[kind])
     assert parse(str(path)) == path
 
 
@@ -139,6 +143,11 @@ def test_no_text_makes_the_parser_fail(text: str) -> None:
 def test_every_kind_of_path_stands_among_the_examples() -> None:
     kinds = {kind for kind in _subclasses(WarehousePath) if "form" in vars(kind) or kind is StagedPath}
     assert {type(path) for path in ON_DISK.values()} == kinds
+    assert KINDS.keys() == kinds
+
+
+def test_an_exports_name_says_of_which_backbone_it_is() -> None:
+    assert BackbonePath(BACKBONE).name == f"{BACKBONE}.onnx"
 
 
 def _subclasses(kind: type[WarehousePath]) -> set[type[WarehousePath]]:

@@ -12,14 +12,18 @@ from orchard_jobs.contract.locations import (
     first_folder,
     folder_uri,
     hadoop_uri,
+    has_prefix,
     image_uri,
     is_below,
     is_desktop_junk,
     is_folder_mark,
     is_in_workspace,
+    is_odd_key,
     is_on_volume,
     is_s3,
     local_path,
+    name_of,
+    parent_of,
     prefix_of,
     split_image_uri,
     volume_of,
@@ -186,3 +190,28 @@ def test_what_desktops_leave_beside_files_is_known_by_name(key: str, is_junk: bo
 )
 def test_the_common_folder_is_whole(uris: list[str], folder: str) -> None:
     assert common_folder(uris) == folder
+
+
+@given(some.text(max_size=20), some.text(max_size=20).filter(lambda name: "/" not in name))
+def test_a_uri_is_its_folder_and_its_name(folder: str, name: str) -> None:
+    uri = f"{folder}/{name}"
+    assert (parent_of(uri), name_of(uri)) == (folder, name)
+
+
+def test_one_element_lies_in_no_folder() -> None:
+    assert (parent_of("a.txt"), name_of("a.txt")) == ("", "a.txt")
+
+
+@pytest.mark.parametrize(("key", "prefix", "is_there"), [("a/b", "a/", True), ("a/b", "", True), ("ab", "a/", False)])
+def test_a_key_has_a_prefix_to_the_letter(key: str, prefix: str, is_there: bool) -> None:
+    assert has_prefix(key, prefix) is is_there
+
+
+@pytest.mark.parametrize("key", ["a//b", "/a", "a/", "./a", "a/../b", "a\n", "\x7f", ""])
+def test_keys_that_a_client_would_alter_are_odd(key: str) -> None:
+    assert is_odd_key(key)
+
+
+@pytest.mark.parametrize("key", ["a/b c.jpg", "..a/.b", "a/...", "%2F/#?"])
+def test_any_other_key_is_taken_as_it_is(key: str) -> None:
+    assert not is_odd_key(key)

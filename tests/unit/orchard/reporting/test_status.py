@@ -17,7 +17,7 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.digests import work_digest
-from orchard_jobs.contract.layout import fault_path
+from orchard_jobs.contract.layout import FaultPath
 from orchard_jobs.errors import JobError
 from support.changed_settings import with_variables
 from support.damage import cut, lose
@@ -118,11 +118,11 @@ def test_a_planned_version_shows_how_far_its_jobs_have_come(tables: Tables, sett
     (batch,) = read_status(tables, settings, None).batches
     assert batch.why.endswith("has no finished featurize job; its attempt 1 ended as FAILED: ValueError: no memory")
     told = {"error": "MemoryError: of the job", "at": "2026-01-01T00:00:00+00:00"}
-    tables.warehouse.rewrite(fault_path(work), json.dumps(told).encode())
+    tables.warehouse.rewrite(str(FaultPath(work)), json.dumps(told).encode())
     (batch,) = read_status(tables, settings, None).batches
     assert batch.why.endswith(": no memory; it failed at 2026-01-01T00:00:00+00:00: MemoryError: of the job")
     for damaged in (b"[1]", b"{}", b"{"):
-        tables.warehouse.rewrite(fault_path(work), damaged)
+        tables.warehouse.rewrite(str(FaultPath(work)), damaged)
         assert read_status(tables, settings, None).batches[0].why.endswith("; it failed, and its error record is unreadable")
     FakeJobs(tables, bucket).featurize(head)
     assert look(tables, settings, bucket) == {DAY: "staged"}

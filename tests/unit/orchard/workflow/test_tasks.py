@@ -15,7 +15,7 @@ from orchard.tables.reports import PlannedJobs
 from orchard.workflow.assets import FEATURES, UPLOADS
 from orchard.workflow.error_mapping import airflow_value
 from orchard.workflow.tasks import batch, pca, uploads
-from orchard_jobs.contract.layout import model_plan_path
+from orchard_jobs.contract.layout import ModelPlanPath
 from orchard_jobs.errors import AuditError, ConfigurationError
 from support.fake_jobs import FakeJobs
 from support.faked_flow import decision_of, plan, project_model, run_batch
@@ -156,7 +156,7 @@ def test_a_model_run_that_an_earlier_release_planned_is_published(
     run_batch(tables, settings, DAY, four_images())
     planned = project_model(tables, settings)
     decided = asdict(decision_of(tables, planned)) | {"projection": None}
-    tables.warehouse.delete(model_plan_path(str(planned.decision)))
+    tables.warehouse.delete(str(ModelPlanPath(str(planned.decision))))
     in_context(monkeypatch, pca, ti=TaskInstance(decided=decided))
     of_earlier = {name: value for name, value in asdict(planned).items() if name != "decision"}
     pca.publish_model.function(of_earlier, "passed")
