@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from orchard.cli import find_commands
+from orchard.cli import EXIT_STATUSES, find_commands
 from orchard.reporting.status import STATES
 from orchard.settings import describe_groups
+from orchard_jobs import cli as jobs_cli
 from orchard_jobs.contract.columns import PARTITION_MEANINGS, TABLES, Column, Table
 from orchard_jobs.contract.quarantine import EXPLANATIONS, Reason
 
@@ -117,6 +118,13 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
+def jobs_block(parser: argparse.ArgumentParser) -> str:
+    """Return the subcommands of the jobs' command line."""
+    (nested,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    rows = ((f"`{choice.dest}`", choice.help or "") for choice in nested._choices_actions)
+    return table(("subcommand", "what it does"), rows)
+
+
 def make_block(makefile: str) -> str:
     """Return the targets of a Makefile that say what they do."""
     found = re.findall(r"^([a-z-]+):.*?## (.+)$", makefile, re.MULTILINE)
@@ -129,6 +137,8 @@ def blocks() -> dict[str, str]:
         "settings": settings_block(describe_groups()),
         "states": table(("state", "meaning"), ((f"`{state}`", meaning) for state, meaning in STATES.items())),
         "quarantine": table(("reason", "meaning", "what you do"), ((f"`{reason}`", *EXPLANATIONS[reason]) for reason in Reason)),
+        "exit statuses": table(("exit status", "meaning"), ((str(status), text) for status, text in EXIT_STATUSES.items())),
+        "jobs commands": jobs_block(jobs_cli.command_parser()),
         "make": make_block((ROOT / "Makefile").read_text()),
     }
     made |= {f"table {one.name}": table_block(one) for one in TABLES}
@@ -145,7 +155,7 @@ def fill(text: str, made: Mapping[str, str]) -> str:
 
 
 def find_faults(pages: Mapping[str, str], made: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with pages: a stale block, a block that nothing makes, one that no page or a second page shows."""
+    """Yield what is wrong with pages: a block that is stale, unknown, missing or repeated, or a table outside the blocks."""
     shown = [(page, found[2]) for page, text in pages.items() for found in _BLOCK.finditer(text)]
     names = [name for _, name in shown]
     yield from (f"{page}: nothing makes the block {name!r}" for page, name in shown if name not in made)
@@ -153,6 +163,9 @@ def find_faults(pages: Mapping[str, str], made: Mapping[str, str]) -> Iterator[s
         f"the block {name!r} stands {names.count(name)} times in {PAGES.name}/" for name in made if names.count(name) != 1
     )
     for page, text in pages.items():
+        by_hand = re.search(r"^ *\|.*\|$", _BLOCK.sub("", text), re.MULTILINE)
+        if by_hand:
+            yield f"{page}: the table row {by_hand[0]!r} stands outside the blocks: let the code make the table, or write a list"
         is_known = all(name in made for owner, name in shown if owner == page)
         if is_known and fill(text, made) != text:
             yield f"{page} is stale: run `make docs`"

@@ -1,7 +1,6 @@
 """The command line `orchard`: one subcommand a module of `orchard.commands`, and what all of them share at the edges.
 
-Exit status: 0 done, 1 a fault (or what a command says to be one: something pending, a bad image), 2 usage or configuration,
-130 interrupted. A fault is one line on stderr, never a traceback.
+A fault is one line on stderr, never a traceback.
 """
 
 import argparse
@@ -25,6 +24,12 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 DONE, FAULT, REFUSED, INTERRUPTED = 0, 1, 2, 130
+EXIT_STATUSES = {
+    DONE: "done",
+    FAULT: "a fault; `status`: something is pending or refused; `verify`: something is damaged; `embed`: a file is bad",
+    REFUSED: "wrong usage or configuration",
+    INTERRUPTED: "interrupted",
+}
 # What the libraries below raise where a store, a table or a file cannot be read or written.
 _LIBRARY_FAULTS = (OSError, BaseError, DeltaError, pa.ArrowException)
 

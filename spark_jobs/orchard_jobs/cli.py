@@ -77,7 +77,7 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for stage, text in (
         ("featurize", "stage a manifest's features, quarantine rows, moments and class moments"),
-        ("reduce", "stage the pca_features of what featurize staged"),
+        ("reduce", "stage the pca_features of what `featurize` staged"),
         ("project", "stage the pca_features of published batches"),
     ):
         command = commands.add_parser(stage, help=text, description=text)
@@ -101,7 +101,7 @@ def command_parser() -> argparse.ArgumentParser:
     embed.add_argument("--pixel-limit", type=int, required=True, help="width x height above which an image is rejected")
     embed.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     commands.add_parser("rehearse", help="run the stages' Spark operations once on made-up rows")
-    archive = commands.add_parser("archive-classes", help="rehearse, and archive the JVM's classes so that jobs start faster")
+    archive = commands.add_parser("archive-classes", help="rehearse, and archive the JVM's classes, so that jobs start faster")
     archive.add_argument("file", help="the archive to write; ORCHARD_CLASS_ARCHIVE names it to the launcher")
     return parser
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import botocore.session
 import generate
 import pytest
 from orchard.cli import command_parser
@@ -42,8 +43,16 @@ PARSERS = (command_parser(), jobs_cli.command_parser())
 DAGS = [path.stem for path in (ROOT / "dags").glob("*.py")]
 TABLE_NAMES = [table.name for table in TABLES]
 SOURCES = [path.read_text() for path in sources_in("dags", "plugins", "spark_jobs", "sandbox")]
-# A key of Databricks's API, which no source names.
-WORDS = {*re.findall(r"\w+", "\n".join(SOURCES)), *DAGS, "instance_profile_arn"}
+SOURCES += [(ROOT / name).read_text() for name in ("Makefile", "docker-compose.yaml", "Dockerfile", "pyproject.toml")]
+AWS = botocore.session.get_session()
+OPERATIONS = {
+    name
+    for service in ("s3", "sqs", "emr", "emr-serverless", "glue", "logs")
+    for name in AWS.get_service_model(service).operation_names
+}
+# A key of Databricks's API, a permission of AWS, a file of Windows and a variable of Spark, which no source names.
+FOREIGN = {"instance_profile_arn", "PassRole", "Thumbs", "SPARK_CONF_DIR"}
+WORDS = {*re.findall(r"\w+", "\n".join(SOURCES)), *DAGS, *SETTINGS, *OPERATIONS, *FOREIGN}
 CONTAINERS = ROOT / "docs" / "targets" / "containers.md"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -151,6 +160,10 @@ WRONG: list[tuple[Callable[[str], Iterator[str]], str]] = [
     (lambda text: find_unknown_tables(text, TABLE_NAMES), '```\nDeltaTable(f"{warehouse}/pictures")\n```'),
     (lambda text: find_unknown_tables(text, TABLE_NAMES), "`orchard export pictures`"),
     (lambda text: find_unknown_names(text, WORDS), "Start `image_batch`."),
+    (lambda text: find_unknown_names(text, WORDS), "`Warehouses.delete` is for the Airflow side."),
+    (lambda text: find_unknown_names(text, WORDS), "The role needs `emr-serverless:StartJobRuns`."),
+    (lambda text: find_unknown_names(text, WORDS), "Add the target to `EMR_TARGETTS`."),
+    (lambda text: find_unknown_names(text, WORDS), "A `TargetSetting` group."),
     (lambda text: find_unknown_services(text, SERVICES), "```\ndocker compose up --wait postgresql\n```"),
     (lambda text: find_unknown_services(text, SERVICES), "`docker compose build --build-arg A=b jobs`"),
     (lambda text: find_unknown_services(text, SERVICES), "`docker compose logs -f --tail 10 postgresql`"),
@@ -211,6 +224,8 @@ def test_the_reference_is_what_the_code_says() -> None:
         ("commands.md", "<!-- begin command clean -->", "<!-- begin command status -->"),
         ("quarantine.md", "<!-- begin quarantine -->", ""),
         ("quarantine.md", "| `vanished` |", "| `lost` |"),
+        ("settings.md", "<!-- begin settings -->", "| setting | default |\n|---|---|\n\n<!-- begin settings -->"),
+        ("commands.md", "<!-- begin make -->", "| `make` | builds |\n\n<!-- begin make -->"),
     ],
 )
 def test_a_stale_reference_is_found(page: str, old: str, new: str) -> None:

@@ -70,10 +70,17 @@ def paths_in(text: str) -> list[str]:
 
 
 def find_unknown_names(text: str, known: Collection[str]) -> Iterator[str]:
-    """Yield the spans of code that have the form of a DAG, a task, a column or a field, `snake_case`, and that no source has."""
-    for name in sorted({*_SPAN.findall(_FENCE.sub("", text))} - {*known}):
-        if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", name):
-            yield f"{name} is in no source"
+    """Yield the names in spans of code that no source has.
+
+    A span that is all of `snake_case` is a DAG, a task, a column or a field. A word of `CamelCase`, or of `UPPER_CASE` with an
+    underscore, is a class, an operation or a constant wherever it stands in a span.
+    """
+    spans = {*_SPAN.findall(_FENCE.sub("", text))}
+    names = {span for span in spans if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", span)}
+    for span in spans:
+        names |= {*re.findall(r"(?<![\w/<.-])(?:[A-Z]\w*[a-z]\w*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?!\w)", span)}
+    for name in sorted(names - {*known}):
+        yield f"{name} is in no source"
 
 
 def find_unknown_dags(text: str, known: Collection[str]) -> Iterator[str]:

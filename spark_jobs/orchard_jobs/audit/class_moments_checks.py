@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchard_jobs.audit.files import Rows
-from orchard_jobs.audit.moments import ROUNDING, TOLERANCE, ColumnSums, diagonal_of
+from orchard_jobs.audit.file_checks import Rows
+from orchard_jobs.audit.moments_checks import ROUNDING, TOLERANCE, ColumnSums, diagonal_of
 from orchard_jobs.audit.row_matching import digest_16
-from orchard_jobs.audit.rows import Vectors
+from orchard_jobs.audit.row_checks import Vectors
 from orchard_jobs.audit.verdict import Findings
 
 CLASS_MOMENTS_CHECK = {
