@@ -100,7 +100,7 @@ lint: setup ## check formatting, lint, types, import rules and the reference pag
 	@$(AIRFLOW_BIN)/ruff check .
 	@$(AIRFLOW_BIN)/ruff format --check .
 	@$(AIRFLOW_BIN)/mypy plugins spark_jobs sandbox bench docs dags tests
-	@PYTHONPATH=sandbox $(AIRFLOW_BIN)/lint-imports
+	@PYTHONPATH=sandbox:tests $(AIRFLOW_BIN)/lint-imports
 	@$(AIRFLOW_BIN)/python docs/generate.py --check
 	@$(AIRFLOW_BIN)/hadolint Dockerfile spark_jobs/Dockerfile
 	@$(AIRFLOW_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml

@@ -15,6 +15,7 @@ from importlinter.contracts.forbidden import ForbiddenContract
 from importlinter.contracts.independence import IndependenceContract
 from importlinter.contracts.layers import LayersContract
 from support.repository import ROOT
+from support.standard_library_contract import StandardLibraryContract
 
 configure()
 LINTER: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -22,6 +23,7 @@ KINDS: dict[str, type[Contract]] = {
     "layers": LayersContract,
     "forbidden": ForbiddenContract,
     "independence": IndependenceContract,
+    "standard_library": StandardLibraryContract,
 }
 Rule = dict[str, Any]
 every_rule = pytest.mark.parametrize("rule", LINTER["contracts"], ids=lambda rule: rule["name"].replace(" ", "_"))
@@ -46,6 +48,9 @@ def forbidden_by(rule: Rule) -> Iterator[tuple[str, str]]:
     """Yield (importer, imported) of imports that a rule forbids, at least one for each name in it."""
     if rule["type"] == "forbidden":
         yield from ((source, module) for source in rule["source_modules"] for module in rule["forbidden_modules"])
+    elif rule["type"] == "standard_library":
+        yield from ((source, module) for source in rule["source_modules"] for module in ("polars", "pyarrow", "airflow"))
+        yield from ((source, "orchard_jobs.storage") for source in rule["source_modules"])
     elif rule["type"] == "independence":
         yield from permutations(rule["modules"], 2)
     else:
