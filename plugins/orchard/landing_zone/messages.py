@@ -6,16 +6,19 @@ and never fails: one odd message must not hold up the others.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
 from orchard_jobs.contract.locations import has_prefix, image_uri, is_desktop_junk, is_folder_mark
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.landing_zone.keys import batch_of
+from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import LandingZoneSettings
 
+log = escaping_logger(__name__)
 # What came of one record: an `upload` is under a batch; every other kind is only counted.
 Kind = Literal["upload", "deletion", "test", "other_event", "unreadable", "elsewhere", "folder", "junk", "no_batch"]
 _ODD = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -41,6 +44,23 @@ class _Record:
     kind: Kind
     text: str
     batch_id: str | None = None
+
+
+@use_case
+def uploaded_batches(bodies: Sequence[str], zone: LandingZoneSettings) -> Outcome[tuple[str, ...]]:
+    """Return the batches that got uploads, sorted. Skipped when there is none. What else the messages say is logged.
+
+    Args:
+        bodies: the messages' bodies, in any order, each any number of times.
+        zone: where uploads count, and how a key names its batch.
+    """
+    found = read_messages(bodies, zone)
+    log.info("messages=%s records=%s batches=%s", len(bodies), found.counts, found.batch_ids)
+    for kind, shown in found.examples.items():
+        log.warning("ignored kind=%s count=%s for example %s", kind, found.counts[kind], list(shown))
+    if not found.batch_ids:
+        return Skipped(f"none of the {len(bodies)} messages announces an upload to a batch: {found.counts}")
+    return Done(found.batch_ids)
 
 
 def read_messages(bodies: Iterable[str], zone: LandingZoneSettings) -> UploadedBatches:

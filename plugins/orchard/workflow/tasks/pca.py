@@ -4,11 +4,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.models import run
 from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
+from orchard.outcomes import Skipped
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
@@ -21,7 +21,7 @@ def plan_model() -> dict[str, Any]:
     """Decide what pca_model has to do: nothing, project what the current and the pinned models lack, or fit a new one."""
     context = get_current_context()
     if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
-        raise AirflowSkipException("a later run of pca_model is queued: it will see every batch that this one sees")
+        return airflow_value(Skipped("a later run of pca_model is queued: it will see every batch that this one sees"))
     return asdict(airflow_value(run.plan(tables(), settings(), context["dag_run"].run_id)))
 
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.batch import run as batch_run
-from orchard.landing_zone.messages import read_messages
+from orchard.landing_zone.messages import uploaded_batches
 from orchard.models import run as model_run
 from orchard.workflow.assets import FEATURES, UPLOADS, upload_messages
 from orchard.workflow.context import landing_zone_of, settings, tables
@@ -22,13 +21,7 @@ def emit_batches(outlet_events: Any = None) -> None:
     source = upload_messages(settings())
     events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
     bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
-    found = read_messages(bodies, settings().landing_zone)
-    log.info("messages=%s records=%s batches=%s", len(bodies), found.counts, found.batch_ids)
-    for kind, shown in found.examples.items():
-        log.warning("left out kind=%s count=%s for example %s", kind, found.counts[kind], list(shown))
-    if not found.batch_ids:
-        raise AirflowSkipException(f"none of the {len(bodies)} messages announces an upload to a batch: {found.counts}")
-    outlet_events[UPLOADS].add_partitions(list(found.batch_ids))
+    outlet_events[UPLOADS].add_partitions(list(airflow_value(uploaded_batches(bodies, settings().landing_zone))))
 
 
 @task(outlets=[UPLOADS])

@@ -18,7 +18,7 @@ from orchard.workflow.tasks import batch, pca, uploads
 from orchard_jobs.contract.layout import ModelPlanPath
 from orchard_jobs.errors import AuditError, ConfigurationError
 from support.fake_jobs import FakeJobs
-from support.faked_flow import decision_of, plan, project_model, run_batch
+from support.faked_flow import decision_of, lock_of, plan, project_model, run_batch
 from support.listed_bucket import ListedBucket
 
 DAY, NEXT = "2026-01-01", "2026-01-02"
@@ -123,6 +123,19 @@ def test_messages_announce_each_batch_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_messages_of_no_batch_announce_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AirflowSkipException, match="none of the 1 messages announces an upload"):
         arrived(monkeypatch, "elsewhere/a.jpg")
+
+
+def test_the_plans_xcom_leaves_the_decision_out(
+    tables: Tables, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier release reads it, and knows no decision; the later one reads what has none."""
+    monkeypatch.setattr(batch, "landing_zone_of", lambda settings: ListedBucket(four_images()))
+    monkeypatch.setattr(batch, "batch_lock_of", lambda context, settings: lock_of(DAY))
+    monkeypatch.setattr(batch, "_prepare", lambda backbone: None)
+    in_context(monkeypatch, batch)
+    planned = batch.plan_batch.function()
+    assert set(planned) == {"input_uri", "input_digest", "backbone", "stages"}
+    assert PlannedJobs(**planned).decision is None
 
 
 def test_a_published_batch_is_named_in_its_event(
