@@ -18,6 +18,7 @@ def constants_in(source: str) -> dict[str, float]:
     module = ast.parse(source)
     of_classes = [node for one in module.body if isinstance(one, ast.ClassDef) for node in one.body]
     for node in [*module.body, *of_classes]:
+        pairs: list[tuple[ast.expr, ast.expr]]
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             pairs = [(node.target, node.value)]
         elif isinstance(node, ast.Assign):
@@ -42,7 +43,7 @@ def _number(value: ast.expr) -> float | None:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
         left, right = _number(value.left), _number(value.right)
         return None if left is None or right is None else left * right
-    return value.value if isinstance(value, ast.Constant) and type(value.value) in (int, float) else None
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, int | float) else None
 
 
 def of(module: str, *names: str, unit: float = 1) -> Numbers:

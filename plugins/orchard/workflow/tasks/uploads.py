@@ -21,7 +21,8 @@ def emit_batches(outlet_events: Any = None) -> None:
     source = upload_messages(settings())
     events = get_current_context()["triggering_asset_events"].get(source, ()) if source else ()
     bodies = [message["Body"] for event in events for message in event.extra["payload"]["message_batch"]]
-    outlet_events[UPLOADS].add_partitions(list(airflow_value(uploaded_batches(bodies, settings().landing_zone))))
+    batch_ids = airflow_value(uploaded_batches(bodies, settings().landing_zone))
+    outlet_events[UPLOADS].add_partitions(list(batch_ids))
 
 
 @task(outlets=[UPLOADS])

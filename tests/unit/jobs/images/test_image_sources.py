@@ -16,6 +16,7 @@ from typing import Any
 
 import boto3
 import pytest
+from orchard_jobs.contract.locations import is_odd_key
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import sources
@@ -161,8 +162,8 @@ def test_a_missing_bucket_is_a_job_fault(moto: str, aws: Callable[[str], None], 
 
 
 def test_which_keys_are_odd() -> None:
-    assert all(sources._ODD_KEY.search(key) for key in [*ODD_KEYS, "", "/"])
-    assert not any(sources._ODD_KEY.search(key) for key in PLAIN_KEYS)
+    assert all(is_odd_key(key) for key in [*ODD_KEYS, "", "/"])
+    assert not any(is_odd_key(key) for key in PLAIN_KEYS)
 
 
 @contextmanager
