@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from orchard_jobs.audit.file_checks import Rows
 from orchard_jobs.audit.moments_checks import ROUNDING, TOLERANCE, ColumnSums, diagonal_of
-from orchard_jobs.audit.row_matching import digest_16
 from orchard_jobs.audit.row_checks import Vectors
+from orchard_jobs.audit.row_matching import digest_16
 from orchard_jobs.audit.verdict import Findings
 
 CLASS_MOMENTS_CHECK = {

@@ -15,9 +15,9 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import TABLES
 from orchard_jobs.errors import NoTableError
-from support.published_batches import DAYS, bucket_of, publish_backbone, publish_days
 from support.fake_jobs import FakeJobs
 from support.faked_flow import plan, run_batch, run_model, stage_and_publish
+from support.published_batches import DAYS, bucket_of, publish_backbone, publish_days
 
 NEW = [table for table in TABLES if table.is_new]
 

@@ -17,11 +17,11 @@ from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.scatter import unpack
-from support.published_batches import DAYS
+from support.changed_settings import with_variables
 from support.damage import DAMAGES
 from support.fake_jobs import FakeJobs
 from support.faked_flow import run_batch
-from support.changed_settings import with_variables
+from support.published_batches import DAYS
 
 LABELS = ("apple", "pear", "unsorted")
 
