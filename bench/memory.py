@@ -1,7 +1,7 @@
 """Does a large batch take more driver memory than a small one?
 
-Runs the featurize job on 140, 1,540 and 9,660 images and samples the resident memory of the driver's JVM and Python, and of its
-workers with their decoders, five times a second. Run: .venv/jobs/bin/python bench/memory.py
+Runs the featurize job on 140, 1,540 and 9,660 images. Five times a second it samples the resident memory of the driver's JVM and
+Python, and of the workers with their decoders. Run: .venv/jobs/bin/python bench/memory.py
 """
 
 import os

@@ -1,13 +1,14 @@
 """What does it cost to decode a photo of 12 megapixels and to fill the backbone's square from it, and what do the features lose?
 
 No camera's photos are at hand, so they are made of shop photos: mosaics of many at their own size, and single ones enlarged,
-with noise like a sensor's. Each is stored as a JPEG of about 1 MB and 3 MB (4:2:0), as a progressive one, a PNG, a WebP, and as
-a HEIC of tiles of 512 pixels, as phones write them, and in one piece.
-`whole` has every pixel decoded and resized by the bicubic filter alone; `as shipped` is the product's own decoding. Both take
-turns, and each figure is the median of three rounds. Memory is what a decoding takes above what the process had before.
+with noise like a sensor's. Each is stored as JPEGs of about 1 MB and 3 MB (4:2:0), as a progressive JPEG, a PNG, a WebP and two
+HEICs. One HEIC has tiles of 512 pixels, as phones write them, the other one piece. `whole` has every pixel decoded and resized by
+the bicubic filter alone; `as shipped` is the product's own decoding. Both take turns, and each figure is the median of three
+rounds. Memory is what a decoding takes above what the process had before.
 
 The features of N pictures of 8 megapixels and more (odd sides, panoramas, progressive, CMYK, gray, 4:2:2, PNG) are compared with
-those of the whole picture, by the cosine after the mean of all is taken off. Run: .venv/jobs/bin/python bench/photos.py [N]
+those of the whole picture. The measure is the cosine, after the mean of all is subtracted. Run: .venv/jobs/bin/python
+bench/photos.py [N]
 """
 
 import io

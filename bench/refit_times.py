@@ -1,8 +1,8 @@
 """How long does a refit take, and what do a thousand batches cost?
 
 First a whole run of pca_model over 17 batches of 9,660 rows, as the tasks run it: plan, the Spark job with its start, audit,
-publish. Then the moments of 1,000 batches of 1,280 dimensions on the local disk, one commit a batch in each table: the first
-merge, one batch more, what a plan and a look at the logs cost, and the memory of the process.
+publish. Then it writes the moments of 1,000 batches of 1,280 dimensions to the local disk, one commit for each batch and table.
+It prints the time of the first merge, of one batch more, of a plan and of a look at the logs, and the memory of the process.
 
 Rows are drawn with a spectrum that falls like that of real features. Run: .venv/airflow/bin/python bench/refit_times.py [batches]
 """

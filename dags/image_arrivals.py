@@ -8,13 +8,13 @@ Without a queue this DAG has no schedule and does nothing: batches then wait for
 |---|---|
 | emit_batches | maps the messages to batches and emits one event of the asset `uploads` a batch; skips if there is none |
 
-**Never fails for a message**: test events, repeated and double events, deletions, other buckets and prefixes, keys that fit no
-batch and what is not JSON are counted in the log, with examples.
+**No message fails the run**: the log counts test events, repeated events, deletions, other buckets and prefixes, keys of no
+batch, and text that is not JSON. It shows examples.
 
-**Lost messages**: a message is off the queue before its event is stored, so a crash in between loses it. `reconcile_uploads`
-finds what it was about.
+**Lost messages**: a message leaves the queue before its event is stored, so a crash in between loses it. `reconcile_uploads`
+finds the upload all the same.
 
-**Rerun**: clear it to read the same messages again; an event too many is harmless.
+**Rerun**: clear the task to read the same messages again; an extra event is harmless.
 """
 
 from airflow.sdk import DAG

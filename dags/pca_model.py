@@ -10,9 +10,9 @@ When several are queued, all but the last are skipped.
 | validate | audits the models (orthonormal, ordered) and their rows; fails closed |
 | publish | one Delta commit for all models and batches, then the promotion |
 
-A new model is fitted when there is none, when `ORCHARD_COMPONENTS` changed, or when a refit would keep more of the merged
-variance than the current model by more than `ORCHARD_REFIT_GAIN`; never while the current model is held (`orchard models
-promote`, `release`). Batches published meanwhile are taken by the next run.
+A new model is fitted when there is none, when `ORCHARD_COMPONENTS` changed, or when a refit would gain more than
+`ORCHARD_REFIT_GAIN` of the merged variance. While the current model is held (`orchard models promote`, `release`), none is
+fitted. The next run takes batches that are published meanwhile.
 
 **Rerun**: whenever you like; a run that finds nothing missing is skipped in seconds.
 """

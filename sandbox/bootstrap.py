@@ -63,7 +63,7 @@ def main(names: list[str]) -> int:
         print(f"orchard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\norchard: stopped; `make setup` takes it up again", file=sys.stderr)
+        print("\norchard: stopped; `make setup` continues it", file=sys.stderr)
         return 130
     return 0
 
@@ -227,7 +227,7 @@ def side_by_side(*works: Callable[[], None]) -> None:
         raise
     for child, answer in children:
         if child.exitcode:
-            ended = f"a process of the set-up ended with {child.exitcode}; `make setup` takes it up again"
+            ended = f"a process of the set-up ended with {child.exitcode}; `make setup` continues it"
             raise Refusal(ended if answer.empty() else answer.get())
 
 

@@ -1,7 +1,7 @@
 """A plugin of the embedded Airflow, whose database is SQLite: its api-server handles one writing request at a time.
 
-SQLite has one writer, and Airflow's audit log commits on the event loop: while another request holds the lock, the loop waits for
-it, and the request waits for the loop to commit. Without this, both stand still until SQLite's time-out of 120 s.
+SQLite has one writer, and Airflow's audit log commits on the event loop. While another request holds the lock, the loop waits for
+it, and the request waits for the loop. Without this plugin, both hang until SQLite's time-out of 120 s.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Parquet files as Orchard writes and reads them: a damaged file is an error, never other numbers.
 
-Pages carry checksums, and a file's name carries the SHA-256 of its content. A file that is read whole, or is small, is held
-against its name. Of a larger one that is read in part, the pages that are read are checked, and the footer: by a checksum that
-stands before it, where readers of Parquet do not look. Files of an earlier release have none.
+Pages carry checksums, and a file's name carries the SHA-256 of its content. A file that is read whole, or is small, is compared
+with its name. If a larger file is read in part, the pages that are read and the footer are checked. The footer's checksum stands
+before it, where readers of Parquet do not look. Files of an earlier release have none.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def _source(warehouse: Warehouse, path: str, is_whole: bool) -> SeekableFile | p
         raise DamagedFileError(warehouse.uri_of(path), "is not there")
     expected = sha256_in(path)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-        raise DamagedFileError(warehouse.uri_of(path), "has another content than its name says")
+        raise DamagedFileError(warehouse.uri_of(path), "does not match the SHA-256 in its name")
     return pa.BufferReader(content)
 
 

@@ -80,7 +80,7 @@ def merge_in_tree(
 def noise_floor(n: int, mean: Floats) -> float:
     """Return the sum of squares that n equal rows can show in float64.
 
-    A computed mean is off by a few relative roundings u of each value, and Chan's merge turns an offset e of a mean into
-    at most n |e|^2: the floor is n (16 u |mean|)^2.
+    A computed mean is off by a few relative roundings u of each value. Chan's merge turns an offset e of a mean into at most n
+    |e|^2, so the floor is n (16 u |mean|)^2.
     """
     return n * (_MEAN_ROUNDINGS * EPSILON * float(np.linalg.norm(mean))) ** 2

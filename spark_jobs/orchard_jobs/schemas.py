@@ -52,8 +52,8 @@ def row_identity(etags: Any, uris: Any) -> Any:
 def schema_differences(found: pa.Schema, table: Table) -> list[str]:
     """Return what keeps a file's schema from being a table's: columns and their order, and types.
 
-    Types are compared without the names of list elements and without nullability, of which every writer has its own
-    (Spark and pyarrow differ in both); nulls are looked for in the rows.
+    Types are compared without the names of list elements and without nullability, because Spark and pyarrow differ in both. Nulls
+    are looked for in the rows.
     """
     expected = arrow_schema(table)
     if found.names != expected.names:

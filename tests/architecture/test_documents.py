@@ -22,6 +22,7 @@ from support.document_commands import (
 )
 from support.documents import (
     PAGES,
+    docstrings_in,
     find_broken_links,
     find_long_sentences,
     find_missing_paths,
@@ -68,6 +69,41 @@ def test_the_readme_is_short() -> None:
 @every_page
 def test_sentences_are_short(page: Path) -> None:
     assert list(find_long_sentences(page.read_text(), MOST_WORDS)) == []
+
+
+def test_sentences_of_the_changelog_are_short() -> None:
+    assert list(find_long_sentences((ROOT / "CHANGELOG.md").read_text(), MOST_WORDS)) == []
+
+
+def long_sentences_in_docstrings(code: str) -> Iterator[str]:
+    """Yield the long sentences of a module's docstrings."""
+    for text in docstrings_in(code):
+        yield from find_long_sentences(text, MOST_WORDS)
+
+
+@pytest.mark.parametrize("folder", ["dags", "plugins", "spark_jobs", "sandbox", "bench", "docs"])
+def test_sentences_of_docstrings_are_short(folder: str) -> None:
+    found = {str(path.relative_to(ROOT)): list(long_sentences_in_docstrings(path.read_text())) for path in sources_in(folder)}
+    assert found
+    assert {path: sentences for path, sentences in found.items() if sentences} == {}
+
+
+def test_entries_of_a_docstrings_sections_are_read_apart() -> None:
+    entry = " ".join(["word"] * MOST_WORDS)
+    text = f"Do it.\n\n    Args:\n        a: {entry}\n        b: {entry}\n\n    Raises:\n        ValueError: {entry}\n    "
+    assert list(long_sentences_in_docstrings(f'def call(a, b):\n    """{text}"""')) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ['"""{}"""', 'class Public:\n    def call(self, a):\n        """Do it.\n\n        Args:\n            a: {}\n        """'],
+)
+def test_a_long_sentence_of_a_docstring_is_found(code: str) -> None:
+    assert len(list(long_sentences_in_docstrings(code.format(LONG)))) == 1
+
+
+def test_docstrings_that_are_not_public_are_not_judged() -> None:
+    assert list(long_sentences_in_docstrings(f'def _own():\n    """{LONG}"""')) == []
 
 
 @every_page

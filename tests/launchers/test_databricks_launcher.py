@@ -273,7 +273,7 @@ def test_another_package_than_was_deployed_fails_before_a_submission(settings: S
     tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
     launcher_for(tensorflow).prepare(tensorflow.backbone)
     monkeypatch.setitem(PackagePlace.files, WHEEL, b"another")
-    with pytest.raises(ConfigurationError, match=f"{WHEEL} has another content"):
+    with pytest.raises(ConfigurationError, match=f"{WHEEL} does not match its manifest"):
         launcher_for(tensorflow).prepare(tensorflow.backbone)
 
 

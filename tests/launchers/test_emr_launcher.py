@@ -326,5 +326,5 @@ def test_another_package_than_was_deployed_fails_before_a_submission(settings: S
     deployed = with_variables(settings, ORCHARD_JOBS_URI=f"s3://jobs/{package.name}")
     launcher_for(deployed).prepare(deployed.backbone)
     server.put(f"{package.name}/{ENTRY}", b"another")
-    with pytest.raises(ConfigurationError, match=f"{ENTRY} has another content"):
+    with pytest.raises(ConfigurationError, match=f"{ENTRY} does not match its manifest"):
         launcher_for(deployed).prepare(deployed.backbone)

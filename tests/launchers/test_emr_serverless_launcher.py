@@ -255,7 +255,7 @@ def test_a_failed_job_tells_its_reason_though_its_log_cannot_be_read(
             raise cause
 
         monkeypatch.setattr("orchard.launchers.resumable_job.S3Hook.get_key", get_key)
-        with pytest.raises(JobError, match="is FAILED: details of job-1: its log is not there"):
+        with pytest.raises(JobError, match="is FAILED: details of job-1: its log does not exist"):
             operator_of(settings, emr, monkeypatch).execute_complete(context, {"status": "error", "message": "failed"})
 
 
@@ -294,7 +294,7 @@ def test_another_package_than_was_deployed_fails_before_a_submission(settings: S
     tensorflow = replace(settings, backbone=backbone_named("efficientnet_lite0", "tensorflow"))
     launcher_for(tensorflow).prepare(tensorflow.backbone)
     monkeypatch.setitem(PackagePlace.files, ZIP, b"another")
-    with pytest.raises(ConfigurationError, match=f"{ZIP} has another content"):
+    with pytest.raises(ConfigurationError, match=f"{ZIP} does not match its manifest"):
         launcher_for(tensorflow).prepare(tensorflow.backbone)
 
 

@@ -197,7 +197,7 @@ def test_an_interrupt_ends_all_that_is_built_at_once(tree: Path, number: signal.
             time.sleep(0.05)
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
-    assert (process.returncode, told) == (130, "\norchard: stopped; `make setup` takes it up again\n")
+    assert (process.returncode, told) == (130, "\norchard: stopped; `make setup` continues it\n")
     for pid in map(int, begun.read_text().split()):
         wait_for_end(pid)
 
@@ -219,7 +219,7 @@ def test_a_build_that_is_killed_is_told(tree: Path) -> None:
     def killed() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(interpreters.Refusal, match="ended with -9; `make setup` takes it up again"):
+    with pytest.raises(interpreters.Refusal, match="ended with -9; `make setup` continues it"):
         bootstrap.side_by_side(lambda: None, killed)
 
 

@@ -1,5 +1,6 @@
 """Checks of Markdown documents: each takes a text and yields what is wrong with it."""
 
+import ast
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -21,6 +22,15 @@ def find_long_sentences(text: str, most_words: int) -> Iterator[str]:
         for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
             if len(sentence.split()) > most_words:
                 yield f"{len(sentence.split())} words: {sentence}"
+
+
+def docstrings_in(code: str) -> Iterator[str]:
+    """Yield the docstrings of a module and of what is public in it, as prose: each entry of a section is a paragraph."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            is_public = isinstance(node, ast.Module) or not re.match(r"_(?!_)", node.name)
+            if is_public and (text := ast.get_docstring(node)):
+                yield re.sub(r"^(?=\s*(?:\w+(?: \(.*?\))?: |\w+:$))", "\n", text, flags=re.MULTILINE)
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Find images whose vector already exists: published, replaced, or staged by a finished job.
 
-A content goes through a backbone once, so planning looks for it in every features file that a finished report
-or the table's log names, as long as the file is there.
+A content goes through a backbone once. So planning looks for it in every features file that a finished report or the table's log
+names and that still exists.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,8 +33,8 @@ class KnownContents:
     """The contents that a plan may reuse: each is a SHA-256, with the file that holds its vector.
 
     Attributes:
-        by_md5: by (MD5, size), where the ETags on both sides tell that two images are alike.
-        by_size: by size, where only an image's bytes can tell.
+        by_md5: by (MD5, size), where the ETags of both images show that they are alike.
+        by_size: by size, where only an image's bytes can show it.
     """
 
     by_md5: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
@@ -48,10 +48,10 @@ def find_known_contents(
 
     Args:
         warehouse: where the files lie.
-        features: the features table; its files come first, for they stay the longest.
+        features: the features table; its files come first, because they stay longest.
         backbone: the backbone's id.
         wanted: ETag and size of each image.
-        opaque_sizes: the sizes of those whose ETag does not tell what they hold.
+        opaque_sizes: the sizes of those whose ETag does not identify their content.
     """
     sought = _Sought.of(wanted, opaque_sizes)
     found = KnownContents()
@@ -102,7 +102,7 @@ def _read_columns(warehouse: Warehouse, path: str) -> pa.Table:
 
 
 def _hits(warehouse: Warehouse, path: str, sought: _Sought) -> pa.Table:
-    """Return the wanted rows of a published file; none when it is damaged, which another batch must not suffer for."""
+    """Return the wanted rows of a published file; none if it is damaged, so that it does not stop other batches."""
     try:
         return sought.among(_read_columns(warehouse, path))
     except DamagedFileError as error:
@@ -120,7 +120,7 @@ def _unharmed_hits(warehouse: Warehouse, file: StagedFile, sought: _Sought) -> p
 
 
 def _other_files(warehouse: Warehouse, backbone: str, current: frozenset[str]) -> Iterator[StagedFile]:
-    """Yield every other features file that is there as a finished report names it: replaced, or staged and not published."""
+    """Yield every other intact features file that a finished report names: replaced, or staged and not published."""
     staged = cache(lambda work: _named_by_report(warehouse, work))
     for path, size_bytes in sorted(warehouse.list(partition_folder(FEATURES, (backbone,)))):
         known = None if path in current else parse(path)

@@ -42,10 +42,9 @@ def plan_batch(
 ) -> ManifestHead | None:
     """Freeze what is to be done for a batch as a manifest in the warehouse.
 
-    A version that an earlier run staged, or left half-way (in some tables, without its `runs` row), is planned again as it is
-    when the listing is still the same, so that no job runs and its publish rolls forward; otherwise it is superseded by the
-    next number. A manifest whose staged files were lost or damaged, or that a cleaning is removing, is planned again under
-    the next number.
+    An earlier run may have staged a version, or left it half-way: in some tables, without its `runs` row. If the listing is still
+    the same, that version is planned again as it is: no job runs, and publishing completes it. Otherwise a version of the next
+    number supersedes it. The same holds if staged files were lost or damaged, or if a clean-up is removing them.
 
     Args:
         tables: the published tables; they are there.
@@ -120,7 +119,7 @@ class _ManifestDraft:
     Attributes:
         compared: the comparison.
         pairs: ETag and size of each image to compute.
-        opaque_sizes: the sizes of those whose ETag does not tell what they hold.
+        opaque_sizes: the sizes of those whose ETag does not identify their content.
         contents: what they may be equal to.
     """
 
@@ -156,7 +155,7 @@ class _ManifestDraft:
         content = self.contents.by_md5.get((entry.etag, entry.size_bytes))
         if content:
             return replace(entry, action="reuse", content_sha256=content[0])
-        # Images that may have equal content share a group: by ETag, or by size where an ETag does not tell.
+        # Images that may have equal content share a group: by ETag, or by size where the ETag does not identify the content.
         is_opaque = entry.size_bytes in self.opaque_sizes and self._of_size[entry.size_bytes] <= _MOST_ALIKE
         return replace(entry, group=str(entry.size_bytes) if is_opaque else entry.etag)
 
@@ -176,7 +175,7 @@ class _ManifestDraft:
 
     @cached_property
     def known(self) -> tuple[Part, bytes] | None:
-        """The file of the contents that only an image's bytes can tell, or None."""
+        """The file of the contents that only an image's bytes can show, or None."""
         return write_known(self._known_by_bytes) if self._known_by_bytes else None
 
     @cached_property
@@ -191,7 +190,7 @@ class _ManifestDraft:
 
 
 def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
-    """Return a manifest of this very listing that can be gone on with: staged and not published, or published half-way."""
+    """Return a manifest of the same listing that can be continued: staged but not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)
     images = view.settings.images
@@ -204,7 +203,7 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
         if (
             (is_half_way or is_next)
             and (head.pixel_limit, head.object_limit, head.reads_heic) == limits
-            # A half-way version whose images all went since is gone on with as it is: missing images keep their rows.
+            # A half-way version whose images are all gone since is completed as it is: missing images keep their rows.
             and (is_half_way and compared.listed == 0 or _identities_of(warehouse, head) == compared.identities)
             and take_up(warehouse, *job_digests(head))
         ):

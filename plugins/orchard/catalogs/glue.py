@@ -1,4 +1,4 @@
-"""The Glue Data Catalog, which Athena, EMR, Trino and Glue's own jobs read. Only what is this very table is overwritten."""
+"""The Glue Data Catalog, which Athena, EMR, Trino and Glue's own jobs read. Only an entry of the same table is overwritten."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

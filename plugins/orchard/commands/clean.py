@@ -1,4 +1,4 @@
-"""`orchard clean`: shows, and with `--yes` removes, the files that nothing needs any more."""
+"""`orchard clean`: shows unused files, and removes them with `--yes`."""
 
 import argparse
 import json
@@ -12,13 +12,13 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "clean"
-HELP = "show, and with --yes remove, the files that nothing needs any more"
+HELP = "show unused files, and remove them with --yes"
 
 _MOST_DAYS = 36_500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the age, and whether to remove."""
+    """Add the arguments: the age of the files, and whether to remove them."""
     parser.add_argument(
         "--older-than", type=_days, metavar="DAYS", help="instead of ORCHARD_RETENTION_DAYS; 0: no run may be active"
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Show or remove; 0 in both cases."""
+    """Show or remove the files; the exit status is 0 in both cases."""
     days = settings.retention.days if arguments.older_than is None else arguments.older_than
     retention, now = timedelta(days=days), datetime.now(UTC)
     expired = expired_models(tables, settings, now)

@@ -1,4 +1,4 @@
-"""`orchard deploy`: the jobs' package, and what else a cluster needs, to where the cluster reads it."""
+"""`orchard deploy`: uploads the jobs' package, and what else a cluster needs, to where the cluster reads it."""
 
 import argparse
 import json
@@ -35,8 +35,8 @@ HELP = "upload the jobs' package to an S3 prefix, or a volume or workspace folde
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where to, and what else."""
-    parser.description = f"{HELP}. What is there with equal content is left alone, so it can be run again at any time."
+    """Add the arguments: the destination, and what else to upload or create."""
+    parser.description = f"{HELP}. Files whose content has not changed are not uploaded again, so you can run it at any time."
     parser.add_argument("to", metavar="TO", help="s3://BUCKET/PREFIX, /Volumes/CATALOG/SCHEMA/VOLUME/FOLDER or /Workspace/FOLDER")
     parser.add_argument(
         "--environment",
@@ -45,16 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also upload this archive of the jobs' environment (EMR; made for example by conda-pack)",
     )
     parser.add_argument(
-        "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it is there"
+        "--application", metavar="NAME", help="also create the EMR Serverless application of this name, unless it exists"
     )
-    parser.add_argument("--release", default=EMR_RELEASE, help="its release of EMR (default: %(default)s)")
+    parser.add_argument("--release", default=EMR_RELEASE, help="EMR release of the application (default: %(default)s)")
     add_log_in(parser)
     parser.add_argument("--dry-run", action="store_true", help="only show what would be uploaded")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Upload what is not there; 0 when all is."""
+    """Upload what is missing; the exit status is 0 once all is there."""
     environment = environment_file(arguments.environment) if arguments.environment else None
     place = destination_of(arguments.to, arguments.connection)
     if environment and not isinstance(place, S3Prefix):
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
             "environments or libraries"
         )
     if arguments.application and not isinstance(place, S3Prefix):
-        raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a folder of Databricks: leave it out")
+        raise ConfigurationError(f"--application is for EMR Serverless, and {place.uri} is a folder of Databricks: omit it")
     package = build_package()
     named = {"ORCHARD_JOBS_URI": below(place.uri, package.name)}
     if environment:
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 
 def _uploaded(place: Destination, files: list[LocalFile], is_dry_run: bool) -> Iterator[dict[str, Any]]:
-    """Upload each file that is not there, and yield what became of it."""
+    """Upload each missing file; yield the state of each."""
     for file in files:
         is_there = place.has(file)
         if not is_there and not is_dry_run:
@@ -100,7 +100,7 @@ def _uploaded(place: Destination, files: list[LocalFile], is_dry_run: bool) -> I
 
 
 def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:
-    """Create the EMR Serverless application unless it is there; return its id and what became of it."""
+    """Create the EMR Serverless application unless it exists; return its id and its state."""
     given = arguments.application, arguments.release, arguments.connection
     application = application_named(*given)
     if application or arguments.dry_run:
@@ -109,7 +109,7 @@ def _application(arguments: argparse.Namespace) -> tuple[str | None, str]:
 
 
 def _backbone(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str, Any] | None:
-    """Export the backbone into the warehouse unless it is there; None for an engine that needs no export."""
+    """Export the backbone to the warehouse unless it is there; None for an engine that needs no export."""
     backbone, warehouse = settings.backbone, tables.warehouse
     if not backbone.is_exported:
         return None

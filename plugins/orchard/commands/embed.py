@@ -25,9 +25,9 @@ _CONFIGURATION_FAULT = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the files and the model."""
+    """Add the arguments: the files and the model."""
     parser.description = (
-        f"{HELP}. Exit status 1 when a file cannot be read or would be quarantined; the other files are still processed."
+        f"{HELP}. The exit status is 1 if a file cannot be read or would be quarantined; the other files are still processed."
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     parser.add_argument("--model", metavar="ID", help="this PCA model instead of the current one")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Print a line a file as it is done; 1 when one is bad."""
+    """Print a line for each file as it is done; the exit status is 1 if one is bad."""
     model = _model(arguments.model, settings, tables)
     status = 0
     for row in embed(settings, arguments.files, model):

@@ -36,26 +36,26 @@ _STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what to export and where to."""
+    """Add the arguments: what to export, and the file."""
     parser.add_argument("what", choices=[*(table.name for table in TABLES), _MODEL], metavar="TABLE", help="a table, or `model`")
     parser.add_argument("--to", required=True, metavar="FILE", help="a .csv or .parquet file, or - for CSV on stdout")
     parser.add_argument("--batch", help="only this batch")
     parser.add_argument("--model", metavar="ID", help="of pca_features and model: this model instead of the current one")
     parser.add_argument(
-        "--raw", action="store_true", help="CSV: no apostrophe before a text that a spreadsheet would take for a formula"
+        "--raw", action="store_true", help="CSV: add no apostrophe to texts that a spreadsheet would run as formulas"
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="say what was written as JSON (on stderr with --to -)")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Export; 0 when the file is whole."""
+    """Export; the exit status is 0 once the file is complete."""
     path = None if arguments.to == _STDOUT else Path(arguments.to)
     file_format = _format_of(path)
     schema, chunks, left_out = _chosen(arguments, settings, tables)
     write = write_parquet if file_format == "parquet" else write_raw_csv if arguments.raw else write_csv
     for batch_id in left_out:
-        print(f"orchard: batch {batch_id} is left out: {arguments.what} holds no row of its current version", file=sys.stderr)
+        print(f"orchard: batch {batch_id} is not exported: {arguments.what} holds no row of its current version", file=sys.stderr)
     if path is None:
         rows = write(chunks, schema, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -81,7 +81,7 @@ def _chosen(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch], tuple[str, ...]]:
     if arguments.what == _MODEL:
         if arguments.batch is not None:
-            raise ConfigurationError("--batch does not apply to a model: leave it out")
+            raise ConfigurationError("--batch does not apply to a model: omit it")
         model_id = chosen_model(tables, settings.backbone.id, arguments.model)
         return MODEL_SCHEMA, chunks_of_model(read_model(tables.warehouse, model_id)), ()
     (table,) = (table for table in TABLES if table.name == arguments.what)

@@ -35,23 +35,23 @@ _CHANGES: dict[str, tuple[Callable[[Tables, Settings, str], bool], str, str, str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the actions; without one the models are listed."""
+    """Add the actions; the default is to list the models."""
     parser.add_argument("--json", action="store_true", help="print JSON")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     listing = actions.add_parser("list", help="list the models (the default)")
     listing.add_argument("--scree", metavar="ID", help="draw the spectrum of this model instead of the current one's")
     for name, (_, text, _, _) in _CHANGES.items():
         actions.add_parser(name, help=text, description=text).add_argument(
-            "id", metavar="ID", help="its id, or a beginning of it"
+            "id", metavar="ID", help="id of the model, or its first characters"
         )
-    actions.add_parser("release", help="let pca_model refit again where that gains enough")
+    actions.add_parser("release", help="let pca_model refit again if that gains enough")
     for action in actions.choices.values():
         # Suppressed, since a subparser's default would overwrite what the parser before it has read.
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """List or change; 0 also where nothing was left to do."""
+    """List or change models; the exit status is 0 even if there was nothing to do."""
     if arguments.action in (None, "list"):
         return _list(arguments, settings, tables)
     if arguments.action == "release":

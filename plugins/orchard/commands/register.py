@@ -1,4 +1,4 @@
-"""`orchard register`: the warehouse's tables in the Glue Data Catalog or in Unity Catalog, as external ones."""
+"""`orchard register`: registers the warehouse's tables as external tables in the Glue Data Catalog or in Unity Catalog."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ _DONE = {EntryState.THERE: "there", EntryState.MISSING: "created", EntryState.OU
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where."""
-    parser.description = f"{HELP}. It can be run again at any time. Where another table has the name, nothing is changed."
+    """Add the arguments: the catalog, and how to log in to it."""
+    parser.description = f"{HELP}. You can run it again at any time. If another table has a name, nothing is changed."
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--glue", metavar="DATABASE", help="a database of the Glue Data Catalog (for Athena, EMR, Trino)")
     where.add_argument("--unity", metavar="CATALOG.SCHEMA", help="a schema of Unity Catalog (for Databricks)")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Register what is not; 0 when all is."""
+    """Register the tables that are not registered yet; the exit status is 0 once all are."""
     entries = entries_of(tables)
     name, connection = arguments.glue or arguments.unity, arguments.connection
     catalog: Catalog = glue_database(name, connection) if arguments.glue else unity_schema(name, connection)

@@ -14,14 +14,14 @@ HELP = "mend the tables after files were lost or damaged, and say what has to ru
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add whether to change anything."""
-    parser.description = f"{HELP}. Starts no run. Run again, it finds nothing left to mend."
-    parser.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    """Add the arguments: whether to change anything."""
+    parser.description = f"{HELP}. It starts no run. A second repair finds nothing left to mend."
+    parser.add_argument("--dry-run", action="store_true", help="only say what a repair would do")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Mend, or say how; 0 in both cases."""
+    """Mend the tables, or say how; the exit status is 0 in both cases."""
     found = repair(tables, settings, is_dry=arguments.dry_run)
     if arguments.json:
         print(json.dumps(asdict(found) | {"is_dry": arguments.dry_run}))

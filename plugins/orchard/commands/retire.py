@@ -1,4 +1,4 @@
-"""`orchard retire`: takes all rows of a backbone that is no longer current out of the tables."""
+"""`orchard retire`: removes all rows of a former backbone from the tables."""
 
 import argparse
 import json
@@ -11,19 +11,19 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "retire"
-HELP = "show, and with --yes take out of the tables, all rows of a backbone that is no longer current"
+HELP = "show the rows of a former backbone, and remove them from the tables with --yes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the backbone, and whether to do it."""
-    parser.description = f"{HELP}. Its files go with `orchard clean`, one retention later."
-    parser.add_argument("backbone", metavar="BACKBONE", help="its full name, as the tables' partitions have it")
-    parser.add_argument("--yes", action="store_true", help="do it")
+    """Add the arguments: the backbone, and whether to remove its rows."""
+    parser.description = f"{HELP}. `orchard clean` removes their files one retention later."
+    parser.add_argument("backbone", metavar="BACKBONE", help="full name of the backbone, as in the tables' partitions")
+    parser.add_argument("--yes", action="store_true", help="remove the rows")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Show or do; 0 in both cases."""
+    """Show or remove the rows; the exit status is 0 in both cases."""
     held = _rows_of(arguments.backbone, settings, tables)
     if arguments.yes:
         retire_backbone(tables, settings, arguments.backbone)
@@ -32,12 +32,12 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
         return 0
     rows = ", ".join(f"{count} of {table}" for table, count in held.rows.items())
     print(f"{held.backbone}: {held.batches} batches, rows: {rows}")
-    print("retired" if arguments.yes else f"nothing was changed: `orchard retire {held.backbone} --yes` does it")
+    print("retired" if arguments.yes else f"nothing was changed: `orchard retire {held.backbone} --yes` removes them")
     return 0
 
 
 def _rows_of(backbone: str, settings: Settings, tables: Tables) -> BackboneRows:
-    """Return what goes, refusing what `retire_backbone` would refuse."""
+    """Return the rows to remove; refuse what `retire_backbone` would refuse."""
     found = {one.backbone: one for one in backbones(tables)}
     if backbone == settings.backbone.id:
         raise ConfigurationError(

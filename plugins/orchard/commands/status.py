@@ -27,8 +27,8 @@ _PENDING = ("new", "changed", "planned", "staged", "half-way")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how to list the landing zone."""
-    parser.description = f"{HELP}. Exit status 0: nothing is pending; 1: something is, or failed."
+    """Add the arguments: whether and how to list the landing zone."""
+    parser.description = f"{HELP}. The exit status is 1 if something is pending or failed, else 0."
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--no-listing", action="store_true", help="do not compare with what the landing zone lists")
     chosen.add_argument("--connection", metavar="ID", help="list with this Airflow connection, not with the AWS_* environment")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 @dataclass(frozen=True)
 class NextStep:
-    """One thing to do: in words, and as a command where one command does it."""
+    """One thing to do: in words, and as a command if one command does it."""
 
     words: str
     command: str | None = None
@@ -78,7 +78,7 @@ def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[NextStep]
 
 
 def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[NextStep]:
-    """Yield a backfill for each series of periods that follow each other: one over all would take those between, too."""
+    """Yield a backfill for each series of consecutive periods: a single one would also take the periods between the series."""
     key_format, cron = settings.landing_zone.key_format, batch_cron(settings.runs)
     series: list[list[datetime]] = []
     for moment in sorted(period_start(batch.batch_id, key_format) for batch in pending):
@@ -116,7 +116,7 @@ def _lines(found: WarehouseStatus, steps: list[NextStep]) -> Iterator[str]:
     if found.strays:
         yield f"{found.strays} objects of the landing zone lie under no batch key"
     if found.junk:
-        yield f"{found.junk} files of the landing zone are left out: desktops leave them"
+        yield f"ignored files of the landing zone that desktop systems create: {found.junk}"
     if found.is_settled and found.batches:
         yield "nothing is pending" if found.strays is not None else "nothing is pending; the landing zone was not listed"
     for step in steps:

@@ -10,18 +10,18 @@ from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "verify"
-HELP = "look for files of the tables that are lost or damaged, and list them"
+HELP = "list files of the tables that are lost or damaged"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how closely to look."""
-    parser.description = f"{HELP}. Exit status 0: nothing is damaged; 1: something is. Runs may be active meanwhile."
+    """Add the arguments: how closely to look."""
+    parser.description = f"{HELP}. The exit status is 1 if a file is lost or damaged, else 0. Runs may be active meanwhile."
     parser.add_argument("--deep", action="store_true", help="read every file, and compare its SHA-256 with the recorded one")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Print what is damaged; return 1 when something is."""
+    """Print what is damaged; the exit status is 1 if something is."""
     found = look(tables, is_deep=arguments.deep)
     if arguments.json:
         print(json.dumps(asdict(found) | {"is_deep": arguments.deep}))

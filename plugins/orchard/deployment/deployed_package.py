@@ -1,4 +1,4 @@
-"""The deployed package of the jobs, held against the digests that were deployed with it."""
+"""Checks the deployed package of the jobs against the digests that were deployed with it."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def check_package(uri: str, connection: str | None, used: Iterable[str]) -> None
     expected = _digests(uri, found.pop(MANIFEST) or b"")
     for name, content in found.items():
         if hashlib.sha256(content or b"").hexdigest() != expected.get(name):
-            raise ConfigurationError(f"{below(uri, name)} has another content than its {MANIFEST} says: {_ADVICE}")
+            raise ConfigurationError(f"{below(uri, name)} does not match its {MANIFEST}: {_ADVICE}")
 
 
 def _digests(uri: str, manifest: bytes) -> dict[str, str]:
@@ -55,6 +55,6 @@ def _digests(uri: str, manifest: bytes) -> dict[str, str]:
     named = digest_in(name_of(uri))
     if named and not digest_of(files).startswith(named):
         raise ConfigurationError(
-            f"{below(uri, MANIFEST)} is the manifest of another package than its folder's name says: {_ADVICE}"
+            f"{below(uri, MANIFEST)} belongs to another package than the one that its folder is named after: {_ADVICE}"
         )
     return digests

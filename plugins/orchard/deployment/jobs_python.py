@@ -1,4 +1,4 @@
-"""The jobs' own Python on this machine: start its command line, and say what is wrong when it cannot be started."""
+"""The jobs' own Python on this machine: starts its command line, and explains why if that fails."""
 
 import json
 import subprocess
@@ -54,8 +54,8 @@ def prepare_backbone(settings: Settings, environment: Mapping[str, str], *, is_r
         is_run_here: whether the jobs run on this machine, so that it must be able to.
 
     Raises:
-        ConfigurationError: the weights cannot be had, the machine has not what the engine needs, or the jobs' environment is
-            not there.
+        ConfigurationError: the weights are not available, the machine lacks what the engine needs, or the jobs' environment does
+            not exist.
     """
     backbone = settings.backbone
     arguments = [

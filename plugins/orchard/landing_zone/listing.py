@@ -80,7 +80,7 @@ class S3LandingZone:
             yield from objects_of(page, self.junk)
         if self.junk.objects > before:
             left_out = self.junk.objects - before
-            log.info("left out %s files below %s that desktops make, such as %r", left_out, prefix, self.junk.example)
+            log.info("ignored %s files below %s that desktop systems create, such as %r", left_out, prefix, self.junk.example)
 
     def has_false_md5(self, image_uri: str) -> bool:
         """Tell whether an object is encrypted with a KMS key: its ETag then looks like an MD5 but is not.

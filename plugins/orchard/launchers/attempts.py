@@ -1,7 +1,7 @@
 """Which attempt at a piece of work is under way on a target whose jobs outlive their submitter.
 
-Attempt n + 1 begins when the bad end of attempt n is recorded. A token names the attempt: submitting the work again while a
-job is at it reaches that job, and a job that is known to have failed is never replayed.
+Attempt n + 1 begins when the failure of attempt n is recorded. A token names the attempt: submitting the work again while a job
+does it reaches that job, and a job that is known to have failed is never repeated.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Attempts:
 
     @property
     def current(self) -> int:
-        """The attempt that is under way, or begins: 1 + the bad ends."""
+        """The attempt that is active, or begins: 1 + the recorded failures."""
         found = (parse(path) for path, _ in self.warehouse.list(attempts_folder(self.work)))
         return 1 + sum(isinstance(path, AttemptPath) and path.event == "ended" for path in found)
 
@@ -49,7 +49,7 @@ class Attempts:
 
     @property
     def last_end(self) -> str | None:
-        """The bad end of the attempt before, in the vendor's words; None when there is none."""
+        """How the previous attempt failed, in the vendor's words; None if there is none."""
         last = self.current - 1
         if not last:
             return None
@@ -57,6 +57,6 @@ class Attempts:
         return f"attempt {last} ended as {end['state']}: {end['reason'] or 'no reason given'}"
 
     def record_end(self, attempt: int, state: str, reason: str) -> None:
-        """Record an attempt's bad end: the vendor's state and words. Whoever sees it first records it."""
+        """Record an attempt's failure: the vendor's state and words. Whoever sees it first records it."""
         end = {"state": state, "reason": reason}
         self.warehouse.create(str(AttemptPath(self.work, attempt, "ended")), json.dumps(end).encode())

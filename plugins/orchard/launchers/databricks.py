@@ -82,7 +82,7 @@ class DatabricksLauncher:
             timeout_seconds=settings.jobs.minutes * 60,
             polling_period_seconds=settings.runs.job_poll_seconds,
             deferrable=True,
-            # The token does it, and does it also when the worker died before it could write down what it had started.
+            # The token finds the run, even if the worker died before it could record what it had started.
             durable=False,
         )
 
@@ -120,12 +120,12 @@ def _requirements(*extras: str) -> list[str]:
 
 
 class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
-    """The stock operator, with what it does not do by itself.
+    """The stock operator, and what Orchard adds to it.
 
-    - Its token is one text for all tries, and Databricks answers it for ever with the run that it first made: a run that failed
-      would be met again by each retry. Here the token names the work and the attempt: a retry reaches a run that is still under
-      way, and after a known bad end the next attempt begins.
-    - Of a failed run it gives only the error's first line: here the task's log also has its trace and last output.
+    - The stock token is one text for all tries, and Databricks always answers it with the run that it made first. A retry would
+      only meet the failed run again. Here the token names the work and the attempt. A retry reaches a run that is still active;
+      after a recorded failure the next attempt begins.
+    - The stock operator reports only the first line of a failed run's error. Here the task's log has its trace and output, too.
     """
 
     vendor = "Databricks run"
@@ -148,7 +148,7 @@ class SubmitDatabricksRun(ResumableJob, DatabricksSubmitRunOperator):
             raise self.failure(context, {"run_id": str(self.run_id)}, error) from error
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> None:
-        """End well, or record the bad end and raise JobError with its reason."""
+        """End the task as the run ended; if the run failed, record that and raise JobError with the reason."""
         try:
             super().execute_complete(context, event)
         except AirflowException as error:

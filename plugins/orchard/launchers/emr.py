@@ -1,4 +1,4 @@
-"""Target `emr`: steps on an EMR cluster that is there, or on one that is made for the step and ends with it."""
+"""Target `emr`: steps on an existing EMR cluster, or on a new one that ends with its step."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from orchard.launchers.resumable_job import JobState, ResumableJob, stored_lines
 from orchard.settings import Settings
 
 log = escaping_logger(__name__)
-# A cluster that is made for the job has to start first; on one that is there, steps wait for their turn.
+# A new cluster has to start first; on an existing one, steps wait for their turn.
 _START_MINUTES, _QUEUE_MINUTES = 30, 60
 _OVER = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 # Unpacks the environment for the driver and runs the words after it there; Spark itself unpacks it for the executors alone.
@@ -75,7 +75,7 @@ class EmrLauncher:
             trigger_rule=request.trigger_rule,
             pool="spark",
             aws_conn_id=settings.aws_conn_id,
-            # Of a cluster that is yet to be made, the id is known when it is.
+            # A new cluster's id is known once it is made.
             job_flow_id=given or "",
             steps=[
                 {
@@ -123,7 +123,7 @@ class EmrLauncher:
         instances = fleet | given.get("Instances", {})
         if "InstanceGroups" in instances or "MasterInstanceType" in instances:
             instances.pop("InstanceFleets")
-        # Whatever is given: it ends by itself, even when no task is left to end it.
+        # Whatever the setting says, the cluster ends by itself, even if no task is left to end it.
         made: dict[str, Any] = (
             own | given | {"Instances": instances | {"KeepJobFlowAliveWhenNoSteps": False, "TerminationProtected": False}}
         )
@@ -131,14 +131,14 @@ class EmrLauncher:
 
 
 class EmrStepTrigger(EmrAddStepsTrigger):
-    """The stock trigger, which also cancels the steps when a user ends the task that waits for them."""
+    """The stock trigger; it also cancels the steps when a user ends the waiting task."""
 
     def __init__(self, *, is_own_cluster: bool, **fields: Any) -> None:
         super().__init__(**fields)
         self.serialized_fields = {**self.serialized_fields, "is_own_cluster": is_own_cluster}
 
     async def on_kill(self) -> None:
-        """Cancel the steps, and end a cluster that was made for them."""
+        """Cancel the steps, or terminate their own cluster."""
         fields = self.serialized_fields
         async with await self.hook().get_async_conn() as client:
             operation, given = _cancellation(fields["job_flow_id"], fields["step_ids"], fields["is_own_cluster"])
@@ -146,7 +146,7 @@ class EmrStepTrigger(EmrAddStepsTrigger):
 
 
 def _cancellation(cluster_id: str, step_ids: list[str], is_own_cluster: bool) -> tuple[str, dict[str, Any]]:
-    """Return the call that ends steps, or the cluster that was made for them."""
+    """Return the call that ends steps, or their own cluster."""
     if is_own_cluster:
         return "terminate_job_flows", {"JobFlowIds": [cluster_id]}
     given = {"ClusterId": cluster_id, "StepIds": step_ids, "StepCancellationOption": "TERMINATE_PROCESS"}
@@ -154,13 +154,13 @@ def _cancellation(cluster_id: str, step_ids: list[str], is_own_cluster: bool) ->
 
 
 class AddEmrStep(ResumableJob, EmrAddStepsOperator):
-    """The stock operator, with what it does not do by itself.
+    """The stock operator, and what Orchard adds to it.
 
-    - EMR has no token: here the step's name carries one, and so does the name of a cluster that is made for it. A retry looks for
-      the name and reaches the step that runs; after a known bad end the next attempt begins.
-    - It cancels nothing when it is killed, and neither does its trigger: here the step is cancelled, and a cluster that was made
-      for it is terminated.
-    - Of a failed step it gives neither EMR's details nor the driver's last output: here the task's log and its error have both.
+    - EMR has no token. Here the step's name carries one, and so does the name of a new cluster. A retry looks for the name and
+      reaches the running step; after a recorded failure the next attempt begins.
+    - If the task is killed, neither the stock operator nor its trigger cancels anything. Here the step is cancelled, or its own
+      cluster is terminated.
+    - The stock operator reports neither EMR's details of a failed step nor the driver's output. Here the task's log has both.
     """
 
     aws_hook_class = NamingEmrHook

@@ -77,11 +77,11 @@ class EmrServerlessLauncher:
 
 
 class StartEmrServerlessJob(ResumableJob, EmrServerlessStartJobOperator):
-    """The stock operator, with what it does not do by itself.
+    """The stock operator, and what Orchard adds to it.
 
-    - Its token is drawn again in each try, so a retry would start, and pay for, a second job: here the token
-      names the work and the attempt. A retry reaches a job that is still running; after a known bad end the next attempt begins.
-    - Of a failed job it gives neither EMR's reason nor the driver's last output: here the task's log and its error have both.
+    - The stock token is drawn again in each try, so a retry would start, and pay for, a second job. Here the token names the work
+      and the attempt. A retry reaches a job that is still running; after a recorded failure the next attempt begins.
+    - The stock operator reports neither EMR's reason for a failure nor the driver's output. Here the task's log has both.
     """
 
     vendor = "EMR Serverless job"

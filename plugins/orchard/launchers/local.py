@@ -103,13 +103,13 @@ class LocalLauncher:
         """Check the weights, export the backbone once, and see that it runs here, with the jobs' own Python.
 
         Raises:
-            ConfigurationError: the weights cannot be had, or the jobs' environment is not there.
+            ConfigurationError: the weights are not available, or the jobs' environment does not exist.
         """
         if self.settings.local.spark_remote is not None:
             check_deployed(self.settings, backbone)
             return
         warehouse = Warehouse.at(self.settings.warehouse)
-        # Two batches that start together would both export, each at half the speed.
+        # Two batches that start together would both export the backbone, each at half the speed.
         with _one_at_a_time(backbone.id):
             if backbone.engine != "onnx" or warehouse.size(backbone_path(backbone.id)) is None:
                 prepare_backbone(self.settings, os.environ | self._job_variables(), is_run_here=True)

@@ -1,4 +1,4 @@
-"""Base for operators whose jobs can outlive the task: a retry reattaches to a running job, and never replays one that ended."""
+"""Base of operators whose jobs can outlive the task: a retry reattaches to a running job, and never repeats a finished one."""
 
 import gzip
 import time
@@ -97,8 +97,8 @@ class ResumableJob:
         Args:
             context: the task's.
             job: the job.
-            why: what the provider says of it. Only a job that took too long is cancelled: one that cannot be reached for a
-                while is still paid for, and may end well.
+            why: what the provider says of it. Only a job that took too long is cancelled. One that cannot be reached for a while
+                is still paid for, and may succeed.
         """
         seen = self._settled(job)
         if not seen.is_over and _OUT_OF_TIME in str(why):
@@ -119,7 +119,7 @@ class ResumableJob:
             lines = []
         for line in lines:
             log.error("job: %s", line)
-        last = next((line for line in reversed(lines) if line.strip()), "its log is not there (yet)")
+        last = next((line for line in reversed(lines) if line.strip()), "its log does not exist (yet)")
         return JobError(f"{self.vendor} {name} is {seen.state}: {seen.reason or 'no reason given'}: {last}")
 
     def _attempts(self, context: Any) -> Attempts:

@@ -1,10 +1,9 @@
-"""Remove what nothing needs any more. Of what a table names or a run wrote, nothing else removes a file
-but a repair, which removes a damaged log or model.
+"""Remove unused files. Only this module removes what a table names or a run wrote; a repair also removes a damaged log or model.
 
-Goes when it is older than a retention and nothing in use names it: staged files that no table took, replaced files, reports,
-plans and manifests of finished work, scratch, exports of backbones without a batch. A report goes before the files that it
-names: planning then starts such work again. Those files and the manifest follow one retention later, for a task may be
-publishing them. Work that a run takes up while it is cleaned stays (`orchard.tables.reports.take_up`).
+A file is removed if it is older than the retention and nothing in use names it. These are staged files that no table took,
+replaced files, scratch, and exports of backbones without a batch. Reports, plans and manifests of finished work go, too.
+A report is removed before the files that it names; planning then starts such work again. Those files and the manifest follow one
+retention later, because a task may be publishing them. Work that a run takes up meanwhile stays (`tables.reports.take_up`).
 """
 
 import json
@@ -83,7 +82,7 @@ class RemovalTotal:
 
 
 def clean(tables: Tables, settings: Settings, now: datetime, retention: timedelta) -> tuple[RemovalTotal, ...]:
-    """Take the rows of expired models out, and remove what nothing needs any more; return how much of each kind.
+    """Remove the rows of expired models, then unused files; return how much of each kind.
 
     The rows' files are replaced ones from then on, and go one retention later.
 
@@ -117,8 +116,8 @@ def find_removals(tables: Tables, settings: Settings, now: datetime, retention: 
         tables: the tables; all are there.
         settings: names the backbone in use.
         now: the present.
-        retention: what was written, replaced or let go later than this before `now` stays. With zero, no file is spared for its
-            youth, so no run may be active.
+        retention: what was written, replaced or released less than this before `now` stays. With zero, recent files are removed,
+            too, so no run may be active.
 
     Raises:
         JobError: a table is not there: nothing can be judged then, and nothing is removed.
@@ -144,9 +143,9 @@ def find_removals(tables: Tables, settings: Settings, now: datetime, retention: 
 
 
 def remove(tables: Tables, removals: Sequence[Removal], now: datetime, retention: timedelta) -> tuple[Removal, ...]:
-    """Remove files in their order, but those of work that a run has taken up since they were found; return what was removed.
+    """Remove files in their order, except those of work that a run has taken up since; return what was removed.
 
-    Cut off anywhere, or run twice at once, it leaves every published row readable.
+    If it is cut off, or runs twice at once, every published row stays readable.
     """
     names: dict[str, list[str]] = {}
     for removal in removals:
@@ -190,7 +189,7 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
 def _stays(
     seen: WorkFiles, needed: Collection[str], retention: timedelta, documents: Sequence[Removal]
 ) -> Callable[[StoredFile], bool]:
-    """Return what tells whether a file must stay; `needed` are those that tables or their readers need."""
+    """Return a function that says whether a file must stay; `needed` are those that tables or their readers need."""
     kept = {*needed, *seen.named_by_work()}
     if retention:
         kept |= {name for removal in documents for name in removal.names}

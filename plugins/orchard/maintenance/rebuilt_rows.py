@@ -1,4 +1,4 @@
-"""Rows that were lost and that other tables and files still tell: what a repair writes anew."""
+"""Lost rows that a repair can rebuild from other tables and files."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -61,9 +61,9 @@ def _version_with_rows(tables: Tables, damage: Damage) -> BatchVersion | None:
 
 
 def run_row(tables: Tables, settings: Settings, damage: Damage) -> dict[str, Any] | None:
-    """Return the `runs` row of the version that a batch's features and quarantine rows are of.
+    """Return the `runs` row of the version that a batch's features and quarantine rows belong to.
 
-    None when no manifest tells it, or when the lost row was an earlier version's.
+    None if no manifest describes that version, or if the lost row was an earlier version's.
 
     Raises:
         DamagedFileError: rows that it counts are damaged, too.
@@ -130,7 +130,7 @@ def _counts(tables: Tables, head: ManifestHead) -> dict[str, int]:
 
 
 def newest_promotions(tables: Tables, settings: Settings) -> list[dict[str, Any]]:
-    """Return for each backbone and kind whose newest promotion has no row one that names the model kept or fitted last."""
+    """Return a promotion for each backbone and kind that lost its newest one; it names the model kept or fitted last."""
     return [row for kind in KINDS for row in _newest_promotions_of(tables, kind)]
 
 
@@ -155,7 +155,7 @@ def _promotion(backbone: str, sequence: int, model_id: str) -> dict[str, Any]:
 
 
 def captured_rows(tables: Tables) -> list[dict[str, Any]]:
-    """Return what each model keeps of each batch version that it has rows of, where no row says it."""
+    """Return the missing rows of `captured`: what each model keeps of each batch version that it has rows of."""
     held = {(row["model_id"], row["manifest_digest"]) for row in tables.rows(CAPTURED, ("model_id", "manifest_digest"))}
     projected, found = tables.load(PCA_FEATURES), []
     for file in tables.load(MODELS).files():

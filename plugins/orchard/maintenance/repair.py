@@ -1,8 +1,8 @@
 """Mend the tables after files were lost or damaged.
 
-A damaged file is taken out of its table, in a commit that makes no batch version. What other files tell is written anew at once
-(moments, `runs`, `captured`, the promotion). What only images tell is then missing from the batch, so its next plan computes it
-and keeps the rest. Starts no run.
+A damaged file is removed from its table, in a commit that makes no batch version. What can be rebuilt from other files is written
+at once: moments, `runs`, `captured`, the promotion. What only images can give is then missing from the batch, so its next plan
+computes it and keeps the rest. A repair starts no run.
 """
 
 from collections import defaultdict
@@ -39,12 +39,12 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.log_files import LogFiles
 from orchard.tables.log_paths import is_in_log, log_folder
 
-# A version is in all of these or in none: without the log of one, nobody can tell what the others hold.
+# A version is in all of these or in none: without the log of one, what the others hold cannot be known.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
 _WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS, CLASS_MOMENTS)
 _OF_MODELS = {kind.models: kind for kind in KINDS}
 _OF_ROWS = {kind.rows for kind in KINDS}
-# What others are written anew from comes first.
+# Tables from which others are rebuilt come first.
 _ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES)
 _MISSING = "rows of images that are no longer listed"
 
@@ -54,7 +54,7 @@ class Repair:
     """What was, or is to be, mended.
 
     Attributes:
-        mended: what was done, a sentence a table or file.
+        mended: what was done, one sentence for each table or file.
         lost: what nothing can bring back.
         batches: the batches that have to run again, sorted.
     """
@@ -97,7 +97,7 @@ class _Mending:
     emptied: set[Table] = field(default_factory=set)
 
     def mend_logs(self) -> None:
-        """Make the logs readable: without damaged files where the others tell all, else by an empty table."""
+        """Make the logs readable: without damaged files if the other files are enough, else by an empty table."""
         if not any(LogFiles.of(self.tables.warehouse, table).paths for table in TABLES):
             self.mended.append("no table is there: all are created empty, and every batch is computed from the landing zone")
             self.lost.append(f"{_MISSING}; holds, pins, earlier models and the history of runs")
@@ -105,7 +105,7 @@ class _Mending:
             return
         for table, faults in log_faults(self.tables):
             is_enough = self._read_without(table, {path for path, _ in faults})
-            how = "the log is read without it" if is_enough else "the log is begun anew"
+            how = "the log can be read without it" if is_enough else "the log is recreated"
             self.mended.extend(f"{path} {fault}: {how}" for path, fault in faults)
             if not is_enough:
                 self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
@@ -115,14 +115,14 @@ class _Mending:
             self.lost.append(_MISSING)
 
     def _read_without(self, table: Table, damaged: set[str]) -> bool:
-        """Remove a log's damaged files where the others hold all that they held; return whether they do."""
+        """Remove a log's damaged files if the others hold all that they held; return whether they do."""
         log = LogFiles.of(self.tables.warehouse, table)
         if damaged <= log.spare:
             if not self.is_dry:
                 for path in damaged:
                     self.tables.warehouse.delete(path)
             return True
-        if log.has_commit_among(damaged) or not log.is_told_by_commits():
+        if log.has_commit_among(damaged) or not log.has_all_commits():
             return False
         if not self.is_dry:
             log.drop_checkpoints()
@@ -179,7 +179,7 @@ class _Mending:
                     publish_file(self.tables, known.model_id, kind)
 
     def _rewrite(self, table: Table, damage: Damage) -> None:
-        """Put a row that other files tell in the place of a damaged file; nothing where they do not tell it."""
+        """Replace a damaged file by a row that is rebuilt from other files; do nothing if they are not enough."""
         try:
             row = _REWRITTEN[table.name](self.tables, self.settings, damage)
         except DamagedFileError:
@@ -193,7 +193,7 @@ class _Mending:
         self.tables.swap(table, [damage.path], [staged])
 
     def _mend_whole(self, table: Table, damaged: list[Damage]) -> None:
-        """Take a table's damaged files out, and name the rows instead that other tables tell."""
+        """Remove a table's damaged files, and add the rows that can be rebuilt from other tables."""
         paths = [damage.path for damage in damaged]
         forgotten = [version_key(*damage.partition) for damage in damaged] if table in _OF_ROWS else []
         if paths:

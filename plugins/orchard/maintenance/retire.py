@@ -1,7 +1,7 @@
 """The backbones whose rows a warehouse holds, and the retirement of one that is no longer current.
 
-Another ORCHARD_BACKBONE, engine or weights begin a line of models and rows of their own; the old line stays readable until it
-is retired.
+Another ORCHARD_BACKBONE, engine or weights make a new backbone with models and rows of its own. The rows of the former one stay
+readable until it is retired.
 """
 
 from collections import Counter
@@ -52,14 +52,13 @@ def backbones(tables: Tables) -> tuple[BackboneRows, ...]:
 
 
 def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
-    """Take all rows of a backbone and of its models out of the tables.
+    """Remove all rows of a backbone and of its models from the tables.
 
     Each batch gets an empty version of the next number, in the order of a publish and without its `runs` row. So a run that is
-    publishing an older one is superseded, a retirement that was cut off is finished by being run again, and should the backbone
-    become current again, its batches are computed again under higher numbers.
+    publishing an older version is superseded. If a retirement is cut off, run it again to finish it. If the backbone becomes
+    current again, its batches are computed again under higher numbers.
 
-    Its `models`, `promotions`, `pins`, `captured` and `model_runs` rows stay as the record of what was; the files go when the
-    tables are cleaned.
+    Its `models`, `promotions`, `pins`, `captured` and `model_runs` rows stay as a record. A clean-up removes the files.
 
     Raises:
         ConfigurationError: it is the current backbone, or no table has a row of it.
@@ -67,7 +66,7 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
     """
     if backbone == settings.backbone.id:
         raise ConfigurationError(
-            f"{backbone} is the current backbone: only one that ORCHARD_BACKBONE with engine and weights no longer names can go"
+            f"{backbone} is the current backbone and cannot be retired: first set another ORCHARD_BACKBONE, engine or weights"
         )
     models = {kind.rows: [model_id for model_id, its in _models(tables, kind) if its == backbone] for kind in KINDS}
     scopes = {table: models.get(table, [backbone]) for table in _WITH_ROWS}

@@ -22,7 +22,7 @@ from orchard.tables.log_files import LogFiles
 
 _FILES_AT_ONCE = 8
 _ABSENT = "is not there"
-_OTHER = "has another content than was recorded of it"
+_OTHER = "does not match its recorded SHA-256"
 
 
 @dataclass(frozen=True, order=True)

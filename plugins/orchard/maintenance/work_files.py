@@ -182,14 +182,14 @@ def scan_warehouse(tables: Tables, young_since: datetime) -> WorkFiles:
 
 
 def _told(warehouse: Warehouse, paths: Mapping[str, WarehousePath], parse_text: Callable[[bytes], T]) -> dict[str, T]:
-    """Return what the files that are still there tell: another clean may be removing them."""
+    """Return the contents of the files that still exist: another clean-up may be removing them."""
     texts = {digest: (str(path), warehouse.read_if_there(str(path))) for digest, path in paths.items()}
     return {digest: parsed(warehouse, path, text, parse_text) for digest, (path, text) in texts.items() if text is not None}
 
 
 def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iterator[str]:
-    """Yield every file that a table's newest version names or the version that a current `runs` row names, and of the backbones
-    in use the export and the file of each kind's current model.
+    """Yield every file that is in use: those of each table's newest version and of the version that a current `runs` row names.
+    Of each backbone in use, these are its export and the file of each kind's current model, too.
     """
     for table in TABLES:
         yield from (file.path for file in tables.load(table).files())

@@ -52,7 +52,7 @@ def merged_moments(
     """Return the moments of all rows of some batch versions, sorted by batch, and the versions that they are of.
 
     They are merged onto a model's own where all that it was merged from is among them, otherwise from the start: nothing
-    is ever subtracted. A version whose moments cannot be read is left out with a warning, where its features cannot either.
+    is ever subtracted. A version is not merged, with a warning, if neither its moments nor its features can be read.
     Holds the moments of log2(versions) batches at a time.
     """
     kind = _Kind(MOMENTS, _moments_in, lambda version: Moments.of_chunks(feature_chunks(tables.warehouse, version)), merge_all)
@@ -126,7 +126,7 @@ def _each(
         try:
             found = _of(tables.warehouse, version, cached, kind)
         except DamagedFileError as error:
-            log.warning("batch %s is left out of the merge: %s", version.batch_id, error)
+            log.warning("batch %s is not merged: %s", version.batch_id, error)
             damaged.add(version)
         else:
             yield found
@@ -135,7 +135,7 @@ def _each(
 def _of(
     warehouse: Warehouse, version: BatchVersion, cached: Mapping[str, Sequence[TableFile]], kind: _Kind[Statistics]
 ) -> Statistics:
-    """Return a batch version's statistics: the cached ones where they are of this very version, else from its features."""
+    """Return a batch version's statistics: the cached ones if they are this version's, else from its features."""
     for file in cached.get(version.batch_id, ()):
         try:
             row = read_parquet(warehouse, file.path)

@@ -75,7 +75,7 @@ def known_model(tables: Tables, backbone: str, text: str, kinds: Sequence[Kind] 
     found = [one for kind in kinds for one in _begun_by(tables, text, kind)]
     exact = [one for one in found if one[0] == text] or found
     if not exact:
-        raise ConfigurationError(f"no model has the id {text!r}: `orchard models` lists those that there are")
+        raise ConfigurationError(f"no model has the id {text!r}: `orchard models` lists the models")
     own = [(model_id, kind) for model_id, its, kind in exact if its == backbone]
     if not own:
         raise ConfigurationError(
@@ -84,7 +84,7 @@ def known_model(tables: Tables, backbone: str, text: str, kinds: Sequence[Kind] 
         )
     if len(own) > 1:
         ids = ", ".join(model_id for model_id, _ in own)
-        raise ConfigurationError(f"{text!r} begins the ids of {len(own)} models, {ids}: give more of it")
+        raise ConfigurationError(f"{len(own)} models have ids that begin with {text!r}: {ids}; give more characters")
     return own[0]
 
 

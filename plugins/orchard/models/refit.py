@@ -25,10 +25,12 @@ def pending_work(tables: Tables, settings: Settings, kind: Kind = PCA) -> str | 
 def plan_model(tables: Tables, settings: Settings, kind: Kind = PCA) -> ModelPlan:
     """Decide what a kind's DAG does now, and freeze its Spark job's work.
 
-    Three ends: nothing is missing; the current or a pinned model lacks batches (or holds them in an older version), and the
-    current one is held or good enough; or there is no model, or a refit is worth it: a fit on all batches.
+    - Nothing is missing: the run is idle.
+    - The current or a pinned model lacks batches, or has rows of an older version. They are projected if the current one is held
+      or good enough.
+    - There is no model, or a refit is worth it: a new model is fitted on all batches.
 
-    Rows of retired batches that were published during the retirement are removed on the way.
+    Rows of retired batches that were published during the retirement are removed first.
 
     Returns:
         The plan; its projection plan lies in the warehouse when it is returned.

@@ -39,7 +39,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
 def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
     """Take all rows of some models out of their kind's table, in one commit a kind that forgets their batch versions' numbers.
 
-    A model that is current or pinned by now is left alone.
+    A model that has become current or pinned meanwhile keeps its rows.
 
     Returns:
         The models that had rows and have none now, sorted.
@@ -55,7 +55,7 @@ def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids: Collection[str], kind: Kind) -> list[Pair]:
-    """Return the (model, batch) pairs that still have rows although the batch was retired: a run was publishing then."""
+    """Return the (model, batch) pairs that have rows although the batch was retired: a run published them meanwhile."""
     return [pair for pair in _pairs_with_rows(tables, model_ids, kind) if published.is_retired(pair[1])]
 
 

@@ -64,16 +64,16 @@ class Selection:
 def select(tables: Tables, settings: Settings, table: Table, batch_id: str | None, model_id: str | None) -> Selection:
     """Return what to export of a table.
 
-    Of features, quarantine, moments and pca_features these are the rows of the current batch versions, of the settings'
-    backbone and of one model (the current one by default); of any other table every row.
+    Of features, quarantine, moments and pca_features, these are the rows of the current batch versions under the settings'
+    backbone. Of pca_features, they are one model's, by default the current one's. Of any other table, they are all rows.
 
     Raises:
         ConfigurationError: the table has no such column to choose by, or no such batch or model is published.
     """
     if batch_id is not None and "batch_id" not in table.partition_by:
-        raise ConfigurationError(f"--batch does not apply to {table.name}: leave it out")
+        raise ConfigurationError(f"--batch does not apply to {table.name}: omit it")
     if model_id is not None and table is not PCA_FEATURES:
-        raise ConfigurationError(f"--model does not apply to {table.name}: leave it out, or export pca_features or model")
+        raise ConfigurationError(f"--model does not apply to {table.name}: omit it, or export pca_features or model")
     if not table.partition_by:
         return Selection(table, tuple(tables.load(table).files()))
     versions = BatchVersions.load(tables, settings.backbone.id, batch_id)

@@ -25,8 +25,8 @@ class ModelSummary:
         n: rows that it was fitted on.
         batches: batch versions that it was merged from.
         created_at: when it was fitted, in UTC.
-        captured: share of the published batches' variance, each about its own mean, that it keeps, over those batch versions
-            that it was projected on; None where there are none with variance.
+        captured: share of the variance that it keeps of the published batch versions that it was projected on, each about its own
+            mean; None where none has variance.
         gain: share of the merged variance that fitting it gained; None for the first model.
         distance: of its subspace from its predecessor's when it was first promoted; None for the first model.
         reason: of its first promotion; None when it was never promoted.

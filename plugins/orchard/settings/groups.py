@@ -23,7 +23,7 @@ class LandingZoneSettings(SettingsGroup):
     location: S3Location = variable("LANDING", "s3://landing/images", "where batches land: `s3://bucket/prefix`", parsers.landing)
     key_format: str = variable("BATCH_KEY_FORMAT", "%Y-%m-%d", "strftime format of a batch id", parsers.key_format)
     uploads_queue: str | None = variable(
-        "UPLOADS_QUEUE", "", "URL of the SQS queue that gets S3's upload events; empty: no events", parsers.queue
+        "UPLOADS_QUEUE", "", "URL of the SQS queue that receives S3's upload events; empty: no events", parsers.queue
     )
     quiet_seconds: float = variable(
         "QUIET_SECONDS", "600", "a batch is settled when its newest object is at least this old", parsers.seconds
@@ -52,7 +52,7 @@ class LandingZoneSettings(SettingsGroup):
 
 @dataclass(frozen=True)
 class ImageSettings(SettingsGroup):
-    """Which images are set aside, and what becomes of rows whose images are gone."""
+    """Which images are set aside, and what happens to rows whose images are gone."""
 
     title = "Images"
     pixel_limit: int = variable("PIXEL_LIMIT", "50000000", "width x height above which an image is quarantined", parsers.pixels)
@@ -62,7 +62,7 @@ class ImageSettings(SettingsGroup):
     max_quarantined_share: float = variable(
         "MAX_QUARANTINED_SHARE",
         "0.2",
-        "a batch fails above this share of quarantined images (where more than 10 are, and at least one is good)",
+        "a batch fails above this share of quarantined images, if more than 10 are and at least one is good",
         parsers.share,
     )
     keeps_missing: bool = variable(
@@ -71,7 +71,7 @@ class ImageSettings(SettingsGroup):
 
     @property
     def reads_heic(self) -> bool:
-        """Whether the extra `heif` is installed here: what cannot be seen from here is taken to be where the jobs run, too."""
+        """Whether the extra `heif` is installed here; the jobs' environment cannot be checked, and is assumed to be the same."""
         return heif_extension() is not None
 
 
@@ -100,7 +100,7 @@ class ModelSettings(SettingsGroup):
     components: "Components" = variable(
         "COMPONENTS",
         "100",
-        "components of the PCA model: their number, or (0.95) the share of the variance to keep",
+        "components of the PCA model: a number, or the share of the variance to keep, such as 0.95",
         parsers.components,
     )
     refit_gain: float = variable(
@@ -139,7 +139,7 @@ class RunSettings(SettingsGroup):
         "how often to check a batch or the queue, in seconds; at most 15 for a cluster's job",
         parsers.interval,
     )
-    retries: int = variable("RETRIES", "2", "retries of a task that can be retried", parsers.count)
+    retries: int = variable("RETRIES", "2", "how often a failed task is retried", parsers.count)
     retry_seconds: float = variable("RETRY_SECONDS", "60", "first wait before a retry; doubled each time", parsers.seconds)
     notifier: str = variable("NOTIFIER", "orchard.notify.LogNotifier", "class of the Airflow notifier that a failed task calls")
     notifier_arguments: dict[str, Any] = variable(
@@ -154,12 +154,10 @@ class RunSettings(SettingsGroup):
 
 @dataclass(frozen=True)
 class RetentionSettings(SettingsGroup):
-    """How long files and rows stay that nothing needs any more."""
+    """How long unused files and rows are kept."""
 
     title = "Retention"
-    days: float = variable(
-        "RETENTION_DAYS", "7", "age in days above which `orchard clean` removes files that nothing uses", parsers.days
-    )
+    days: float = variable("RETENTION_DAYS", "7", "age in days above which `orchard clean` removes unused files", parsers.days)
     model_days: float = variable(
         "MODEL_RETENTION_DAYS",
         "30",

@@ -61,7 +61,7 @@ class JobSettings(SettingsGroup):
     stall_minutes: float = variable(
         "STALL_MINUTES",
         f"{STALL_MINUTES:g}",
-        "a job without progress for so many minutes ends itself; the time in a queue does not count",
+        "minutes without progress after which a job ends itself; the time in a queue does not count",
         parsers.stall_minutes,
     )
     tags: dict[str, Any] = variable(
@@ -159,13 +159,13 @@ class EmrServerlessSettings(TargetSettings):
 
 @dataclass(frozen=True)
 class EmrSettings(TargetSettings):
-    """Target `emr`: steps on an EMR cluster that is there, or on one that is made for each job."""
+    """Target `emr`: steps on an existing EMR cluster, or on a new one for each job."""
 
     title = "Target emr"
     cluster: str | dict[str, Any] | None = variable(
         "EMR_CLUSTER",
         "",
-        "id of the EMR cluster, or a JSON object of `RunJobFlow` fields for one a job, `{}` for the defaults (target emr)",
+        "id of an existing EMR cluster, or `RunJobFlow` fields in JSON for one a job, `{}` for the defaults (target emr)",
         parsers.emr_cluster,
         is_secret=True,
     )
@@ -180,7 +180,7 @@ class EmrSettings(TargetSettings):
             raise self.wrong("cluster", why)
         if not (jobs.environment or self.cluster.keys() & {"CustomAmiId", "BootstrapActions"}):
             where = "CustomAmiId or BootstrapActions in ORCHARD_EMR_CLUSTER"
-            raise jobs.wrong("environment", f"EMR's own image lacks what the jobs import: give it, or {where}")
+            raise jobs.wrong("environment", f"EMR's own image lacks what the jobs import: set it, or {where}")
         if backbone.engine == "cuda" and not self.cluster.get("Instances", {}).keys() & _EMR_NODES:
             why = "ORCHARD_ENGINE=cuda needs nodes with GPUs in Instances, and a CustomAmiId with their driver"
             raise self.wrong("cluster", why)
@@ -188,7 +188,7 @@ class EmrSettings(TargetSettings):
 
 @dataclass(frozen=True)
 class DatabricksSettings(TargetSettings):
-    """Target `databricks`: runs on serverless compute, on a new cluster, or on one that is there."""
+    """Target `databricks`: runs on serverless compute, on a new cluster, or on an existing one."""
 
     title = "Target databricks"
     conn_id: str = variable(

@@ -72,7 +72,7 @@ class BatchVersions:
                 if version.batch_id not in current or current[version.batch_id].number < version.number:
                     current[version.batch_id] = version
         for batch_id, fault in unreadable.items():
-            log.warning("batch %s is left out: %s", batch_id, fault)
+            log.warning("batch %s is ignored: %s", batch_id, fault)
             current.pop(batch_id, None)
         # The reverse of the commits' order.
         features = tables.load(FEATURES)

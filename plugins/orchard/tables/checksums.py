@@ -18,7 +18,7 @@ from orchard.tables.reports import parsed
 
 
 def record_unnamed(warehouse: Warehouse, files: Iterable[StagedFile]) -> None:
-    """Record the SHA-256 of those files whose names do not tell it."""
+    """Record the SHA-256 of those files whose names do not contain it."""
     record_checksums(warehouse, {file.path: file.sha256 for file in files if sha256_in(file.path) is None})
 
 

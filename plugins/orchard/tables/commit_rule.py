@@ -1,8 +1,8 @@
 """The published tables: created empty, read, and changed under one commit rule.
 
-Every commit carries two transactions for each key that it changes: `batch:<backbone>/<batch>` (in pca_features
-`batch:<model>/<batch>`), whose number is the batch version's, and `manifest:<the same>` with the first 60 bits of the
-manifest's digest, so that a writer tells its own version from another writer's of the same number without reading the log.
+Every commit carries two transactions for each key that it changes. `batch:<backbone>/<batch>` (in pca_features
+`batch:<model>/<batch>`) has the batch version's number. `manifest:<the same>` has the first 60 bits of the manifest's digest.
+With these a writer tells its own version from another writer's version of the same number without reading the log.
 """
 
 import enum
@@ -39,7 +39,7 @@ class CommitState(enum.Enum):
     BEHIND = "behind"
     """The table holds a lower number: commit."""
     DONE = "done"
-    """The table holds this very change."""
+    """The table holds exactly this change."""
     SUPERSEDED = "superseded"
     """The table holds a higher number, or another writer's change of the same number."""
 
@@ -193,9 +193,9 @@ class Tables:
     def commit(self, table: Table, changes: Sequence[Change], mode: Mode = "overwrite") -> Committed:
         """Commit the changes that the table is behind, in one commit, under the one rule.
 
-        Before each try the table is loaded afresh: a change whose number is higher than the table's is committed; one that
-        is there already is done; any other is superseded and left out. A conflict says nothing about who won, so it only
-        means: load again and apply the rule.
+        Before each try the table is loaded again. A change whose number is higher than the table's is committed. One that is
+        there already is done. Any other is superseded, and not committed. A conflict does not show who won, so the table is
+        loaded again and the rule is applied again.
 
         Args:
             table: the table.

@@ -60,7 +60,7 @@ class LogFiles:
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (path, fault) of each file that is lost or cannot be read, of those that loading the table needs."""
         found = list(self._file_faults())
-        # Each file by itself can look sound: what they tell together is for the reader of the format to judge.
+        # Each file may look sound by itself: only a reader of the format can judge them together.
         yield from found or self._opening_faults()
 
     def _file_faults(self) -> Iterator[tuple[str, str]]:
@@ -90,8 +90,8 @@ class LogFiles:
         found = (LogPath.find(self.table, path) for path in paths)
         return any(known is not None and not known.is_checkpoint for known in found)
 
-    def is_told_by_commits(self) -> bool:
-        """Tell whether the commits alone tell all that the checkpoints do, and can be read."""
+    def has_all_commits(self) -> bool:
+        """Tell whether every commit is there and readable, so that no checkpoint is needed."""
         if sorted(self.commits) != list(range(len(self.commits))):
             return False
         return not any(LogFiles(self.warehouse, self.table, self.commits).faults())

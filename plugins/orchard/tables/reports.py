@@ -34,8 +34,8 @@ def take_up(warehouse: Warehouse, *works: str) -> bool:
     """Mark that a run is about to do some pieces of work, and tell whether they can be used.
 
     A manifest, a plan or a report may be old when it is taken up; a mark is always young, and no cleaning removes what marked
-    work reads. A cleaning that looked before the mark was there leaves a note of the work before it looks at the mark once more,
-    and the note is looked at here after the mark is left: one of the two sees the other. Noted work cannot be used.
+    work reads. A clean-up that saw no mark leaves a note of the work, then looks for the mark once more. This function leaves the
+    mark, then looks for the note. So at least one of the two sees the other. Noted work cannot be used.
     """
     for work in works:
         warehouse.rewrite(mark_path(work), b"{}")
@@ -101,5 +101,6 @@ class PlannedJobs:
         """Return a stage's finished report; JobError when it is gone."""
         report = self.report(warehouse, stage)
         if report is None:
-            raise JobError(f"the report of {stage} work={self.work(stage)} is gone: clear the task {stage}, or start a new run")
+            what = f"the report of {stage} work={self.work(stage)} no longer exists"
+            raise JobError(f"{what}: clear the task {stage}, or start a new run")
         return report

@@ -2,8 +2,8 @@
 
 Then the run waits while another run of the batch is active (see `landing_zone.batch_lock`).
 
-The stock S3KeySensor reads one listing on its first poke but, deferred, sends a HEAD for every object; and
-S3KeysUnchangedSensor waits its whole inactivity period even for a batch settled years ago. So this trigger only lists.
+The stock S3KeySensor reads one listing on its first poke, but sends a HEAD for every object once it is deferred.
+S3KeysUnchangedSensor waits for its whole inactivity period even if a batch settled years ago. So this trigger only lists.
 """
 
 import asyncio
@@ -87,8 +87,8 @@ class WaitForUploads(BaseOperator):
     A batch whose period ended longer ago than the grace time is decided at once: settled, or skipped because it is empty.
     Else the wait lasts at most `wait_seconds`, then the run is skipped. A run's conf may set `quiet_seconds`.
 
-    An announced run was started by an upload, so its batch's period says nothing: an upload to an old day may still be going on,
-    and what was announced has come. It is skipped when another run of the batch will list it later anyhow, or when it is empty.
+    An upload started an announced run, so the end of its batch's period decides nothing: an upload to an old day may still be
+    going on. The run is skipped if another run of the batch is going to list it later, or if the batch is empty.
     """
 
     def __init__(self, *, settings: Settings, is_announced: bool, **kwargs: Any) -> None:

@@ -1,8 +1,9 @@
 """What a Databricks run does on its machine: gives the task a Spark session, and calls the wheel's entry point.
 
 Run by the Python of the run's own environment, which holds no more than Databricks puts there: the platform's packages, the wheel
-and its dependencies. The first argument is a file with the task as JSON: `package`, `entry_point`, `parameters`, `app_name`,
-which is null where the task gets no session, and `credentials`: Unity Catalog's service credentials, name to key and secret.
+and its dependencies. The first argument is a file with the task as JSON. Its fields are `package`, `entry_point`, `parameters`,
+`app_name` and `credentials`. `app_name` is null if the task gets no session; `credentials` maps the names of Unity Catalog's
+service credentials to key and secret.
 """
 
 import importlib

@@ -41,7 +41,7 @@ def main() -> int:
         print(f"orchard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\norchard: interrupted; `make run` takes it up again, `make stop` ends what still runs", file=sys.stderr)
+        print("\norchard: interrupted; `make run` continues it, `make stop` ends what still runs", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,8 @@
 """Match the staged rows of features and quarantine with the manifest's entries, key by key.
 
-Keys, contents and vectors are held as BLAKE2b digests of 16 bytes, not as strings: about 300 bytes an image in all, and a
-collision within 2^-64 even for a thousand million images. Examples name the row being read, so no string needs to be kept.
+Keys, contents and vectors are held as BLAKE2b digests of 16 bytes, not as strings. That takes about 300 bytes for each image.
+Even among a thousand million images, a collision has a probability below 2^-64. Examples name the row being read, so no string
+needs to be kept.
 """
 
 from collections.abc import Iterable, Iterator

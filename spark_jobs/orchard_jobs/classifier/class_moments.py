@@ -95,8 +95,8 @@ def _centre(rows: Floats) -> tuple[Floats, Floats]:
 def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     """Return the class moments of the rows of both: merge(a, b) equals merge(b, a) bit for bit.
 
-    A label with n_a and n_b rows adds n_a n_b / (n_a + n_b) times the outer product of the difference of its two means to
-    the scatter (Chan, Golub and LeVeque, 1979); a label that only one side has adds nothing.
+    For a label with n_a and n_b rows, the scatter gains n_a n_b / (n_a + n_b) times the outer product of the difference of its
+    means. See Chan, Golub and LeVeque (1979). A label that only one side has adds nothing.
 
     Raises:
         ValueError: both have rows, of different lengths.

@@ -36,8 +36,8 @@ class Classifier:
     def scores(self, whitened: Floats) -> Floats:
         """Return the scores float64 [n, c] of whitened rows: the log posterior of each class, up to one number a row.
 
-        That number is the same for all classes of a row, so the largest score wins, and `calibration.probabilities` of
-        the scores are the posteriors (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, (4.10)).
+        That number is the same for all classes of a row, so the largest score wins. `calibration.probabilities` turns the scores
+        into the posteriors (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, (4.10)).
         """
         offsets = self.log_priors - np.square(self.centres).sum(axis=1) / 2
         return np.asarray(whitened @ self.centres.T + offsets)
@@ -54,8 +54,8 @@ def fit(classes: Classes, shrinkage: float, priors: Floats | None = None) -> Cla
     is uniform unless `priors` [c] says otherwise: scikit-learn's default is the classes' shares of the rows.
 
     Raises:
-        ValueError: s is not of 0 to 1, a prior is not above 0 or they do not sum up to 1, there are fewer than two classes,
-            a value is NaN or infinite, no class has a spread, or the covariance is singular.
+        ValueError: s is not from 0 to 1, a prior is not above 0, the priors do not sum to 1, or there are fewer than two classes.
+            Or a value is not finite, no class has a spread, or the covariance is singular.
     """
     log_priors = _log_priors(len(classes.names), priors)
     factor = _factor(_covariance(classes, shrinkage), shrinkage)

@@ -27,11 +27,11 @@ def work_digest(input_digest: str, backbone: str, stage: str) -> str:
 
 
 def staged_name(sha256: str) -> str:
-    """Return the name of a staged file, which tells the SHA-256 of its content."""
+    """Return the name of a staged file, which contains the SHA-256 of its content."""
     return f"part-{sha256}.parquet"
 
 
 def sha256_in(path: str) -> str | None:
-    """Return the SHA-256 that a file's name tells of its content; None where it tells none, as of an earlier release."""
+    """Return the SHA-256 of a file's content that its name contains; None for a file of an earlier release."""
     found = re.search(r"/part-([0-9a-f]{64})\.parquet$", path)
     return found[1] if found else None

@@ -86,7 +86,7 @@ class RemovalNotePath(WarehousePath):
 
 @dataclass(frozen=True)
 class ChecksumsPath(WarehousePath):
-    """The recorded SHA-256 of files whose names do not tell it."""
+    """The recorded SHA-256 of files whose names do not contain it."""
 
     form = f"{CHECKSUMS}/{{digest}}.json"
     digest: str

@@ -1,8 +1,8 @@
 """The manifest: a frozen, sorted, content-addressed list of one whole batch, and what is to be done with each image.
 
-A manifest is a small JSON head and gzip JSON-lines parts of 10,000 entries. Its digest covers the
-head, and the head names each part by its SHA-256, so the digest covers everything; no two batch versions share one,
-because the head holds the version's number.
+A manifest is a small JSON head and gzip JSON-lines parts of 10,000 entries. Its digest covers the head, and the head names each
+part by its SHA-256, so the digest covers everything. No two batch versions share a digest, because the head holds the version's
+number.
 """
 
 import gzip

@@ -11,8 +11,8 @@ def take_installed_pyspark() -> None:
     Both hold the same sources, but Python compiles those of a zip again at each start: half a second of a driver, and again of a
     daemon. Where only a zip holds PySpark or py4j, or a zip of another PySpark comes first, as on a cluster, nothing changes.
 
-    Keep the name. The script of one release may run with the package of another: a launcher submits the script that is installed
-    beside Airflow, and Spark's Python imports the package from the jobs' environment.
+    Keep the name. The script of one release may run with the package of another. A launcher submits the script that is installed
+    beside Airflow, but Spark's Python imports the package from the jobs' environment.
     """
     rest = [place for place in sys.path if not place.endswith(".zip")]
     pyspark, py4j = (PathFinder.find_spec(name, rest) for name in ("pyspark", "py4j"))

@@ -128,8 +128,8 @@ def compute(
 ) -> Generator[ImageResult, None, None]:
     """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
 
-    Among entries of one `group`, which must be given together, each content is decoded and run once; a duplicate of a good
-    image shares its features, a duplicate of a bad one its reason. A known content is neither decoded nor run.
+    Entries of one `group` must be given together. Among them each content is decoded and run once: a duplicate of a good image
+    shares its features, a duplicate of a bad one its reason. A known content is neither decoded nor run.
 
     Args:
         source: entries with their bytes; iterated in a thread of its own, and closed there.

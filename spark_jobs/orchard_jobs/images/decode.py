@@ -8,8 +8,8 @@ Good means that the whole first frame is there. The order is fixed, since it dec
    samples are read stands in each reader.
 4. EXIF's orientation is applied, or that of HEIC's own boxes.
 5. Transparency of any kind (alpha, palette entries, a colour key) is laid over white.
-6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter, after the mean of blocks of pixels
-   where it is still large; nothing is cropped.
+6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter. A large one is first reduced by the
+   mean of blocks of pixels. Nothing is cropped.
 7. The square is converted to sRGB, by the embedded colour profile if there is one.
 """
 

@@ -1,7 +1,7 @@
 """Load a backbone: uint8 squares in, features out, preprocessing included.
 
-A backbone is defined in Keras. The `tensorflow` engine runs that definition; `onnx` and, on an NVIDIA GPU, `cuda` run an
-export of it that `prepare_backbone` writes into the warehouse once, so that workers need neither TensorFlow nor the weights.
+A backbone is defined in Keras. The `tensorflow` engine runs that definition. `onnx` and, on an NVIDIA GPU, `cuda` run an export
+of it. `prepare_backbone` writes the export to the warehouse once, so that workers need neither TensorFlow nor the weights.
 """
 
 import hashlib

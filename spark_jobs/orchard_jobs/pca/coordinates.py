@@ -19,8 +19,8 @@ def project(rows: NDArray[Any], mean: Floats, components: Floats) -> Floats:
 class VarianceTally:
     """How much of some rows' variance a basis keeps, chunk by chunk; no value is ever changed in place.
 
-    Both sums are about the rows' own mean, not the basis's, so a batch is judged by its own spread (Chan, Golub and
-    LeVeque, 1979, with the trace and the kept trace in place of the second moment).
+    Both sums are about the rows' own mean, not the basis's, so a batch is judged by its own spread. They merge like moments
+    (Chan, Golub and LeVeque, 1979), with traces in place of the second moment.
 
     Attributes:
         components: float64 [k, d], orthonormal.

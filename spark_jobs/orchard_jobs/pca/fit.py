@@ -108,9 +108,9 @@ class Spectrum:
     def gain(self, components: Floats, wanted: Components) -> float:
         """Return the share of variance that a refit would keep beyond `components` [k', d].
 
-        It is 0.0 where there is no variance, and below zero only if the refit has fewer components. With a share wanted,
-        the refit keeps that share and little more: the gain says how far the components have fallen below it, and below
-        zero that they keep more than is wanted.
+        It is 0.0 where there is no variance, and below zero only if the refit has fewer components. If a share is wanted, the
+        refit keeps that share and little more. The gain then says how far the components have fallen below it; below zero, that
+        they keep more than is wanted.
         """
         if self.rank == 0:
             return 0.0
@@ -120,9 +120,9 @@ class Spectrum:
 def subspace_distance(one: Floats, other: Floats) -> float:
     """Return the sine of the largest principal angle between the spaces of orthonormal rows [k, d] and [k', d].
 
-    It is |W - W V'V| in the spectral norm, W being the one with fewer rows: 0.0 where the smaller space lies in the larger,
-    1.0 where a direction of the smaller is orthogonal to all of the larger, and the same from either side. It is not the
-    arccos of a singular value, whose rounding hides every angle below 3e-8.
+    It is |W - W V'V| in the spectral norm, W being the one with fewer rows. It is 0.0 where the smaller space lies in the larger,
+    and 1.0 where a direction of the smaller is orthogonal to all of the larger. The order of the two does not matter. The arccos
+    of a singular value is not used, because its rounding hides every angle below 3e-8.
     """
     small, large = sorted((one, other), key=len)
     return min(float(np.linalg.norm(small - (small @ large.T) @ large, 2)), 1.0)

@@ -50,8 +50,8 @@ class Moments:
     def of(cls, rows: NDArray[Any]) -> "Moments":
         """Return the moments of float32 or float64 rows [n, d], in float64 and centred before they are squared.
 
-        The centre is corrected by the mean of the centred rows (the corrected two-pass algorithm of Chan, Golub and
-        LeVeque, 1983), so rows that are all alike have a second moment of zero to the last rounding.
+        The centre is corrected by the mean of the centred rows (the corrected two-pass algorithm of Chan, Golub and LeVeque,
+        1983). So rows that are all alike have a second moment of zero, up to rounding.
 
         Raises:
             ValueError: `rows` is not two-dimensional.

@@ -1,7 +1,7 @@
 """What `reduce` and `project` share: features files x PCA models -> pca_features files, and what each model keeps of each batch.
 
-Features lie in sorted files of bounded size, and a row's coordinates depend on that row alone: so each features file becomes one
-pca_features file, sorted alike, in whichever worker reads it.
+Features lie in sorted files of bounded size, and a row's coordinates depend on that row alone. So each features file becomes one
+pca_features file in the same order, in whichever worker reads it.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Featurize where Python workers have no network: Spark reads the images and hands the workers' files back to the driver.
 
 Spark joins the images' bytes to the manifest's entries. A worker puts a shard of them through the backbone and returns the
-files of its rows, which the driver writes. The driver itself fetches and computes what Spark's reader leaves out: empty
-objects, keys with an element that is empty or begins with `.` or `_`, and objects that are no longer as they were listed.
-It does so with objects that are larger than a worker's share of memory, too. Objects over the size limit are read by nobody.
+files of its rows, which the driver writes. The driver itself fetches and computes what Spark's reader ignores: empty objects, and
+keys with an element that is empty or begins with `.` or `_`. It also takes objects that changed since the listing, and those that
+are larger than a worker's share of memory. Nobody reads objects over the size limit.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What every stage does with the files it writes: choose a fresh folder, write, and account for each file.
 
-The tables' files are written by the Python workers, not by Spark's writer: a list of 1,280 floats goes through the JVM float by
-float, and a worker that has the rows in memory can sum them up on the way.
+The Python workers write the tables' files, not Spark: the JVM would handle a list of 1,280 floats float by float. A worker that
+has the rows in memory can also sum them up on the way.
 """
 
 import hashlib

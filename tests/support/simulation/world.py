@@ -159,7 +159,7 @@ class World:
         try:
             return self.tasks.run(name, work)
         except RunFailed as error:
-            if "is gone: clear the task" not in str(error):
+            if "no longer exists: clear the task" not in str(error):
                 raise
             self._run_jobs(begun)
             return self.tasks.run(name, work)

@@ -59,7 +59,7 @@ def test_no_flipped_bit_is_read_as_other_numbers(warehouse: Warehouse, rows: pa.
     for _ in range(FLIPS):
         bit = drawn.randrange(8 * len(content))
         warehouse.rewrite(path, _flipped(content, bit))
-        with pytest.raises(DamagedFileError, match="has another content than its name says"):
+        with pytest.raises(DamagedFileError, match="does not match the SHA-256 in its name"):
             read_parquet(warehouse, path)
 
 

@@ -15,7 +15,7 @@ log = escaping_logger(__name__)
 
 @task
 def clean_warehouse() -> None:
-    """Remove the files that nothing needs any more and that are older than the retention."""
+    """Remove unused files that are older than the retention."""
     for total in airflow_value(clean_on_schedule(tables(), settings(), datetime.now(UTC))):
         log.info("removed kind=%s files=%s bytes=%s", total.kind, total.files, total.size_bytes)
 

@@ -45,11 +45,11 @@ def other_manifest(files: Files) -> None:
 
 DAMAGES: dict[Damage, str] = {
     lost_file: f"{ZIP} is not there: run `orchard deploy`, and set the ORCHARD_JOBS_URI that it prints",
-    other_file: f"{ZIP} has another content than its {MANIFEST} says",
+    other_file: f"{ZIP} does not match its {MANIFEST}",
     lost_manifest: f"{MANIFEST} is not there",
     cut_manifest: f"{MANIFEST} is no manifest",
     manifest_without_files: f"{MANIFEST} is no manifest",
-    other_manifest: f"{MANIFEST} is the manifest of another package than its folder's name says",
+    other_manifest: f"{MANIFEST} belongs to another package than the one that its folder is named after",
 }
 
 
@@ -98,5 +98,5 @@ def test_databricks_is_read_too(folder: str, no_cloud: None, tmp_path: Path, mon
             path.write_bytes(package.files[name])
         check_package(f"{folder}/{package.name}", None, (WHEEL,))
         path.write_bytes(b"another")
-        with pytest.raises(ConfigurationError, match=f"{WHEEL} has another content"):
+        with pytest.raises(ConfigurationError, match=f"{WHEEL} does not match its manifest"):
             check_package(f"{folder}/{package.name}", None, (WHEEL,))

@@ -66,5 +66,6 @@ def test_desktop_junk_is_left_out_counted_and_logged(caplog: pytest.LogCaptureFi
     assert [item.key for item in zone.list("images/2026-03-01/")] == keys[:1]
     assert zone.junk == JunkTally(3, keys[1])
     assert (
-        "left out 3 files below images/2026-03-01/ that desktops make, such as 'images/2026-03-01/Apple/._0.jpg'" in caplog.text
+        "ignored 3 files below images/2026-03-01/ that desktop systems create, such as 'images/2026-03-01/Apple/._0.jpg'"
+        in caplog.text
     )

@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there_is_refused(tables: Tables, always: Settings, 
     for text in ("pca-0", "", "x"):
         with pytest.raises(ConfigurationError, match="no model has the id"):
             choose(tables, always, text)
-    with pytest.raises(ConfigurationError, match="begins the ids of 2 models"):
+    with pytest.raises(ConfigurationError, match="2 models have ids that begin with"):
         choose(tables, always, "pca-")
 
 

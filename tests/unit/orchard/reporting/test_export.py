@@ -144,7 +144,7 @@ def test_rows_of_an_older_version_are_left_out_and_said_to_be(
     assert main(["export", "pca_features", "--model", promotion.model_id, "--to", str(file), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["left_out"] == [DAY]
-    assert f"batch {DAY} is left out" in err
+    assert f"batch {DAY} is not exported" in err
     assert DAY not in set(pd.read_parquet(file).batch_id)
 
 

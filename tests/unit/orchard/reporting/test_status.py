@@ -243,7 +243,7 @@ def test_the_command_counts_what_a_desktop_left_in_the_landing_zone(
     landing |= {f"images/{DAY}/apple/._0.jpg": b"AppleDouble", "images/.DS_Store": b"Finder"}
     assert main(["status"]) == 1
     out = capsys.readouterr().out
-    assert "2 files of the landing zone are left out: desktops leave them" in out
+    assert "ignored files of the landing zone that desktop systems create: 2" in out
     assert f"{DAY}  published" in out
     assert main(["status", "--json", "--no-listing"]) == 1
     assert json.loads(capsys.readouterr().out)["junk"] is None
