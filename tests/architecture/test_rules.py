@@ -46,6 +46,7 @@ ONE_EACH = {
     "cli.py": "plugins/orchard|spark_jobs/orchard_jobs|sandbox/orchard_sandbox/stack",
     "errors.py": "spark_jobs/orchard_jobs|sandbox/orchard_sandbox",
     "run.py": "plugins/orchard/batch|plugins/orchard/models",
+    "publish.py": "plugins/orchard/batch|plugins/orchard/models",
     "fit.py": "spark_jobs/orchard_jobs/pca|spark_jobs/orchard_jobs/classifier",
 }
 # A command has the name of what it calls; deployments hold the class paths of what only re-exports.

@@ -14,7 +14,7 @@ from orchard_sandbox.s3.landing import aws_client
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.stack_paths import Layout
-from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.stack_state import read_state
 from orchard_sandbox.stack.supervisor import AIRFLOW
 from support.generated_history import TOLD, clean_run, published_rows
 from support.repository import SHARED

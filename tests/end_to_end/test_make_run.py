@@ -17,7 +17,7 @@ import requests
 from orchard_sandbox.stack.published import pending_work
 from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.stack_paths import Layout
-from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.stack_state import read_state
 from support.generated_history import GeneratedHistory, some_contents, start_backfill
 from support.repository import SHARED
 from support.stack import Stack, bare_client, copy, run_printed_program, wait_for_silence, write

@@ -12,7 +12,7 @@ from orchard_sandbox.stack.batches import read_batch
 from orchard_sandbox.stack.command import write_aws_keys, write_command
 from orchard_sandbox.stack.process_environment import airflow_environment
 from orchard_sandbox.stack.stack_paths import ROOT, Layout
-from orchard_sandbox.stack.state import StackState, read_state, take_lock, write_state
+from orchard_sandbox.stack.stack_state import StackState, read_state, take_lock, write_state
 
 
 @pytest.mark.parametrize(

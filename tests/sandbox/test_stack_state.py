@@ -14,7 +14,7 @@ from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import ProcessRecord
 from orchard_sandbox.stack.process_environment import airflow_environment, digests_at_start, warehouse
 from orchard_sandbox.stack.stack_paths import Layout
-from orchard_sandbox.stack.state import StackState, hold_lock, read_state, remove_home, stop_stack, take_lock, write_state
+from orchard_sandbox.stack.stack_state import StackState, hold_lock, read_state, remove_home, stop_stack, take_lock, write_state
 from orchard_sandbox.stack.supervisor import AIRFLOW, interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from orchard_sandbox.stack.stack_paths import Layout
-from orchard_sandbox.stack.state import hold_lock
+from orchard_sandbox.stack.stack_state import hold_lock
 with hold_lock(Layout(Path(sys.argv[1])), "run"):
     print("held", flush=True)
     time.sleep(600)

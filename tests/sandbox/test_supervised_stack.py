@@ -21,7 +21,7 @@ from orchard_sandbox.stack.following import Follower
 from orchard_sandbox.stack.runs import ACTIVE_STATES
 from orchard_sandbox.stack.screen import Screen
 from orchard_sandbox.stack.stack_paths import USER, Layout
-from orchard_sandbox.stack.state import read_state, stop_stack, write_state
+from orchard_sandbox.stack.stack_state import read_state, stop_stack, write_state
 from orchard_sandbox.stack.supervisor import Supervisor
 
 pytestmark = pytest.mark.end_to_end

@@ -14,7 +14,7 @@ from orchard_sandbox.job_execution.processes import find_members
 from orchard_sandbox.s3.landing import aws_client, s3_environment
 from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.stack_paths import ROOT, Layout
-from orchard_sandbox.stack.state import read_state
+from orchard_sandbox.stack.stack_state import read_state
 
 
 @dataclass

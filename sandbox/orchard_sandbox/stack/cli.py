@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from orchard_sandbox.errors import SandboxError
 from orchard_sandbox.job_execution.processes import is_running
 from orchard_sandbox.stack.stack_paths import ROOT, USER, Layout
-from orchard_sandbox.stack.state import hold_lock, read_state, remove_home, stop_stack, take_lock
+from orchard_sandbox.stack.stack_state import hold_lock, read_state, remove_home, stop_stack, take_lock
 
 if TYPE_CHECKING:
     from orchard_sandbox.stack.batches import LocalBatch

@@ -11,7 +11,7 @@ from orchard_jobs.local_spark import class_archive_of
 from orchard_sandbox.job_execution.processes import MARKER
 from orchard_sandbox.s3.landing import BUCKET, PREFIX, queue_url, s3_environment
 from orchard_sandbox.stack.stack_paths import ROOT, Layout
-from orchard_sandbox.stack.state import StackState
+from orchard_sandbox.stack.stack_state import StackState
 
 # Settings of other Airflows, Sparks, clouds and Pythons on this machine must not leak in.
 _FOREIGN = (

@@ -23,7 +23,7 @@ from orchard_sandbox.stack.airflow_api import AirflowApi
 from orchard_sandbox.stack.process_environment import airflow_environment, digests_at_start
 from orchard_sandbox.stack.runs import ACTIVE_STATES
 from orchard_sandbox.stack.stack_paths import ROOT, USER, Layout
-from orchard_sandbox.stack.state import STOP_SECONDS, StackState, read_state, write_state
+from orchard_sandbox.stack.stack_state import STOP_SECONDS, StackState, read_state, write_state
 from orchard_sandbox.stack.target_stand_ins import EMR_TARGETS, make_warehouse_bucket, target_settings
 
 S3, DATABRICKS = "s3-stand-in", "databricks-stand-in"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchard_jobs.classifier.class_moments import ClassMoments, merge, merge_all, root
 from orchard_jobs.classifier.classes import classes_of
 from orchard_jobs.scatter import unpack
-from support.labelled_rows import DIMENSION, Labelled, labelled
+from support.labelled_samples import DIMENSION, Labelled, labelled
 
 COUNTS = {"apple": 17, "pear": 9, "plum": 31}
 

@@ -12,7 +12,7 @@ from orchard_jobs.classifier.classes import classes_of
 from orchard_jobs.classifier.fit import Classifier, fit
 from orchard_jobs.scatter import Floats
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from support.labelled_rows import Labelled, labelled
+from support.labelled_samples import Labelled, labelled
 
 UNEQUAL = {"apple": 40, "pear": 90, "plum": 23, "quince": 61}
 EQUAL = dict.fromkeys(UNEQUAL, 50)

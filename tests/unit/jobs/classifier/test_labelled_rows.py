@@ -8,7 +8,7 @@ from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.classifier.labelled_rows import LabelRule, from_columns, moved_images, to_columns
 from orchard_jobs.parquet import pack
 from orchard_jobs.storage import Warehouse
-from support.labelled_rows import labelled
+from support.labelled_samples import labelled
 
 Row = tuple[str, str, str | None]
 

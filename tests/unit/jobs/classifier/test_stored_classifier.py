@@ -13,7 +13,7 @@ from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import DamagedFileError, JobError
 from orchard_jobs.storage import Warehouse
-from support.labelled_rows import labelled
+from support.labelled_samples import labelled
 
 DATA = labelled({"apple": 40, "pear": 30, "plum": 20, "rare": 3})
 CLASS_OF = {"apple": "pome", "pear": "pome", "plum": "stone"}
