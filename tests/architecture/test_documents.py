@@ -89,7 +89,7 @@ def test_sentences_of_docstrings_are_short(folder: str) -> None:
 
 
 def test_entries_of_a_docstrings_sections_are_read_apart() -> None:
-    entry = " ".join(["word"] * MOST_WORDS)
+    entry = " ".join(["word"] * (MOST_WORDS - 1))
     text = f"Do it.\n\n    Args:\n        a: {entry}\n        b: {entry}\n\n    Raises:\n        ValueError: {entry}\n    "
     assert list(long_sentences_in_docstrings(f'def call(a, b):\n    """{text}"""')) == []
 
