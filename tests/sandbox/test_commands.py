@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from orchard_sandbox.job_execution.processes import ProcessRecord
-from orchard_sandbox.stack import cli, state
+from orchard_sandbox.stack import cli, stack_state
 from orchard_sandbox.stack.batches import read_batch
 from orchard_sandbox.stack.command import write_aws_keys, write_command
 from orchard_sandbox.stack.process_environment import airflow_environment
@@ -87,10 +87,10 @@ def test_a_stop_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state, "write_state", full)
+    monkeypatch.setattr(stack_state, "write_state", full)
     monkeypatch.setattr(os, "write", full)
     with take_lock(layout, "stop"):
-        assert state.stop_stack(layout) == (0, 0)
+        assert stack_state.stop_stack(layout) == (0, 0)
     assert not layout.state_file.exists()
 
 

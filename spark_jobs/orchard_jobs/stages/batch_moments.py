@@ -80,7 +80,8 @@ class PartialMoments:
         return not missing_images(warehouse, self.head).isdisjoint(rows.column("image_uri").to_pylist())
 
     def _path(self, features_path: str, table: Table) -> str:
-        return self.paths.scratch(table.name, name_of(features_path))
+        # Without the ending: a Parquet file's name would be taken for the SHA-256 of its content.
+        return self.paths.scratch(table.name, name_of(features_path).removesuffix(".parquet"))
 
 
 def stage_moments(
