@@ -7,6 +7,7 @@ Runs by the clock (`ORCHARD_CLEAN_SCHEDULE`, each week; `none`: only by hand). T
 |---|---|
 | clean_warehouse | removes staged leftovers, replaced files, documents of finished work: older than `ORCHARD_RETENTION_DAYS` |
 | verify_warehouse | reads every file that a table names; fails when one is lost or damaged, and names it |
+| refresh_view | builds the view of the pages under Browse > Orchard anew, as `orchard pages` does |
 
 What a table names, what a current or half-way batch version needs, and what something young names stays. A report goes before
 the files that it names; they follow one retention later. Skipped when there is nothing to remove.
@@ -16,7 +17,7 @@ the files that it names; they follow one retention later. Skipped when there is 
 
 from airflow.sdk import DAG
 from orchard.workflow.context import dag_arguments, settings
-from orchard.workflow.tasks.maintenance import clean_warehouse, verify_warehouse
+from orchard.workflow.tasks.maintenance import clean_warehouse, rebuild_view, verify_warehouse
 
 with DAG(
     dag_id="clean_warehouse",
@@ -27,3 +28,4 @@ with DAG(
 ):
     clean_warehouse()
     verify_warehouse()
+    rebuild_view()

@@ -11,6 +11,7 @@ One run a partition: the images under `s3://<landing>/<batch>/`, where the parti
 | validate | audits every staged file with another reader; fails closed |
 | publish | Delta commits, `runs` last; then the asset event `features` |
 | record_lineage | an OpenLineage event with counts and versions |
+| refresh_view | lets the pages under Browse > Orchard show the batch, also one that was refused |
 
 A run waits while another run of its batch, of this DAG or of `image_batches_on_arrival`, is at work.
 

@@ -12,6 +12,7 @@ key is the batch. The events come from `image_arrivals` (S3's messages) and from
 | validate | audits every staged file with another reader; fails closed |
 | publish | Delta commits, `runs` last; then the asset event `features` |
 | record_lineage | an OpenLineage event with counts and versions |
+| refresh_view | lets the pages under Browse > Orchard show the batch, also one that was refused |
 
 **Many events, little work**: of the runs of one batch one works, one waits for its turn, and the others are skipped in seconds.
 An upload during a run leads to a later run that sees it.

@@ -22,7 +22,7 @@ from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import STALL_MINUTES, JobArguments, JobReport, ProjectionPlan, Source, Stage
-from orchard_jobs.contract.layout import FaultPath, manifest_path, projection_plan_path, report_path
+from orchard_jobs.contract.layout import FaultPath, ProjectionPlanPath, manifest_path, report_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError, OrchardError
 from orchard_jobs.local_spark import JAVA_OPTIONS, local_spark_conf
@@ -194,7 +194,7 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
 
 def _read_planned(warehouse: Warehouse, given: JobArguments) -> ManifestHead | ProjectionPlan:
     if given.stage == "project":
-        return ProjectionPlan.from_json(warehouse.read(projection_plan_path(given.input_digest)))
+        return ProjectionPlan.from_json(warehouse.read(str(ProjectionPlanPath(given.input_digest))))
     return ManifestHead.from_json(warehouse.read(manifest_path(given.input_digest)))
 
 

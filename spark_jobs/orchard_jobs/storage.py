@@ -179,7 +179,7 @@ class Warehouse:
         return True
 
     def rewrite(self, path: str, content: bytes) -> None:
-        """Write a file whether or not one is there. Only for running counts, never for data."""
+        """Write a file whether or not one is there. Only for running counts and a view's pointer, never for data."""
         with explaining_store_errors(self.uri_of(path)):
             obstore.put(self._store, path, content)
 

@@ -31,6 +31,8 @@ NO_PATHS = {
     # The name of a transaction in a table's log.
     ("plugins/orchard/models/kinds.py", "f'{table.name}/{backbone}'"),
     ("plugins/orchard/models/kinds.py", "f'{table.name}/{self.name}/{backbone}'"),
+    # The address of a page.
+    ("plugins/orchard/pages/app.py", "f\"/{name.removesuffix('.html')}\""),
     # Patterns of characters that a key or a path must not have.
     ("plugins/orchard/deployment/destinations.py", "_ODD.search(path)"),
     ("plugins/orchard/settings/parsers.py", "_ODD.search(found.key)"),

@@ -125,7 +125,8 @@ def test_nothing_of_other_installations_leaks_into_the_environment(layout: Layou
     for change, same in (
         ({"ORCHARD_ENGINE": "onnx"}, {"api-server", "triggerer"}),
         ({"JAVA_HOME": "/another"}, {"api-server", "triggerer"}),
-        ({"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, {"api-server"}),
+        ({"ORCHARD_WAREHOUSE": "/another"}, {"triggerer"}),
+        ({"AIRFLOW_CONN_AWS_DEFAULT": "{}"}, set()),
         ({"AIRFLOW__CORE__PARALLELISM": "9"}, set()),
         ({"TERM": "dumb"}, set(AIRFLOW)),
     ):
@@ -134,9 +135,10 @@ def test_nothing_of_other_installations_leaks_into_the_environment(layout: Layou
 
 
 def test_what_differs_decides_which_processes_start_anew(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "home", plugins=tmp_path / "plugins", environments=tmp_path / "venv")
+    layout = Layout(tmp_path / "home", dags=tmp_path / "dags", plugins=tmp_path / "plugins", environments=tmp_path / "venv")
     source, stamp = tmp_path / "plugins" / "orchard" / "sensors.py", tmp_path / "venv" / "jobs" / "stamp"
-    for path, same in ((source, {"api-server"}), (stamp, set())):
+    dag = tmp_path / "dags" / "image_batches.py"
+    for path, same in ((source, set()), (stamp, set()), (dag, {"api-server"})):
         path.parent.mkdir(parents=True)
         path.write_text("before")
         before = digests_at_start(layout, {})

@@ -12,7 +12,7 @@ from orchard_jobs.cli import main
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobArguments, JobReport
-from orchard_jobs.contract.layout import FaultPath, projection_plan_path, report_path
+from orchard_jobs.contract.layout import FaultPath, ProjectionPlanPath, report_path
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.stages.staging import finish
 from orchard_jobs.stages.workers import Workers
@@ -64,5 +64,5 @@ def test_a_job_is_given_its_arguments_back(warehouse: Warehouse, monkeypatch: py
 
 def test_the_command_line_says_what_is_missing(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["project", "--warehouse", warehouse.uri, "--input-digest", "nothing"]) == 1
-    assert projection_plan_path("nothing") in capsys.readouterr().err
+    assert str(ProjectionPlanPath("nothing")) in capsys.readouterr().err
     assert main(["featurize", "--warehouse", "ftp://x", "--input-digest", "0"]) == 2

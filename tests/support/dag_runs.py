@@ -47,6 +47,7 @@ class Airflow:
         recorded: what was handed on as lineage.
         locks: the locks that planning tasks held.
         is_known: whether the metadata database knows the DAGs.
+        last_state: how the last run ended.
     """
 
     tables: Tables
@@ -56,6 +57,7 @@ class Airflow:
     recorded: list[LineageRecord] = field(default_factory=list)
     locks: list[BatchLock] = field(default_factory=list)
     is_known: bool = False
+    last_state: str = ""
 
     @cached_property
     def dags(self) -> dict[str, DAG]:
@@ -93,7 +95,7 @@ class Airflow:
                 patch.setattr(DagBundlesManager, "get_all_dag_bundles", lambda manager: [])
             run = self.dags[dag_id].test(logical_date=None, run_conf={"quiet_seconds": 0}, mark_success_pattern=left_out)
             states = {instance.task_id: str(instance.state) for instance in run.get_task_instances()}
-        self.is_known = True
+        self.is_known, self.last_state = True, str(run.state)
         context.settings.cache_clear()
         return states
 

@@ -10,10 +10,11 @@ from orchard_jobs.contract.columns import FEATURES, MODEL_RUNS, PCA_FEATURES, RU
 from orchard_jobs.contract.jobs import JobReport
 
 from support.dag_runs import Airflow, airflow_with
+from support.shown import shown_states
 from support.warehouse_faults import stretch
 
 FIRST, SECOND, BAD, DEAR = (f"2026-01-0{day}" for day in range(1, 5))
-DONE = {"wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage"}
+DONE = {"wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage", "refresh_view"}
 
 
 def images_of(day: str, count: int = 5) -> dict[str, bytes]:
@@ -52,6 +53,7 @@ def a_batch_is_published_and_recorded(airflow: Airflow) -> None:
     states = airflow.run("image_batches", FIRST)
     assert _in_state(states, "success") == DONE - {"reduce"}
     assert _in_state(states, "skipped") == {"reduce"}
+    assert shown_states(airflow.tables.warehouse) == {FIRST: "published"}
     assert {row["image_uri"] for row in airflow.tables.rows(FEATURES)} == {f"s3://landing/{key}" for key in images_of(FIRST)}
     run = max(airflow.tables.rows(RUNS), key=lambda row: int(row["version"]))
     assert (run["version"], run["listed"], run["target"], run["audit_verdict"]) == (2, 5, "local", "passed")
@@ -87,7 +89,10 @@ def _damaging(airflow: Airflow, stage: str) -> Callable[[JobReport], None]:
 def damaged_rows_of_a_batch_are_refused(airflow: Airflow) -> None:
     airflow.bucket |= images_of(BAD)
     airflow.after_job = _damaging(airflow, "reduce")
-    assert _in_state(airflow.run("image_batches", BAD), "failed") == {"validate"}
+    states = airflow.run("image_batches", BAD)
+    assert _in_state(states, "failed") == {"validate"}
+    assert (states["refresh_view"], airflow.last_state) == ("success", "failed")
+    assert shown_states(airflow.tables.warehouse) == {FIRST: "published", SECOND: "published", BAD: "refused"}
     airflow.after_job = lambda report: None
     assert BAD not in {row["batch_id"] for row in airflow.tables.rows(RUNS)}
 

@@ -1,7 +1,8 @@
 """Remove unused files. Only this module removes what a table names or a run wrote; a repair also removes a damaged log or model.
 
 A file is removed if it is older than the retention and nothing in use names it. These are staged files that no table took,
-replaced files, scratch, and exports of backbones without a batch. Reports, plans and manifests of finished work go, too.
+replaced files, scratch, exports of backbones without a batch, and former parts of the pages' view. Reports, plans and manifests
+of finished work go, too.
 A report is removed before the files that it names; planning then starts such work again. Those files and the manifest follow one
 retention later, because a task may be publishing them. Work that a run takes up meanwhile stays (`tables.reports.take_up`).
 """
@@ -19,18 +20,19 @@ from orchard_jobs.contract.layout import (
     ModelPath,
     ModelPlanPath,
     ProgressPath,
+    ProjectionPlanPath,
     RemovalNotePath,
     ScratchPath,
     StagedPath,
+    ViewPath,
     WorkPath,
     data_file_of_checksum,
     manifest_path,
-    projection_plan_path,
     report_path,
 )
 from orchard_jobs.storage import StoredFile, Warehouse
 
-from orchard.maintenance.work_files import WorkFiles, named_by_tables, scan_warehouse
+from orchard.maintenance.work_files import WorkFiles, named_by_tables, named_by_view, scan_warehouse
 from orchard.models.retention import expire_models, expired_models
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
@@ -38,12 +40,13 @@ from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import mark_path
 
 # In the order of removal: what names files goes before them.
-KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch", "network", "note")
+KINDS = ("report", "plan", "manifest", "replaced", "staged", "model", "scratch", "network", "view", "note")
 # Reports and projection plans are not among them: what they say decides whether they go.
 _KIND_OF: Mapping[type, str] = {
     ManifestPath: "manifest",
     ModelPlanPath: "plan",
     BackbonePath: "network",
+    ViewPath: "view",
     RemovalNotePath: "note",
     ScratchPath: "scratch",
     FaultPath: "scratch",
@@ -129,6 +132,7 @@ def find_removals(tables: Tables, settings: Settings, now: datetime, retention: 
         removals[removal.kind].append(removal)
     # In this order: a file that is replaced meanwhile is among the named or the replaced ones.
     named, replaced = set(named_by_tables(tables, settings, seen)), tables.replaced()
+    named |= named_by_view(tables.warehouse)
     # Somebody may still read the version before.
     lately = {path for path, moment in replaced.items() if moment > seen.young_since} if retention else set()
     stays = _stays(seen, named | lately, retention, documents)
@@ -180,7 +184,7 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
         if work not in seen.used_reports:
             yield Removal("report", path, seen.files[path].size_bytes, seen.named_by_report(work), work)
     for digest, plan in seen.plans.items():
-        path = projection_plan_path(digest)
+        path = str(ProjectionPlanPath(digest))
         if digest not in seen.open_inputs:
             names = tuple(one.model.path for one in plan.projections)
             yield Removal("plan", path, seen.files[path].size_bytes, names, seen.work_that_needs(path))

@@ -21,13 +21,13 @@ from orchard_jobs.contract.layout import (
     ProjectionPlanPath,
     RemovalNotePath,
     ReportPath,
+    ViewPath,
     WarehousePath,
     WorkPath,
     backbone_path,
     manifest_path,
     model_path,
     parse,
-    projection_plan_path,
 )
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.storage import StoredFile, Warehouse
@@ -89,7 +89,7 @@ class WorkFiles:
         """Digests of the manifests and plans that a job may still read: half-way, young, or of work that goes on."""
         of_reports = {self.reports[work].input_digest for work in self.used_reports}
         young = {d for d in self.heads if self.is_young(manifest_path(d))}
-        young |= {d for d in self.plans if self.is_young(projection_plan_path(d))}
+        young |= {d for d in self.plans if self.is_young(str(ProjectionPlanPath(d)))}
         busy = {d for d in (*self.heads, *self.plans) if not self.active_works.isdisjoint(self._works_of(d))}
         return frozenset(self.half_way | of_reports | young | busy)
 
@@ -202,3 +202,11 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
     for kind in KINDS:
         promotions = (current_promotion(tables, backbone, kind) for backbone in backbones)
         yield from (model_path(promotion.model_id, kind.models) for promotion in promotions if promotion is not None)
+
+
+def named_by_view(warehouse: Warehouse) -> set[str]:
+    """Return the pointer of the pages' view, and what it names."""
+    pointer = str(ViewPath())
+    text = warehouse.read_if_there(pointer)
+    named = {} if text is None else parsed(warehouse, pointer, text, json.loads)
+    return {pointer, *(value for value in named.values() if isinstance(value, str))}

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchard_jobs.contract.digests import canonical_json, digest_of, work_digest
 from orchard_jobs.contract.jobs import Projection, ProjectionPlan
-from orchard_jobs.contract.layout import ModelPlanPath, projection_plan_path
+from orchard_jobs.contract.layout import ModelPlanPath, ProjectionPlanPath
 from orchard_jobs.storage import Warehouse
 
 from orchard.models.model import Promotion, model_reference
@@ -66,7 +66,7 @@ def model_plan_of(fields: dict[str, Any], projection: ProjectionPlan) -> ModelPl
 
 def read_projection(warehouse: Warehouse, digest: str) -> ProjectionPlan:
     """Return a projection plan by its digest; JobError when its file is gone or damaged."""
-    path = projection_plan_path(digest)
+    path = str(ProjectionPlanPath(digest))
     return parsed(warehouse, path, warehouse.read(path), ProjectionPlan.from_json)
 
 
@@ -90,5 +90,5 @@ def freeze_projection(warehouse: Warehouse, plan: ModelPlan, projection: Project
         return plan
     while not take_up(warehouse, work_digest(projection.digest, projection.backbone, projection.stage)):
         projection = replace(projection, attempt=projection.attempt + 1)
-    warehouse.create(projection_plan_path(projection.digest), projection.to_json().encode())
+    warehouse.create(str(ProjectionPlanPath(projection.digest)), projection.to_json().encode())
     return replace(plan, projection=projection)

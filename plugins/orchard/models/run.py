@@ -2,7 +2,7 @@
 
 from orchard_jobs.audit.model_checks import audit_model
 from orchard_jobs.audit.projection_checks import audit_projection
-from orchard_jobs.contract.layout import projection_plan_path
+from orchard_jobs.contract.layout import ProjectionPlanPath
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.models.kinds import KINDS, PCA, Kind
@@ -42,7 +42,7 @@ def plan(tables: Tables, settings: Settings, run_id: str, kind: Kind = PCA) -> O
             record_model_run(tables, settings.backbone.id, decided, run_id, kind)
         return Skipped(f"nothing to project: {decided.reason}")
     digest, decision = decided.projection.digest, write_model_plan(tables.warehouse, decided)
-    uri = tables.warehouse.uri_of(projection_plan_path(digest))
+    uri = tables.warehouse.uri_of(str(ProjectionPlanPath(digest)))
     return Done(PlannedJobs(uri, digest, decided.projection.backbone, (kind.stage,), decision))
 
 

@@ -3,30 +3,23 @@
 Reads only. A run that failed before it wrote anything is known to Airflow alone; here its batch is `new` or `changed`.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
-from orchard_jobs.audit.verdict import Failure
 from orchard_jobs.contract.columns import RUNS, TABLES, Table
-from orchard_jobs.contract.layout import MANIFESTS, FaultPath, ManifestPath, parse
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError, NoTableError
-from orchard_jobs.storage import Warehouse
 
 from orchard.batch.comparison import ListingComparer
-from orchard.batch.manifests import read_head
 from orchard.batch.reconcile import Differences, ListPrefix, find_differences
-from orchard.launchers.attempts import Attempts
 from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
 from orchard.models.refit import pending_work
+from orchard.reporting.begun import begun_state, begun_versions
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
-from orchard.tables.reports import finished_report, job_digests
 
 _COUNTS = ("listed", "quarantined", "missing")
 STATES = {
@@ -190,7 +183,7 @@ class _States:
             versions,
             landing,
             rows,
-            {head.batch_id: head for head in _unpublished(tables, versions, rows)},
+            {head.batch_id: head for head in begun_versions(tables, versions, rows)},
             model_id,
             shares,
             damage,
@@ -223,33 +216,10 @@ class _States:
         head = self.begun.get(batch_id)
         # A batch that needs nothing may still have an old version that was begun and never finished.
         if head is not None and (differs or differs is None):
-            return self._of_begun(head)
+            return begun_state(self.tables.warehouse, self.settings, head)
         if differs:
             return ("changed" if is_published else "new"), ""
         return "published", ""
-
-    def _of_begun(self, head: ManifestHead) -> tuple[str, str]:
-        warehouse = self.tables.warehouse
-        featurize, reduce = job_digests(head)
-        featurized = finished_report(warehouse, featurize)
-        computed = sum(count for action, count in head.actions.items() if action in ("compute", "reuse"))
-        if featurized is None:
-            pending = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
-            return "planned", pending + _last_end(warehouse, featurize)
-        reduced = finished_report(warehouse, reduce)
-        if head.model is not None and reduced is None:
-            pending = f"version {head.number} is featurized, and has no finished reduce job"
-            return "planned", pending + _last_end(warehouse, reduce)
-        policy = AuditPolicy(self.settings.images.max_quarantined_share)
-        verdict = audit_batch(warehouse, head, featurized, reduced, policy)
-        if verdict.has_passed:
-            return "staged", f"version {head.number} passes its audit and is not published"
-        return "refused", "; ".join(_told_failure(failure) for failure in verdict.failures)
-
-
-def _told_failure(failure: Failure) -> str:
-    """Return a failed check and its first example, on one line."""
-    return ": ".join(line.strip() for line in failure.to_text().splitlines()[:2])
 
 
 def _model_and_shares(
@@ -263,29 +233,3 @@ def _model_and_shares(
         return model_id, captured_shares(tables, model_id) if model_id else {}, ()
     except DamagedFileError as error:
         return model_id, {}, (str(error),)
-
-
-def _last_end(warehouse: Warehouse, work: str) -> str:
-    """Return how the last job at a piece of work ended: in its vendor's words, and in its own."""
-    end, text = Attempts(warehouse, work).last_end, warehouse.read_if_there(str(FaultPath(work)))
-    return (f"; its {end}" if end else "") + (_told_fault(text) if text else "")
-
-
-def _told_fault(text: bytes) -> str:
-    try:
-        fault = json.loads(text)
-        return f"; it failed at {fault['at']}: {fault['error']}"
-    except (ValueError, TypeError, KeyError):
-        return "; it failed, and its error record is unreadable"
-
-
-def _unpublished(tables: Tables, versions: BatchVersions, rows: Mapping[str, Any]) -> Iterator[ManifestHead]:
-    """Yield the manifests that can still be published, of each batch the newest last."""
-    found = ((parse(file.path), file) for file in tables.warehouse.files(MANIFESTS))
-    heads = {path.digest: file for path, file in found if isinstance(path, ManifestPath) and path.is_head}
-    for digest in sorted(heads.keys() - rows.keys(), key=lambda digest: heads[digest].modified_at):
-        head = read_head(tables.warehouse, digest)
-        if head.backbone.id != versions.backbone:
-            continue
-        if head.number > versions.highest_number(head.batch_id) or versions.is_half_way(head.batch_id, digest):
-            yield head

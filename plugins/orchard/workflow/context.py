@@ -13,6 +13,8 @@ from orchard.workflow.notify import failure_notifier
 
 # A task whose inputs may have been skipped because their work was finished before.
 AFTER_SKIPS = "none_failed_min_one_success"
+# A task that tells how the others ended, if a first one did anything.
+AT_THE_END = "all_done_min_one_success"
 
 
 @cache

@@ -7,7 +7,7 @@ from orchard.launchers.request import JobRequest
 from orchard.settings import Settings
 from orchard.workflow.context import AFTER_SKIPS
 from orchard.workflow.sensors import WaitForUploads
-from orchard.workflow.tasks.batch import plan_batch, publish_batch, record_lineage, validate_batch
+from orchard.workflow.tasks.batch import plan_batch, publish_batch, record_lineage, show_batch, validate_batch
 
 # What a task is going to return. Airflow hands the value itself to the task that takes it.
 TaskValue = Any
@@ -29,6 +29,9 @@ def batch_flow(settings: Settings, *, is_announced: bool) -> None:
     validated: TaskValue = validate_batch(planned)
     published: TaskValue = publish_batch(planned, validated)
     recorded = record_lineage(planned, published)
+    shown = show_batch(planned)
 
     waited >> planned >> featurized >> reduced >> validated >> published >> recorded
     planned >> reduced
+    # Also what the audit refuses is shown; the run still fails, because `record_lineage` then ends it.
+    [planned, published] >> shown

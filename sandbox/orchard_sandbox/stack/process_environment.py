@@ -18,6 +18,8 @@ _FOREIGN = (
     *("AIRFLOW", "AWS_", "PYSPARK_", "SPARK_", "HADOOP_", "OPENLINEAGE_", "PYTHON", "VIRTUAL_ENV", "MOTO_"),
     *("MAKE", "MFLAGS"),
 )
+_OF_PAGES = (".css", ".html", ".js")
+_READ_BY_PAGES = ("ORCHARD_WAREHOUSE", "ORCHARD_LANDING", "ORCHARD_PIXEL_LIMIT", "ORCHARD_OBJECT_LIMIT")
 _MAKE_VARIABLES = {"ENGINE": "ORCHARD_ENGINE", "BACKBONE": "ORCHARD_BACKBONE", "TARGET": "ORCHARD_TARGET"}
 
 
@@ -112,20 +114,22 @@ def digests_at_start(layout: Layout, environment: Mapping[str, str]) -> dict[str
     """Return, for each of Airflow's processes, the digest of the code and settings that it reads at its start.
 
     A change requires a restart.
-    The api-server runs no code of a DAG, so it knows no setting of one. The triggerer runs that of triggers, which get the
-    settings that concern them.
+    The api-server runs no code of a DAG, but that of the pages, and knows the settings of those. The triggerer runs that of
+    triggers, which get the settings that concern them.
     """
-    server = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW__", "AIRFLOW_HOME")))
+    server = hashlib.sha256(_read(environment, ("AWS_", "AIRFLOW_")))
     for name in ("airflow", "jobs"):
         stamp = layout.environments / name / "stamp"
         server.update(stamp.read_bytes() if stamp.exists() else b"")
     for file in sorted((ROOT / "sandbox" / "airflow_plugins").glob("*.py")):
         server.update(file.read_bytes())
+    for folder in (layout.plugins, ROOT / "spark_jobs"):
+        for file in sorted(file for file in folder.rglob("*.*") if file.suffix in (".py", *_OF_PAGES)):
+            server.update(file.read_bytes())
     triggerer = server.copy()
-    triggerer.update(_read(environment, ("AIRFLOW_CONN_",)))
-    for folder in (layout.dags, layout.plugins, ROOT / "spark_jobs"):
-        for file in sorted(folder.rglob("*.py")):
-            triggerer.update(file.read_bytes())
+    for file in sorted(layout.dags.rglob("*.py")):
+        triggerer.update(file.read_bytes())
+    server.update(_read(environment, _READ_BY_PAGES))
     others = triggerer.copy()
     others.update(_read(environment, ("ORCHARD_", "JAVA_HOME")))
     digests = {"api-server": server, "triggerer": triggerer, "scheduler": others, "dag-processor": others}

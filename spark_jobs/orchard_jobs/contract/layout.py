@@ -93,6 +93,14 @@ class ChecksumsPath(WarehousePath):
 
 
 @dataclass(frozen=True)
+class ViewPath(WarehousePath):
+    """A file of the view that the pages read: a part of it, or the pointer that names the newest parts."""
+
+    form = f"{WORK}/view/{{name}}"
+    name: str = "current.json"
+
+
+@dataclass(frozen=True)
 class WorkPath(WarehousePath):
     """A file of one piece of work, in the folder that its digest names."""
 
@@ -214,7 +222,7 @@ def _staged_pattern_of(table: Table) -> re.Pattern[str]:
 
 
 _KINDS = (
-    *(ManifestPath, ProjectionPlanPath, ModelPlanPath, BackbonePath, RemovalNotePath, ChecksumsPath),
+    *(ManifestPath, ProjectionPlanPath, ModelPlanPath, BackbonePath, RemovalNotePath, ChecksumsPath, ViewPath),
     *(ReportPath, ProgressPath, AttemptPath, ScratchPath, FaultPath, ModelPath),
 )
 _CHECKSUM = re.compile(r"(?<![^/])\.([^/]+)\.crc$")
@@ -230,11 +238,6 @@ _STAGED = {table.name: ((table, _staged_pattern_of(table)),) for table in TABLES
 def manifest_path(manifest_digest: str, name: str = "head.json") -> str:
     """File of one manifest: its head, or a part of a name."""
     return str(ManifestPath(manifest_digest, name))
-
-
-def projection_plan_path(plan_digest: str) -> str:
-    """File of one projection plan."""
-    return str(ProjectionPlanPath(plan_digest))
 
 
 def backbone_path(backbone: str) -> str:

@@ -1,6 +1,7 @@
 """The tasks of image_batches and image_batches_on_arrival."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,10 @@ from orchard_jobs.contract.backbones import Backbone
 
 from orchard.batch import run
 from orchard.launchers import launcher_for
+from orchard.reporting.view_refresh import refresh_view
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.assets import FEATURES, UPLOADS
-from orchard.workflow.context import AFTER_SKIPS, landing_zone_of, settings, tables
+from orchard.workflow.context import AFTER_SKIPS, AT_THE_END, landing_zone_of, settings, tables
 from orchard.workflow.error_mapping import airflow_value
 from orchard.workflow.lineage import emit_batch
 from orchard.workflow.sensors import batch_lock_of
@@ -50,3 +52,9 @@ def record_lineage(planned: dict[str, Any], published: dict[str, Any]) -> None:
     """Emit the published version's OpenLineage event."""
     run_id = get_current_context()["dag_run"].run_id
     airflow_value(run.record(tables(), PlannedJobs(**planned), published, run_id, partial(emit_batch, settings())))
+
+
+@task(task_id="refresh_view", trigger_rule=AT_THE_END)
+def show_batch(planned: dict[str, Any]) -> None:
+    """Let the pages show the batch: its new version, or what keeps the planned one from being published."""
+    refresh_view(tables(), settings(), datetime.now(UTC), [PlannedJobs(**planned).input_digest])
