@@ -221,8 +221,8 @@ def _units(item: Item) -> list[bytes]:
         raise Fault(Reason.TRUNCATED, "HEIF: a picture without data")
     while data.place < data.end:
         units.append(data.take(data.number(size)))
-    # Its last byte holds the bit that ends a unit.
-    if any(not unit.rstrip(b"\0") or unit.endswith(b"\0") for unit in units):
+    # The last byte of a unit holds the bit that ends it, and within it a 3 follows any two zeros (H.265, 7.4.2).
+    if any(not unit or unit.endswith(b"\0") or b"\0\0\0" in unit for unit in units):
         raise Fault(Reason.TRUNCATED, "HEVC: zero bytes stand in place of data")
     return units
 

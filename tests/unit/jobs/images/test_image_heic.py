@@ -3,6 +3,7 @@
 import importlib.util
 import struct
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pi_heif
@@ -123,6 +124,22 @@ def test_data_that_are_overwritten_are_truncated(has_rows: int) -> None:
     for start in range(data, len(content) - 120, (len(content) - data) // 12):
         for filler in (bytes(100), b"\xff" * 100, bytes(range(1, 101))):
             assert bad(content[:start] + filler + content[start + 100 :]).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{"enc_params": {"x265:wpp": "0"}}, {"tile_size": 64}])
+@pytest.mark.parametrize("size", [3, 40])
+def test_a_hole_of_zeros_is_truncated(size: int, options: dict[str, Any]) -> None:
+    content = heic(photo(), **options)
+    data = content.index(b"mdat") + 100
+    for start in range(data, len(content) - size, max(1, (len(content) - data) // 60)):
+        found = bad(content[:start] + bytes(size) + content[start + size :])
+        assert found.reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 100}, {"quality": 1}, {"chroma": 444}])
+def test_a_flat_picture_has_no_zeros_of_its_own(options: dict[str, int]) -> None:
+    for shade in (0, 128, 255):
+        good(heic(Image.new("RGB", (640, 480), (shade, shade, shade)), **options))
 
 
 def test_data_that_end_early_leave_no_blank_blocks() -> None:
