@@ -10,14 +10,16 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats import tiff_tags as tags
+from orchard_jobs.images.formats.group4 import is_read_to_its_end
 from orchard_jobs.images.formats.jpeg import read_samples
 from orchard_jobs.images.formats.jpeg_markers import read_markers
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.stock import load_with
-from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, JPEG, NO_COMPRESSION, WEBP, YCBCR, Bytes, TiffLayout
+from orchard_jobs.images.formats.tiff_layout import CCITT, DEFLATE, GROUP_4, JPEG, NO_COMPRESSION, WEBP, YCBCR, Bytes, TiffLayout
 from orchard_jobs.images.formats.tiff_tags import Tags
 
 # Opening a file costs more than reading a short strip.
@@ -97,7 +99,17 @@ def _uncompressed(found: Tags, layout: TiffLayout, packed: list[bytes], rows: li
         raise
     except Exception as error:
         raise Fault(Reason.TRUNCATED, f"TIFF: a strip or tile cannot be uncompressed: {error}") from error
-    return np.packbits(np.asarray(image), axis=1) if layout.compression in CCITT else np.asarray(image)
+    samples = np.asarray(image)
+    if layout.compression == GROUP_4 and tags.STRIP_SIZES in found.places:
+        _check_group_4(found, packed, np.split(samples, np.cumsum(rows)[:-1]))
+    return np.packbits(samples, axis=1) if layout.compression in CCITT else samples
+
+
+def _check_group_4(found: Tags, packed: list[bytes], parts: list[NDArray[np.bool_]]) -> None:
+    is_reversed = found.integer(tags.FILL_ORDER, 1) == 2
+    for content, part in zip(packed, parts, strict=True):
+        if not is_read_to_its_end(content.translate(_REVERSED) if is_reversed else content, part):
+            raise Fault(Reason.TRUNCATED, "TIFF: damaged data of CCITT's Group 4")
 
 
 def _plain(layout: TiffLayout, content: bytes, rows: int) -> Bytes:

@@ -10,7 +10,8 @@ from orchard_jobs.images.formats import tiff_tags as tags
 from orchard_jobs.images.formats.picture import Fault, Limits
 from orchard_jobs.images.formats.tiff_tags import Tags
 
-NO_COMPRESSION, CCITT, LZW, JPEG, DEFLATE, PACKBITS = 1, (2, 3, 4), 5, 7, (8, 32946), 32773
+NO_COMPRESSION, GROUP_4, LZW, JPEG, DEFLATE, PACKBITS = 1, 4, 5, 7, (8, 32946), 32773
+CCITT = (2, 3, GROUP_4)
 LZMA, ZSTANDARD, WEBP = 34925, 50000, 50001
 _PREDICTED = {LZW, *DEFLATE, LZMA, ZSTANDARD}
 _READ = {NO_COMPRESSION, *CCITT, JPEG, PACKBITS, WEBP, *_PREDICTED}

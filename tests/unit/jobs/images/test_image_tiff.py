@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.tiff_layout import WEBP
 from orchard_jobs.images.formats.tiff_tags import read_tags
-from PIL import Image
+from PIL import Image, ImageDraw
 from support.pictures import bad, flat, good, picture, resized, saved
 from support.tiffs import DEFLATE, LZMA, LZW, NONE, PACKBITS, ZSTANDARD, Form, tiff, with_places
 
@@ -325,6 +325,35 @@ def test_webp_in_a_tiff_has_the_colours_that_it_says(photometric: int) -> None:
 def test_a_deflated_strip_of_more_than_its_bytes_is_truncated() -> None:
     content = tiff(RGB, Form(compression=DEFLATE, tags={257: [30], 278: [30]}))
     assert "holds more than its 6300 bytes" in bad(content).message
+
+
+def page() -> Image.Image:
+    """A page of text: black on white, with white margins."""
+    image = Image.new("1", (640, 800), 1)
+    draw = ImageDraw.Draw(image)
+    for row in range(40, 700, 14):
+        draw.text((40, row), f"line {row}: {row * 7919 % 10_000_019} of what somebody wrote down, and {row**3 % 9973} more")
+    return image
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("rows", [800, 100])
+def test_group_4_data_must_be_read_to_their_end(rows: int, fill_order: int) -> None:
+    content = saved(page(), "TIFF", compression="group4", tiffinfo={278: rows, 266: fill_order})
+    assert_shows(content, np.asarray(page().convert("L")))
+    found = read_tags(content)
+    start, size = found.integer(273, 0), found.integer(279, 0)
+    for at in range(start + 40, start + size - 400, size // 12):
+        for hole in (16, 200):
+            assert bad(content[:at] + bytes(hole) + content[at + hole :]).reason == Reason.TRUNCATED
+    shorter = content.replace(struct.pack("<HHII", 279, 4, 1, size), struct.pack("<HHII", 279, 4, 1, size // 2))
+    assert rows == 100 or bad(shorter).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("shade", [0, 1])
+def test_a_white_or_black_page_of_group_4_is_whole(shade: int) -> None:
+    blank = Image.new("1", (64, 5000), shade)
+    assert flat(saved(blank, "TIFF", compression="group4")) == [255 * shade] * 3
 
 
 def test_a_jpeg_in_a_tiff_is_read_strictly() -> None:
