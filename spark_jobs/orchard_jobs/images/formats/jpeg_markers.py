@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 
 from orchard_jobs.contract.quarantine import Reason
-from orchard_jobs.images.formats.jpeg_zeros import Band, Blocks, Code, first_codes, most_zeros
+from orchard_jobs.images.formats.jpeg_zeros import MOST_REPEATED, Band, Blocks, Code, first_codes, most_zeros
 from orchard_jobs.images.formats.picture import Fault, Limits
 
 LOSSLESS = 0xC3
@@ -66,7 +66,8 @@ class Markers:
         content: the file up to its end marker, without stray bytes between segments and without metadata that libjpeg warns of.
         marker: of the frame: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless.
         components: by their identifiers.
-        codes: of each Huffman table, what zero bits mean.
+        codes: what zero bits mean in the Huffman tables, apart from new ones.
+        new_tables: segments of Huffman tables, which are seldom looked into.
         exif: the first block.
         profile_parts: pieces of a colour profile by their numbers.
     """
@@ -77,6 +78,7 @@ class Markers:
     height: int = 0
     components: dict[int, Component] = field(default_factory=dict)
     codes: dict[int, Code] = field(default_factory=dict)
+    new_tables: list[bytes] = field(default_factory=list)
     walked_samples: int = 0
     exif: bytes | None = None
     profile_parts: dict[int, bytes] = field(default_factory=dict)
@@ -120,9 +122,9 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
         position = start if marker in _ALONE or marker == _EOI else _end_of_segment(content, start)
         body = content[start + 2 : position]
         if marker == _SOS:
-            most = _read_scan(found, body, limits)
+            _read_scan(found, body, limits)
             position, start = _end_of_data(content, position), position
-            _check_zeros(content, start, position, most)
+            _check_zeros(found, body, content, start, position)
         elif marker != _EOI:
             _read_segment(found, marker, body, limits)
         if not is_first_again and marker != _APP2:
@@ -167,7 +169,7 @@ def _read_segment(found: Markers, marker: int, body: bytes, limits: Limits) -> N
     if marker in _FRAMES:
         _read_frame(found, marker, body, limits)
     elif marker == _DHT:
-        found.codes.update(first_codes(body))
+        found.new_tables.append(body)
     elif marker == 0xE1 and body.startswith(_EXIF) and found.exif is None:
         found.exif = body
     elif marker == 0xE2 and body.startswith(_PROFILE) and len(body) > 14:
@@ -194,14 +196,11 @@ def _read_frame(found: Markers, marker: int, body: bytes, limits: Limits) -> Non
         raise Fault(Reason.UNSUPPORTED, "a JPEG of two components with one identifier")
 
 
-def _read_scan(found: Markers, body: bytes, limits: Limits) -> int | None:
-    """Count what a scan brings; return how many zero bytes may follow each other in its data, None for any number."""
+def _read_scan(found: Markers, body: bytes, limits: Limits) -> None:
     count = body[0] if body else 0
     if not 1 <= count <= 4 or len(body) < 4 + 2 * count:
         raise _cut("a scan's header is cut short")
-    first, last, bits = body[1 + 2 * count : 4 + 2 * count]
-    if found.marker != _PROGRESSIVE:
-        first, last, bits = 0, 63, 0
+    first, last, bits, _ = _band(found, body)
     if not first <= last <= 63:
         raise _cut(f"a scan of the coefficients {first} to {last}")
     largest = max((component.area for component in found.components.values()), default=1) or 1
@@ -209,22 +208,32 @@ def _read_scan(found: Markers, body: bytes, limits: Limits) -> int | None:
         if identifier not in found.components:
             raise _cut(f"a scan of component {identifier}, which the frame does not have")
         component = found.components[identifier]
-        component.bits_left[first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
+        component.bits_left[first : last + 1] = bytes([bits]) * (last + 1 - first)
         found.walked_samples += found.width * found.height * component.area // largest
     limits.check_work(found.walked_samples, "the scans")
-    return None if found.marker == LOSSLESS else most_zeros(_unit(found, body, count), Band(first, last, bits & 15, bits > 15))
 
 
-def _unit(found: Markers, body: bytes, count: int) -> list[Blocks]:
-    """Return the blocks of a unit of a scan (T.81, A.2): of several components as their sampling says, one of a single one."""
-    codes = found.codes
-    return [
+def _band(found: Markers, body: bytes) -> Band:
+    if found.marker != _PROGRESSIVE:
+        return Band(0, 63, 0, is_refined=False)
+    first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
+    return Band(first, last, bits & 15, is_refined=bits > 15)
+
+
+def _check_zeros(found: Markers, body: bytes, content: bytes, start: int, end: int) -> None:
+    """Raise Fault where a scan, whose header is `body`, has more zero bytes in a row than can be."""
+    if found.marker == LOSSLESS or content.find(bytes(MOST_REPEATED + 1), start, end) < 0:
+        return
+    for table in found.new_tables:
+        found.codes.update(first_codes(table))
+    found.new_tables.clear()
+    codes, count = found.codes, body[0]
+    unit = [
+        # Of several components as their sampling says, one block of a single one (T.81, A.2).
         Blocks(found.components[identifier].area if count > 1 else 1, codes.get(tables >> 4), codes.get(16 + (tables & 15)))
         for identifier, tables in struct.iter_unpack("BB", body[1 : 1 + 2 * count])
     ]
-
-
-def _check_zeros(content: bytes, start: int, end: int, most: int | None) -> None:
+    most = most_zeros(unit, _band(found, body))
     if most is not None and (place := content.find(bytes(most + 1), start, end)) >= 0:
         raise _cut(f"more than {most} zero bytes stand at byte {place}, in place of data")
 

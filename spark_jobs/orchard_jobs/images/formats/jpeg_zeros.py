@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 # Of coefficients that are repeated. The longest run is 8 in 10,000 photos, and 7 in drawn pictures.
-_MOST_REPEATED = 16
+MOST_REPEATED = 16
 _COUNTS = 16
 # A narrower band of coefficients can be the same in each block of a regular pattern.
 _LEAST_BAND = 42
@@ -70,7 +70,7 @@ def most_zeros(unit: Sequence[Blocks], band: Band) -> int | None:
         return None
     repeats = [not blocks.ac.ends_block for blocks in unit if blocks.ac and band.last]
     if any(repeats):
-        return _MOST_REPEATED if band.last - band.first >= _LEAST_BAND else None
+        return MOST_REPEATED if band.last - band.first >= _LEAST_BAND else None
     return None if band.first else _most_falling(unit, band)
 
 
@@ -84,4 +84,4 @@ def _most_falling(unit: Sequence[Blocks], band: Band) -> int | None:
         for blocks in unit
         if blocks.dc
     )
-    return _MOST_REPEATED + bits * (_DC_RANGE // fall + 1) // 8
+    return MOST_REPEATED + bits * (_DC_RANGE // fall + 1) // 8
