@@ -7,7 +7,7 @@ from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.picture import Fault, Limits, Picture
 from orchard_jobs.images.formats.png import read_png
 from orchard_jobs.images.formats.signatures import JPEG_SIGNATURE, PNG_SIGNATURE
-from orchard_jobs.images.formats.stock import eight_bits, load_with
+from orchard_jobs.images.formats.stock import check_runs, eight_bits, load_with
 
 _HEADER, _ENTRY, _DIB = 6, 16, 40
 
@@ -34,6 +34,7 @@ def read_icon(content: bytes, limits: Limits) -> Picture:
     if inner.startswith(PNG_SIGNATURE):
         return read_png(inner, limits)
     limits.check_size(best.width, best.height)
+    check_runs(inner[:_DIB], len(inner), limits)
     return Picture(eight_bits(load_with(_icon_of(content[2:4], best, inner), "ICO", limits)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchard_jobs.contract.quarantine import Reason
-from orchard_jobs.images.formats.picture import Fault
+from orchard_jobs.images.formats.picture import Fault, check_parts
 
 # What describes the pictures of a photo takes some thousands of bytes; the items' own bytes lie elsewhere.
 _GREATEST_META = 4 * 1024 * 1024
@@ -96,7 +96,10 @@ class ByteReader:
 
     def boxes(self) -> Iterator[tuple[bytes, "ByteReader"]]:
         """Yield kind and body of each box up to the end."""
+        parts = 0
         while self.place < self.end:
+            parts += 1
+            check_parts(parts, "the boxes of a file")
             start, size, kind = self.place, self.number(4), self.take(4)
             end = self.end if size == 0 else start + (self.number(8) if size == 1 else size)
             body, self.place = self.place, end

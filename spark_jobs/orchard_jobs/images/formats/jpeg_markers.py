@@ -6,10 +6,11 @@ Of the entropy-coded data it knows only where they end, and how many zeros may b
 import re
 import struct
 from dataclasses import dataclass, field
+from itertools import count as counted
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.jpeg_zeros import MOST_REPEATED, Band, Blocks, Code, first_codes, most_zeros
-from orchard_jobs.images.formats.picture import Fault, Limits
+from orchard_jobs.images.formats.picture import Fault, Limits, check_parts
 
 LOSSLESS = 0xC3
 _SOI, _EOI, _SOS, _DHT, _PROGRESSIVE = 0xD8, 0xD9, 0xDA, 0xC4, 0xC2
@@ -112,7 +113,8 @@ def read_markers(content: bytes, limits: Limits) -> Markers:
     """
     found = Markers()
     kept, position, is_clean = [(_SOI, content[:2])], 2, True
-    while True:
+    for number in counted():
+        check_parts(number, "the segments of a JPEG")
         match = _MARKER.search(content, position)
         if match is None:
             raise _cut("the file ends before its end marker")

@@ -16,6 +16,8 @@ _LEAST_PIXELS = 10_000_000
 SIDES_KEPT = 3
 # The largest colour profiles, of printers, take 4 MB; a larger one counts as none.
 PROFILE_BYTES = 8 * 1024 * 1024
+# Segments, chunks, boxes or blocks of a file. To walk over one takes a microsecond, and some take two bytes.
+_MOST_PARTS = 100_000
 
 
 class Fault(Exception):
@@ -24,6 +26,12 @@ class Fault(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def check_parts(count: int, what: str) -> None:
+    """Raise Fault when a file has more parts than any writer makes."""
+    if count > _MOST_PARTS:
+        raise Fault(Reason.TOO_COSTLY, f"{what}: more than {_MOST_PARTS}")
 
 
 @dataclass(frozen=True)

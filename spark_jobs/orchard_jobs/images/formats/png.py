@@ -13,7 +13,7 @@ from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.formats.exif import orientation_of
-from orchard_jobs.images.formats.picture import PROFILE_BYTES, Fault, Limits, Picture
+from orchard_jobs.images.formats.picture import PROFILE_BYTES, Fault, Limits, Picture, check_parts
 from orchard_jobs.images.formats.stock import eight_bits, load_with
 
 _SIGNATURE_BYTES = 8
@@ -76,8 +76,10 @@ class _Chunks:
         self._left = _CHECKSUM_WALKS * len(content)
 
     def __iter__(self) -> Iterator[_Chunk]:
-        position = _SIGNATURE_BYTES
+        position, parts = _SIGNATURE_BYTES, 0
         while position < len(self._content):
+            parts += 1
+            check_parts(parts, "the chunks of a PNG")
             chunk = self._chunk_at(position)
             if chunk is None or not (chunk.is_right or chunk.name in _NEEDED or self._leads_on(position, chunk)):
                 # A damaged length: go on where the next chunk stands whose checksum is right.

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
-from orchard_jobs.images.formats.picture import Fault, Limits, Picture
+from orchard_jobs.images.formats.picture import Fault, Limits, Picture, check_parts
 from orchard_jobs.images.formats.signatures import Format
 from orchard_jobs.images.formats.stock import load_with, picture_of
 
@@ -28,7 +28,10 @@ def read_webp(content: bytes, limits: Limits) -> Picture:
 
 def _data(content: bytes, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield where the coded data of each frame begin and end."""
+    parts = 0
     while start + 8 <= stop:
+        parts += 1
+        check_parts(parts, "the chunks of a WebP")
         name, size = content[start : start + 4], int.from_bytes(content[start + 4 : start + 8], "little")
         body, start = start + 8, start + 8 + size + size % 2
         if name in (b"VP8 ", b"VP8L"):

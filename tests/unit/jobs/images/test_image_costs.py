@@ -10,7 +10,8 @@ from orchard_jobs.images.decode import Decoded, Rejected, decode
 from orchard_jobs.images.formats.tiff_layout import JPEG, WEBP
 from PIL import Image
 from support.cpu import cpu_seconds
-from support.pictures import LIMIT, bad, bitmap, good, picture, saved
+from support.heics import heic
+from support.pictures import LIMIT, bad, bitmap, chunk, flat, good, picture, saved
 from support.tiffs import DEFLATE, LZMA, LZW, NONE, PACKBITS, Form, tiff, with_places
 
 RGB = np.asarray(picture(70, 50, seed=5))
@@ -127,3 +128,58 @@ def test_a_packed_picture_of_an_odd_range_is_read_in_time() -> None:
     samples = np.random.default_rng(8).integers(0, 1001, 3 * 2_000_000, np.uint16)
     with cpu_seconds(1.0):
         good(b"P6 2000 1000 1000\n" + samples.astype(">u2").tobytes())
+
+
+MANY = 100_001
+
+
+def with_parts(content: bytes, at: int, part: bytes, count: int = MANY) -> bytes:
+    longer = content[:at] + part * count + content[at:]
+    return longer[:4] + struct.pack("<I", len(longer) - 8) + longer[8:] if longer.startswith(b"RIFF") else longer
+
+
+def walked() -> dict[str, tuple[bytes, int, bytes]]:
+    """Files, where more parts may stand in each, and a part."""
+    source = picture(64, 48)
+    gif, webp, jp2 = saved(source, "GIF"), saved(source, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0"), saved(source, "JPEG2000")
+    photo = heic(source)
+    return {
+        "segments of a JPEG": (saved(source, "JPEG"), 2, b"\xff\xfe\0\2"),
+        "markers of a JPEG": (saved(source, "JPEG"), 2, b"\xff\x01"),
+        "chunks of a PNG": (saved(source, "PNG"), 33, chunk(b"abCd", b"")),
+        "blocks of a GIF": (gif, 13 + (3 << (gif[10] & 7) + 1), b"!\xfe\1x\0"),
+        "chunks of a WebP": (webp, webp.index(b"VP8 "), b"abcd" + bytes(4)),
+        "boxes of a HEIC": (photo, int.from_bytes(photo[:4], "big"), b"\0\0\0\x08free"),
+        "boxes of a JP2": (jp2, jp2.index(b"jp2c") - 4, b"\0\0\0\x08free"),
+    }
+
+
+@pytest.mark.parametrize("what", walked())
+def test_a_file_of_very_many_parts_is_too_costly(what: str) -> None:
+    content, at, part = walked()[what]
+    found = bad(with_parts(content, at, part))
+    assert (found.reason, "more than 100000" in found.message) == (Reason.TOO_COSTLY, True)
+    if "HEIC" not in what:  # whose places count from the file's begin
+        good(with_parts(content, at, part, 1000))
+
+
+def test_a_gif_of_many_frames_is_read() -> None:
+    frames = [picture(8, 8, seed) for seed in range(300)]
+    assert good(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])).width == 8
+
+
+@pytest.mark.parametrize("run", [b"\xff\5", b"\1\5"])
+@pytest.mark.parametrize("is_icon", [False, True])
+def test_a_bitmap_of_very_many_runs_is_too_costly(is_icon: bool, run: bytes) -> None:
+    def bitmap_of(runs: bytes) -> bytes:
+        header = struct.pack("<IiiHHIIiiII", 40, 256, 512 if is_icon else 256, 1, 8, 1, len(runs), 0, 0, 256, 0)
+        inner = header + bytes(1024) + runs
+        if is_icon:
+            return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 8, len(inner), 22) + inner
+        return b"BM" + struct.pack("<IHHI", 14 + len(inner), 0, 0, 14 + 40 + 1024) + inner
+
+    with cpu_seconds(0.5):
+        found = bad(bitmap_of(run * 26_000_000))
+    assert (found.reason, "runs of a bitmap" in found.message) == (Reason.TOO_COSTLY, True)
+    if not is_icon:
+        assert flat(bitmap_of((b"\xff\5\1\5\0\0") * 256 + b"\0\1")) == [0] * 3
