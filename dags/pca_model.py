@@ -18,12 +18,10 @@ fitted. The next run takes batches that are published meanwhile.
 """
 
 from airflow.sdk import DAG, FixedKeyMapper, PartitionedAssetTimetable
-from orchard.launchers import launcher_for
-from orchard.launchers.request import JobRequest
+from orchard.models.kinds import PCA
 from orchard.workflow.assets import FEATURES
 from orchard.workflow.context import dag_arguments, settings
-from orchard.workflow.flow import TaskValue
-from orchard.workflow.tasks.pca import plan_model, publish_model, validate_model
+from orchard.workflow.flow import model_flow
 
 with DAG(
     dag_id="pca_model",
@@ -32,9 +30,4 @@ with DAG(
     doc_md=__doc__,
     **dag_arguments(),
 ):
-    planned: TaskValue = plan_model()
-    projected = launcher_for(settings()).operator(JobRequest("project", plan_task="plan_model"))
-    validated: TaskValue = validate_model(planned)
-    published = publish_model(planned, validated)
-
-    planned >> projected >> validated >> published
+    model_flow(settings(), PCA)

@@ -1,4 +1,4 @@
-"""Command line of the jobs: `orchard-jobs featurize|reduce|project`, `prepare`, `embed`, `rehearse`, `archive-classes`.
+"""Command line of the jobs: `orchard-jobs featurize|reduce|project|classify`, `prepare`, `embed`, `rehearse`, `archive-classes`.
 
 Exit status: 0 done (or done before), 1 a job fault that a retry may fix (`embed`: or a bad image), 2 a fault of configuration.
 On a platform that calls a function of the wheel (`orchard-jobs-task`) an error takes the place of the exit status.
@@ -79,6 +79,7 @@ def command_parser() -> argparse.ArgumentParser:
         ("featurize", "stage a manifest's features, quarantine rows, moments and class moments"),
         ("reduce", "stage the pca_features of what `featurize` staged"),
         ("project", "stage the pca_features of published batches"),
+        ("classify", "fit a classifier on published features"),
     ):
         command = commands.add_parser(stage, help=text, description=text)
         command.add_argument("--warehouse", required=True, help="URI of the warehouse")
@@ -193,7 +194,7 @@ def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:
 
 
 def _read_planned(warehouse: Warehouse, given: JobArguments) -> ManifestHead | ProjectionPlan:
-    if given.stage == "project":
+    if given.stage in ("project", "classify"):
         return ProjectionPlan.from_json(warehouse.read(str(ProjectionPlanPath(given.input_digest))))
     return ManifestHead.from_json(warehouse.read(manifest_path(given.input_digest)))
 
@@ -201,10 +202,13 @@ def _read_planned(warehouse: Warehouse, given: JobArguments) -> ManifestHead | P
 def _stage_rows(
     workers: "Workers", warehouse: Warehouse, stage: Stage, planned: ManifestHead | ProjectionPlan, work: str
 ) -> JobReport:
+    from orchard_jobs.stages.classify import classify
     from orchard_jobs.stages.featurize import featurize
     from orchard_jobs.stages.project import project
     from orchard_jobs.stages.reduce import reduce
 
+    if isinstance(planned, ProjectionPlan) and planned.stage == "classify":
+        return classify(workers, warehouse, planned, work)
     if isinstance(planned, ProjectionPlan):
         return project(workers, warehouse, planned, work)
     if stage == "featurize":

@@ -28,9 +28,6 @@ NO_PATHS = {
     ("sandbox/orchard_sandbox/databricks/volumes.py", "request.path.removeprefix(FILES_API).partition('/')"),
     # The name of an S3 event, such as `s3:ObjectCreated:Put`.
     ("plugins/orchard/landing_zone/messages.py", "record['eventName'].removeprefix('s3:')"),
-    # The name of a transaction in a table's log.
-    ("plugins/orchard/models/kinds.py", "f'{table.name}/{backbone}'"),
-    ("plugins/orchard/models/kinds.py", "f'{table.name}/{self.name}/{backbone}'"),
     # The address of a page.
     ("plugins/orchard/pages/app.py", "f\"/{name.removesuffix('.html')}\""),
     # Patterns of characters that a key or a path must not have.

@@ -29,6 +29,7 @@ DAGS = {
     "image_batches_on_arrival": BATCH_FLOW,
     "reconcile_uploads": ["find_differences", "wake_model"],
     "pca_model": ["plan_model", "project", "validate", "publish"],
+    "classifier_model": ["plan_model", "classify", "validate", "publish"],
     "clean_warehouse": ["clean_warehouse", "refresh_view", "verify_warehouse"],
 }
 
@@ -113,11 +114,11 @@ def test_every_task_is_retried_and_tells_of_its_failure(bag: DagBag, dag_id: str
 
 def test_jobs_share_the_pool(bag: DagBag) -> None:
     pools = {task.task_id: task.pool for dag in bag.dags.values() for task in dag.tasks}
-    assert {task_id for task_id, pool in pools.items() if pool == "spark"} == {"featurize", "reduce", "project"}
+    assert {task_id for task_id, pool in pools.items() if pool == "spark"} == {"featurize", "reduce", "project", "classify"}
 
 
 def test_one_model_run_at_a_time(bag: DagBag) -> None:
-    assert bag.dags["pca_model"].max_active_runs == 1
+    assert {bag.dags[dag_id].max_active_runs for dag_id in ("pca_model", "classifier_model")} == {1}
 
 
 def test_the_two_reconciling_tasks_do_not_wait_for_each_other(bag: DagBag) -> None:

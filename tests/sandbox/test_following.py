@@ -71,7 +71,7 @@ def test_counts_of_all_workers_are_summed_but_for_half_written_ones(tmp_path: Pa
 def test_a_warehouse_without_tables_has_nothing_to_do(tmp_path: Path) -> None:
     environment = {"ORCHARD_WAREHOUSE": f"file://{tmp_path}"}
     assert published_batches(environment) == {}
-    assert pending_work(environment) is None
+    assert pending_work(environment) == {}
 
 
 class Terminal(io.StringIO):
@@ -226,7 +226,7 @@ def test_pca_model_is_started_where_work_is_left_and_nothing_runs(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow = MadeUpAirflow("success")
-    monkeypatch.setattr(following, "pending_work", lambda _: None if airflow.started else "a batch lacks")
+    monkeypatch.setattr(following, "pending_work", lambda _: {} if airflow.started else {"pca_model": "a batch lacks"})
     one = follower(airflow, environment)
     one.start([])
     assert one.settle(has_uploaded=False) is None
@@ -234,7 +234,7 @@ def test_pca_model_is_started_where_work_is_left_and_nothing_runs(
 
 
 def test_work_that_never_ends_and_a_missing_dag_do_not_hang(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "pending_work", lambda _: "a batch lacks")
+    monkeypatch.setattr(following, "pending_work", lambda _: {"pca_model": "a batch lacks"})
     airflow = MadeUpAirflow("success")
     one = follower(airflow, environment)
     one.start([])

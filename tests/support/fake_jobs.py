@@ -28,6 +28,7 @@ from orchard_jobs.pca.coordinates import VarianceTally, project
 from orchard_jobs.pca.moments import Moments
 from orchard_jobs.schemas import arrow_schema
 
+from support.fake_fit import write_classifier
 from support.listed_bucket import bytes_of, etag_of
 
 BROKEN = b"broken"
@@ -45,11 +46,12 @@ LARGE = b"large "
 
 @dataclass
 class FakeJobs:
-    """Runs the three stages over a bucket held in memory; counts what went through the backbone."""
+    """Runs the stages over a bucket held in memory; counts what went through the backbone."""
 
     tables: Tables
     bucket: Mapping[str, bytes]
     network_runs: list[str] = field(default_factory=list)
+    compared: dict[str, int] = field(default_factory=lambda: {"compared": 0, "compared_right": 0, "compared_right_before": 0})
 
     def featurize(self, head: ManifestHead) -> JobReport:
         work = work_digest(head.digest, head.backbone.id, "featurize")
@@ -94,6 +96,16 @@ class FakeJobs:
         return self._finish(
             JobReport(work, "project", plan.digest, plan.backbone, __version__, "fake", staged, counts, captured=captured)
         )
+
+    def classify(self, plan: ProjectionPlan) -> JobReport:
+        """Fit as asked, at one shrinkage; every tenth row counts as held out, and `compared` is what the current one is told."""
+        work = work_digest(plan.digest, plan.backbone, "classify")
+        counts = write_classifier(self.tables.warehouse, plan.backbone, plan.fit) | self.compared if plan.fit else {}
+        return self._finish(JobReport(work, "classify", plan.digest, plan.backbone, __version__, "fake", (), counts))
+
+    def run_planned(self, plan: ProjectionPlan) -> JobReport:
+        """Run the job of a model's DAG."""
+        return self.project(plan) if plan.stage == "project" else self.classify(plan)
 
     def _rows(self, head: ManifestHead) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         vectors = {row["content_sha256"]: row for row in self._published(head.vector_files)}

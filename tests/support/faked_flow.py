@@ -8,7 +8,7 @@ from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
-from orchard.models.kinds import Kind
+from orchard.models.kinds import PCA, Kind
 from orchard.models.model_plan import ModelPlan, read_model_plan, read_projection
 from orchard.models.refit import plan_model
 from orchard.outcomes import Failed, Outcome, Skipped
@@ -68,7 +68,7 @@ def run_batch(tables: Tables, settings: Settings, batch_id: str, bucket: Mapping
 def project_model(tables: Tables, settings: Settings, run_id: str = "model") -> PlannedJobs:
     """Run pca_model up to its job's end, where it has something to project; return its plan."""
     planned = value_of(model_run.plan(tables, settings, run_id))
-    FakeJobs(tables, {}).project(read_projection(tables.warehouse, planned.input_digest))
+    FakeJobs(tables, {}).run_planned(read_projection(tables.warehouse, planned.input_digest))
     return planned
 
 
@@ -83,8 +83,10 @@ def publish_projected(tables: Tables, planned: PlannedJobs, run_id: str = "model
     value_of(model_run.publish(tables, planned, run_id))
 
 
-def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> ModelPlan:
-    """Run pca_model once; return what it decided."""
+def run_model(
+    tables: Tables, settings: Settings, run_id: str = "model", kind: Kind = PCA, jobs: FakeJobs | None = None
+) -> ModelPlan:
+    """Run a kind's DAG once; return what it decided."""
     decided: list[ModelPlan] = []
 
     def decide(tables: Tables, settings: Settings, kind: Kind) -> ModelPlan:
@@ -92,12 +94,12 @@ def run_model(tables: Tables, settings: Settings, run_id: str = "model") -> Mode
         return decided[-1]
 
     with patch.object(model_run, "plan_model", decide):
-        planned = model_run.plan(tables, settings, run_id)
+        planned = model_run.plan(tables, settings, run_id, kind)
     if not isinstance(planned, Skipped):
-        jobs = value_of(planned)
-        FakeJobs(tables, {}).project(read_projection(tables.warehouse, jobs.input_digest))
-        value_of(model_run.validate(tables, jobs))
-        value_of(model_run.publish(tables, jobs, run_id))
+        work = value_of(planned)
+        (jobs or FakeJobs(tables, {})).run_planned(read_projection(tables.warehouse, work.input_digest))
+        value_of(model_run.validate(tables, work))
+        value_of(model_run.publish(tables, work, run_id))
     return decided[-1]
 
 

@@ -1,4 +1,4 @@
-"""`orchard models`: list the PCA models of the current backbone; promote, pin and release them."""
+"""`orchard models`: list the models of the current backbone, PCA models and classifiers; promote, pin and release them."""
 
 import argparse
 import json
@@ -9,15 +9,15 @@ from itertools import accumulate
 from typing import Any
 
 from orchard.commands.console import format_table
-from orchard.models.kinds import PCA
+from orchard.models.kinds import KIND_OF_NAME, PCA
 from orchard.models.model import current_promotion, known_model
 from orchard.models.registry import pin, promote, release, unpin
-from orchard.reporting.model_list import ModelSummary, list_models
+from orchard.reporting.model_list import ClassifierSummary, ModelSummary, list_classifiers, list_models
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
 NAME = "models"
-HELP = "list the PCA models; promote, release, pin or unpin one"
+HELP = "list the PCA models and classifiers; promote, release, pin or unpin one"
 _BAR_CELLS = 40
 _BARS = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -29,8 +29,8 @@ _CHANGES: dict[str, tuple[Callable[[Tables, Settings, str], bool], str, str, str
         "is current and held",
         "is already current and held",
     ),
-    "pin": (pin, "keep a model alive: every batch is projected with it, too", "is pinned", "is already pinned"),
-    "unpin": (unpin, "project no batch with a model any more, unless it is current", "is not pinned", "was not pinned"),
+    "pin": (pin, "keep a model alive: every batch gets rows of it, too", "is pinned", "is already pinned"),
+    "unpin": (unpin, "make no more rows of a model, unless it is current", "is not pinned", "was not pinned"),
 }
 
 
@@ -39,12 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     listing = actions.add_parser("list", help="list the models (the default)")
-    listing.add_argument("--scree", metavar="ID", help="draw the spectrum of this model instead of the current one's")
+    listing.add_argument("--scree", metavar="ID", help="draw the spectrum of this PCA model instead of the current one's")
     for name, (_, text, _, _) in _CHANGES.items():
         actions.add_parser(name, help=text, description=text).add_argument(
             "id", metavar="ID", help="id of the model, or its first characters"
         )
-    actions.add_parser("release", help="let pca_model refit again if that gains enough")
+    letting = actions.add_parser("release", help="let a kind of model be refitted again where that is worth it")
+    letting.add_argument("kind", nargs="?", choices=tuple(KIND_OF_NAME), default=PCA.name, help="the kind (`pca` by default)")
     for action in actions.choices.values():
         # Suppressed, since a subparser's default would overwrite what the parser before it has read.
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
@@ -55,8 +56,9 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
     if arguments.action in (None, "list"):
         return _list(arguments, settings, tables)
     if arguments.action == "release":
-        is_changed, words, unchanged = release(tables, settings), "is not held", "was not held"
-        promotion = current_promotion(tables, settings.backbone.id)
+        kind = KIND_OF_NAME[arguments.kind]
+        is_changed, words, unchanged = release(tables, settings, kind), "is not held", "was not held"
+        promotion = current_promotion(tables, settings.backbone.id, kind)
         model_id = promotion.model_id if promotion else ""
     else:
         change, _, words, unchanged = _CHANGES[arguments.action]
@@ -71,19 +73,27 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 def _list(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     backbone = settings.backbone.id
-    models = list_models(tables, backbone)
+    models, classifiers = list_models(tables, backbone), list_classifiers(tables, backbone)
     if arguments.json:
-        print(json.dumps({"backbone": backbone, "models": [_as_json(model) for model in models]}))
+        found = {"models": list(map(_as_json, models)), "classifiers": list(map(_as_json, classifiers))}
+        print(json.dumps({"backbone": backbone} | found))
         return 0
-    if not models:
+    if models:
+        _print_pca(arguments, tables, backbone, models)
+    else:
         print(f"{backbone} has no model yet: pca_model fits one once images are published")
-        return 0
+    if classifiers:
+        head = ("classifier", "classes", "n", "batches", "created", "accuracy", "held out", "")
+        print("\n" + format_table(head, list(map(_classifier_row, classifiers))))
+    return 0
+
+
+def _print_pca(arguments: argparse.Namespace, tables: Tables, backbone: str, models: Sequence[ModelSummary]) -> None:
     print(format_table(("model", "k", "n", "batches", "created", "captured", "gain", "distance", ""), list(map(_row, models))))
     wanted = known_model(tables, backbone, arguments.scree, (PCA,))[0] if getattr(arguments, "scree", None) else None
     for model in models:
         if model.model_id == wanted or (wanted is None and model.is_current):
             print("\n" + format_scree(model.model_id, model.explained_variance_ratio, sys.stdout.encoding))
-    return 0
 
 
 def format_scree(title: str, ratios: Sequence[float], encoding: str | None = "utf-8") -> str:
@@ -122,9 +132,26 @@ def _row(model: ModelSummary) -> tuple[str, ...]:
         "-" if model.captured is None else f"{model.captured:.1%}",
         "-" if model.gain is None else f"{model.gain:.4f}",
         "-" if model.distance is None else f"{model.distance:.4f}",
-        ", ".join(word for word in ("current", "held", "pinned") if getattr(model, f"is_{word}")),
+        _marks(model),
     )
 
 
-def _as_json(model: ModelSummary) -> dict[str, Any]:
+def _classifier_row(model: ClassifierSummary) -> tuple[str, ...]:
+    return (
+        model.model_id,
+        str(len(model.classes)),
+        str(model.n),
+        str(model.batches),
+        f"{model.created_at:%Y-%m-%d}",
+        f"{model.accuracy:.1%}",
+        f"{model.held_out_rows} rows, by {model.held_out}",
+        _marks(model),
+    )
+
+
+def _marks(model: ModelSummary | ClassifierSummary) -> str:
+    return ", ".join(word for word in ("current", "held", "pinned") if getattr(model, f"is_{word}"))
+
+
+def _as_json(model: ModelSummary | ClassifierSummary) -> dict[str, Any]:
     return asdict(model) | {"created_at": model.created_at.isoformat()}

@@ -71,8 +71,9 @@ def next_steps(found: WarehouseStatus, settings: Settings) -> Iterator[NextStep]
         )
     if startable:
         yield from _starts(startable, settings)
-    elif found.model_work is not None:
-        yield NextStep("start pca_model, unless a run of it is active", "airflow dags trigger pca_model")
+    else:
+        for dag_id in found.model_work:
+            yield NextStep(f"start {dag_id}, unless a run of it is active", f"airflow dags trigger {dag_id}")
     if not found.batches and not found.damage:
         yield NextStep(f"upload images to {settings.landing_zone.location.uri}/<batch>/<label>/<file>")
 
@@ -110,8 +111,7 @@ def _lines(found: WarehouseStatus, steps: list[NextStep]) -> Iterator[str]:
         if state != "published" and found.in_state(state):
             yield f"{state}: {meaning}"
     yield from (f"{batch.batch_id}: {escaped(batch.why)}" for batch in found.batches if batch.why)
-    if found.model_work is not None:
-        yield f"pca_model: {found.model_work}"
+    yield from (f"{dag_id}: {work}" for dag_id, work in found.model_work.items())
     yield from (f"damaged: {one}" for one in found.damage)
     if found.strays:
         yield f"{found.strays} objects of the landing zone lie under no batch key"

@@ -186,7 +186,7 @@ def _documents(seen: WorkFiles) -> Iterator[Removal]:
     for digest, plan in seen.plans.items():
         path = str(ProjectionPlanPath(digest))
         if digest not in seen.open_inputs:
-            names = tuple(one.model.path for one in plan.projections)
+            names = tuple(model.path for model in plan.models)
             yield Removal("plan", path, seen.files[path].size_bytes, names, seen.work_that_needs(path))
 
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS
 from orchard_jobs.contract.columns import (
     CAPTURED,
     FEATURES,
@@ -45,7 +45,10 @@ _WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS, CLASS_MOMENTS)
 _OF_MODELS = {kind.models: kind for kind in KINDS}
 _OF_ROWS = {kind.rows for kind in KINDS}
 # Tables from which others are rebuilt come first.
-_ORDER = (MODELS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES)
+_ORDER = (
+    *(MODELS, CLASSIFIERS, MODEL_RUNS, PINS, PROMOTIONS),
+    *(FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES),
+)
 _MISSING = "rows of images that are no longer listed"
 
 
@@ -216,14 +219,16 @@ _TOLD = {
     CLASS_MOMENTS.name: "computed again from the features",
     PCA_FEATURES.name: "projected again by the next run of pca_model",
     MODELS.name: "taken out; if it was the current model, the next run of pca_model fits one",
-    PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of pca_model",
+    CLASSIFIERS.name: "taken out; if it was the current classifier, the next run of classifier_model fits one",
+    PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of its kind's DAG",
     CAPTURED.name: "computed again from features and models",
     PINS.name: "taken out",
     MODEL_RUNS.name: "taken out",
 }
 _LOST = {
     MODELS.name: "a model whose file was lost, as it was: its coordinates of old batches stay until they expire",
+    CLASSIFIERS.name: "a classifier whose file was lost, as it was",
     PROMOTIONS.name: "earlier promotions, and whether the current model was held: `orchard models promote` holds it again",
     PINS.name: "pins: `orchard models pin` pins a model again",
-    MODEL_RUNS.name: "what earlier runs of pca_model decided",
+    MODEL_RUNS.name: "what earlier runs of pca_model and classifier_model decided",
 }

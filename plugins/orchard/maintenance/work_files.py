@@ -135,8 +135,8 @@ class WorkFiles:
             yield mark_path(self._works_of(digest)[0])
             yield backbone_path(plan.backbone)
             yield from (str(ModelPlanPath(decision)) for decision, decided in self.decisions.items() if decided == digest)
-            yield from (one.model.path for one in plan.projections)
-            yield from (path for _, batch in plan.pairs for path in batch.files)
+            yield from (model.path for model in plan.models)
+            yield from (path for batch in plan.versions for path in batch.files)
         for work in self.used_reports:
             yield from self.named_by_report(work)
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, Table
 from orchard_jobs.contract.jobs import Stage
+
+from orchard.tables.batch_versions import version_key
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Kind:
     Attributes:
         name: its name in `promotions`, `pins` and `model_runs`.
         models: the table of its models, which has a file a model.
-        rows: the table of what its models make of each batch.
+        rows: the table of what its models make of each batch; None where nothing is made of batches yet.
         stage: the job that makes those rows.
         dag_id: the DAG that fits it.
         size_column: the column of `models` with the number of components, or with the list of classes.
@@ -23,14 +26,14 @@ class Kind:
 
     name: str
     models: Table
-    rows: Table
+    rows: Table | None
     stage: Stage
     dag_id: str
     size_column: str
 
     def key(self, table: Table, backbone: str) -> str:
         """Return the key under which a table numbers a backbone's choices; that of PCA is as it was before there were kinds."""
-        return f"{table.name}/{backbone}" if self is PCA else f"{table.name}/{self.name}/{backbone}"
+        return version_key(table.name, backbone if self is PCA else version_key(self.name, backbone))
 
     def owns(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row of `promotions`, `pins` or `model_runs` is of this kind; without a kind it is PCA's."""
@@ -38,5 +41,6 @@ class Kind:
 
 
 PCA = Kind("pca", MODELS, PCA_FEATURES, "project", "pca_model", "k")
-KINDS = (PCA,)
+CLASSIFIER = Kind("classifier", CLASSIFIERS, None, "classify", "classifier_model", "classes")
+KINDS = (PCA, CLASSIFIER)
 KIND_OF_NAME = {kind.name: kind for kind in KINDS}

@@ -7,12 +7,10 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.classifier.class_moments import merge_all as merge_classes
-from orchard_jobs.classifier.labelled_rows import LabelRule, from_columns, missing_images
+from orchard_jobs.classifier.labelled_rows import from_columns, rule_of_version
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import MOMENTS, Table
 from orchard_jobs.contract.jobs import BatchVersion
-from orchard_jobs.contract.layout import manifest_path
-from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError
 from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.parquet import open_parquet, read_parquet
@@ -22,7 +20,6 @@ from orchard_jobs.storage import Warehouse
 from orchard.models.model import MergedVersion, Model, sources_of
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
-from orchard.tables.reports import parsed
 
 log = escaping_logger(__name__)
 _ROWS_PER_CHUNK = 4096
@@ -82,19 +79,7 @@ def merged_class_moments(
 
 def class_moments_of(warehouse: Warehouse, version: BatchVersion, unlabelled: tuple[str, ...]) -> ClassMoments:
     """Return the class moments of a batch version from its features; DamagedFileError where a file is lost or damaged."""
-    return merge_classes(label_rule(warehouse, version, unlabelled).moments_of_files(warehouse, version.files))
-
-
-def label_rule(warehouse: Warehouse, version: BatchVersion, unlabelled: tuple[str, ...]) -> LabelRule:
-    """Return which rows of a batch version count. Without its manifest nobody knows what was missing: all are then listed."""
-    path = manifest_path(version.manifest_digest)
-    try:
-        head = parsed(warehouse, path, warehouse.read(path), ManifestHead.from_json)
-        missing = missing_images(warehouse, head)
-    except DamagedFileError as error:
-        log.warning("batch %s counts no image as missing: %s", version.batch_id, error)
-        missing = frozenset()
-    return LabelRule.of(warehouse, unlabelled, missing, version.files)
+    return merge_classes(rule_of_version(warehouse, version, unlabelled).moments_of_files(warehouse, version.files))
 
 
 def _merged(

@@ -30,6 +30,8 @@ class ModelPlan:
         judged: the promotion that the decision was made on; None when there was none. A new model is promoted right after
             it or not at all.
         projection: the Spark job's work; None when there is none.
+        considered_if_kept: what was considered, should the current model be kept because the new one is worse; None where a
+            new one is promoted in any case. It is then in no text and no digest, as in earlier releases.
     """
 
     action: str
@@ -40,12 +42,15 @@ class ModelPlan:
     distance: float | None = None
     judged: Promotion | None = None
     projection: ProjectionPlan | None = None
+    considered_if_kept: str | None = None
 
 
 def write_model_plan(warehouse: Warehouse, plan: ModelPlan) -> str:
     """Write a plan that has a projection, unless it is there; return its digest. The projection plan has a file of its own."""
     assert plan.projection is not None, "a plan without a projection is over when it is made"
     fields = {**asdict(replace(plan, projection=None)), "projection": plan.projection.digest}
+    if plan.considered_if_kept is None:
+        del fields["considered_if_kept"]
     digest = digest_of(fields)
     warehouse.create(str(ModelPlanPath(digest)), canonical_json(fields).encode())
     return digest
@@ -86,7 +91,7 @@ def projection_of(warehouse: Warehouse, found: ModelState, lacking: Lacking) -> 
 
 def freeze_projection(warehouse: Warehouse, plan: ModelPlan, projection: ProjectionPlan) -> ModelPlan:
     """Return the plan with its Spark job's work, frozen in the warehouse, where there is any."""
-    if not projection.projections:
+    if not projection.projections and projection.fit is None:
         return plan
     while not take_up(warehouse, work_digest(projection.digest, projection.backbone, projection.stage)):
         projection = replace(projection, attempt=projection.attempt + 1)

@@ -1,11 +1,13 @@
 """Publish what a run of a model's DAG made: a new model, rows, the promotion, and what the run did."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchard_jobs.contract.columns import MODEL_RUNS
+from orchard_jobs.contract.columns import MODEL_RUNS, Table
 from orchard_jobs.contract.digests import digest_of
-from orchard_jobs.contract.jobs import JobReport
+from orchard_jobs.contract.jobs import JobReport, ProjectionPlan
 from orchard_jobs.errors import SupersededError
+from orchard_jobs.escaping import escaping_logger
 
 from orchard.models.captured import record_captured
 from orchard.models.kinds import KIND_OF_NAME, PCA, Kind
@@ -16,11 +18,14 @@ from orchard.models.state import considered_key
 from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import Change, Tables
 
+log = escaping_logger(__name__)
+
 
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
-    """Publish a projection: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
+    """Publish what a job made: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
 
-    A batch that got a newer version meanwhile is left out: the next run projects it. A retry commits what is left.
+    A batch that got a newer version meanwhile is left out: the next run makes its rows. A retry commits what is left.
+    A classifier that is worse than the current one becomes a row of its table, and is not promoted.
 
     Raises:
         SupersededError: another model was promoted meanwhile.
@@ -32,15 +37,35 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
     if plan.action == "fit":
         assert plan.model_id is not None, "a fit makes a model"
         publish_file(tables, plan.model_id, kind)
-    changes = [
-        Change(version_key(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
-        for (model, batch), staged in zip(projection.pairs, report.of_table(kind.rows.name), strict=True)
-    ]
+        plan = _judged(plan, report)
     record_captured(tables, report.captured)
-    tables.commit(kind.rows, changes)
+    if kind.rows is not None:
+        _publish_rows(tables, kind.rows, projection, report)
     if plan.action == "fit":
         _promote(tables, projection.backbone, plan, kind)
     record_model_run(tables, projection.backbone, plan, run_id, kind)
+
+
+def _publish_rows(tables: Tables, table: Table, projection: ProjectionPlan, report: JobReport) -> None:
+    changes = [
+        Change(version_key(model.model_id, batch.batch_id), batch.number, batch.manifest_digest, staged.partition, staged.files)
+        for (model, batch), staged in zip(projection.pairs, report.of_table(table.name), strict=True)
+    ]
+    tables.commit(table, changes)
+
+
+def _judged(plan: ModelPlan, report: JobReport) -> ModelPlan:
+    """Return the plan, or one that keeps the current model where the new one does worse on rows that neither has seen."""
+    fit = plan.projection.fit if plan.projection else None
+    if fit is None or plan.judged is None or plan.considered_if_kept is None:
+        return plan
+    rows, new, current = (report.counts[name] for name in ("compared", "compared_right", "compared_right_before"))
+    if new >= current - fit.margin * rows:
+        return plan
+    reason = f"{plan.model_id} is not promoted: it gets {new} of {rows} images right, the current model {current}; {plan.reason}"
+    log.warning("%s", reason)
+    considered, kept = plan.considered_if_kept, plan.judged.model_id
+    return replace(plan, action="candidate", reason=reason, considered=considered, model_id=kept)
 
 
 def publish_file(tables: Tables, model_id: str, kind: Kind) -> None:

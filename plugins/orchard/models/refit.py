@@ -6,7 +6,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from orchard.models.kinds import PCA, Kind
+from orchard.models.classifier_refit import decide_classifier
+from orchard.models.kinds import CLASSIFIER, KINDS, PCA, Kind
 from orchard.models.model_plan import ModelPlan, keep_current
 from orchard.models.pca_refit import decide_pca
 from orchard.models.retention import remove_rows
@@ -14,12 +15,21 @@ from orchard.models.state import ModelState, model_state
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
-_DECIDE: Mapping[Kind, Callable[[Tables, Settings, ModelState], ModelPlan]] = {PCA: decide_pca}
+_DECIDE: Mapping[Kind, Callable[[Tables, Settings, ModelState], ModelPlan]] = {
+    PCA: decide_pca,
+    CLASSIFIER: decide_classifier,
+}
 
 
 def pending_work(tables: Tables, settings: Settings, kind: Kind = PCA) -> str | None:
     """Return what a kind's DAG has to do, in words, or None when it has nothing to do. Reads no moments."""
     return model_state(tables, settings, kind).work
+
+
+def pending_works(tables: Tables, settings: Settings) -> dict[str, str]:
+    """Return by the id of each model's DAG what it has to do; one that has nothing to do is left out."""
+    found = {kind.dag_id: pending_work(tables, settings, kind) for kind in KINDS}
+    return {dag_id: work for dag_id, work in found.items() if work is not None}
 
 
 def plan_model(tables: Tables, settings: Settings, kind: Kind = PCA) -> ModelPlan:

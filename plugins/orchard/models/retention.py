@@ -17,6 +17,7 @@ from orchard.models.model import current_promotion, pinned_models
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions, version_key
 from orchard.tables.commit_rule import NO_DIGEST, Change, Tables
+from orchard.tables.delta_log import TableFile
 
 Pair = tuple[str, str]
 
@@ -29,7 +30,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
         settings: the retention.
         now: in UTC; the days run since the model was last current or pinned, or since it was fitted when it never was.
     """
-    with_rows = {file.partition["model_id"] for kind in KINDS for file in tables.load(kind.rows).files()}
+    with_rows = {file.partition["model_id"] for kind in KINDS for file in _files_with_rows(tables, kind)}
     ends = _last_uses(tables)
     chosen = _chosen_models(tables, with_rows)
     retention = timedelta(days=settings.retention.model_days)
@@ -61,13 +62,17 @@ def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids:
 
 def remove_rows(tables: Tables, pairs: Collection[Pair], kind: Kind = PCA) -> None:
     """Take the rows of some (model, batch) out of a kind's table, in one commit that forgets their versions' numbers."""
-    if pairs:
+    if pairs and kind.rows:
         tables.commit(kind.rows, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
 
 
 def _pairs_with_rows(tables: Tables, model_ids: Collection[str], kind: Kind) -> list[Pair]:
-    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in tables.load(kind.rows).files()}
+    pairs = {(file.partition["model_id"], file.partition["batch_id"]) for file in _files_with_rows(tables, kind)}
     return sorted(pair for pair in pairs if pair[0] in model_ids)
+
+
+def _files_with_rows(tables: Tables, kind: Kind) -> list[TableFile]:
+    return tables.load(kind.rows).files() if kind.rows else []
 
 
 def _chosen_models(tables: Tables, model_ids: Collection[str]) -> set[str]:

@@ -1,15 +1,13 @@
 """The use cases of one run of a model's DAG: find pending work, plan, validate, publish. Knows no Airflow."""
 
-from orchard_jobs.audit.model_checks import audit_model
-from orchard_jobs.audit.projection_checks import audit_projection
 from orchard_jobs.contract.layout import ProjectionPlanPath
 from orchard_jobs.escaping import escaping_logger
 
-from orchard.models.kinds import KINDS, PCA, Kind
-from orchard.models.model import read_model
+from orchard.models.audits import verdicts_on_classifiers, verdicts_on_pca
+from orchard.models.kinds import CLASSIFIER, PCA, Kind
 from orchard.models.model_plan import read_model_plan, read_projection, write_model_plan
 from orchard.models.publish import publish_model, record_model_run
-from orchard.models.refit import pending_work, plan_model
+from orchard.models.refit import pending_works, plan_model
 from orchard.outcomes import Done, Outcome, Skipped, use_case
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -22,10 +20,10 @@ log = escaping_logger(__name__)
 def find_pending(tables: Tables, settings: Settings) -> Outcome[str]:
     """Return what the models' DAGs have to do, in words; skipped when they have nothing to do."""
     tables.create_all()
-    pending = [f"{kind.dag_id}: {work}" for kind in KINDS if (work := pending_work(tables, settings, kind)) is not None]
+    pending = pending_works(tables, settings)
     if not pending:
         return Skipped("the current models cover every published batch")
-    return Done("; ".join(pending))
+    return Done("; ".join(f"{dag_id}: {work}" for dag_id, work in pending.items()))
 
 
 @use_case
@@ -55,12 +53,9 @@ def validate(tables: Tables, planned: PlannedJobs) -> Outcome[str]:
     """
     projection = read_projection(tables.warehouse, planned.input_digest)
     report = planned.required_report(tables.warehouse, projection.stage)
-    for one in projection.projections:
-        model = read_model(tables.warehouse, one.model.model_id)
-        basis = model.basis
-        spectrum = (basis.explained_variance, basis.explained_variance_ratio)
-        audit_model(basis.mean, basis.components, *spectrum, model.moments.n).raise_if_failed()
-    audit_projection(tables.warehouse, projection, report).raise_if_failed()
+    verdicts = verdicts_on_classifiers if projection.kind == CLASSIFIER.name else verdicts_on_pca
+    for verdict in verdicts(tables.warehouse, projection, report):
+        verdict.raise_if_failed()
     return Done("passed")
 
 

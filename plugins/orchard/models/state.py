@@ -9,7 +9,8 @@ from orchard_jobs.contract.jobs import BatchVersion
 from orchard_jobs.contract.layout import ModelPath, parse
 from orchard_jobs.escaping import escaping_logger
 
-from orchard.models.kinds import Kind
+from orchard.models.kinds import CLASSIFIER, Kind
+from orchard.models.labels import label_meaning
 from orchard.models.model import Promotion, current_promotion, pinned_models, sources_of
 from orchard.models.retention import Pair, rows_of_retired_batches
 from orchard.settings import Settings
@@ -109,6 +110,9 @@ def considered_digest(settings: Settings, kind: Kind, versions: Iterable[BatchVe
 
 
 def _deciding_settings(settings: Settings, kind: Kind) -> list[object]:
+    if kind is CLASSIFIER:
+        chosen = settings.classifier
+        return [kind.name, label_meaning(chosen).fields(), chosen.growth, chosen.promotion_margin]
     return [settings.model.components, settings.model.refit_gain]
 
 
@@ -119,6 +123,8 @@ def considered_key(considered: str) -> str:
 
 def lacking_of(tables: Tables, kind: Kind, model_ids: Iterable[str], versions: Sequence[BatchVersion]) -> Lacking:
     """Return by model the versions that it has no rows of, or rows of an older version."""
+    if kind.rows is None:
+        return dict.fromkeys(model_ids, ())
     snapshot = tables.load(kind.rows)
 
     def is_behind(model_id: str, version: BatchVersion) -> bool:

@@ -15,7 +15,7 @@ from orchard.batch.comparison import ListingComparer
 from orchard.batch.reconcile import Differences, ListPrefix, find_differences
 from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
-from orchard.models.refit import pending_work
+from orchard.models.refit import pending_works
 from orchard.reporting.begun import begun_state, begun_versions
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -69,7 +69,7 @@ class WarehouseStatus:
         backbone: the settings' backbone.
         model_id: its current model; None: there is none yet.
         batches: every batch that is published, listed or begun, sorted.
-        model_work: what pca_model has to do; None: nothing.
+        model_work: what each model's DAG has to do, by its id; one that has nothing to do is left out.
         strays: objects in the landing zone under no batch key; None where it was not listed.
         junk: files in it that desktops make, which no listing counts as images; None where it was not listed.
         damage: what is lost or damaged of what no batch owns.
@@ -78,7 +78,7 @@ class WarehouseStatus:
     backbone: str
     model_id: str | None = None
     batches: tuple[BatchState, ...] = ()
-    model_work: str | None = None
+    model_work: Mapping[str, str] = field(default_factory=dict)
     strays: int | None = None
     junk: int | None = None
     damage: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class WarehouseStatus:
     @property
     def is_settled(self) -> bool:
         """Whether nothing is pending and nothing failed."""
-        return self.model_work is None and not self.damage and len(self.in_state("published")) == len(self.batches)
+        return not self.model_work and not self.damage and len(self.in_state("published")) == len(self.batches)
 
 
 def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | None) -> WarehouseStatus:
@@ -115,9 +115,9 @@ def read_status(tables: Tables, settings: Settings, list_prefix: ListPrefix | No
     states = _States.of(tables, settings, view.versions, landing)
     batch_ids = {*view.versions.current, *view.versions.half_way, *states.damaged}
     batch_ids |= set(states.begun if landing is None else landing.batch_ids)
-    model_work, damage = None, list(states.damage)
+    model_work, damage = dict[str, str](), list(states.damage)
     try:
-        model_work = pending_work(tables, settings)
+        model_work = pending_works(tables, settings)
     except DamagedFileError as error:
         damage.append(str(error))
     return WarehouseStatus(

@@ -110,11 +110,31 @@ class ModelSettings(SettingsGroup):
 
 @dataclass(frozen=True)
 class ClassifierSettings(SettingsGroup):
-    """What the labels of images mean to a classifier."""
+    """What the labels of images mean to a classifier, and when a new one replaces it."""
 
     title = "Classifier"
     unlabelled: tuple[str, ...] = variable(
         "UNLABELLED", "", "labels that mean no label, separated by commas: `unsorted,unknown`", parsers.labels
+    )
+    classes: str | None = variable(
+        "CLASSES",
+        "",
+        "CSV file (`/path`, `file:///...` or `s3://...`) with the columns `label` and `class`: what a label means. A label that "
+        "is not in it is its own class",
+        parsers.text_file,
+    )
+    class_rows: int = variable("CLASS_ROWS", "5", "classes with fewer labelled images are left out", parsers.positive)
+    growth: float = variable(
+        "CLASSIFIER_GROWTH",
+        "0.05",
+        "share by which the labelled images must grow before the classifier is refitted",
+        parsers.share,
+    )
+    promotion_margin: float = variable(
+        "PROMOTION_MARGIN",
+        "0.01",
+        "a new classifier is not promoted if its accuracy is lower than the current one's by more than this share",
+        parsers.share,
     )
 
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from croniter import CroniterBadDateError, croniter
@@ -13,6 +14,7 @@ from orchard_jobs.contract.locations import (
     checked_batch_id,
     is_in_workspace,
     is_on_volume,
+    local_path,
     warehouse_uri,
     without_slash,
 )
@@ -123,6 +125,13 @@ def optional(text: str) -> str | None:
 def labels(text: str) -> tuple[str, ...]:
     """Labels, sorted: a comma separates two, and the spaces around it count for nothing."""
     return tuple(sorted({label.strip() for label in text.split(",")} - {""}))
+
+
+def text_file(text: str) -> str | None:
+    """The place of a text file: an absolute path or its `file:///` URI, or an S3 URI; None for an empty one."""
+    if not text or Path(local_path(text) or text).is_absolute() or S3Location.find(text) is not None:
+        return text or None
+    raise ValueError("neither an absolute path, nor file:///..., nor s3://bucket/key")
 
 
 def s3_uri(text: str) -> str | None:

@@ -54,7 +54,7 @@ def main() -> int:
 def _run(layout: Layout) -> int:
     from orchard_sandbox.s3.landing import unread_messages
     from orchard_sandbox.stack.command import write_aws_keys, write_command
-    from orchard_sandbox.stack.following import ARRIVALS, IMAGE_BATCHES, ON_ARRIVAL, PCA_MODEL, Follower
+    from orchard_sandbox.stack.following import ARRIVALS, IMAGE_BATCHES, MODEL_DAGS, ON_ARRIVAL, Follower
     from orchard_sandbox.stack.supervisor import Supervisor
 
     layout.create()
@@ -62,7 +62,7 @@ def _run(layout: Layout) -> int:
         _check_settings(layout)
         batches = _batches(layout, os.environ)
         supervisor = Supervisor(layout, os.environ)
-        state, api = supervisor.start((IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL))
+        state, api = supervisor.start((IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, *MODEL_DAGS))
         # Readers of an s3: warehouse in this process need what the stack's processes have.
         os.environ.update({name: value for name, value in supervisor.environment.items() if name.startswith("AWS_")})
         write_command(layout, supervisor.environment)
@@ -78,7 +78,7 @@ def _run(layout: Layout) -> int:
         for batch in (result.batch for result in results if result.published and result.published.has_no_good_image):
             print(f"warning: batch {batch} has no good image: the table `quarantine` says why")
         _print_addresses(layout, supervisor.environment, state.api_address)
-        return _report_failures(follower, follower.failed_runs() + ([(PCA_MODEL, failed_model)] if failed_model else []))
+        return _report_failures(follower, follower.failed_runs() + ([failed_model] if failed_model else []))
 
 
 def _check_settings(layout: Layout) -> None:

@@ -1,6 +1,7 @@
 """Starts the runs that no upload event has started, shows all runs, and waits until nothing is left to do."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from orchard_sandbox.stack.published import pending_work, published_batches, run
 from orchard_sandbox.stack.runs import ACTIVE_STATES, Count, RunResult, RunView
 from orchard_sandbox.stack.screen import BatchResult, Screen
 
-IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS, PCA_MODEL = "image_batches", "image_batches_on_arrival", "image_arrivals", "pca_model"
+IMAGE_BATCHES, ON_ARRIVAL, ARRIVALS = "image_batches", "image_batches_on_arrival", "image_arrivals"
+MODEL_DAGS = ("pca_model", "classifier_model")
 _COUNTED = ("featurize", "reduce")
 _LOOK_SECONDS = 2.0
 _MODEL_STARTS = 3
@@ -56,59 +58,66 @@ class Follower:
         that an event started; what it lists too early leads to a later run.
         """
         self._batches = batches
-        self._dags = {dag_id for dag_id in (ON_ARRIVAL, PCA_MODEL) if self.api.has_dag(dag_id)}
+        self._dags = {dag_id for dag_id in (ON_ARRIVAL, *MODEL_DAGS) if self.api.has_dag(dag_id)}
         arrived = self.api.runs(ON_ARRIVAL, ACTIVE_STATES) if ON_ARRIVAL in self._dags else []
         self.since = min([self.since, *(run["run_after"] for run in arrived if run["partition_key"] in batches)])
         for batch, found in self._runs_by_batch().items():
             if not any(_will_list(run) for run in found):
                 self._met.add((IMAGE_BATCHES, self.api.start_run(IMAGE_BATCHES, batch, _AT_ONCE)))
 
-    def settle(self, has_uploaded: bool) -> str | None:
-        """Show the runs until all of them have ended, and those of pca_model that they cause; start one where it is needed.
+    def settle(self, has_uploaded: bool) -> tuple[str, str] | None:
+        """Show the runs until all of them have ended, and those of the models' DAGs that they cause; start one where needed.
 
-        From an event of an upload to the batch's run, and from a published batch to the run of pca_model, are some seconds. So
+        From an event of an upload to the batch's run, and from a published batch to the models' runs, are some seconds. So
         where events are under way, or work is left, one look that finds nothing active is not enough.
 
         Returns:
-            The id of the last run of pca_model where that failed.
+            The DAG and the id of the last run of a model's DAG where that failed.
         """
         listens = has_uploaded and ON_ARRIVAL in self._dags
-        starts = silent = idle = 0
+        silent = idle = 0
+        starts: Counter[str] = Counter()
         while True:
             self.check()
             silent = 0 if listens and self._has_messages() else silent + 1
             is_active, failed = self._look()
             idle = 0 if is_active else idle + 1
-            pending = self._pending() if idle else ""
-            if pending is None or idle >= _QUIET_LOOKS:
-                if failed or (pending is None and (not listens or silent >= _QUIET_LOOKS)):
+            pending = self._pending() if idle else None
+            if pending == {} or idle >= _QUIET_LOOKS:
+                if failed or (not pending and (not listens or silent >= _QUIET_LOOKS)):
                     return failed
-                if pending:
-                    self._start_model(pending, starts)
-                    starts, idle = starts + 1, 0
+                for dag_id, work in (pending or {}).items():
+                    self._start_model(dag_id, work, starts)
+                idle = 0 if pending else idle
             time.sleep(_LOOK_SECONDS)
 
     def _has_messages(self) -> bool:
         """Tell whether there is a message of an upload, or a run that takes one."""
         return bool(self.unread() or self.api.runs(ARRIVALS, ACTIVE_STATES))
 
-    def _look(self) -> tuple[bool, str | None]:
-        """Show all runs; return whether one is active, and the id of the last run of pca_model where that failed."""
+    def _look(self) -> tuple[bool, tuple[str, str] | None]:
+        """Show all runs; return whether one is active, and the last run of a model's DAG where that failed."""
         by_batch = self._runs_by_batch()
-        models = self._runs_of(PCA_MODEL) if PCA_MODEL in self._dags else []
+        models = {dag_id: self._runs_of(dag_id) for dag_id in MODEL_DAGS if dag_id in self._dags}
         views = [self._told(batch, found)[1] for batch, found in by_batch.items()]
-        last = max(models, key=lambda run: (run["state"] in ACTIVE_STATES, run["run_after"]), default=None)
-        self.screen.show([*views, self._view(PCA_MODEL, last)] if last else views)  # one line is enough for a model
-        is_active = any(run["state"] in ACTIVE_STATES for found in (models, *by_batch.values()) for run in found)
-        return is_active, last["dag_run_id"] if last and last["state"] == "failed" else None
+        last = {  # one line is enough for a model
+            dag_id: max(found, key=lambda run: (run["state"] in ACTIVE_STATES, run["run_after"]))
+            for dag_id, found in models.items()
+            if found
+        }
+        self.screen.show([*views, *(self._view(dag_id, run) for dag_id, run in last.items())])
+        is_active = any(run["state"] in ACTIVE_STATES for found in (*models.values(), *by_batch.values()) for run in found)
+        failed = [(dag_id, run["dag_run_id"]) for dag_id, run in last.items() if run["state"] == "failed"]
+        return is_active, failed[0] if failed else None
 
-    def _pending(self) -> str | None:
-        return pending_work(self.environment) if PCA_MODEL in self._dags else None
+    def _pending(self) -> dict[str, str]:
+        return {dag_id: work for dag_id, work in pending_work(self.environment).items() if dag_id in self._dags}
 
-    def _start_model(self, pending: str, starts: int) -> None:
-        if starts == _MODEL_STARTS:
-            raise SandboxError(f"{PCA_MODEL} ran {starts} times and still has to do: {pending}; look at its runs in the UI")
-        self.api.start_run(PCA_MODEL, None, {})
+    def _start_model(self, dag_id: str, pending: str, starts: Counter[str]) -> None:
+        if starts[dag_id] == _MODEL_STARTS:
+            raise SandboxError(f"{dag_id} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI")
+        starts[dag_id] += 1
+        self.api.start_run(dag_id, None, {})
 
     def results(self) -> list[BatchResult]:
         """Return what each batch came to."""
@@ -183,7 +192,7 @@ class Follower:
     def _view(self, batch: str, run: dict[str, Any]) -> RunView:
         instances = self._instances(run)
         if run["state"] not in ACTIVE_STATES:
-            return RunView(batch, run["state"], runs.outcome_of(run, instances) if batch != PCA_MODEL else "")
+            return RunView(batch, run["state"], runs.outcome_of(run, instances) if batch not in MODEL_DAGS else "")
         task, state = runs.busy_task(instances)
         if state != "running":
             return RunView(batch, run["state"], f"{task} ({state})" if state else task)

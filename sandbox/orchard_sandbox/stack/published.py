@@ -66,9 +66,9 @@ def read_counts(folder: Path) -> Count | None:
     return Count(min(done, total), total) if total else None
 
 
-def pending_work(environment: Mapping[str, str]) -> str | None:
-    """Describe what pca_model still has to do; None when the current model covers every published batch."""
-    return _read(environment, refit.pending_work, None)
+def pending_work(environment: Mapping[str, str]) -> dict[str, str]:
+    """Describe what each model's DAG still has to do, by its id; nothing when the current models cover every published batch."""
+    return _read(environment, refit.pending_works, {})
 
 
 def published_batches(environment: Mapping[str, str]) -> dict[str, PublishedBatch]:

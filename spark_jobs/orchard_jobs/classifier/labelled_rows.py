@@ -13,11 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from orchard_jobs.classifier.class_moments import ClassMoments, merge_all
+from orchard_jobs.contract.jobs import BatchVersion
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.contract.manifest import ManifestHead, read_part
+from orchard_jobs.errors import DamagedFileError
+from orchard_jobs.escaping import escaping_logger
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import Warehouse
 
+log = escaping_logger(__name__)
 _ROWS_AT_ONCE = 1024
 
 
@@ -59,6 +63,17 @@ class LabelRule:
         features = rows.column("features").combine_chunks()
         matrix = features.flatten().to_numpy(zero_copy_only=False).reshape(len(labels), -1)
         return ClassMoments.of(matrix[counted], [label for label in labels if label is not None])
+
+
+def rule_of_version(warehouse: Warehouse, version: BatchVersion, unlabelled: Iterable[str]) -> LabelRule:
+    """Return which rows of a published batch version count. Its manifest tells what was missing; without it, all are listed."""
+    try:
+        head = ManifestHead.from_json(warehouse.read(manifest_path(version.manifest_digest)))
+        missing = missing_images(warehouse, head)
+    except (DamagedFileError, ValueError, TypeError, KeyError) as error:
+        log.warning("batch %s counts no image as missing: %s", version.batch_id, error)
+        missing = frozenset()
+    return LabelRule.of(warehouse, unlabelled, missing, version.files)
 
 
 def missing_images(warehouse: Warehouse, head: ManifestHead) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.classifier.fit import Classifier
 from orchard_jobs.contract.classifier_tables import CLASSIFIERS
+from orchard_jobs.contract.jobs import HoldOut
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import JobError
 from orchard_jobs.parquet import open_parquet, pack
@@ -21,7 +22,6 @@ from orchard_jobs.storage import Warehouse
 
 # What a batch version is named by: (batch_id, manifest_digest).
 Sources = tuple[tuple[str, str], ...]
-HoldOut = Literal["batches", "contents"]
 _PREDICTS = (
     *("model_id", "backbone", "classes", "n", "shrinkage", "temperature", "max_distance", "mean", "whitening", "centres"),
     *("log_priors", "class_of", "left_out", "merged_from", "held_out", "folds", "held_out_rows", "held_out_right"),
@@ -154,6 +154,17 @@ def read_merged(warehouse: Warehouse, reference: ModelReference) -> tuple[ClassM
     labels, dimension = tuple(row.value("labels")), row.floats("mean").size
     means = row.floats("means").reshape(len(labels), dimension)
     return ClassMoments(labels, np.array(row.value("counts"), np.int64), means, row.floats("scatter")), row.sources()
+
+
+def read_label_counts(warehouse: Warehouse, reference: ModelReference) -> dict[str, int]:
+    """Return how many rows of each label a classifier was fitted on.
+
+    Raises:
+        DamagedFileError: the file is lost or damaged.
+        JobError: it holds another classifier.
+    """
+    row = _Row.read(warehouse, reference, ("model_id", "labels", "counts"))
+    return dict(zip(row.value("labels"), row.value("counts"), strict=True))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Types are spelled once here in a neutral form; `schemas` makes Arrow schemas of them.
 """
 
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS
 from orchard_jobs.contract.table import Column as Column
 from orchard_jobs.contract.table import Table as Table
 
@@ -110,7 +110,7 @@ MODELS = Table(
     ),
     "One row for each fitted PCA model. A row never changes.",
 )
-_KIND = Column("kind", "string", "`pca`. Null: `pca`, in rows of an earlier release", is_nullable=True)
+_KIND = Column("kind", "string", "`pca` or `classifier`. Null: `pca`, in rows of an earlier release", is_nullable=True)
 PROMOTIONS = Table(
     "promotions",
     (),
@@ -192,7 +192,11 @@ MODEL_RUNS = Table(
         Column("run_id", "string", "Airflow's id of the run"),
         Column("backbone", "string", "full name of the backbone"),
         Column("model_id", "string", "the model that the run kept or fitted. Null: there is no model yet", is_nullable=True),
-        Column("action", "string", "`fit`, `keep`, or `none` where no model is possible yet"),
+        Column(
+            "action",
+            "string",
+            "`fit`, `keep`, `candidate` (a new model was fitted and not promoted), or `none` where no model is possible yet",
+        ),
         Column("reason", "string", "why"),
         Column(
             "gain",
@@ -205,7 +209,7 @@ MODEL_RUNS = Table(
         Column("published_at", "timestamp", "when the row was written"),
         _KIND,
     ),
-    "One row for each run of `pca_model` that had something to decide.",
+    "One row for each run of `pca_model` or `classifier_model` that had something to decide.",
 )
 CAPTURED = Table(
     "captured",
@@ -225,4 +229,7 @@ CAPTURED = Table(
     "How much of each batch's variance a model keeps.",
 )
 
-TABLES = (FEATURES, QUARANTINE, MOMENTS, CLASS_MOMENTS, PCA_FEATURES, MODELS, PROMOTIONS, PINS, RUNS, MODEL_RUNS, CAPTURED)
+TABLES = (
+    *(FEATURES, QUARANTINE, MOMENTS, CLASS_MOMENTS, PCA_FEATURES, RUNS),
+    *(MODELS, CLASSIFIERS, PROMOTIONS, PINS, MODEL_RUNS, CAPTURED),
+)

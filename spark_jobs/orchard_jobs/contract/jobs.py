@@ -8,9 +8,11 @@ from typing import Any, Literal
 from orchard_jobs.contract.digests import canonical_json, digest_of
 from orchard_jobs.contract.manifest import ModelReference
 
-Stage = Literal["featurize", "reduce", "project"]
+Stage = Literal["featurize", "reduce", "project", "classify"]
 # Who reads the images: the Python workers themselves, or Spark, for platforms whose workers have no network.
 Source = Literal["fetch", "spark"]
+# How rows are held out of a fit: whole batches, or images by the digest of their content.
+HoldOut = Literal["batches", "contents"]
 PROGRESS_SECONDS = 2.0
 STALL_MINUTES = 15.0
 _PCA = "pca"
@@ -23,7 +25,7 @@ class JobArguments:
     Attributes:
         stage: which stage the job runs.
         warehouse: the warehouse's URI.
-        input_digest: the manifest's digest, or the projection plan's for `project`.
+        input_digest: the manifest's digest, or the projection plan's for `project` and `classify`.
         source: who reads the images.
         credential: Unity Catalog's service credential by which the driver reaches an `s3:` warehouse; None: its own log-in.
         stall_minutes: the job ends itself after so long without progress.
@@ -108,7 +110,7 @@ class JobReport:
         partitions: what was staged, a table partition each.
         counts: listed, featurized, reused, quarantined, missing, network_runs, ...; what the stage counts.
         reasons: quarantined images by reason code.
-        captured: one entry a projected batch and model (`reduce`, `project`).
+        captured: one entry a projected batch and PCA model (`reduce`, `project`).
         seconds: wall seconds by step of the job.
         network: what the worker tasks counted and how long the backbone ran (`featurize`); the name is that of old reports.
     """
@@ -169,6 +171,48 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class ClassifierFit:
+    """The fit of a classifier, all of whose inputs are frozen.
+
+    Attributes:
+        model: the classifier's id, the file that the job writes, and its number of classes.
+        versions: the batch versions to fit it on, sorted by batch.
+        class_of: (label, class) of each label that is of a class, sorted.
+        left_out: (class, rows) of each class that has too few, sorted.
+        unlabelled: labels that mean no label, sorted.
+        held_out: `batches` where a part that is held out is whole batches, `contents` where it is images by their digest.
+        rows: labelled rows, about: a share of them is held out where they are many.
+        current: the classifier that it is compared with on rows that neither has seen; None where there is none.
+        margin: the share of those rows by which it may get fewer right, and is promoted all the same.
+    """
+
+    model: ModelReference
+    versions: tuple[BatchVersion, ...]
+    class_of: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, int], ...]
+    unlabelled: tuple[str, ...]
+    held_out: HoldOut
+    rows: int
+    current: ModelReference | None
+    margin: float = 0.0
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "ClassifierFit":
+        """Return the fit of the fields of its text."""
+        pairs = {name: tuple((name, value) for name, value in fields[name]) for name in ("class_of", "left_out")}
+        return cls(
+            **{
+                **fields,
+                **pairs,
+                "model": ModelReference(**fields["model"]),
+                "versions": _versions(fields["versions"]),
+                "unlabelled": tuple(fields["unlabelled"]),
+                "current": ModelReference(**fields["current"]) if fields["current"] else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
 class ProjectionPlan:
     """The work of one job of a model's DAG: which published batch versions get rows of which models.
 
@@ -177,22 +221,35 @@ class ProjectionPlan:
         projections: the models, each with its batch versions.
         attempt: rises when staged files of the same plan were lost or damaged, so that they are made again under another name.
         kind: the models' kind. At its default it is in no text and no digest, so that they are those of earlier releases.
+        fit: the classifier that the job fits first; None where it fits none, and then in no text and no digest.
     """
 
     backbone: str
     projections: tuple[Projection, ...]
     attempt: int = 1
     kind: str = _PCA
+    fit: ClassifierFit | None = None
 
     @property
     def stage(self) -> Stage:
         """The stage that does the work."""
-        return "project"
+        return "project" if self.kind == _PCA else "classify"
 
     @property
     def pairs(self) -> tuple[tuple[ModelReference, BatchVersion], ...]:
         """Each model with each of its batch versions, in the order of a job's report."""
         return tuple((one.model, batch) for one in self.projections for batch in one.batches)
+
+    @property
+    def models(self) -> tuple[ModelReference, ...]:
+        """The models that the work reads or writes, each once."""
+        of_fit = (self.fit.model, self.fit.current) if self.fit else ()
+        return tuple(dict.fromkeys(filter(None, (*of_fit, *(one.model for one in self.projections)))))
+
+    @property
+    def versions(self) -> tuple[BatchVersion, ...]:
+        """The batch versions whose features the work reads, each once."""
+        return tuple(dict.fromkeys((*(self.fit.versions if self.fit else ()), *(batch for _, batch in self.pairs))))
 
     @cached_property
     def digest(self) -> str:
@@ -205,20 +262,25 @@ class ProjectionPlan:
 
     def _fields(self) -> dict[str, Any]:
         fields = asdict(self)
-        if self.kind == _PCA:
-            del fields["kind"]
+        for name, default in (("kind", _PCA), ("fit", None)):
+            if fields[name] == default:
+                del fields[name]
         return fields
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ProjectionPlan":
         """Return the plan of a text that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        return cls(**{**fields, "projections": tuple(_projection(one) for one in fields["projections"])})
+        fit = ClassifierFit.from_fields(fields["fit"]) if fields.get("fit") else None
+        return cls(**{**fields, "projections": tuple(_projection(one) for one in fields["projections"]), "fit": fit})
 
 
 def _projection(fields: dict[str, Any]) -> Projection:
-    batches = tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in fields["batches"])
-    return Projection(ModelReference(**fields["model"]), batches)
+    return Projection(ModelReference(**fields["model"]), _versions(fields["batches"]))
+
+
+def _versions(batches: list[dict[str, Any]]) -> tuple[BatchVersion, ...]:
+    return tuple(BatchVersion(**{**batch, "files": tuple(batch["files"])}) for batch in batches)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from orchard.batch.manifests import read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
 from orchard.models.model_plan import read_projection
+from orchard.models.refit import pending_work
 from orchard.outcomes import Done, Skipped
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -289,7 +290,7 @@ class World:
 
     @property
     def has_model_work(self) -> bool:
-        return not isinstance(model_run.find_pending(self.tables, self.settings), Skipped)
+        return pending_work(self.tables, self.settings) is not None
 
     def settle_model(self) -> None:
         for _ in range(4):
@@ -297,4 +298,4 @@ class World:
                 return
             self.operation += 1
             self.run_model()
-        raise AssertionError(f"pca_model is never idle: {model_run.find_pending(self.tables, self.settings)}")
+        raise AssertionError(f"pca_model is never idle: {pending_work(self.tables, self.settings)}")

@@ -1,4 +1,4 @@
-"""The tasks of pca_model."""
+"""The tasks of pca_model and classifier_model."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -7,6 +7,7 @@ from airflow.sdk import get_current_context, task
 from orchard_jobs.escaping import escaping_logger
 
 from orchard.models import run
+from orchard.models.kinds import KIND_OF_NAME, PCA
 from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
 from orchard.outcomes import Skipped
 from orchard.tables.reports import PlannedJobs
@@ -17,23 +18,23 @@ log = escaping_logger(__name__)
 
 
 @task
-def plan_model() -> dict[str, Any]:
-    """Decide what pca_model has to do: nothing, project what the current and the pinned models lack, or fit a new one."""
+def plan_model(kind: str = PCA.name) -> dict[str, Any]:
+    """Decide what there is to do: nothing, make what the current and the pinned models lack, or fit a new one."""
     context = get_current_context()
     if context["ti"].get_dr_count(dag_id=context["dag_run"].dag_id, states=["queued"]) > 0:
-        return airflow_value(Skipped("a later run of pca_model is queued: it will see every batch that this one sees"))
-    return asdict(airflow_value(run.plan(tables(), settings(), context["dag_run"].run_id)))
+        return airflow_value(Skipped("a later run of this DAG is queued: it will see every batch that this one sees"))
+    return asdict(airflow_value(run.plan(tables(), settings(), context["dag_run"].run_id, KIND_OF_NAME[kind])))
 
 
 @task(task_id="validate", trigger_rule=AFTER_SKIPS)
 def validate_model(planned: dict[str, Any]) -> str:
-    """Audit the models and the rows that were projected with them; fails closed."""
+    """Audit the models and the rows that were made with them; fails closed."""
     return airflow_value(run.validate(tables(), PlannedJobs(**planned)))
 
 
 @task(task_id="publish")
 def publish_model(planned: dict[str, Any], verdict: str) -> None:
-    """Commit the projected rows of all planned models and batches at once, then promote a new model."""
+    """Commit the rows of all planned models and batches at once, then promote a new model."""
     context = get_current_context()
     log.info("publishing verdict=%s", verdict)
     jobs = _with_decision(PlannedJobs(**planned), context["ti"])

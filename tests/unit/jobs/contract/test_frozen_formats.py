@@ -10,6 +10,7 @@ from orchard_jobs.contract.digests import canonical_json, digest_of, work_digest
 from orchard_jobs.contract.jobs import (
     BatchVersion,
     Captured,
+    ClassifierFit,
     JobArguments,
     JobReport,
     Projection,
@@ -186,3 +187,17 @@ def test_the_command_line_of_a_job() -> None:
     assert patient == ["project", *where, "--stall-minutes", "90.5", "--input-digest", PLAN_DIGEST]
     plain = JobArguments("featurize", "s3://lake/orchard", HEAD_DIGEST).to_argv()
     assert plain == ["featurize", "--warehouse", "s3://lake/orchard", "--source", "fetch", "--input-digest", HEAD_DIGEST]
+
+
+def test_pcas_plans_say_nothing_of_a_kind_or_a_fit() -> None:
+    assert "kind" not in json.loads(PLAN.to_json())
+    assert "fit" not in json.loads(PLAN.to_json())
+    versions = PLAN.projections[0].batches
+    reference = ModelReference("lda-0123456789abcdef", "classifiers/lda-0123456789abcdef/model.parquet", 2)
+    fit = ClassifierFit(
+        reference, versions, (("Apple Red 1", "Apple"),), (("Kiwi", 3),), ("unsorted",), "batches", 99, None, 0.01
+    )
+    plan = replace(PLAN, kind="classifier", projections=(), fit=fit)
+    assert ProjectionPlan.from_json(plan.to_json()) == plan
+    assert (plan.stage, plan.models, plan.versions) == ("classify", (reference,), versions)
+    assert plan.digest == "14abae060e29e971387cd96fe7235e86928b1c11f4f1cdf28ed3680d9cd8e15a"

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from orchard.commands import models as command
+from orchard.models.kinds import CLASSIFIER
 from orchard.models.model import current_promotion, pinned_models, read_model
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import CAPTURED
 from orchard_jobs.errors import ConfigurationError, JobError
+from support.faked_flow import run_batch, run_model
 from support.published_batches import DAYS
 
 
@@ -120,3 +122,25 @@ def test_a_terminal_without_block_elements_gets_other_bars(encoding: str | None)
     lines = lines_of([0.4, 0.2], encoding=encoding)
     assert [line.count("#") for line in lines] == [40, 20]
     assert "\n".join(lines).isascii()
+
+
+def test_classifiers_are_listed_beside_pca_models(tables: Tables, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in DAYS[:2]:
+        names = [f"{label}/{n}" for label in ("apple", "plum") for n in range(12)]
+        run_batch(tables, settings, day, {f"images/{day}/{name}.jpg": f"{day}/{name}".encode() for name in names})
+    decided = run_model(tables, settings, "fit", CLASSIFIER)
+    assert call(tables, settings, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    (found,) = answer["classifiers"]
+    assert answer["models"] == []
+    assert (found["model_id"], found["classes"], found["n"], found["batches"]) == (decided.model_id, ["apple", "plum"], 48, 2)
+    assert (found["accuracy"], found["held_out"], found["is_current"]) == (0.5, "batches", True)
+    call(tables, settings, "promote", "lda-")
+    assert call(tables, settings) == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.split() == [decided.model_id, "2", "48", "2", *line.split()[4:5], "50.0%", "48", "rows,", "by", "batches"] + [
+        "current,",
+        "held",
+    ]
+    assert call(tables, settings, "release", "classifier") == 0
+    assert capsys.readouterr().out == f"{decided.model_id} is not held\n"

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from orchard.models import model as models
-from orchard.models import refit
+from orchard.models import pca_refit
 from orchard.models.captured import captured_shares
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import Model, current_promotion, read_model
@@ -191,7 +191,7 @@ def test_a_plan_reads_a_model_as_a_whole_once_at_most(
         read.append(model_id)
         return read_model(warehouse, model_id)
 
-    for module in (models, refit):
+    for module in (models, pca_refit):
         monkeypatch.setattr(module, "read_model", counted)
     always = with_variables(settings, ORCHARD_REFIT_GAIN=-1.0)
     publish_days(tables, always, DAYS[0])
@@ -242,6 +242,6 @@ def test_a_clock_that_steps_back_hides_no_decision(tables: Tables, settings: Set
     publish_days(tables, settings, DAYS[0])
     run_model(tables, settings, "first")
     publish_days(tables, settings, DAYS[1])
-    monkeypatch.setattr("orchard.models.refit.datetime", Past)
+    monkeypatch.setattr("orchard.models.publish.datetime", Past)
     run_model(tables, settings, "second")
     assert pending_work(tables, settings) is None

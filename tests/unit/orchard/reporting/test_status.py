@@ -12,6 +12,7 @@ from orchard.commands import status
 from orchard.commands.status import next_steps
 from orchard.launchers.attempts import Attempts
 from orchard.maintenance.retire import retire_backbone
+from orchard.models.kinds import KINDS
 from orchard.reporting.status import BatchState, WarehouseStatus, read_status
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
@@ -28,6 +29,11 @@ from support.listed_bucket import listing
 
 DAY, NEXT, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 Bucket = dict[str, bytes]
+
+
+def run_models(tables: Tables, settings: Settings) -> None:
+    for kind in KINDS:
+        run_model(tables, settings, kind.name, kind)
 
 
 def bucket_of(*days: str, salt: str = "") -> Bucket:
@@ -80,9 +86,10 @@ def test_batches_go_from_new_to_published_and_are_covered(tables: Tables, settin
         run_batch(tables, settings, day, bucket)
     before = read_status(tables, settings, lister(bucket))
     assert {batch.state for batch in before.batches} == {"published"}
-    assert before.model_work is not None
-    assert [step.command for step in next_steps(before, settings)] == ["airflow dags trigger pca_model"]
-    run_model(tables, settings)
+    assert list(before.model_work) == ["pca_model", "classifier_model"]
+    commands = ["airflow dags trigger pca_model", "airflow dags trigger classifier_model"]
+    assert [step.command for step in next_steps(before, settings)] == commands
+    run_models(tables, settings)
     after = read_status(tables, settings, lister(bucket))
     assert after.is_settled
     assert all(batch.is_covered and batch.captured is not None and 0 < batch.captured <= 1 for batch in after.batches)
@@ -214,7 +221,7 @@ def test_the_command_tells_a_person(
     assert f"{DAY}  new" in out
     assert f"next: start image_batches for {DAY}, unless runs of them are active\n      airflow backfill create" in out
     run_batch(tables, settings, DAY, landing)
-    run_model(tables, settings)
+    run_models(tables, settings)
     assert main(["status", "--connection", "aws_default"]) == 0
     assert "nothing is pending\n" in capsys.readouterr().out
     assert main(["status", "--no-listing"]) == 0
@@ -232,7 +239,8 @@ def test_the_command_tells_a_program(
     state = {"batch_id": DAY, "state": "published", "version": 1, "captured": None, "is_covered": False, "why": ""}
     assert found["batches"][0] | {"captured": None} == state | counts
     assert found["next"] == [
-        {"words": "start pca_model, unless a run of it is active", "command": "airflow dags trigger pca_model"}
+        {"words": f"start {dag_id}, unless a run of it is active", "command": f"airflow dags trigger {dag_id}"}
+        for dag_id in ("pca_model", "classifier_model")
     ]
 
 

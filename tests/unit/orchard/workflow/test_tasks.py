@@ -156,7 +156,7 @@ def test_a_model_run_gives_way_to_a_queued_one(
 ) -> None:
     run_batch(tables, settings, DAY, four_images())
     in_context(monkeypatch, pca, ti=TaskInstance(queued_runs=1))
-    with pytest.raises(AirflowSkipException, match="a later run of pca_model is queued"):
+    with pytest.raises(AirflowSkipException, match="a later run of this DAG is queued"):
         pca.plan_model.function()
     in_context(monkeypatch, pca, ti=TaskInstance(queued_runs=0))
     assert pca.plan_model.function()["stages"] == ("project",)
