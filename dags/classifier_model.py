@@ -5,10 +5,10 @@ When several are queued, all but the last are skipped.
 
 | task | what it does |
 |---|---|
-| plan_model | counts the labelled images of all published batches and decides: nothing to do, or fit again |
-| classify | Spark: published features, read once; chooses the shrinkage on held-out rows, fits, calibrates |
-| validate | audits the classifier against its class moments and its plan; fails closed |
-| publish | the classifier's row, then the promotion |
+| plan_model | counts the labelled images and decides: nothing to do, predict what lacks rows, or fit again |
+| classify | Spark: published features; chooses the shrinkage on held-out rows, fits, calibrates; then predicts |
+| validate | audits the classifier against its class moments and its plan, and the predictions; fails closed |
+| publish | the classifier's row, the predictions of all batches in one commit, then the promotion |
 
 A new classifier is fitted when there is none, when classes appeared, or when the labelled images grew by
 `ORCHARD_CLASSIFIER_GROWTH`. It is also fitted when what labels mean changed (`ORCHARD_CLASSES`, `ORCHARD_UNLABELLED`,

@@ -77,7 +77,7 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for stage, text in (
         ("featurize", "stage a manifest's features, quarantine rows, moments and class moments"),
-        ("reduce", "stage the pca_features of what `featurize` staged"),
+        ("reduce", "stage the pca_features and predictions of what `featurize` staged"),
         ("project", "stage the pca_features of published batches"),
         ("classify", "fit a classifier on published features"),
     ):

@@ -30,6 +30,9 @@ _TYPES = {
     ),
     "list<struct<label, class>>": _list_of(pa.struct([pa.field("label", pa.string()), pa.field("class", pa.string())])),
     "list<struct<class, rows>>": _list_of(pa.struct([pa.field("class", pa.string()), pa.field("rows", pa.int64())])),
+    "list<struct<class, predicted, rows>>": _list_of(
+        pa.struct([pa.field("class", pa.string()), pa.field("predicted", pa.string()), pa.field("rows", pa.int64())])
+    ),
 }
 
 

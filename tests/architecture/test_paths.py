@@ -59,7 +59,7 @@ _HOLDS_PATH = re.compile(
 # What is taken apart by another value, or matched by a pattern.
 _TAKEN = re.compile(r"(uri|warehouse|folder|path|key|prefix|PREFIX)$")
 # What a transaction in a table's log is called, before the ids: Delta's versions of `txn`, no places.
-_TRANSACTIONS = ("model/", "model_run/", "promotions/", "pins/", "captured/", "considered/")
+_TRANSACTIONS = ("model/", "model_run/", "promotions/", "pins/", "captured/", "evaluation/", "considered/")
 # What else begins a text with slashes: addresses, names and signatures of AWS, this machine's processes, markup.
 _NO_PATH = (*_TRANSACTIONS, "http:", "https:", "sc:", "sqlite:", "arn:", "AWS4-", "/proc/", "<")
 

@@ -68,7 +68,7 @@ def test_a_finished_report_is_reused(settings: Settings) -> None:
 
 
 def test_a_stage_without_work_is_skipped(settings: Settings) -> None:
-    with pytest.raises(AirflowSkipException, match="no PCA model yet"):
+    with pytest.raises(AirflowSkipException, match="there is no model yet"):
         skip_without_work(settings.warehouse, JobRequest("reduce", plan_task="plan_batch"), TaskContext(PLANNED))
 
 

@@ -10,10 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.audit.projection_checks import audit_projection
+from orchard_jobs.classifier.class_moments import ClassMoments
+from orchard_jobs.classifier.classes import classes_of
+from orchard_jobs.classifier.fit import fit
+from orchard_jobs.classifier.stored import HeldOut, StoredClassifier, create_classifier
 from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import MODELS
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, Projection, ProjectionPlan
+from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ManifestHead, ModelReference
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.schemas import arrow_schema
@@ -89,7 +95,7 @@ def narrower(warehouse: Warehouse, model: ModelReference) -> ModelReference:
 
 
 def test_reduce_without_a_model_is_refused(workers: Workers, warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> None:
-    with pytest.raises(ConfigurationError, match="names no PCA model"):
+    with pytest.raises(ConfigurationError, match="names no model"):
         reduce(workers, warehouse, first[0], "work", first[1])
 
 
@@ -100,3 +106,47 @@ def test_another_model_in_the_file_is_refused(
     plan = ProjectionPlan(first[0].backbone.id, (Projection(replace(model, model_id="pca-other"), (published,)),))
     with pytest.raises(JobError, match="not pca-other"):
         project(workers, warehouse, plan, "work")
+
+
+@pytest.fixture(scope="session")
+def classifier(warehouse: Warehouse, first: tuple[ManifestHead, JobReport]) -> ModelReference:
+    """A classifier of the labels of the first batch version, which is none of its sources."""
+    rows = [row for row in rows_of(warehouse, first[1], "features") if row["label"] is not None]
+    moments = ClassMoments.of(np.array([row["features"] for row in rows], np.float32), [row["label"] for row in rows])
+    classes = classes_of(moments)
+    reference = ModelReference("lda-test", model_path("lda-test", CLASSIFIERS), len(classes.names))
+    class_of, held_out = {name: name for name in classes.names}, HeldOut("contents", 2, 1, 1)
+    fitted = fit(classes, 0.5)
+    stored = StoredClassifier("lda-test", first[0].backbone.id, fitted, moments.n, 0.5, 1.0, 1e3, class_of, {}, (), held_out)
+    create_classifier(warehouse, reference.path, stored, moments)
+    return reference
+
+
+def test_reduce_predicts_and_projects_in_one_operation(
+    workers: Workers,
+    warehouse: Warehouse,
+    batch: list[Path],
+    backbone: Backbone,
+    model: ModelReference,
+    classifier: ModelReference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = freeze(warehouse, backbone, [entry_of(path) for path in batch], model=model, classifier=classifier, number=9)
+    featurized = run_featurize(workers, warehouse, head)
+    real, counted = Workers.run, list[int]()
+
+    def run(self: Workers, count: int, *rest: Any) -> list[str]:
+        counted.append(count)
+        return real(self, count, *rest)
+
+    monkeypatch.setattr(Workers, "run", run)
+    report = finish(warehouse, reduce(workers, warehouse, head, work_digest(head.digest, backbone.id, "reduce"), featurized))
+    assert counted == [len(files_of(featurized, "features"))]
+    audit_batch(warehouse, head, featurized, report, AuditPolicy(max_quarantined_share=1.0)).raise_if_failed()
+    predicted = rows_of(warehouse, report, "predictions")
+    assert report.counts == {"projected": len(predicted), "predicted": len(predicted)}
+    labelled = [row for row in predicted if row["label"] is not None]
+    assert sum(row["predicted"] == row["label"] for row in labelled) > 0.9 * len(labelled)  # it was fitted on these contents
+    (found,) = report.evaluations
+    assert (found.rows, found.seen) == (len(predicted), ())
+    _check_projection(warehouse, model, rows_of(warehouse, featurized, "features"), rows_of(warehouse, report, "pca_features"))

@@ -5,7 +5,7 @@ A content's vector is drawn from its SHA-256, so equal content has equal feature
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +16,15 @@ from orchard.models.model import read_model
 from orchard.tables.commit_rule import Tables
 from orchard_jobs import __version__
 from orchard_jobs.classifier.class_moments import ClassMoments
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.classifier.predict import predict
+from orchard_jobs.classifier.stored import read_classifier
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, PREDICTIONS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.digests import staged_name, work_digest
+from orchard_jobs.contract.evaluations import Cell, Evaluation, merge_cells
 from orchard_jobs.contract.jobs import BatchVersion, JobReport, ProjectionPlan, StagedFile, StagedPartition
 from orchard_jobs.contract.layout import manifest_path, random_element, report_path, staged_path
-from orchard_jobs.contract.manifest import Entry, ManifestHead, read_known
+from orchard_jobs.contract.manifest import Entry, ManifestHead, ModelReference, read_known
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.parquet import pack, read_parquet
 from orchard_jobs.pca.coordinates import VarianceTally, project
@@ -77,15 +80,34 @@ class FakeJobs:
         return self._finish(JobReport(work, "featurize", head.digest, head.backbone.id, __version__, "fake", staged, counts))
 
     def reduce(self, head: ManifestHead, featurized: JobReport) -> JobReport | None:
-        if head.model is None:
+        if not head.models:
             return None
         work = work_digest(head.digest, head.backbone.id, "reduce")
         (features,) = featurized.of_table("features")
         batch = BatchVersion(head.batch_id, head.digest, head.number, tuple(file.path for file in features.files))
-        staged, captured = self._project(head.model.model_id, batch, work)
-        counts, backbone = {"projected": staged.rows}, head.backbone.id
-        report = JobReport(work, "reduce", head.digest, backbone, __version__, "fake", (staged,), counts, captured=(captured,))
-        return self._finish(report)
+        projected = [self._project(head.model.model_id, batch, work)] if head.model else []
+        predicted = [self.predict(head.classifier, batch, work)] if head.classifier else []
+        staged = tuple(partition for partition, _ in [*projected, *predicted])
+        report = JobReport(work, "reduce", head.digest, head.backbone.id, __version__, "fake", staged)
+        captured, evaluations = tuple(one for _, one in projected), tuple(one for _, one in predicted)
+        return self._finish(replace(report, captured=captured, evaluations=evaluations))
+
+    def predict(self, classifier: ModelReference, batch: BatchVersion, work: str) -> tuple[StagedPartition, Evaluation]:
+        """Stage the predictions of a batch version by a classifier, and count them."""
+        stored = read_classifier(self.tables.warehouse, classifier)
+        is_fitted_on = batch.batch_id in {batch_id for batch_id, _ in stored.sources}
+        rows, cells = self._published(batch.files), []
+        for row in rows:
+            found = predict(np.array([row["features"]], np.float32), stored)
+            truth = stored.class_of.get(row["label"])
+            row |= {"predicted": found.names(0)[0], "second": found.names(1)[0], "distance": found.distance[0]}
+            row |= {"score": found.scores[0, 0], "second_score": found.scores[0, 1], "is_known": bool(found.is_known[0])}
+            row["is_seen"] = is_fitted_on or row["computed_in"] != batch.manifest_digest
+            row |= {"manifest_digest": batch.manifest_digest, "jobs_version": __version__}
+            counted = (1, int(found.is_among([truth])[0]), int(row["is_known"]), float(row["score"]))
+            cells.append(Cell(truth, row["predicted"], row["is_seen"], *counted))
+        staged = self._stage(PREDICTIONS, (classifier.model_id, batch.batch_id), work, rows)
+        return staged, Evaluation(classifier.model_id, batch.batch_id, batch.manifest_digest, merge_cells(cells))
 
     def project(self, plan: ProjectionPlan) -> JobReport:
         work = work_digest(plan.digest, plan.backbone, "project")
@@ -101,7 +123,10 @@ class FakeJobs:
         """Fit as asked, at one shrinkage; every tenth row counts as held out, and `compared` is what the current one is told."""
         work = work_digest(plan.digest, plan.backbone, "classify")
         counts = write_classifier(self.tables.warehouse, plan.backbone, plan.fit) | self.compared if plan.fit else {}
-        return self._finish(JobReport(work, "classify", plan.digest, plan.backbone, __version__, "fake", (), counts))
+        done = [self.predict(model, batch, work) for model, batch in plan.pairs]
+        staged, evaluations = tuple(partition for partition, _ in done), tuple(one for _, one in done)
+        report = JobReport(work, "classify", plan.digest, plan.backbone, __version__, "fake", staged, counts)
+        return self._finish(replace(report, evaluations=evaluations))
 
     def run_planned(self, plan: ProjectionPlan) -> JobReport:
         """Run the job of a model's DAG."""

@@ -33,6 +33,7 @@ def freeze(warehouse: Warehouse, backbone: Backbone, entries: list[Entry], **cha
         backbone=backbone,
         number=changes.pop("number", 1),
         model=changes.pop("model", None),
+        classifier=changes.pop("classifier", None),
         pixel_limit=50_000_000,
         listed=len(entries) - len(missing),
         missing=len(missing),

@@ -25,7 +25,7 @@ def publish_days(tables: Tables, settings: Settings, *days: str) -> None:
 
 def publish_unreduced(tables: Tables, settings: Settings, day: str) -> None:
     """Publish a batch as a run does that was planned before there was a model."""
-    with patch.object(batch_plan, "current_model", lambda tables, backbone: None):
+    with patch.object(batch_plan, "current_model", lambda *_: None):
         run_batch(tables, settings, day, bucket_of(day))
 
 

@@ -20,6 +20,7 @@ from orchard.batch.comparison import Comparison, ListingComparer
 from orchard.batch.known_contents import KnownContents, find_known_contents
 from orchard.batch.manifests import create_manifest, read_entries, staged_manifests
 from orchard.landing_zone.listing import ListedObject
+from orchard.models.kinds import CLASSIFIER, PCA, Kind
 from orchard.models.model import current_model
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -62,31 +63,31 @@ def plan_batch(
     versions, compared = view.versions, view.compare(batch_id, listed)
     if versions.is_complete(batch_id) and not compared.is_different:
         return None
-    model = _model_of(tables, settings.backbone.id)
-    begun = _begun(view, batch_id, compared, model)
+    models = {kind: _model_of(tables, settings.backbone.id, kind) for kind in (PCA, CLASSIFIER)}
+    begun = _begun(view, batch_id, compared, models)
     if begun is not None:
         return begun
     draft = _ManifestDraft.of(tables.warehouse, versions, compared, has_false_md5)
     parts = list(write_parts(draft.entries()))
     head = _head(settings, versions, batch_id, draft)
-    head = replace(head, model=model, parts=tuple(part for part, _ in parts))
+    head = replace(head, model=models[PCA], classifier=models[CLASSIFIER], parts=tuple(part for part, _ in parts))
     while not take_up(tables.warehouse, *job_digests(head)):
         head = replace(head, number=head.number + 1)
     create_manifest(tables.warehouse, head, [*parts, *([draft.known] if draft.known else [])])
     return head
 
 
-def _model_of(tables: Tables, backbone: str) -> ModelReference | None:
-    """Return the current model; None where there is none, or its files are damaged: pca_model projects such a batch later."""
+def _model_of(tables: Tables, backbone: str, kind: Kind) -> ModelReference | None:
+    """Return the current model of a kind; None where there is none, or its files are damaged: its DAG makes the rows later."""
     try:
-        return current_model(tables, backbone)
+        return current_model(tables, backbone, kind)
     except DamagedFileError as error:
-        log.warning("the batch is planned without a model: %s", error)
+        log.warning("the batch is planned without a model of kind %s: %s", kind.name, error)
         return None
 
 
 def _head(settings: Settings, versions: BatchVersions, batch_id: str, draft: "_ManifestDraft") -> ManifestHead:
-    """Return the head of a draft, still without its model and its parts."""
+    """Return the head of a draft, still without its models and its parts."""
     compared, actions = draft.compared, draft.actions
     missing = pc.sum(compared.entries["is_missing"]).as_py() or 0
     is_bad = pc.equal(compared.entries["action"], "keep_quarantined")
@@ -189,7 +190,9 @@ class _ManifestDraft:
         return {content: path for size in sizes for content, path in self.contents.by_size.get(size, {}).items()}
 
 
-def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: ModelReference | None) -> ManifestHead | None:
+def _begun(
+    view: ListingComparer, batch_id: str, compared: Comparison, models: Mapping[Kind, ModelReference | None]
+) -> ManifestHead | None:
     """Return a manifest of the same listing that can be continued: staged but not published, or published half-way."""
     versions, warehouse = view.versions, view.versions.tables.warehouse
     current = versions.current.get(batch_id)
@@ -199,7 +202,8 @@ def _begun(view: ListingComparer, batch_id: str, compared: Comparison, model: Mo
         if current is not None and head.number <= current.number:
             continue
         is_half_way = versions.is_half_way(batch_id, head.digest)
-        is_next = head.number == versions.highest_number(batch_id) + 1 and head.model == model
+        is_with_them = (head.model, head.classifier) == (models[PCA], models[CLASSIFIER])
+        is_next = head.number == versions.highest_number(batch_id) + 1 and is_with_them
         if (
             (is_half_way or is_next)
             and (head.pixel_limit, head.object_limit, head.reads_heic) == limits

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, PREDICTIONS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.contract.jobs import JobReport, StagedPartition
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import SupersededError
 
 from orchard.models.captured import record_captured
+from orchard.models.recorded_evaluations import record_evaluations
 from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import Change, CommitState, Tables, version_number_in
 from orchard.tables.delta_log import Mode
@@ -32,13 +33,14 @@ class PublishedTableVersions:
     features: int
     quarantine: int
     pca_features: int | None
+    predictions: int | None
     runs: int
 
 
 def publish_batch(
     tables: Tables, head: ManifestHead, featurized: JobReport, reduced: JobReport | None, facts: RunFacts
 ) -> PublishedTableVersions:
-    """Publish one batch version: quarantine, features, pca_features, then the `runs` row that makes it exist.
+    """Publish one batch version: quarantine, features, pca_features, predictions, then the `runs` row that makes it exist.
 
     Every commit follows the one rule of `Tables.commit`, so two runs at once make one set of rows and a retry commits what an
     earlier try left.
@@ -51,13 +53,15 @@ def publish_batch(
     (features,) = featurized.of_table(FEATURES.name)
     quarantine_version = _commit(tables, QUARANTINE, _change(head, quarantine))
     features_version = _commit(tables, FEATURES, _change(head, features))
-    pca_version = None
+    pca_version = predictions_version = None
     if reduced is not None:
-        (pca_features,) = reduced.of_table(PCA_FEATURES.name)
-        change = _change(head, pca_features, scope=pca_features.partition[0])
         record_captured(tables, reduced.captured)
-        # pca_model may have projected a later version already: then its rows are kept, and this version is superseded.
-        pca_version = _commit(tables, PCA_FEATURES, change)
+        record_evaluations(tables, reduced.evaluations)
+        # A model's own DAG may have made rows of a later version already: then they are kept, and this version is superseded.
+        for staged in reduced.of_table(PCA_FEATURES.name):
+            pca_version = _commit(tables, PCA_FEATURES, _change(head, staged, scope=staged.partition[0]))
+        for staged in reduced.of_table(PREDICTIONS.name):
+            predictions_version = _commit(tables, PREDICTIONS, _change(head, staged, scope=staged.partition[0]))
     row = _runs_row(head, featurized, reduced, facts) | {
         "features_version": features_version,
         "quarantine_version": quarantine_version,
@@ -70,7 +74,8 @@ def publish_batch(
     for table in (MOMENTS, CLASS_MOMENTS):
         for staged in featurized.of_table(table.name):
             tables.commit(table, [_change(head, staged)])
-    return PublishedTableVersions(head.number, features_version, quarantine_version, pca_version, runs_version)
+    versions = (features_version, quarantine_version, pca_version, predictions_version, runs_version)
+    return PublishedTableVersions(head.number, *versions)
 
 
 def _change(head: ManifestHead, staged: StagedPartition, scope: str | None = None) -> Change:

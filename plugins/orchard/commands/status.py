@@ -104,8 +104,10 @@ def _starts(pending: tuple[BatchState, ...], settings: Settings) -> Iterator[Nex
 def _lines(found: WarehouseStatus, steps: list[NextStep]) -> Iterator[str]:
     yield f"backbone {found.backbone}, {f'model {found.model_id}' if found.model_id else 'no PCA model yet'}"
     if found.batches:
-        head = ("batch", "state", "version", "listed", "quarantined", "missing", "captured")
-        yield "\n" + format_table(head, [_row(batch) for batch in found.batches])
+        head = ("batch", "state", "version", "listed", "quarantined", "missing", "captured", "accuracy")
+        # Without a classifier there is nothing to tell.
+        width = len(head) - all(batch.accuracy is None for batch in found.batches)
+        yield "\n" + format_table(head[:width], [_row(batch)[:width] for batch in found.batches])
     yield ""
     for state, meaning in STATES.items():
         if state != "published" and found.in_state(state):
@@ -126,7 +128,8 @@ def _lines(found: WarehouseStatus, steps: list[NextStep]) -> Iterator[str]:
 def _row(batch: BatchState) -> tuple[str, ...]:
     counts = (batch.version, batch.listed, batch.quarantined, batch.missing)
     share = "-" if batch.captured is None else f"{batch.captured:.1%}"
-    return (batch.batch_id, batch.state, *("-" if count is None else str(count) for count in counts), share)
+    right = batch.accuracy.to_text() if batch.accuracy else "-"
+    return (batch.batch_id, batch.state, *("-" if count is None else str(count) for count in counts), share, right)
 
 
 def _lister(connection: str | None, settings: Settings, junk: JunkTally) -> ListPrefix:

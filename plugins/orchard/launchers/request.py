@@ -108,7 +108,7 @@ def skip_without_work(warehouse: str, request: JobRequest, context: Any) -> None
     """Skip a job's task when its stage has nothing to do, or its finished report is there: no job is submitted."""
     planned = _planned(request, context)
     if request.stage not in planned.stages:
-        raise AirflowSkipException(f"{request.stage} has nothing to do: there is no PCA model yet")
+        raise AirflowSkipException(f"{request.stage} has nothing to do: there is no model yet")
     work = planned.work(request.stage)
     if Warehouse.at(warehouse).size(report_path(work)) is not None:
         raise AirflowSkipException(f"{request.stage} work={work} is already finished; reusing its report")

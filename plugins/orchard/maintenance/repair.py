@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS, EVALUATIONS, PREDICTIONS
 from orchard_jobs.contract.columns import (
     CAPTURED,
     FEATURES,
@@ -41,13 +41,13 @@ from orchard.tables.log_paths import is_in_log, log_folder
 
 # A version is in all of these or in none: without the log of one, what the others hold cannot be known.
 _OF_VERSIONS = (QUARANTINE, FEATURES, RUNS)
-_WITH_THEM = (*_OF_VERSIONS, PCA_FEATURES, MOMENTS, CLASS_MOMENTS)
+_WITH_THEM = (*_OF_VERSIONS, *(kind.rows for kind in KINDS), MOMENTS, CLASS_MOMENTS)
 _OF_MODELS = {kind.models: kind for kind in KINDS}
 _OF_ROWS = {kind.rows for kind in KINDS}
 # Tables from which others are rebuilt come first.
 _ORDER = (
-    *(MODELS, CLASSIFIERS, MODEL_RUNS, PINS, PROMOTIONS),
-    *(FEATURES, QUARANTINE, RUNS, MOMENTS, CLASS_MOMENTS, CAPTURED, PCA_FEATURES),
+    *(MODELS, CLASSIFIERS, MODEL_RUNS, PINS, PROMOTIONS, FEATURES, QUARANTINE, RUNS),
+    *(MOMENTS, CLASS_MOMENTS, CAPTURED, EVALUATIONS, PCA_FEATURES, PREDICTIONS),
 )
 _MISSING = "rows of images that are no longer listed"
 
@@ -218,6 +218,8 @@ _TOLD = {
     MOMENTS.name: "computed again from the features",
     CLASS_MOMENTS.name: "computed again from the features",
     PCA_FEATURES.name: "projected again by the next run of pca_model",
+    PREDICTIONS.name: "predicted again by the next run of classifier_model",
+    EVALUATIONS.name: "taken out",
     MODELS.name: "taken out; if it was the current model, the next run of pca_model fits one",
     CLASSIFIERS.name: "taken out; if it was the current classifier, the next run of classifier_model fits one",
     PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of its kind's DAG",
@@ -226,6 +228,7 @@ _TOLD = {
     MODEL_RUNS.name: "taken out",
 }
 _LOST = {
+    EVALUATIONS.name: "how right earlier predictions were, where nothing predicts these batch versions again",
     MODELS.name: "a model whose file was lost, as it was: its coordinates of old batches stay until they expire",
     CLASSIFIERS.name: "a classifier whose file was lost, as it was",
     PROMOTIONS.name: "earlier promotions, and whether the current model was held: `orchard models promote` holds it again",

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
-from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, MOMENTS, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 
 from orchard.models.kinds import KINDS, Kind
@@ -18,7 +18,7 @@ from orchard.tables.batch_versions import version_key
 from orchard.tables.commit_rule import NO_DIGEST, Change, CommitState, Tables, version_number_in
 
 # In the order of a publish; `runs` last, so that its rows name the batches until all else is gone.
-_WITH_ROWS = (QUARANTINE, FEATURES, PCA_FEATURES, MOMENTS, CLASS_MOMENTS, RUNS)
+_WITH_ROWS = (QUARANTINE, FEATURES, *(kind.rows for kind in KINDS), MOMENTS, CLASS_MOMENTS, RUNS)
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,7 @@ class WorkFiles:
                 *head.vector_files,
                 backbone_path(head.backbone.id),
             )
-            if head.model is not None:
-                yield head.model.path
+            yield from (model.path for model in head.models)
         for digest in self.open_inputs & self.plans.keys():
             plan = self.plans[digest]
             yield mark_path(self._works_of(digest)[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orchard_jobs.audit.classifier_checks import ClassifierParts, audit_classifier, audit_classify
+from orchard_jobs.audit.classifier_checks import ClassifierParts, audit_classifier
 from orchard_jobs.audit.model_checks import audit_model
 from orchard_jobs.audit.projection_checks import audit_projection
 from orchard_jobs.audit.verdict import Verdict
@@ -26,11 +26,11 @@ def verdicts_on_pca(warehouse: Warehouse, projection: ProjectionPlan, report: Jo
 
 
 def verdicts_on_classifiers(warehouse: Warehouse, projection: ProjectionPlan, report: JobReport) -> Iterator[Verdict]:
-    """Yield the verdict on the job's report, and on each classifier."""
-    yield audit_classify(projection, report)
+    """Yield the verdict on each classifier, and on the rows that were predicted with them."""
     fits = {fit.model: fit for fit in [projection.fit] if fit}
     for model in dict.fromkeys([*fits, *(one.model for one in projection.projections)]):
         yield audit_classifier(_parts_of(warehouse, model), fits.get(model))
+    yield audit_projection(warehouse, projection, report)
 
 
 def _parts_of(warehouse: Warehouse, model: ModelReference) -> ClassifierParts:

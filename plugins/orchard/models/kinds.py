@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchard_jobs.contract.classifier_tables import CLASSIFIERS
+from orchard_jobs.contract.classifier_tables import CLASSIFIERS, PREDICTIONS
 from orchard_jobs.contract.columns import MODELS, PCA_FEATURES, Table
 from orchard_jobs.contract.jobs import Stage
 
@@ -18,7 +18,7 @@ class Kind:
     Attributes:
         name: its name in `promotions`, `pins` and `model_runs`.
         models: the table of its models, which has a file a model.
-        rows: the table of what its models make of each batch; None where nothing is made of batches yet.
+        rows: the table of what its models make of each batch.
         stage: the job that makes those rows.
         dag_id: the DAG that fits it.
         size_column: the column of `models` with the number of components, or with the list of classes.
@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     models: Table
-    rows: Table | None
+    rows: Table
     stage: Stage
     dag_id: str
     size_column: str
@@ -41,6 +41,6 @@ class Kind:
 
 
 PCA = Kind("pca", MODELS, PCA_FEATURES, "project", "pca_model", "k")
-CLASSIFIER = Kind("classifier", CLASSIFIERS, None, "classify", "classifier_model", "classes")
+CLASSIFIER = Kind("classifier", CLASSIFIERS, PREDICTIONS, "classify", "classifier_model", "classes")
 KINDS = (PCA, CLASSIFIER)
 KIND_OF_NAME = {kind.name: kind for kind in KINDS}

@@ -13,6 +13,7 @@ from orchard.models.captured import record_captured
 from orchard.models.kinds import KIND_OF_NAME, PCA, Kind
 from orchard.models.model import model_file
 from orchard.models.model_plan import ModelPlan
+from orchard.models.recorded_evaluations import record_evaluations
 from orchard.models.registry import PromotionRequest, append_promotion
 from orchard.models.state import considered_key
 from orchard.tables.batch_versions import version_key
@@ -39,8 +40,8 @@ def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: st
         publish_file(tables, plan.model_id, kind)
         plan = _judged(plan, report)
     record_captured(tables, report.captured)
-    if kind.rows is not None:
-        _publish_rows(tables, kind.rows, projection, report)
+    record_evaluations(tables, report.evaluations)
+    _publish_rows(tables, kind.rows, projection, report)
     if plan.action == "fit":
         _promote(tables, projection.backbone, plan, kind)
     record_model_run(tables, projection.backbone, plan, run_id, kind)

@@ -62,7 +62,7 @@ def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids:
 
 def remove_rows(tables: Tables, pairs: Collection[Pair], kind: Kind = PCA) -> None:
     """Take the rows of some (model, batch) out of a kind's table, in one commit that forgets their versions' numbers."""
-    if pairs and kind.rows:
+    if pairs:
         tables.commit(kind.rows, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
 
 
@@ -72,7 +72,7 @@ def _pairs_with_rows(tables: Tables, model_ids: Collection[str], kind: Kind) -> 
 
 
 def _files_with_rows(tables: Tables, kind: Kind) -> list[TableFile]:
-    return tables.load(kind.rows).files() if kind.rows else []
+    return tables.load(kind.rows).files()
 
 
 def _chosen_models(tables: Tables, model_ids: Collection[str]) -> set[str]:

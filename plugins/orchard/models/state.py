@@ -123,8 +123,6 @@ def considered_key(considered: str) -> str:
 
 def lacking_of(tables: Tables, kind: Kind, model_ids: Iterable[str], versions: Sequence[BatchVersion]) -> Lacking:
     """Return by model the versions that it has no rows of, or rows of an older version."""
-    if kind.rows is None:
-        return dict.fromkeys(model_ids, ())
     snapshot = tables.load(kind.rows)
 
     def is_behind(model_id: str, version: BatchVersion) -> bool:

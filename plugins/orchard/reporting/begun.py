@@ -52,7 +52,7 @@ def begun_state(warehouse: Warehouse, settings: Settings, head: ManifestHead) ->
         pending = f"version {head.number} with {computed} new of {head.listed} images has no finished featurize job"
         return "planned", pending + _last_end(warehouse, featurize)
     reduced = finished_report(warehouse, reduce)
-    if head.model is not None and reduced is None:
+    if head.models and reduced is None:
         pending = f"version {head.number} is featurized, and has no finished reduce job"
         return "planned", pending + _last_end(warehouse, reduce)
     policy = AuditPolicy(settings.images.max_quarantined_share)

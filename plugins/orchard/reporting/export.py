@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.parquet import open_parquet
 from orchard_jobs.schemas import arrow_schema
 
-from orchard.models.kinds import PCA
+from orchard.models.kinds import KINDS, PCA, Kind
 from orchard.models.model import Model, current_promotion, known_model
 from orchard.settings import Settings
 from orchard.tables.batch_versions import BatchVersions
@@ -64,16 +64,18 @@ class Selection:
 def select(tables: Tables, settings: Settings, table: Table, batch_id: str | None, model_id: str | None) -> Selection:
     """Return what to export of a table.
 
-    Of features, quarantine, moments and pca_features, these are the rows of the current batch versions under the settings'
-    backbone. Of pca_features, they are one model's, by default the current one's. Of any other table, they are all rows.
+    Of a table that is partitioned by batch, these are the rows of the current batch versions under the settings' backbone. Of a
+    table that holds rows of models, they are one model's, by default the current one's. Of any other table, they are all rows.
 
     Raises:
         ConfigurationError: the table has no such column to choose by, or no such batch or model is published.
     """
     if batch_id is not None and "batch_id" not in table.partition_by:
         raise ConfigurationError(f"--batch does not apply to {table.name}: omit it")
-    if model_id is not None and table is not PCA_FEATURES:
-        raise ConfigurationError(f"--model does not apply to {table.name}: omit it, or export pca_features or model")
+    kind = next((one for one in KINDS if one.rows is table), None)
+    if model_id is not None and kind is None:
+        names = ", ".join(one.rows.name for one in KINDS)
+        raise ConfigurationError(f"--model does not apply to {table.name}: omit it, or export {names} or model")
     if not table.partition_by:
         return Selection(table, tuple(tables.load(table).files()))
     versions = BatchVersions.load(tables, settings.backbone.id, batch_id)
@@ -89,7 +91,7 @@ def select(tables: Tables, settings: Settings, table: Table, batch_id: str | Non
     if table in (FEATURES, QUARANTINE):
         of_batch = versions.features_files if table is FEATURES else versions.quarantine_files
         return Selection(table, tuple(file for batch in versions.current for file in of_batch(batch)))
-    scope = chosen_model(tables, settings.backbone.id, model_id) if table is PCA_FEATURES else settings.backbone.id
+    scope = chosen_model(tables, settings.backbone.id, model_id, kind) if kind else settings.backbone.id
     return _scoped(tables, table, versions, scope)
 
 
@@ -121,18 +123,18 @@ def _pca_version(tables: Tables, versions: BatchVersions, batch_id: str, model_i
     return None
 
 
-def chosen_model(tables: Tables, backbone: str, model_id: str | None) -> str:
-    """Return the named PCA model's id, or the current one's.
+def chosen_model(tables: Tables, backbone: str, model_id: str | None, kind: Kind = PCA) -> str:
+    """Return the id of the named model of a kind, or the current one's.
 
     Raises:
         ConfigurationError: there is no such model, it is another backbone's, or there is no model yet.
     """
     if model_id is None:
-        promotion = current_promotion(tables, backbone)
+        promotion = current_promotion(tables, backbone, kind)
         if promotion is None:
-            raise ConfigurationError(f"there is no PCA model of {backbone} yet: run pca_model first")
+            raise ConfigurationError(f"there is no model of kind {kind.name} of {backbone} yet: run {kind.dag_id} first")
         return promotion.model_id
-    return known_model(tables, backbone, model_id, (PCA,))[0]
+    return known_model(tables, backbone, model_id, (kind,))[0]
 
 
 def chunks_of(tables: Tables, selection: Selection) -> Iterator[pa.RecordBatch]:

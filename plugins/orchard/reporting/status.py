@@ -4,7 +4,7 @@ Reads only. A run that failed before it wrote anything is known to Airflow alone
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchard_jobs.contract.columns import RUNS, TABLES, Table
@@ -14,7 +14,8 @@ from orchard_jobs.errors import DamagedFileError, NoTableError
 from orchard.batch.comparison import ListingComparer
 from orchard.batch.reconcile import Differences, ListPrefix, find_differences
 from orchard.models.captured import captured_shares
-from orchard.models.model import current_promotion
+from orchard.models.model import MergedVersion, current_promotion
+from orchard.models.recorded_evaluations import Accuracy, accuracies
 from orchard.models.refit import pending_works
 from orchard.reporting.begun import begun_state, begun_versions
 from orchard.settings import Settings
@@ -47,6 +48,7 @@ class BatchState:
         missing: published, and no longer listed then.
         captured: share of its variance that the current model keeps; None where that does not cover it, or nothing varies.
         is_covered: whether the current model covers its current version.
+        accuracy: the share of its predictions that is right; None where nothing tells.
         why: what the audit refuses, or how far a version came; empty where nothing is wrong.
     """
 
@@ -58,6 +60,7 @@ class BatchState:
     missing: int | None = None
     captured: float | None = None
     is_covered: bool = False
+    accuracy: Accuracy | None = None
     why: str = ""
 
 
@@ -155,6 +158,7 @@ class _States:
 
     Attributes:
         begun: by batch, the newest manifest that is not published and can still be.
+        accuracies: of predicted batch versions.
         damage: what is lost or damaged of what no batch owns.
     """
 
@@ -165,12 +169,13 @@ class _States:
     rows: Mapping[str, dict[str, Any]]
     begun: Mapping[str, ManifestHead]
     model_id: str | None = None
-    shares: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+    shares: Mapping[MergedVersion, float | None] = field(default_factory=dict)
+    accuracies: Mapping[MergedVersion, Accuracy] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tables: Tables, settings: Settings, versions: BatchVersions, landing: Differences | None) -> "_States":
-        model_id, shares, damage = _model_and_shares(tables, settings)
+        model_id, shares, right, damage = _told_of_models(tables, settings)
         files = [
             file
             for file in versions.runs.files(backbone=versions.backbone)
@@ -186,6 +191,7 @@ class _States:
             {head.batch_id: head for head in begun_versions(tables, versions, rows)},
             model_id,
             shares,
+            right,
             damage,
         )
 
@@ -202,9 +208,8 @@ class _States:
             return BatchState(batch_id, state, why=why)
         counts = {name: self.rows[version.manifest_digest][name] for name in _COUNTS}
         source = (batch_id, version.manifest_digest)
-        return BatchState(
-            batch_id, state, version.number, **counts, captured=self.shares.get(source), is_covered=source in self.shares, why=why
-        )
+        found = BatchState(batch_id, state, version.number, **counts, accuracy=self.accuracies.get(source), why=why)
+        return replace(found, captured=self.shares.get(source), is_covered=source in self.shares)
 
     def _state(self, batch_id: str) -> tuple[str, str]:
         if batch_id in self.damaged:
@@ -222,14 +227,14 @@ class _States:
         return "published", ""
 
 
-def _model_and_shares(
+def _told_of_models(
     tables: Tables, settings: Settings
-) -> tuple[str | None, Mapping[tuple[str, str], float | None], tuple[str, ...]]:
-    """Return the current model, what it keeps of each batch version, and what is damaged so that neither is known."""
+) -> tuple[str | None, Mapping[MergedVersion, float | None], Mapping[MergedVersion, Accuracy], tuple[str, ...]]:
+    """Return the current PCA model, what it keeps of each batch version, how right predictions are, and what is damaged."""
     model_id = None
     try:
         promotion = current_promotion(tables, settings.backbone.id)
         model_id = promotion.model_id if promotion else None
-        return model_id, captured_shares(tables, model_id) if model_id else {}, ()
+        return model_id, captured_shares(tables, model_id) if model_id else {}, accuracies(tables), ()
     except DamagedFileError as error:
-        return model_id, {}, (str(error),)
+        return model_id, {}, {}, (str(error),)

@@ -86,7 +86,7 @@ class PlannedJobs:
     @classmethod
     def of_batch(cls, warehouse: Warehouse, head: ManifestHead) -> "PlannedJobs":
         """Return the jobs that a batch's manifest asks for."""
-        stages: tuple[Stage, ...] = ("featurize", "reduce") if head.model else ("featurize",)
+        stages: tuple[Stage, ...] = ("featurize", "reduce") if head.models else ("featurize",)
         return cls(warehouse.uri_of(manifest_path(head.digest)), head.digest, head.backbone.id, stages)
 
     def work(self, stage: Stage) -> str:

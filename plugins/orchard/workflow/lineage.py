@@ -13,6 +13,7 @@ from openlineage.client.facet_v2 import (
     output_statistics_output_dataset,
     schema_dataset,
 )
+from orchard_jobs.contract.classifier_tables import PREDICTIONS
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import StagedPartition
 from orchard_jobs.contract.locations import S3Location, below, local_path
@@ -23,7 +24,7 @@ from orchard.settings import Settings
 
 @attr.define
 class BatchVersionRunFacet(RunFacet):
-    """What made a batch version: the manifest, its counts, the backbone, the model and the jobs."""
+    """What made a batch version: the manifest, its counts, the backbone, the models and the jobs."""
 
     batchId: str
     number: int
@@ -31,6 +32,7 @@ class BatchVersionRunFacet(RunFacet):
     counts: dict[str, int]
     backbone: str
     modelId: str | None
+    classifierId: str | None
     jobsVersion: str
     jobIds: list[str]
     runId: str
@@ -55,6 +57,7 @@ def _run_facet(batch: LineageRecord) -> BatchVersionRunFacet:
         counts=dict(batch.featurized.counts),
         backbone=head.backbone.id,
         modelId=head.model.model_id if head.model and batch.reduced else None,
+        classifierId=head.classifier.model_id if head.classifier and batch.reduced else None,
         jobsVersion=batch.featurized.jobs_version,
         jobIds=[report.job_id for report in reports],
         runId=batch.run_id,
@@ -79,8 +82,8 @@ def _images(settings: Settings, batch: LineageRecord) -> InputDataset:
 
 def _outputs(settings: Settings, batch: LineageRecord) -> list[OutputDataset | Dataset]:
     staged = [(table, batch.featurized.of_table(table.name)) for table in (FEATURES, QUARANTINE)]
-    if batch.reduced is not None:
-        staged.append((PCA_FEATURES, batch.reduced.of_table(PCA_FEATURES.name)))
+    of_models = ((table, batch.reduced.of_table(table.name)) for table in (PCA_FEATURES, PREDICTIONS)) if batch.reduced else ()
+    staged += [(table, partitions) for table, partitions in of_models if partitions]
     return [_table(settings, table, partition, batch.versions[table.name]) for table, (partition,) in staged]
 
 

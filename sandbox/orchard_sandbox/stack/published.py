@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from orchard.models import refit
 from orchard.models.captured import captured_shares
 from orchard.models.model import current_promotion
+from orchard.models.recorded_evaluations import accuracies
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.columns import RUNS
@@ -30,13 +31,19 @@ _COUNTS = ("listed", "featurized", "reused", "quarantined")
 
 @dataclass(frozen=True)
 class PublishedBatch:
-    """The numbers of one published batch version; `captured` is the current model's share of its variance."""
+    """The numbers of one published batch version.
+
+    Attributes:
+        captured: the current model's share of its variance.
+        accuracy: the share of its predictions that is right, as text; None where nothing tells.
+    """
 
     listed: int
     featurized: int
     reused: int
     quarantined: int
     captured: float | None
+    accuracy: str | None = None
 
     @property
     def has_no_good_image(self) -> bool:
@@ -80,9 +87,13 @@ def _published(tables: Tables, settings: Settings) -> dict[str, PublishedBatch]:
     rows = sorted(tables.rows(RUNS, backbone=settings.backbone.id), key=lambda row: row["version"])
     promotion = current_promotion(tables, settings.backbone.id)
     shares = captured_shares(tables, promotion.model_id) if promotion else {}
+    right = {version: found.to_text() for version, found in accuracies(tables).items()}
+    versions = {row["batch_id"]: (row["batch_id"], row["manifest_digest"]) for row in rows}
     return {
         row["batch_id"]: PublishedBatch(
-            **{name: row[name] for name in _COUNTS}, captured=shares.get((row["batch_id"], row["manifest_digest"]))
+            **{name: row[name] for name in _COUNTS},
+            captured=shares.get(versions[row["batch_id"]]),
+            accuracy=right.get(versions[row["batch_id"]]),
         )
         for row in rows
     }

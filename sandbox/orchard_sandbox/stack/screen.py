@@ -59,16 +59,19 @@ class Screen:
         """Show the final table; a `-` stands where nothing is published."""
         table = Table(box=None, pad_edge=False, padding=(0, 2 if self._console.width > 90 else 1, 0, 0))
         table.add_column("batch")
-        for name in ("listed", "featurized", "reused", "quarantined", "captured", "seconds"):
+        # Without a classifier there is nothing to tell.
+        accuracy = ["accuracy"] if any(one.published and one.published.accuracy for one in results) else []
+        for name in ("listed", "featurized", "reused", "quarantined", "captured", *accuracy, "seconds"):
             table.add_column(name, justify="right")
         table.add_column("")
         for result in results:
             numbers = result.published
             counts = (numbers.listed, numbers.featurized, numbers.reused, numbers.quarantined) if numbers else ("-",) * 4
             share = f"{numbers.captured:.1%}" if numbers and numbers.captured is not None else "-"
+            right = [numbers.accuracy or "-" if numbers else "-"] * len(accuracy)
             seconds = f"{result.seconds:.0f}" if result.seconds is not None else "-"
             outcome = Text(result.outcome, _STYLES.get(result.outcome, ""))
-            table.add_row(result.batch, *(str(count) for count in counts), share, seconds, outcome)
+            table.add_row(result.batch, *(str(count) for count in counts), share, *right, seconds, outcome)
         self._console.print(table)
 
     def _counted(self, view: RunView) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from orchard_jobs.audit.class_moments_checks import CLASS_MOMENTS_CHECK, LabelSums, ListedLabels, check_class_moments
 from orchard_jobs.audit.file_checks import FILE_CHECKS, REPORT_CHECK, Rows, check_files, read_rows, report_differences
 from orchard_jobs.audit.moments_checks import MOMENTS_CHECK, ColumnSums, check_moments
+from orchard_jobs.audit.prediction_checks import PREDICTION_CHECKS, check_predicted
 from orchard_jobs.audit.projection_checks import PCA_CHECKS, check_projected
 from orchard_jobs.audit.row_checks import (
     CONTENT_CHECK,
@@ -24,7 +25,7 @@ from orchard_jobs.audit.row_checks import (
 )
 from orchard_jobs.audit.row_matching import MATCHING_CHECKS, RowMatcher
 from orchard_jobs.audit.verdict import Findings, Verdict
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, PREDICTIONS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import BatchVersion, JobReport
 from orchard_jobs.contract.layout import manifest_path
@@ -80,7 +81,7 @@ def audit_batch(
         warehouse: where manifest and files lie.
         head: the manifest's head; its parts are read from the warehouse.
         featurize: the report of `featurize`; exactly its files are read.
-        reduce: the report of `reduce`; None if and only if the manifest names no model.
+        reduce: the report of `reduce`; None if and only if the manifest names no model of any kind.
         policy: when bad images are too many.
 
     Raises:
@@ -115,10 +116,11 @@ def _check_reports(batch: _Batch) -> None:
     wanted += [(table.name, partition) for table in caches if batch.featurize.of_table(table.name)]
     differences = report_differences(batch.featurize, "featurize", head.digest, head.backbone.id, wanted)
     findings.extend("report", "report", differences)
-    if (batch.reduce is None) != (head.model is None):
-        findings.add("report", "report", f"reduce: model {head.model}, report {'missing' if head.model else 'there'}")
-    elif batch.reduce and head.model:
-        wanted = [(PCA_FEATURES.name, (head.model.model_id, head.batch_id))]
+    if (batch.reduce is None) != (not head.models):
+        findings.add("report", "report", f"reduce: models {head.models}, report {'missing' if head.models else 'there'}")
+    elif batch.reduce:
+        models = ((PCA_FEATURES, head.model), (PREDICTIONS, head.classifier))
+        wanted = [(table.name, (model.model_id, head.batch_id)) for table, model in models if model is not None]
         findings.extend("report", "report", report_differences(batch.reduce, "reduce", head.digest, head.backbone.id, wanted))
 
 
@@ -164,7 +166,7 @@ def _check_all_rows(batch: _Batch) -> None:
     _check_quarantine(batch)
     batch.findings.extend("keys", "manifest", batch.matcher.lost(_entries(batch)))
     _check_moments(batch)
-    _check_projection(batch)
+    _check_model_rows(batch)
 
 
 def _check_features(batch: _Batch) -> None:
@@ -218,14 +220,18 @@ def _add_missing(batch: _Batch) -> None:
         batch.labels.add(rows, vectors_of(rows.column("features"), batch.head.backbone.dimension), listed.counts_missing)
 
 
-def _check_projection(batch: _Batch) -> None:
-    if batch.reduce is None or batch.head.model is None:
-        return
-    batch.findings.register_checks(PCA_CHECKS)
+def _check_model_rows(batch: _Batch) -> None:
     head = batch.head
+    if batch.reduce is None:
+        return
     files = tuple(file.path for partition in batch.featurize.of_table(FEATURES.name) for file in partition.files)
     version = BatchVersion(head.batch_id, head.digest, head.number, files)
-    check_projected(batch.warehouse, batch.head.model, version, batch.reduce, batch.findings)
+    if head.model is not None:
+        batch.findings.register_checks(PCA_CHECKS)
+        check_projected(batch.warehouse, head.model, version, batch.reduce, batch.findings)
+    if head.classifier is not None:
+        batch.findings.register_checks(PREDICTION_CHECKS)
+        check_predicted(batch.warehouse, head.classifier, version, batch.reduce, batch.findings)
 
 
 def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:

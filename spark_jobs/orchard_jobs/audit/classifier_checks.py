@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchard_jobs.audit.file_checks import REPORT_CHECK, report_differences
 from orchard_jobs.audit.verdict import Findings, Verdict
-from orchard_jobs.contract.jobs import ClassifierFit, JobReport, ProjectionPlan
+from orchard_jobs.contract.jobs import ClassifierFit
 
 Floats = NDArray[np.float64]
 FINITE_CHECK = {"finite": "no value is NaN or infinite"}
@@ -88,14 +87,6 @@ def audit_classifier(parts: ClassifierParts, fit: ClassifierFit | None = None) -
     findings.register_checks(CLASSIFIER_CHECKS)
     findings.extend("classes", _WHERE, _class_faults(parts))
     _check_numbers(parts, findings)
-    return findings.verdict()
-
-
-def audit_classify(plan: ProjectionPlan, report: JobReport) -> Verdict:
-    """Return the verdict on the report of a `classify` job."""
-    findings = Findings()
-    findings.register_checks(REPORT_CHECK)
-    findings.extend("report", "report", report_differences(report, "classify", plan.digest, plan.backbone, []))
     return findings.verdict()
 
 

@@ -10,6 +10,8 @@ from orchard_jobs.classifier.class_moments import root
 from orchard_jobs.classifier.classes import Classes
 from orchard_jobs.scatter import EPSILON, Floats, noise_floor
 
+_COLUMNS_AT_ONCE = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
@@ -31,7 +33,13 @@ class Classifier:
 
     def whiten(self, rows: NDArray[Any]) -> Floats:
         """Return features [n, d] as float64 [n, d] in which the covariance of each class is the unit matrix."""
-        return np.asarray((root(rows) - self.mean) @ self.whitening.T)
+        centred = root(rows) - self.mean
+        whitened = np.empty_like(centred)
+        # What is above the diagonal is 0: to leave most of it out saves a third of the time.
+        for first in range(0, len(self.mean), _COLUMNS_AT_ONCE):
+            last = first + _COLUMNS_AT_ONCE
+            whitened[:, first:last] = centred[:, :last] @ self.whitening[first:last, :last].T
+        return whitened
 
     def scores(self, whitened: Floats) -> Floats:
         """Return the scores float64 [n, c] of whitened rows: the log posterior of each class, up to one number a row.

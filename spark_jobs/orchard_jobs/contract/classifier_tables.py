@@ -56,3 +56,64 @@ CLASSIFIERS = Table(
     "One row for each fitted classifier. A row never changes.",
     is_new=True,
 )
+PREDICTIONS = Table(
+    "predictions",
+    ("model_id", "batch_id"),
+    (
+        Column("image_uri", "string", "`s3://bucket/` and the raw key, never percent-encoded"),
+        Column("content_sha256", "string", "SHA-256 of the file's bytes: 64 lower-case hex digits"),
+        Column("label", "string", "name of the folder that holds the image, as in `features`", is_nullable=True),
+        Column("predicted", "string", "the likeliest class"),
+        Column("score", "float64", "its calibrated probability: of 100 rows of 0.9, about 90 are right"),
+        Column("second", "string", "the class that is second"),
+        Column("second_score", "float64", "its calibrated probability"),
+        Column("distance", "float64", "Mahalanobis distance to the mean of the likeliest class"),
+        Column(
+            "is_known",
+            "bool",
+            "whether the distance is not above the classifier's largest. False: an image of none of its classes",
+        ),
+        Column(
+            "is_seen",
+            "bool",
+            "whether the classifier may have been fitted on the image: its batch is one of the classifier's, or an earlier "
+            "batch version computed its vector",
+        ),
+        Column("manifest_digest", "string", "names the batch version that the row belongs to"),
+        Column("jobs_version", "string", "version of `orchard-jobs` that wrote the row"),
+    ),
+    "One row for each good image of a batch and each classifier that was current when the batch was planned.",
+    is_new=True,
+)
+EVALUATIONS = Table(
+    "evaluations",
+    (),
+    (
+        Column("model_id", "string", "the classifier"),
+        Column("batch_id", "string", "the batch"),
+        Column("manifest_digest", "string", "names the batch version that was predicted"),
+        Column("rows", "int64", "rows of the batch version: unseen, seen and unlabelled ones"),
+        Column("unseen_rows", "int64", "labelled rows of a class that the classifier has never seen: a fair test"),
+        Column("unseen_right", "int64", "of them, rows that got their own class"),
+        Column("unseen_among_three", "int64", "of them, rows whose own class is among the likeliest three"),
+        Column("unseen_known", "int64", "of them, rows with `is_known`"),
+        Column("unseen_score", "float64", "their mean `score`. Null: there are none", is_nullable=True),
+        Column("seen_rows", "int64", "labelled rows of a class that the classifier may have been fitted on"),
+        Column("seen_right", "int64", "of them, rows that got their own class"),
+        Column("unlabelled_rows", "int64", "rows without a label, or whose label is in no class of the classifier"),
+        Column("unlabelled_known", "int64", "of them, rows with `is_known`"),
+        Column(
+            "unlabelled_score",
+            "float64",
+            "their mean `score`: an estimate of the share that is right. Null: there are none",
+            is_nullable=True,
+        ),
+        Column(
+            "confusion",
+            "list<struct<class, predicted, rows>>",
+            "unseen rows by their class and the predicted one, sorted; pairs without a row are left out",
+        ),
+    ),
+    "How a classifier did on a batch version. A row never changes.",
+    is_new=True,
+)

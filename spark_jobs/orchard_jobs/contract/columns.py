@@ -3,7 +3,7 @@
 Types are spelled once here in a neutral form; `schemas` makes Arrow schemas of them.
 """
 
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS, EVALUATIONS, PREDICTIONS
 from orchard_jobs.contract.table import Column as Column
 from orchard_jobs.contract.table import Table as Table
 
@@ -230,6 +230,6 @@ CAPTURED = Table(
 )
 
 TABLES = (
-    *(FEATURES, QUARANTINE, MOMENTS, CLASS_MOMENTS, PCA_FEATURES, RUNS),
-    *(MODELS, CLASSIFIERS, PROMOTIONS, PINS, MODEL_RUNS, CAPTURED),
+    *(FEATURES, QUARANTINE, MOMENTS, CLASS_MOMENTS, PCA_FEATURES, PREDICTIONS, RUNS),
+    *(MODELS, CLASSIFIERS, PROMOTIONS, PINS, MODEL_RUNS, CAPTURED, EVALUATIONS),
 )

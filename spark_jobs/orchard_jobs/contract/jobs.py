@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from orchard_jobs.contract.digests import canonical_json, digest_of
+from orchard_jobs.contract.evaluations import Evaluation
 from orchard_jobs.contract.manifest import ModelReference
 
 Stage = Literal["featurize", "reduce", "project", "classify"]
@@ -111,6 +112,7 @@ class JobReport:
         counts: listed, featurized, reused, quarantined, missing, network_runs, ...; what the stage counts.
         reasons: quarantined images by reason code.
         captured: one entry a projected batch and PCA model (`reduce`, `project`).
+        evaluations: one entry a predicted batch and classifier. While there are none, they are not in the report's text.
         seconds: wall seconds by step of the job.
         network: what the worker tasks counted and how long the backbone ran (`featurize`); the name is that of old reports.
     """
@@ -127,6 +129,7 @@ class JobReport:
     captured: tuple[Captured, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     network: dict[str, float] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
 
     def of_table(self, table: str) -> tuple[StagedPartition, ...]:
         """Return the partitions staged for one table."""
@@ -134,7 +137,10 @@ class JobReport:
 
     def to_json(self) -> str:
         """Return the report's text."""
-        return canonical_json(asdict(self))
+        fields = asdict(self)
+        if not self.evaluations:
+            del fields["evaluations"]
+        return canonical_json(fields)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobReport":
@@ -149,6 +155,7 @@ class JobReport:
             for partition in fields["partitions"]
         )
         fields["captured"] = tuple(Captured(**entry) for entry in fields["captured"])
+        fields["evaluations"] = tuple(map(Evaluation.from_fields, fields.get("evaluations", ())))
         return cls(**fields)
 
 

@@ -96,6 +96,8 @@ class ManifestHead:
         reads_heic: whether the extra `heif` was installed beside Airflow, and so, it is taken, where the jobs run. Where it
             was, it is in no text and no digest.
         unlabelled: labels that mean no label, sorted. While there are none, they are in no text and no digest.
+        classifier: the classifier that `reduce` predicts with, frozen with the batch; None when there is none yet, and then in no
+            text and no digest.
     """
 
     batch_id: str
@@ -115,11 +117,17 @@ class ManifestHead:
     object_limit: int = OBJECT_LIMIT
     reads_heic: bool = True
     unlabelled: tuple[str, ...] = ()
+    classifier: ModelReference | None = None
 
     @cached_property
     def digest(self) -> str:
         """The manifest's name."""
         return digest_of(self._fields())
+
+    @property
+    def models(self) -> tuple[ModelReference, ...]:
+        """The models that `reduce` uses: of each kind the current one, where there is one."""
+        return tuple(one for one in (self.model, self.classifier) if one is not None)
 
     @property
     def missing_good(self) -> int:
@@ -138,6 +146,8 @@ class ManifestHead:
             del fields["reads_heic"]
         if not self.unlabelled:
             del fields["unlabelled"]
+        if self.classifier is None:
+            del fields["classifier"]
         return fields
 
     @classmethod
@@ -145,7 +155,8 @@ class ManifestHead:
         """Return the head of a text that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         fields["backbone"] = Backbone(**fields["backbone"])
-        fields["model"] = ModelReference(**fields["model"]) if fields["model"] else None
+        for name in ("model", "classifier"):
+            fields[name] = ModelReference(**fields[name]) if fields.get(name) else None
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         fields["known"] = Part(**fields["known"]) if fields.get("known") else None
         for name in ("features_files", "quarantine_files", "vector_files", "unlabelled"):

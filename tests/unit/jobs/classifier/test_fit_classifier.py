@@ -160,3 +160,12 @@ def test_class_moments_with_a_nan_are_refused() -> None:
     rows[3, 2] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         fitted(Labelled(rows, NEW.labels), 0.1)
+
+
+def test_rows_are_whitened_alike_however_many_columns_there_are() -> None:
+    """Whitening goes by blocks of 256 columns."""
+    random = np.random.default_rng(0)
+    rows = random.random((40, 600))
+    whitening = np.tril(random.normal(size=(600, 600)))
+    own = Classifier(("a", "b"), random.random(600), whitening, np.zeros((2, 600)), np.zeros(2))
+    np.testing.assert_allclose(own.whiten(rows), (np.sqrt(rows) - own.mean) @ whitening.T, rtol=1e-9, atol=1e-9)

@@ -7,6 +7,7 @@ import pytest
 from orchard_jobs import __version__
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.digests import canonical_json, digest_of, work_digest
+from orchard_jobs.contract.evaluations import Cell, Evaluation
 from orchard_jobs.contract.jobs import (
     BatchVersion,
     Captured,
@@ -150,6 +151,22 @@ def test_labels_that_mean_no_label_are_in_a_manifest_unless_there_are_none() -> 
     assert other.digest != HEAD_DIGEST
     assert ManifestHead.from_json(other.to_json()) == other
     assert "unlabelled" not in HEAD.to_json()
+
+
+def test_a_classifier_is_in_a_manifest_once_there_is_one() -> None:
+    classifier = ModelReference("lda-0123456789abcdef", "classifiers/lda-0123456789abcdef/model.parquet", 3)
+    other = replace(HEAD, classifier=classifier)
+    assert other.digest != HEAD_DIGEST
+    assert ManifestHead.from_json(other.to_json()) == other
+    assert other.models == (MODEL, classifier)
+    assert "classifier" not in HEAD.to_json()
+
+
+def test_evaluations_are_in_a_report_once_there_are_some() -> None:
+    cell = Cell("apple", "apple", False, 2, 2, 1, 1.5)
+    other = replace(REPORT, evaluations=(Evaluation("lda-0123456789abcdef", "2026-01-05", HEAD_DIGEST, (cell,)),))
+    assert JobReport.from_json(other.to_json()) == other
+    assert "evaluations" not in REPORT_TEXT
 
 
 def test_the_digest_of_a_projection_plan() -> None:

@@ -80,17 +80,6 @@ def test_a_drawn_picture_may_have_many_zeros(kind: str, what: str) -> None:
         assert any(bytes(200) in content for content in contents)
 
 
-@pytest.mark.parametrize("side", [684, 692, 697, 700])
-def test_the_last_block_of_a_webp_may_lie_partly_beyond_it(side: int) -> None:
-    image = Image.new("RGB", (side, side), "white")
-    noise = np.random.default_rng(side).integers(0, 256, (20, 20), np.uint8)
-    image.paste(Image.fromarray(noise), (side - 20, side - 20))
-    for quality in (75, 95, 100):
-        content = saved(image, "WEBP", quality=quality)
-        assert bytes(32) in content
-        good(content, side=8)
-
-
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 def test_zeros_in_metadata_are_no_hole(kind: str) -> None:
     content = saved(photo(1), kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(600), xmp=bytes(600))

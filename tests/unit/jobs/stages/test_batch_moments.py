@@ -3,7 +3,7 @@
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,10 @@ from orchard_jobs.parquet import read_parquet
 from orchard_jobs.scatter import unpack
 from orchard_jobs.stages.batch_moments import PartialMoments, stage_moments
 from orchard_jobs.stages.staging import OwnPaths, Staging, VersionWriter
-from orchard_jobs.stages.workers import Workers
 from orchard_jobs.storage import Warehouse
+from support.own_process import WORKERS
 from support.staged_batch import BACKBONE, BATCH_ID, WORK
 
-# Tasks that are called in this process.
-WORKERS = Workers(cast(Any, None), "spark")
 UPLOADED_AT = datetime(2026, 1, 5, tzinfo=UTC)
 DIMENSION = BACKBONE.dimension
 

@@ -33,6 +33,7 @@ from orchard_jobs.contract.columns import (
 from support.damage import DAMAGES, cut, flip, lose
 from support.faked_flow import plan, rows, run_batch, run_model
 from support.listed_bucket import ListedBucket
+from support.promoted_classifier import promote_classifier
 from support.published_batches import BUCKETS, DAYS, bucket_of, publish_backbone
 from support.warehouse_files import stored
 
@@ -46,6 +47,8 @@ LOG = "_delta_log/00000000000000000000.json"
 
 @pytest.fixture
 def published(tables: Tables, settings: Settings) -> Tables:
+    """Predicted batches and their models, so that each table has a file."""
+    promote_classifier(tables, settings)
     pin(tables, settings, publish_backbone(tables, settings))
     return tables
 

@@ -236,7 +236,15 @@ def test_the_command_tells_a_program(
     found = json.loads(capsys.readouterr().out)
     assert (found["is_settled"], found["strays"]) == (False, 0)
     counts = {"listed": 6, "quarantined": 0, "missing": 0}
-    state = {"batch_id": DAY, "state": "published", "version": 1, "captured": None, "is_covered": False, "why": ""}
+    state = {
+        "batch_id": DAY,
+        "state": "published",
+        "version": 1,
+        "captured": None,
+        "is_covered": False,
+        "accuracy": None,
+        "why": "",
+    }
     assert found["batches"][0] | {"captured": None} == state | counts
     assert found["next"] == [
         {"words": f"start {dag_id}, unless a run of it is active", "command": f"airflow dags trigger {dag_id}"}

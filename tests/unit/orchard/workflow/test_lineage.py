@@ -9,6 +9,7 @@ from orchard.tables.commit_rule import Tables
 from orchard.workflow import lineage
 from support.fake_jobs import FakeJobs
 from support.faked_flow import plan, run_model
+from support.promoted_classifier import MODEL_ID, promote_classifier
 from support.published_batches import DAYS, bucket_of, publish_days
 
 
@@ -18,7 +19,7 @@ def emitted(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch)
     assert head is not None
     jobs = FakeJobs(tables, bucket_of(DAYS[1]))
     featurized = jobs.featurize(head)
-    versions = {"features": 1, "quarantine": 2, "pca_features": 3}
+    versions = {"features": 1, "quarantine": 2, "pca_features": 3, "predictions": 4}
     told: dict[str, Any] = {}
     monkeypatch.setattr(lineage, "emit_dataset_lineage", lambda **arguments: told.update(arguments))
     lineage.emit_batch(settings, LineageRecord(head, featurized, jobs.reduce(head, featurized), versions, "run"))
@@ -45,3 +46,13 @@ def test_a_reduced_batch_names_its_rows_and_model(tables: Tables, settings: Sett
     assert tables_of(told) == {"features": "1", "quarantine": "2", "pca_features": "3"}
     facet = told["additional_run_facets"]["orchard_batchVersion"]
     assert (facet.modelId, facet.jobIds) == (model_id, ["fake", "fake"])
+
+
+def test_a_predicted_batch_names_its_predictions_and_classifier(
+    tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote_classifier(tables, settings)
+    told = emitted(tables, settings, monkeypatch)
+    assert tables_of(told) == {"features": "1", "quarantine": "2", "predictions": "4"}
+    facet = told["additional_run_facets"]["orchard_batchVersion"]
+    assert (facet.modelId, facet.classifierId) == (None, MODEL_ID)
