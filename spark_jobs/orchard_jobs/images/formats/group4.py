@@ -14,17 +14,22 @@ _END_BYTES = 4
 _SPARE_BYTES = 64
 # Of the dearest row: 9 bits for each pair of runs of one pixel.
 _BITS_A_PIXEL = 5
+# Coding costs a third of a millisecond, and a picture of shorter strips has thousands.
+_LEAST_ROWS = 8
 
 
 def is_read_to_its_end(content: bytes, rows: NDArray[np.bool_]) -> bool:
     """Return whether as many bytes are left as the white rows at the end take.
 
-    The rows before them are coded anew, as T.6 says it. Where other bytes come out, nothing can be told, and the answer is yes.
+    The rows before them are coded anew, as T.6 says it. Where other bytes come out, or there are fewer than 8 rows, nothing can
+    be told, and the answer is yes.
 
     Args:
         content: the data, the first bit of a byte being its highest.
         rows: what libtiff made of them [rows, width], true where it is black.
     """
+    if len(rows) < _LEAST_ROWS:
+        return True
     dark = np.flatnonzero(rows.any(axis=1))
     # The last row that is not white may have been begun only.
     last = int(dark[-1]) if len(dark) else 0

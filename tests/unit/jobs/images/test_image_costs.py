@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from orchard_jobs.contract.quarantine import Reason
 from orchard_jobs.images.decode import Decoded, Rejected, decode
 from orchard_jobs.images.formats.tiff_layout import JPEG, WEBP
@@ -49,6 +50,22 @@ def test_what_the_pictures_in_all_strips_cost_counts_together() -> None:
     assert good(strips(10, 1000, JPEG, inner)).height == 10
     found = bad(strips(2000, 1000, JPEG, inner), limit=2_000_000)
     assert (found.reason, "pictures in strips" in found.message) == (Reason.TOO_COSTLY, True)
+
+
+def test_short_strips_of_group_4_are_not_coded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.random.default_rng(1).random((160, 200)) < 0.05)
+    coded: list[int] = []
+
+    def code(rows: NDArray[np.bool_]) -> bytes:
+        coded.append(len(rows))
+        return b"other"
+
+    monkeypatch.setattr("orchard_jobs.images.formats.group4._coded", code)
+    for rows in (1, 2, 7):
+        good(saved(image, "TIFF", compression="group4", tiffinfo={278: rows}))
+    assert coded == []
+    good(saved(image, "TIFF", compression="group4", tiffinfo={278: 8}))
+    assert len(coded) == 20
 
 
 def test_a_strip_may_walk_no_more_samples_than_fit_it() -> None:
