@@ -1,4 +1,4 @@
-"""Use cases with one step taken out, to prove that a test would see it."""
+"""Use cases, and the publishing inside them, with one step taken out, to prove that a test would see it."""
 
 import ast
 import inspect
@@ -7,21 +7,28 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from orchard.batch import run
+from orchard.batch import publish, run
+from orchard.models import publish as model_publish
 from orchard.models import run as model_run
 
-MODULES = (run, model_run)
+# (module of some functions, module that calls them, the functions' names; None: the use cases, which tasks call).
+PLACES = (
+    (run, run, None),
+    (model_run, model_run, None),
+    (publish, run, {"publish_batch"}),
+    (model_publish, model_run, {"publish_model"}),
+)
 
 
 @dataclass(frozen=True)
 class BrokenStep:
-    """A use case without one of its statements.
+    """A function without one of its statements.
 
     Attributes:
-        module: where the use case stands.
-        name: the use case.
+        module: where it is called by its name.
+        name: its name.
         step: the statement that is left out, as text.
-        function: the use case without it.
+        function: the function without it.
     """
 
     module: ModuleType
@@ -34,16 +41,16 @@ class BrokenStep:
 
 
 def broken_steps() -> Iterator[BrokenStep]:
-    """Yield each use case once for each of its statements that acts or decides, without that statement."""
-    for module in MODULES:
-        for use_case in _use_cases(ast.parse(inspect.getsource(module))):
-            for body, index in list(_places(use_case)):
+    """Yield each function once for each of its statements that acts or decides, without that statement."""
+    for module, caller, names in PLACES:
+        for function in _functions(ast.parse(inspect.getsource(module)), names):
+            for body, index in list(_places(function)):
                 step = body[index]
                 body[index] = ast.Pass()
                 namespace = dict(vars(module))
-                exec(compile(ast.fix_missing_locations(ast.Module([use_case], [])), module.__name__, "exec"), namespace)
+                exec(compile(ast.fix_missing_locations(ast.Module([function], [])), module.__name__, "exec"), namespace)
                 body[index] = step
-                yield BrokenStep(module, use_case.name, ast.unparse(step).splitlines()[0], namespace[use_case.name])
+                yield BrokenStep(caller, function.name, ast.unparse(step).splitlines()[0], namespace[function.name])
 
 
 def is_seen_by(check: Callable[[], None]) -> bool:
@@ -55,10 +62,13 @@ def is_seen_by(check: Callable[[], None]) -> bool:
     return False
 
 
-def _use_cases(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+def _functions(tree: ast.Module, names: set[str] | None) -> Iterator[ast.FunctionDef]:
+    """Yield the functions of some names; the use cases where no name is given."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and any(ast.unparse(decorator) == "use_case" for decorator in node.decorator_list):
-            yield node
+        if isinstance(node, ast.FunctionDef):
+            is_use_case = any(ast.unparse(decorator) == "use_case" for decorator in node.decorator_list)
+            if node.name in names if names is not None else is_use_case:
+                yield node
 
 
 def _places(node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:

@@ -11,7 +11,8 @@ from orchard.models.model import current_promotion, pinned_models, read_model
 from orchard.models.registry import release
 from orchard.tables.batch_versions import readable_versions
 from orchard_jobs.classifier.class_moments import ClassMoments
-from orchard_jobs.contract.columns import CAPTURED, FEATURES, PCA_FEATURES, QUARANTINE, RUNS, Table
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.columns import CAPTURED, FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
 
 from support.changed_settings import with_variables
@@ -74,6 +75,17 @@ def check_class_moments(world: World) -> None:
         if counted:
             np.testing.assert_allclose(found.means, exact.means, rtol=1e-12, atol=1e-14)
             np.testing.assert_allclose(found.upper_triangle, exact.upper_triangle, rtol=1e-9, atol=1e-12)
+
+
+def check_cached_moments(world: World) -> None:
+    """Where no run was lost, each version whose statistics are no larger than its features has them in their tables."""
+    backbone = world.settings.backbone
+    for version in readable_versions(world.tables, backbone.id):
+        where = {"backbone": backbone.id, "batch_id": version.batch_id}
+        count = sum(1 for _ in world.tables.rows(FEATURES, ("image_uri",), **where))
+        for table in (MOMENTS, CLASS_MOMENTS):
+            held = {row["manifest_digest"] for row in world.tables.rows(table, ("manifest_digest",), **where)}
+            assert count < backbone.dimension / 2 or version.manifest_digest in held, f"{table.name} lacks {version.batch_id}"
 
 
 def _counted(world: World, batch_id: str, unlabelled: tuple[str, ...]) -> list[Mapping[str, Any]]:

@@ -25,14 +25,16 @@ from orchard.tables.reports import PlannedJobs
 from orchard.workflow import context, flow, sensors
 from orchard.workflow.tasks import batch as batch_tasks
 from orchard.workflow.tasks import uploads as upload_tasks
-from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.jobs import JobReport
 
+from support.changed_settings import switch_backbone
 from support.fake_jobs import FakeJobs
 from support.listed_bucket import ListedBucket
 from support.repository import ROOT
 
 Batch = dict[str, bytes]
+DIMENSION = 8
 
 
 @dataclass
@@ -154,6 +156,8 @@ def airflow_with(folder: Path) -> Iterator[Airflow]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"WAREHOUSE": str(folder / "warehouse"), "COMPONENTS": "2", "RETRIES": "0"}.items():
             patch.setenv(f"ORCHARD_{name}", value)
+        # A small one, so that five images are enough for moments.
+        switch_backbone(patch, replace(backbone_named("efficientnet_lite0"), dimension=DIMENSION))
         settings = Settings.from_environment()
         airflow = Airflow(Tables.at(settings.warehouse))
         lock_of: Callable[[Any, Settings], BatchLock] = sensors.batch_lock_of

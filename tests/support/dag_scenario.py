@@ -6,7 +6,8 @@ from pathlib import Path
 
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
-from orchard_jobs.contract.columns import FEATURES, MODEL_RUNS, PCA_FEATURES, RUNS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, RUNS
 from orchard_jobs.contract.jobs import JobReport
 
 from support.dag_runs import Airflow, airflow_with
@@ -57,6 +58,8 @@ def a_batch_is_published_and_recorded(airflow: Airflow) -> None:
     assert {row["image_uri"] for row in airflow.tables.rows(FEATURES)} == {f"s3://landing/{key}" for key in images_of(FIRST)}
     run = max(airflow.tables.rows(RUNS), key=lambda row: int(row["version"]))
     assert (run["version"], run["listed"], run["target"], run["audit_verdict"]) == (2, 5, "local", "passed")
+    for table in (MOMENTS, CLASS_MOMENTS):
+        assert [row["manifest_digest"] for row in airflow.tables.rows(table)] == [run["manifest_digest"]]
     assert airflow.prepared == {Settings.from_environment().backbone.id}
     assert (airflow.recorded[-1].head.digest, airflow.recorded[-1].run_id) == (run["manifest_digest"], run["run_id"])
     assert airflow.recorded[-1].versions["features"] == airflow.tables.load(FEATURES).version
@@ -65,7 +68,11 @@ def a_batch_is_published_and_recorded(airflow: Airflow) -> None:
 def a_model_projects_what_is_published(airflow: Airflow) -> None:
     assert _in_state(airflow.run("pca_model"), "success") == {"plan_model", "project", "validate", "publish"}
     assert len(list(airflow.tables.rows(PCA_FEATURES))) == 5
-    assert current_promotion(airflow.tables, Settings.from_environment().backbone.id) is not None
+    promotion = current_promotion(airflow.tables, Settings.from_environment().backbone.id)
+    assert promotion is not None
+    assert [row["model_id"] for row in airflow.tables.rows(MODELS)] == [promotion.model_id]
+    assert _captured(airflow) == {(promotion.model_id, FIRST)}
+    assert [run["action"] for run in airflow.tables.rows(MODEL_RUNS)] == ["none", "fit"]
 
 
 def a_later_batch_is_reduced_and_an_unchanged_one_is_skipped(airflow: Airflow) -> None:
@@ -73,9 +80,15 @@ def a_later_batch_is_reduced_and_an_unchanged_one_is_skipped(airflow: Airflow) -
     assert _in_state(airflow.run("reconcile_uploads"), "success") == {"find_differences"}
     assert _in_state(airflow.run("image_batches", SECOND), "success") == DONE
     assert len(list(airflow.tables.rows(PCA_FEATURES))) == 10
+    assert {batch_id for _, batch_id in _captured(airflow)} == {FIRST, SECOND}
     states = airflow.run("image_batches", SECOND)
     assert _in_state(states, "success") == {"wait_for_uploads"}
     assert _in_state(states, "skipped") == DONE - {"wait_for_uploads"}
+
+
+def _captured(airflow: Airflow) -> set[tuple[str, str]]:
+    """Return (model, batch) of what `captured` holds."""
+    return {(row["model_id"], row["batch_id"]) for row in airflow.tables.rows(CAPTURED)}
 
 
 def _damaging(airflow: Airflow, stage: str) -> Callable[[JobReport], None]:

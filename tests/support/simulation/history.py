@@ -15,7 +15,7 @@ from orchard.tables.batch_versions import BatchVersions
 from orchard_jobs.contract.columns import TABLES
 
 from support.changed_settings import with_variables
-from support.clean_run import check_against_clean_run, check_network_runs
+from support.clean_run import check_against_clean_run, check_cached_moments, check_network_runs
 from support.simulation import operations
 from support.simulation.determinism import determined
 from support.simulation.scheduler import Actor, Killed
@@ -159,6 +159,8 @@ class History:
             check_against_clean_run(self.world, with_refits=self.seed % 4 == 0)
             operations.check_rows(BatchVersions.load(self.world.calm, self.world.settings.backbone.id))
             operations.check_choices(self.world.calm, self.world.settings.backbone.id)
+            if self.climate.is_harmless:
+                check_cached_moments(self.world)
         self._check_files()
         if self.climate.is_harmless:
             check_network_runs(self.world.runs)
