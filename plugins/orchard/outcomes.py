@@ -1,4 +1,4 @@
-"""How a use case ends: done with a value, skipped for a reason, or failed for good.
+"""How a use case ends: done with a value, skipped for a reason, or failed so that a retry cannot help.
 
 A fault that a retry may fix is none of these: it is raised as a JobError. Knows no Airflow.
 """

@@ -89,7 +89,7 @@ def command_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--credential", help="Unity Catalog's service credential for the warehouse, on Databricks")
         command.add_argument(
-            "--stall-minutes", type=float, default=STALL_MINUTES, help="end the job after so many minutes without progress"
+            "--stall-minutes", type=float, default=STALL_MINUTES, help="minutes without progress after which the job ends itself"
         )
     prepare = commands.add_parser("prepare", help="check a backbone's weights and export it once")
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")

@@ -44,7 +44,7 @@ def arrow_schema(table: Table, with_partitions: bool = False) -> pa.Schema:
 
 
 def row_identity(etags: Any, uris: Any) -> Any:
-    """Return what tells a batch's rows apart: columns of ETags and URIs, null where one is null, as one column.
+    """Return what distinguishes a batch's rows: columns of ETags and URIs, null where one is null, as one column.
 
     An ETag holds no line break, so two pairs never give one value.
     """
@@ -53,7 +53,7 @@ def row_identity(etags: Any, uris: Any) -> Any:
 
 
 def schema_differences(found: pa.Schema, table: Table) -> list[str]:
-    """Return what keeps a file's schema from being a table's: columns and their order, and types.
+    """Return how a file's schema differs from a table's: columns and their order, and types.
 
     Types are compared without the names of list elements and without nullability, because Spark and pyarrow differ in both. Nulls
     are looked for in the rows.

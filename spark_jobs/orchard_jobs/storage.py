@@ -200,7 +200,7 @@ class Warehouse:
         return None if found is None else found.size_bytes
 
     def stat(self, path: str) -> StoredFile | None:
-        """Return what the store tells of a file, or None when it is not there."""
+        """Return what the store knows of a file, or None when it is not there."""
         with _nothing_where_absent(), explaining_store_errors(self.uri_of(path)):
             found = obstore.head(self._store, path)
             return StoredFile(path, int(found["size"]), found["last_modified"])

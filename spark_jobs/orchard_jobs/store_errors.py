@@ -1,6 +1,6 @@
 """What the errors of stores and table formats mean, in Orchard's words. The one place that reads what they say.
 
-obstore and delta-rs tell by the text alone what happened, with their insides below it; boto3's codes stand in its text, too.
+Only the text of an error of obstore or delta-rs says what happened, with internals below it. boto3's text contains its codes.
 """
 
 import re

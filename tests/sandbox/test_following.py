@@ -238,7 +238,7 @@ def test_work_that_never_ends_and_a_missing_dag_do_not_hang(environment: dict[st
     airflow = MadeUpAirflow("success")
     one = follower(airflow, environment)
     one.start([])
-    with pytest.raises(SandboxError, match="still has to do: a batch lacks"):
+    with pytest.raises(SandboxError, match="is not done: a batch lacks"):
         one.settle(has_uploaded=False)
     assert len(airflow.started) == 3
     other = follower(MadeUpAirflow("success", has_model=False), environment)

@@ -49,9 +49,9 @@ def plan_batch(
 
     Args:
         tables: the published tables; they are there.
-        settings: backbone, limits, landing zone, and what becomes of missing images.
+        settings: backbone, limits, landing zone, and what happens to missing images.
         batch_id: the batch.
-        listed: every object under it, in any order. Memory: about 300 bytes an image, published or listed.
+        listed: every object under it, in any order. Memory: about 300 bytes for each image, published or listed.
         has_false_md5: tells whether an image's ETag only looks like an MD5. Called for the newest image to compute; the answer
             counts for all of them, because a bucket encrypts them all alike.
 

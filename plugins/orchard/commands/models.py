@@ -97,7 +97,7 @@ def _print_pca(arguments: argparse.Namespace, tables: Tables, backbone: str, mod
 
 
 def format_scree(title: str, ratios: Sequence[float], encoding: str | None = "utf-8") -> str:
-    """Return a bar a component, its share of the variance, and the share of all up to it: at most 80 columns, no colour.
+    """Return a bar for each component, its share of the variance, and the cumulative share: at most 80 columns, no colour.
 
     The first 20 have bars, the others one line together. Bars are of `#` where the encoding has no block elements.
     """

@@ -46,7 +46,7 @@ def check_package(uri: str, connection: str | None, used: Iterable[str]) -> None
 
 
 def _digests(uri: str, manifest: bytes) -> dict[str, str]:
-    """Return the SHA-256 of each file of a package; ConfigurationError when its folder's name tells of another manifest."""
+    """Return the SHA-256 of each file of a package; ConfigurationError when its folder is named after another manifest."""
     try:
         files = json.loads(manifest)["files"]
         digests = {name: file["sha256"] for name, file in files.items()}

@@ -1,4 +1,4 @@
-"""Launchers: one module a target, each of which turns a `JobRequest` into a stock provider operator.
+"""Launchers: one module for each target. Each turns a `JobRequest` into a stock provider operator.
 
 docs/architecture.md ("Add a target") has the steps to add one.
 """

@@ -104,7 +104,7 @@ class _Mending:
         if not any(LogFiles.of(self.tables.warehouse, table).paths for table in TABLES):
             self.mended.append("no table is there: all are created empty, and every batch is computed from the landing zone")
             self.lost.append(f"{_MISSING}; holds, pins, earlier models and the history of runs")
-            self._begin_anew(TABLES)
+            self._recreate(TABLES)
             return
         for table, faults in log_faults(self.tables):
             is_enough = self._read_without(table, {path for path, _ in faults})
@@ -112,7 +112,7 @@ class _Mending:
             self.mended.extend(f"{path} {fault}: {how}" for path, fault in faults)
             if not is_enough:
                 self.emptied.update(_WITH_THEM if table in _OF_VERSIONS else [table])
-        self._begin_anew(self.emptied)
+        self._recreate(self.emptied)
         if self.emptied & set(_OF_VERSIONS):
             self.mended.append("all batches are computed again; vectors are reused where a job's report still names them")
             self.lost.append(_MISSING)
@@ -131,7 +131,7 @@ class _Mending:
             log.drop_checkpoints()
         return True
 
-    def _begin_anew(self, emptied: Iterable[Table]) -> None:
+    def _recreate(self, emptied: Iterable[Table]) -> None:
         """Create some tables again, empty, and all that are not there."""
         if self.is_dry:
             return
@@ -212,26 +212,26 @@ class _Mending:
 
 _REWRITTEN = {RUNS.name: run_row, MOMENTS.name: moments_row, CLASS_MOMENTS.name: class_moments_row}
 _TOLD = {
-    FEATURES.name: "its images are computed again by the batch's next run, other rows are kept",
-    QUARANTINE.name: "its images are judged again by the batch's next run, other rows are kept",
-    RUNS.name: "its row is written anew from the manifest and the rows, or the batch's next run writes one",
+    FEATURES.name: "the batch's next run computes its images again; other rows are kept",
+    QUARANTINE.name: "the batch's next run judges its images again; other rows are kept",
+    RUNS.name: "its row is rebuilt from the manifest and the rows, or the batch's next run writes one",
     MOMENTS.name: "computed again from the features",
     CLASS_MOMENTS.name: "computed again from the features",
-    PCA_FEATURES.name: "projected again by the next run of pca_model",
-    PREDICTIONS.name: "predicted again by the next run of classifier_model",
-    EVALUATIONS.name: "taken out",
-    MODELS.name: "taken out; if it was the current model, the next run of pca_model fits one",
-    CLASSIFIERS.name: "taken out; if it was the current classifier, the next run of classifier_model fits one",
-    PROMOTIONS.name: "taken out; the newest promotion is written anew from the runs of its kind's DAG",
+    PCA_FEATURES.name: "the next run of pca_model projects it again",
+    PREDICTIONS.name: "the next run of classifier_model predicts it again",
+    EVALUATIONS.name: "removed",
+    MODELS.name: "removed; if it was the current model, the next run of pca_model fits a new one",
+    CLASSIFIERS.name: "removed; if it was the current classifier, the next run of classifier_model fits a new one",
+    PROMOTIONS.name: "removed; the newest promotion is rebuilt from the runs of its kind's DAG",
     CAPTURED.name: "computed again from features and models",
-    PINS.name: "taken out",
-    MODEL_RUNS.name: "taken out",
+    PINS.name: "removed",
+    MODEL_RUNS.name: "removed",
 }
 _LOST = {
-    EVALUATIONS.name: "how right earlier predictions were, where nothing predicts these batch versions again",
-    MODELS.name: "a model whose file was lost, as it was: its coordinates of old batches stay until they expire",
-    CLASSIFIERS.name: "a classifier whose file was lost, as it was",
-    PROMOTIONS.name: "earlier promotions, and whether the current model was held: `orchard models promote` holds it again",
-    PINS.name: "pins: `orchard models pin` pins a model again",
+    EVALUATIONS.name: "how right earlier predictions were, for batch versions that are not predicted again",
+    MODELS.name: "the model whose file was lost; its coordinates of old batches stay until they expire",
+    CLASSIFIERS.name: "the classifier whose file was lost",
+    PROMOTIONS.name: "earlier promotions, and whether the current model was held; `orchard models promote` holds it again",
+    PINS.name: "pins; `orchard models pin` pins a model again",
     MODEL_RUNS.name: "what earlier runs of pca_model and classifier_model decided",
 }

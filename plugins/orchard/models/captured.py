@@ -10,14 +10,14 @@ from orchard.tables.commit_rule import Change, Tables
 
 
 def record_captured(tables: Tables, captured: Sequence[Captured]) -> None:
-    """Append what a model keeps of each batch version's variance, once a model and version for ever.
+    """Append what a model keeps of each batch version's variance, only once for each model and version.
 
     Called before their rows are published: afterwards nothing would be left to do for a run that comes after a cut.
     A retired backbone's stay, so that one that comes back and makes the same versions finds its own.
 
     Args:
         tables: the tables.
-        captured: one entry a model and batch version.
+        captured: one entry for each model and batch version.
     """
     changes = []
     for entry in captured:

@@ -25,7 +25,7 @@ log = escaping_logger(__name__)
 def publish_model(tables: Tables, plan: ModelPlan, report: JobReport, run_id: str) -> None:
     """Publish what a job made: a new model's row, all models' rows of all batches in one commit, the promotion, the run.
 
-    A batch that got a newer version meanwhile is left out: the next run makes its rows. A retry commits what is left.
+    A batch that got a newer version meanwhile is not committed: the next run makes its rows. A retry commits the rest.
     A classifier that is worse than the current one becomes a row of its table, and is not promoted.
 
     Raises:
@@ -70,13 +70,13 @@ def _judged(plan: ModelPlan, report: JobReport) -> ModelPlan:
 
 
 def publish_file(tables: Tables, model_id: str, kind: Kind) -> None:
-    """Name a model's file in the table of its kind, once for ever."""
+    """Add a model's file to the table of its kind, once and for all."""
     change = Change(f"model/{model_id}", 1, digest_of(model_id), (), (model_file(tables.warehouse, model_id, kind),))
     tables.commit(kind.models, [change], "append")
 
 
 def record_model_run(tables: Tables, backbone: str, plan: ModelPlan, run_id: str, kind: Kind = PCA) -> None:
-    """Append what a run of a kind's DAG did and why, once a run, and that all this was considered."""
+    """Append what a run of a kind's DAG did and why, once for each run, and that all this was considered."""
     row = {
         "run_id": run_id,
         "backbone": backbone,

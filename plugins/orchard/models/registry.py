@@ -74,7 +74,7 @@ def append_promotion(tables: Tables, succession: PromotionRequest) -> bool:
 def promote(tables: Tables, settings: Settings, model_id: str) -> bool:
     """Make a published model of the current backbone the current one, and hold it: no refit until `release`.
 
-    Whoever is promoted meanwhile becomes its predecessor. What the model lacks is made by the next run of its kind's DAG.
+    A model that is promoted meanwhile becomes its predecessor. What the model lacks is made by the next run of its kind's DAG.
 
     Returns:
         False when there is nothing to do: it is the current model already, and held.

@@ -38,7 +38,7 @@ def expired_models(tables: Tables, settings: Settings, now: datetime) -> tuple[s
 
 
 def expire_models(tables: Tables, model_ids: Iterable[str]) -> tuple[str, ...]:
-    """Take all rows of some models out of their kind's table, in one commit a kind that forgets their batch versions' numbers.
+    """Remove all rows of some models, in one commit for each kind that also forgets their batch versions' numbers.
 
     A model that has become current or pinned meanwhile keeps its rows.
 
@@ -61,7 +61,7 @@ def rows_of_retired_batches(tables: Tables, published: BatchVersions, model_ids:
 
 
 def remove_rows(tables: Tables, pairs: Collection[Pair], kind: Kind = PCA) -> None:
-    """Take the rows of some (model, batch) out of a kind's table, in one commit that forgets their versions' numbers."""
+    """Remove the rows of some (model, batch) pairs from a kind's table, in one commit that also forgets their numbers."""
     if pairs:
         tables.commit(kind.rows, [Change(version_key(*pair), 0, NO_DIGEST, pair) for pair in pairs])
 

@@ -1,6 +1,6 @@
 """Export rows of the tables, or a model's vectors, to CSV or Parquet: streaming, whole or not at all.
 
-In CSV a vector becomes one column a value (`features_0`, `features_1`, ...), so that `pandas.read_csv` gives floats; every
+In CSV a vector becomes one column for each value (`features_0`, `features_1`, ...), so that `pandas.read_csv` gives floats; every
 other list becomes JSON text. A text that a spreadsheet would take for a formula gets an apostrophe in front.
 Parquet keeps the tables' own types and texts.
 """

@@ -165,7 +165,7 @@ class EmrSettings(TargetSettings):
     cluster: str | dict[str, Any] | None = variable(
         "EMR_CLUSTER",
         "",
-        "id of an existing EMR cluster, or `RunJobFlow` fields in JSON for one a job, `{}` for the defaults (target emr)",
+        "id of an existing EMR cluster, or `RunJobFlow` fields in JSON for one per job, `{}` for the defaults (target emr)",
         parsers.emr_cluster,
         is_secret=True,
     )

@@ -30,7 +30,7 @@ def record_checksums(warehouse: Warehouse, found: dict[str, str]) -> None:
 
 
 def forget(warehouse: Warehouse, folder: str) -> None:
-    """Forget what was recorded of the files below a folder, because they are written anew under the same names."""
+    """Forget what was recorded of the files below a folder, because new ones get the same names."""
     for path, held in list(_records(warehouse)):
         left = {name: sha256 for name, sha256 in held.items() if not is_below(name, folder)}
         if left != held:

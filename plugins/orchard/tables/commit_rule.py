@@ -199,7 +199,7 @@ class Tables:
 
         Args:
             table: the table.
-            changes: what to commit, one a key.
+            changes: what to commit, one for each key.
             mode: `overwrite` replaces each change's table partition; `append` adds its files.
 
         Raises:
@@ -234,7 +234,7 @@ class Tables:
 
         Args:
             table: the table.
-            lost: files to take out; those that the table names no more are left out.
+            lost: files to remove; those that the table no longer names are ignored.
             staged: files to name instead.
             forgotten: keys whose version the table forgets, so that it can be committed again.
 

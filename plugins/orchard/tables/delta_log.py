@@ -225,7 +225,7 @@ class DeltaLog:
             with explaining_store_errors(self._uri(table)), explaining_log_faults(self.warehouse, table):
                 delta = DeltaTable(self._uri(table), version=version, storage_options=_storage_options())
         except TableNotFoundError as error:
-            what = "run a batch first, its plan_batch creates it; a lost one is created anew by `orchard repair`"
+            what = "run a batch first, its plan_batch creates it; `orchard repair` recreates a lost one"
             raise NoTableError(f"{self._uri(table)} is not a table: {what}") from error
         found = delta.metadata().configuration.get(_SCHEMA_VERSION)
         if found != str(SCHEMA_VERSION):

@@ -102,7 +102,7 @@ class LogFiles:
             self.warehouse.delete(path)
 
     def remove(self) -> None:
-        """Remove the whole log, so that the table can be created anew."""
+        """Remove the whole log, so that the table can be recreated."""
         for path, _ in list(self.warehouse.list(log_folder(self.table))):
             self.warehouse.delete(path)
 

@@ -14,7 +14,7 @@ def airflow_value(outcome: Outcome[T]) -> T:
 
     Raises:
         AirflowSkipException: the use case was skipped.
-        AirflowFailException: it failed for good; Airflow does not retry the task.
+        AirflowFailException: it failed, and a retry cannot help; Airflow does not retry the task.
     """
     if isinstance(outcome, Skipped):
         raise AirflowSkipException(outcome.reason)

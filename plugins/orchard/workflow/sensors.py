@@ -82,7 +82,7 @@ def _quiet_seconds(conf: Any, usual: float) -> float:
 
 
 class WaitForUploads(BaseOperator):
-    """Wait, deferred, until the run's batch is settled and no other run is at work on it; skip when nothing comes.
+    """Wait, deferred, until the run's batch is settled and no other run works on it; skip if nothing comes.
 
     A batch whose period ended longer ago than the grace time is decided at once: settled, or skipped because it is empty.
     Else the wait lasts at most `wait_seconds`, then the run is skipped. A run's conf may set `quiet_seconds`.
@@ -97,7 +97,7 @@ class WaitForUploads(BaseOperator):
         self.is_announced = is_announced
 
     def execute(self, context: Any) -> None:
-        """List once; go on when the batch is settled, skip when it stays empty, defer otherwise."""
+        """List once; continue if the batch is settled, skip if it stays empty, else defer."""
         lock = batch_lock_of(context, self.settings)
         coming = lock.run_that_will_list() if self.is_announced else None
         if coming is not None:
@@ -113,7 +113,7 @@ class WaitForUploads(BaseOperator):
         self._acquire_lock(lock)
 
     def resume(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on when the trigger found the batch settled; skip when the wait was over first."""
+        """Continue if the trigger found the batch settled; skip if the wait was over first."""
         lock = batch_lock_of(context, self.settings)
         if not event["is_settled"]:
             lock.withdraw_promise()
@@ -126,14 +126,14 @@ class WaitForUploads(BaseOperator):
         self._acquire_lock(lock)
 
     def resume_turn(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on when the run that was at work has ended; wait again when another run took the lock first."""
+        """Continue when the working run has ended; wait again if another run took the lock first."""
         self.log.info("ended dag_id=%s run_id=%s", event["dag_id"], event["run_id"])
         self._acquire_lock(batch_lock_of(context, self.settings))
 
     def _acquire_lock(self, lock: BatchLock) -> None:
         other = lock.run_at_work()
         if other is not None:
-            self.log.info("waiting batch_id=%s for run %s, which is at work on it", lock.batch_id, other)
+            self.log.info("waiting batch_id=%s for run %s, which works on it", lock.batch_id, other)
             trigger = RunEndTrigger(**asdict(other), poll_seconds=min(self.settings.runs.poll_seconds, 5.0))
             self.defer(trigger=trigger, method_name="resume_turn")
         lock.acquire()
@@ -183,7 +183,7 @@ class WaitForUploads(BaseOperator):
 
 
 class UploadsTrigger(BaseTrigger):
-    """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing a poll.
+    """Fires when a prefix is settled, or when the wait is over (`wait_until`, seconds since 1970). One listing per poll.
 
     The deadline is kept in the trigger, because Airflow's own time-out of a deferral fails the task instead of skipping it.
     """
@@ -220,7 +220,7 @@ class UploadsTrigger(BaseTrigger):
 
 
 class RunEndTrigger(BaseTrigger):
-    """Fires when a run is not running: it ended, or was cleared and is queued.
+    """Fires when a run is not running: it has ended, or it was cleared and is queued.
 
     The stock DagStateTrigger waits for a run to be *in* a state, so it would wait for a deleted run without end.
     """

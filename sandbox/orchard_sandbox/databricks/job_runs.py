@@ -23,7 +23,7 @@ class DatabricksRun(Run):
         request: what was asked for.
         start_time: milliseconds since the epoch.
         end_time: milliseconds since the epoch; 0 while it is not over.
-        result_state: what it came to.
+        result_state: how it ended.
         details: the message that goes with its state.
         error: why its task failed.
         error_trace: the end of its task's stderr.

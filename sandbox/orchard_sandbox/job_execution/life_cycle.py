@@ -85,7 +85,7 @@ class Run(Record):
 
     @abstractmethod
     def headline(self) -> tuple[str, str]:
-        """Return what it came to, and what is said about that."""
+        """Return how it ended, and the message about that."""
 
     @abstractmethod
     def lose(self, reason: str) -> None:

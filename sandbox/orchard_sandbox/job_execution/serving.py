@@ -62,7 +62,7 @@ def serve(
     address_file: Path,
     handler: type[WSGIRequestHandler] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; the file gets the address, which tells whoever waits that the server listens."""
+    """Serve until SIGTERM or SIGINT; the file gets the address, which shows that the server listens."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request would fill the disk
     port, descriptor = listener.getsockname()[1], listener.fileno()
     with listener:  # the server takes a copy of the descriptor

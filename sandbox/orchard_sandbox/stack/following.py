@@ -115,7 +115,7 @@ class Follower:
 
     def _start_model(self, dag_id: str, pending: str, starts: Counter[str]) -> None:
         if starts[dag_id] == _MODEL_STARTS:
-            raise SandboxError(f"{dag_id} ran {_MODEL_STARTS} times and still has to do: {pending}; look at its runs in the UI")
+            raise SandboxError(f"{dag_id} ran {_MODEL_STARTS} times and is not done: {pending}; look at its runs in the UI")
         starts[dag_id] += 1
         self.api.start_run(dag_id, None, {})
 

@@ -23,7 +23,7 @@ class Layout:
         airflow_plugins: Airflow's, which holds the product's and the stack's own.
         environments: the folder of the two Python environments.
         marker: the value of ORCHARD_STACK_ID in the environment of each process of this stack, the same at every start.
-        logs: one file a process.
+        logs: one file for each process.
         landing: the S3 stand-in's objects.
         address_file: the S3 stand-in's address; it stays when that ends, for the next one takes the same port.
         databricks_file: the Databricks stand-in's address, likewise.

@@ -35,7 +35,7 @@ WARM_SECONDS = 300.0
 
 
 class Supervisor:
-    """One stack. Whoever calls `start` holds the lock of `state`.
+    """One stack. The caller of `start` holds the lock of `state`.
 
     Attributes:
         environment: of Airflow's processes, once these are started.
@@ -87,7 +87,7 @@ class Supervisor:
     def _ensure_stand_in(
         self, name: str, what: str, module: str, address: Path, options: Mapping[str, Any], environment: Mapping[str, str]
     ) -> None:
-        """Start a stand-in, on its former port; one that runs with other options, or is of an earlier release, starts anew."""
+        """Start a stand-in, on its former port; one that runs with other options, or is of an earlier release, is restarted."""
         given = [f"--{option}={value}" for option, value in {**options, "address-file": address}.items()]
         if self._is_up(name):
             if self._state.digests.get(name) == " ".join(given):

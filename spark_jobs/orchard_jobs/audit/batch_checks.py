@@ -74,8 +74,8 @@ def audit_batch(
 ) -> Verdict:
     """Return the verdict on a staged batch version.
 
-    Rows are judged only if the reports, the manifest and the files are sound; a warning says so. Memory holds about 300
-    bytes an image and the rows of one chunk.
+    Rows are judged only if the reports, the manifest and the files are sound; a warning says so. Memory holds about 300 bytes for
+    each image, and the rows of one chunk.
 
     Args:
         warehouse: where manifest and files lie.

@@ -59,7 +59,7 @@ def _check_published(warehouse: Warehouse, plan: ProjectionPlan, findings: Findi
 def check_projected(
     warehouse: Warehouse, model: ModelReference, batch: BatchVersion, report: JobReport, findings: Findings
 ) -> None:
-    """Judge one batch's pca_features of one model: its rows, `pca_rows` and `captured`. Holds 16 bytes a row of the batch."""
+    """Judge one batch's pca_features of one model: its rows, `pca_rows` and `captured`. Holds 16 bytes for each row."""
     rows = 0
     for chunk in matched_rows(ModelRows(warehouse, PCA_FEATURES, model, batch), report, "pca_rows", findings):
         check_vectors(chunk, "pca_features", model.k, findings)

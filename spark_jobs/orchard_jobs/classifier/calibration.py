@@ -26,7 +26,7 @@ def fit_temperature(scores: Floats, truth: NDArray[np.integer[Any]]) -> float:
     2017). That is convex in 1 / temperature, so its slope has at most one zero, found by halving from `COLDEST` to `HOTTEST`.
 
     Raises:
-        ValueError: there are no rows, or not one class a row.
+        ValueError: there are no rows, or not one class for each row.
     """
     if len(scores) == 0 or truth.shape != (len(scores),):
         raise ValueError(f"scores of shape {scores.shape} do not go with {truth.shape} classes: give at least one row")

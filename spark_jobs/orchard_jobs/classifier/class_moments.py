@@ -59,7 +59,7 @@ class ClassMoments:
         rows (the corrected two-pass algorithm of Chan, Golub and LeVeque, 1983).
 
         Raises:
-            ValueError: `rows` is not two-dimensional, or has not one label a row.
+            ValueError: `rows` is not two-dimensional, or the labels are not one for each row.
         """
         if rows.ndim != 2 or len(rows) != len(labels):
             raise ValueError(f"rows of shape {rows.shape} do not go with {len(labels)} labels: give [n, d] and n labels")

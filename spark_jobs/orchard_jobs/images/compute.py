@@ -23,7 +23,7 @@ from orchard_jobs.images.loaded_backbone import LoadedBackbone
 from orchard_jobs.images.sources import Fetched, Unread
 
 # What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
-# a GPU and TensorFlow want more images a call. `bench/batch_sizes.py` prints the figures.
+# a GPU and TensorFlow want more images per call. `bench/batch_sizes.py` prints the figures.
 _IMAGES_A_CALL, MOST_IMAGES_A_CALL = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64
@@ -126,7 +126,7 @@ def compute(
     tally: Tally,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Generator[ImageResult, None, None]:
-    """Yield one outcome an entry, in the source's order, at most 64 entries behind it.
+    """Yield one outcome for each entry, in the source's order, at most 64 entries behind it.
 
     Entries of one `group` must be given together. Among them each content is decoded and run once: a duplicate of a good image
     shares its features, a duplicate of a bad one its reason. A known content is neither decoded nor run.

@@ -27,7 +27,7 @@ class VarianceTally:
         n: rows so far.
         mean: float64 [d], their mean.
         total: their sum of squares about it; 0.0 where it is below the rounding of the mean.
-        kept: the same of their projections.
+        kept: the same for their projections.
     """
 
     components: Floats

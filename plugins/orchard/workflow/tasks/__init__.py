@@ -1,1 +1,1 @@
-"""The DAGs' tasks, one module a DAG family: get the context, call one use case, map its outcome."""
+"""The DAGs' tasks, one module for each DAG family: get the context, call one use case, map its outcome."""

@@ -1,4 +1,4 @@
-"""Decode one HEVC picture with libde265, which pi-heif brings along, and learn of every fault that it met.
+"""Decode one HEVC picture with libde265, which pi-heif contains, and report every fault that it met.
 
 libheif and pi-heif keep libde265's warnings to themselves and go on with gray or green where a picture is damaged. So the
 library is called here, by its own C interface. A picture's end may be missing without a warning, but then its memory is blank
