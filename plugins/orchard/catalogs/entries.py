@@ -32,7 +32,7 @@ class EntryState(enum.Enum):
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A table that is there, and its folder's URI."""
+    """An existing table, and its folder's URI."""
 
     table: Table
     location: str
@@ -66,11 +66,11 @@ class Catalog(Protocol):
         """
 
     def put(self, entry: CatalogEntry) -> None:
-        """Register a table that is missing, or bring an outdated entry up to date. JobError when that cannot be."""
+        """Register a table that is missing, or bring an outdated entry up to date. JobError if that fails."""
 
 
 def entries_of(tables: Tables) -> list[CatalogEntry]:
-    """Return the warehouse's tables that are there.
+    """Return the warehouse's existing tables.
 
     Raises:
         ConfigurationError: the warehouse lies on a disk, or its tables have another schema version.

@@ -222,7 +222,7 @@ def environment_file(archive: Path) -> LocalFile:
     """Return an environment's archive under a name of its content: `environment-<first 12 digits of its SHA-256>.tar.gz`.
 
     Raises:
-        ConfigurationError: it is not there, or none that Spark unpacks.
+        ConfigurationError: it does not exist, or Spark cannot unpack it.
     """
     ending = next((ending for ending in _ARCHIVE_ENDINGS if archive.name.endswith(ending)), None)
     if ending is None:

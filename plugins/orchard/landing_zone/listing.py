@@ -38,7 +38,7 @@ class ListedObject:
 
 @dataclass
 class JunkTally:
-    """What listings left out because a desktop leaves it beside files: how many objects, and the first of their keys."""
+    """The objects that listings ignored because desktop systems create them: how many, and the first key."""
 
     objects: int = 0
     example: str = ""
@@ -66,7 +66,7 @@ class S3LandingZone:
     Attributes:
         client: a boto3 S3 client.
         bucket: the landing bucket.
-        junk: counts what all listings left out.
+        junk: counts what all listings ignored.
     """
 
     client: Any
@@ -74,7 +74,7 @@ class S3LandingZone:
     junk: JunkTally = field(default_factory=JunkTally)
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """Yield every image object below a key prefix, page by page; log how much desktop junk was left out."""
+        """Yield every image object below a key prefix, page by page; log how much desktop junk was ignored."""
         before = self.junk.objects
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from objects_of(page, self.junk)
@@ -131,10 +131,10 @@ def as_columns(listed: Iterable[ListedObject], bucket: str, batch_prefix: str) -
 
 
 def with_quick_times(client: Any) -> Any:
-    """Let a boto3 client read ISO times by the standard library, and any other as botocore does; return the client.
+    """Let a boto3 client parse ISO times by the standard library, and others as botocore does; return the client.
 
-    botocore hands each listed object's time to dateutil, which guesses its form: three quarters of what a listing costs. Its
-    parsers take another function for that, but no client lets it be chosen, hence the attributes.
+    botocore parses each listed object's time with dateutil, which guesses the format. That takes three quarters of a listing's
+    time. Its parsers accept another function, but no client offers a way to choose it, hence the private attributes.
     """
     client._response_parser._timestamp_parser = _parse_time
     return client

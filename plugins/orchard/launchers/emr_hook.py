@@ -31,7 +31,7 @@ class NamingEmrHook(EmrHook):
     on_added: Callable[[str, str], None]
 
     def add_job_flow_steps(self, job_flow_id: str, steps: Any = None, *rest: Any, **named: Any) -> list[str]:
-        """Return the id of the step with the name, added unless it is known, or there."""
+        """Return the id of the step with the name; add the step unless it exists."""
         name = steps[0]["Name"]
         found = self.step_id or self._found(lambda: self._step_named(job_flow_id, name))
         if found is None:

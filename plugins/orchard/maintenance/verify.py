@@ -1,6 +1,6 @@
 """Find what is lost or damaged: the tables' logs, every file that they name, and the exported backbones.
 
-Runs beside other runs: what was replaced and cleaned meanwhile is no damage, so whatever looks damaged is looked at again.
+It may run beside other runs. What they replace or clean up is no damage, so a suspect is looked at again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ class Damage:
         table: the table that needs it; empty for an exported backbone.
         batch_id: the batch whose rows it holds; empty where it holds no batch's.
         path: the file, relative to the warehouse.
-        fault: what is wrong, as words that go on after its name.
+        fault: what is wrong, in words that follow the file's name.
         partition: the values of the table's partition columns; none for a file of the log.
     """
 
@@ -74,7 +74,8 @@ def look(tables: Tables, *, is_deep: bool) -> Verified:
 
 
 def log_faults(tables: Tables) -> Iterator[tuple[Table, list[tuple[str, str]]]]:
-    """Yield each table with (path, fault) of each file of its log that a deep look finds lost or damaged; others are left out."""
+    """Yield each table with (path, fault) of each file of its log that a deep look finds lost or damaged; sound tables are not
+    named."""
     files = _Files(tables, is_deep=True)
     for table in TABLES:
         if faults := files.log_faults(table):
@@ -141,7 +142,7 @@ class _Files:
                     yield Damage("", "", path, _OTHER)
 
     def _still_damaged(self, table: Table, suspects: Iterable[TableFile]) -> Iterator[Damage]:
-        """Yield the suspects that the table names now, too, and that are still not as they should be."""
+        """Yield the suspects that the table still names and that are still damaged."""
         wanted = {file.path for file in suspects}
         for file in self.tables.load(table).files() if wanted else ():
             if file.path in wanted and (fault := self._fault(file, {})):

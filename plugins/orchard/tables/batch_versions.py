@@ -79,7 +79,7 @@ class BatchVersions:
         return cls(tables, backbone, dict(sorted(current.items())), runs, features, tables.load(QUARANTINE), unreadable)
 
     def check_readable(self, *batch_ids: str) -> None:
-        """Raise DamagedFileError when nobody can tell which version of some batch is the current one; without names, of any."""
+        """Raise DamagedFileError if the current version of one of some batches is unknown; without names, of any batch."""
         for batch_id in batch_ids or self.unreadable:
             if batch_id in self.unreadable:
                 raise self.unreadable[batch_id]
@@ -143,7 +143,7 @@ class BatchVersions:
         )
 
     def is_retired(self, batch_id: str) -> bool:
-        """Tell whether a batch was published and taken out again with all of its backbone."""
+        """Tell whether a batch was published, and removed again when its backbone was retired."""
         is_published = batch_id in self.current or batch_id in self.unreadable
         return not is_published and self.is_complete(batch_id) and self.highest_number(batch_id) > 0
 
