@@ -30,7 +30,7 @@ class DamagedFileError(JobError):
 
     Attributes:
         uri: the file.
-        fault: what is wrong with it, as words that go on after its name.
+        fault: what is wrong with it, in words that follow the file's name.
         advice: what to do.
     """
 

@@ -22,7 +22,7 @@ _made: list[SparkSession] = []
 def session(name: str) -> Iterator[SparkSession]:
     """Give the session that the platform has, as it is, or a new one that ends with the block.
 
-    A platform's own (Databricks) takes few settings, and does not outlive being stopped.
+    A platform's own session (Databricks) takes few settings, and cannot be started again once it is stopped.
     """
     given = SparkSession.getActiveSession()
     if given is not None:

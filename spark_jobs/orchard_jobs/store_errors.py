@@ -71,7 +71,7 @@ def cause_of(error: BaseException) -> str | None:
 
 
 def explained(error: BaseException) -> str:
-    """Return what an error means and what to do, as words that go on after the name of what was to be reached."""
+    """Return what an error means and what to do, in words that follow the name of what could not be reached."""
     cause = cause_of(error)
     return f"cannot be reached: {plain_words(error)}" if cause is None else _CAUSES[cause][1]
 

@@ -88,7 +88,7 @@ class GuardedDecoder:
 
     Args:
         command: what runs it, without the number of its connection.
-        hang_seconds: without CPU for so long it is taken to hang.
+        hang_seconds: how long it may use no CPU before it counts as hanging.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def has_moments(head: ManifestHead, rows: int) -> bool:
 class PartialMoments:
     """The moments and class moments of each features file's rows, as scratch files; can be pickled to a worker.
 
-    A scratch file is named by the features file, so that what a task left behind that was run again counts for nothing.
+    A scratch file is named by the features file, so that what a repeated task left behind does not count.
 
     Attributes:
         paths: where the scratch files go.

@@ -1,4 +1,4 @@
-"""How far Spark is with what it was asked for: by its status tracker, or on Spark Connect by what the server reports."""
+"""How far Spark has come with its work: by its status tracker, or on Spark Connect by what the server reports."""
 
 from collections.abc import Iterable
 from contextlib import suppress

@@ -25,7 +25,7 @@ _POLL_SECONDS, _CANCEL_SECONDS = 20.0, 60.0
 
 @contextmanager
 def ended_when_stalled(workers: Workers, warehouse: Warehouse, stage: str, work: str, minutes: float) -> Iterator[None]:
-    """Cancel what the block has Spark do once there was no progress for so long.
+    """Cancel the block's Spark work once it has made no progress for too long.
 
     Raises:
         JobError: the block failed because it was cancelled. A block that does not notice is ended with its process.
