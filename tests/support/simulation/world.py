@@ -122,8 +122,7 @@ class World:
 
     def begin_batch(self, batch_id: str, settings: Settings, is_planned_only: bool = False) -> Begun | None:
         """Run image_batches until its jobs are over, or until it is planned; None when there is nothing to do."""
-        run = Run(self.operation)
-        self.runs.append(run)
+        self.runs.append(run := Run(self.operation))
         name = f"run {len(self.runs)}"
         try:
             # wait_for_uploads skips an empty batch
@@ -147,6 +146,8 @@ class World:
             published = task("publish", lambda: self.publish_batch(begun, verdict))
             if isinstance(published, Done):
                 versions = asdict(published.value)
+                reduced = begun.planned.report(self.calm.warehouse, "reduce")
+                assert reduced is None or versions["pca_features"] is not None, "what a job reduced is not published"
                 task("record", lambda: self._record(begun, versions))
         finally:
             begun.run.ended = self.operation
