@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 # Of coefficients that are repeated. The longest run is 8 in 10,000 photos, and 7 in drawn pictures.
 MOST_REPEATED = 16
+# Bits that correct coefficients are stored as they are, after a code for many blocks. libjpeg holds back no more than 1,000.
+_MOST_CORRECTED = 160
 _COUNTS = 16
 # A narrower band of coefficients can be the same in each block of a regular pattern.
 _LEAST_BAND = 42
@@ -66,9 +68,11 @@ def most_zeros(unit: Sequence[Blocks], band: Band) -> int | None:
         unit: of each component of the scan.
         band: 0 to 63 where the scan is not progressive.
     """
-    if band.is_refined or not all((blocks.dc or band.first) and (blocks.ac or not band.last) for blocks in unit):
+    if not all((blocks.dc or band.first) and (blocks.ac or not band.last) for blocks in unit):
         return None
     repeats = [not blocks.ac.ends_block for blocks in unit if blocks.ac and band.last]
+    if band.is_refined:
+        return _MOST_CORRECTED if any(repeats) else None
     if any(repeats):
         return MOST_REPEATED if band.last - band.first >= _LEAST_BAND else None
     return None if band.first else _most_falling(unit, band)
