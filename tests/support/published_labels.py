@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from orchard_jobs.classifier.class_moments import ClassMoments
+from orchard_jobs.classifier.labelled_rows import to_columns
 from orchard_jobs.contract.classifier_tables import CLASSIFIERS
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.jobs import BatchVersion, ClassifierFit, HoldOut
@@ -58,6 +60,18 @@ class PublishedLabels:
         path = f"features/{batch_id}-{first}.parquet"
         self.warehouse.create(path, pack(table))
         return path
+
+    def class_moments(self, *batches: int) -> tuple[tuple[str, str], ...]:
+        """Write the class moments of some batches, and return what a plan says of them."""
+        found = []
+        for batch in batches:
+            version, data = self.versions[batch], self.data[batch]
+            own = data.take(np.flatnonzero(data.labels != ""))
+            path = f"class_moments/{version.batch_id}.parquet"
+            rows = ClassMoments.of(own.rows.astype(np.float32), list(own.labels))
+            self.warehouse.create(path, pack(pa.table(to_columns(rows))))
+            found.append((version.batch_id, path))
+        return tuple(found)
 
     @property
     def together(self) -> Labelled:

@@ -135,7 +135,7 @@ class WorkFiles:
             yield backbone_path(plan.backbone)
             yield from (str(ModelPlanPath(decision)) for decision, decided in self.decisions.items() if decided == digest)
             yield from (model.path for model in plan.models)
-            yield from (path for batch in plan.versions for path in batch.files)
+            yield from plan.tables_files
         for work in self.used_reports:
             yield from self.named_by_report(work)
 

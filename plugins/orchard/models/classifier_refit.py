@@ -11,6 +11,7 @@ from orchard_jobs.contract.manifest import ModelReference
 
 from orchard.models.kinds import CLASSIFIER
 from orchard.models.labels import ClassChoice, Counts, LabelMeaning, count_labels, label_meaning, total
+from orchard.models.merged_moments import class_moments_files
 from orchard.models.model import MergedVersion, Promotion, model_reference, sources_of
 from orchard.models.model_plan import ModelPlan, freeze_projection, keep_current, projection_of
 from orchard.models.state import ModelState, considered_digest, lacking_of, readable_of
@@ -110,18 +111,22 @@ def _plan_fit(
     counts: Mapping[BatchVersion, Counts],
     choice: ClassChoice,
 ) -> ModelPlan:
-    versions = tuple(counts)
-    model_id = classifier_id_of(found.published.backbone, label_meaning(settings.classifier), sources_of(versions))
+    versions, held_out = tuple(counts), choice.hold_out(counts.values())
+    backbone, unlabelled = found.published.backbone, settings.classifier.unlabelled
+    # Held-out contents part the rows of a batch, whose class moments cannot be parted.
+    summed = class_moments_files(tables, backbone, versions, unlabelled) if held_out == "batches" else {}
+    model_id = classifier_id_of(backbone, label_meaning(settings.classifier), sources_of(versions))
     fit = ClassifierFit(
         model=ModelReference(model_id, model_path(model_id, CLASSIFIER.models), len(choice.names)),
         versions=versions,
         class_of=tuple(sorted(choice.class_of.items())),
         left_out=tuple(sorted(choice.left_out.items())),
-        unlabelled=settings.classifier.unlabelled,
-        held_out=choice.hold_out(counts.values()),
+        unlabelled=unlabelled,
+        held_out=held_out,
         rows=total(counts.values()).total(),
         current=_rival(tables, found, model_id),
         margin=settings.classifier.promotion_margin,
+        class_moments=tuple((version.batch_id, path) for version, path in summed.items()),
     )
     own = readable_of(found.published, lacking_of(tables, CLASSIFIER, [model_id], versions))[model_id]
     work = projection_of(tables.warehouse, found, found.lacking_of_pins(model_id))

@@ -77,6 +77,25 @@ def merged_class_moments(
     return _merged(tables, backbone, versions, kind, onto)
 
 
+def class_moments_files(
+    tables: Tables, backbone: str, versions: Sequence[BatchVersion], unlabelled: tuple[str, ...]
+) -> dict[BatchVersion, str]:
+    """Return the file of `class_moments` of each batch version that has one, of this list of unlabelled labels."""
+    wanted = {(version.batch_id, version.manifest_digest): version for version in versions}
+    found = {}
+    for file in tables.load(CLASS_MOMENTS).files(backbone=backbone):
+        try:
+            with open_parquet(tables.warehouse, file.path) as opened:
+                (row,) = opened.read(["manifest_digest", "unlabelled"]).to_pylist()
+        except DamagedFileError as error:
+            log.warning("the class moments of batch %s are not used: %s", file.partition["batch_id"], error)
+            continue
+        version = wanted.get((file.partition["batch_id"], row["manifest_digest"]))
+        if version is not None and row["unlabelled"] == list(unlabelled):
+            found[version] = file.path
+    return found
+
+
 def class_moments_of(warehouse: Warehouse, version: BatchVersion, unlabelled: tuple[str, ...]) -> ClassMoments:
     """Return the class moments of a batch version from its features; DamagedFileError where a file is lost or damaged."""
     return merge_classes(rule_of_version(warehouse, version, unlabelled).moments_of_files(warehouse, version.files))

@@ -191,6 +191,8 @@ class ClassifierFit:
         rows: labelled rows, about: a share of them is held out where they are many.
         current: the classifier that it is compared with on rows that neither has seen; None where there is none.
         margin: the share of those rows by which it may get fewer right, and is promoted all the same.
+        class_moments: (batch_id, file) of the class moments of batch versions, relative to the warehouse, where whole batches are
+            held out. The job sums up the rows of the others itself.
     """
 
     model: ModelReference
@@ -202,11 +204,12 @@ class ClassifierFit:
     rows: int
     current: ModelReference | None
     margin: float = 0.0
+    class_moments: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "ClassifierFit":
         """Return the fit of the fields of its text."""
-        pairs = {name: tuple((name, value) for name, value in fields[name]) for name in ("class_of", "left_out")}
+        pairs = {name: tuple((name, value) for name, value in fields[name]) for name in ("class_of", "left_out", "class_moments")}
         return cls(
             **{
                 **fields,
@@ -254,9 +257,11 @@ class ProjectionPlan:
         return tuple(dict.fromkeys(filter(None, (*of_fit, *(one.model for one in self.projections)))))
 
     @property
-    def versions(self) -> tuple[BatchVersion, ...]:
-        """The batch versions whose features the work reads, each once."""
-        return tuple(dict.fromkeys((*(self.fit.versions if self.fit else ()), *(batch for _, batch in self.pairs))))
+    def tables_files(self) -> tuple[str, ...]:
+        """The files of tables of batches that the work reads, relative to the warehouse, each once."""
+        versions = (*(self.fit.versions if self.fit else ()), *(batch for _, batch in self.pairs))
+        class_moments = (path for _, path in self.fit.class_moments) if self.fit else ()
+        return tuple(dict.fromkeys((*class_moments, *(path for version in versions for path in version.files))))
 
     @cached_property
     def digest(self) -> str:

@@ -84,6 +84,14 @@ class FitTask:
         """The class of each label that has one."""
         return dict(self.fit.class_of)
 
+    def fold_of_batch(self, version: int) -> int:
+        """Return the fold of a batch version, where whole batches are held out."""
+        return version % self.folds
+
+    def class_moments_of(self, version: int) -> str | None:
+        """Return the file of a batch version's class moments; None where the job sums up its rows."""
+        return dict(self.fit.class_moments).get(self.fit.versions[version].batch_id)
+
     def scratch(self, what: str, *numbers: int) -> str:
         """Return the path of a scratch file of the fit: what it holds, of which fold, by which task."""
         return self.paths.scratch("fit", "-".join([what, *map(str, numbers)]))
@@ -162,14 +170,22 @@ def _gather(number: int, task: FitTask) -> str:
     moments: dict[int, ClassMoments] = {}
     kept: dict[int, list[pa.Table]] = {}
     for version, path in task.files[number * size : (number + 1) * size]:
+        held = task.class_moments_of(version)
+        if held is not None and path == task.fit.versions[version].files[0]:
+            _add(moments, task.fold_of_batch(version), from_columns(read_parquet(task.warehouse, held)))
         for fold, rows in _by_fold(task, version, path):
-            counted = ClassMoments.of(vectors(rows.column("features")), rows.column("label").to_pylist())
-            moments[fold] = merge(moments.get(fold, ClassMoments.empty()), counted)
+            if held is None:
+                _add(moments, fold, ClassMoments.of(vectors(rows.column("features")), rows.column("label").to_pylist()))
             kept.setdefault(fold, []).append(_scored_rows(task, version, rows))
     for fold, sums in moments.items():
         task.warehouse.create(task.scratch("moments", fold, number), pack(pa.table(to_columns(sums)), use_dictionary=False))
-        task.warehouse.create(task.scratch("rows", fold, number), pack(pa.concat_tables(kept[fold]), use_dictionary=False))
+    for fold, tables in kept.items():
+        task.warehouse.create(task.scratch("rows", fold, number), pack(pa.concat_tables(tables), use_dictionary=False))
     return ""
+
+
+def _add(moments: dict[int, ClassMoments], fold: int, more: ClassMoments) -> None:
+    moments[fold] = merge(moments.get(fold, ClassMoments.empty()), more)
 
 
 def _by_fold(task: FitTask, version: int, path: str) -> Iterator[tuple[int, pa.Table]]:
@@ -179,7 +195,7 @@ def _by_fold(task: FitTask, version: int, path: str) -> Iterator[tuple[int, pa.T
     counted = [place for place, label in enumerate(labels) if label is not None]
     rows = rows.take(pa.array(counted, pa.int64())) if len(counted) < rows.num_rows else rows
     if task.fit.held_out == "batches":
-        folds = np.full(rows.num_rows, version % task.folds)
+        folds = np.full(rows.num_rows, task.fold_of_batch(version))
     else:
         folds = np.array([fold_of_content(content) for content in rows.column("content_sha256").to_pylist()], np.int64)
     for fold in np.unique(folds):

@@ -216,5 +216,6 @@ def test_pcas_plans_say_nothing_of_a_kind_or_a_fit() -> None:
     )
     plan = replace(PLAN, kind="classifier", projections=(), fit=fit)
     assert ProjectionPlan.from_json(plan.to_json()) == plan
-    assert (plan.stage, plan.models, plan.versions) == ("classify", (reference,), versions)
-    assert plan.digest == "14abae060e29e971387cd96fe7235e86928b1c11f4f1cdf28ed3680d9cd8e15a"
+    files = tuple(path for version in versions for path in version.files)
+    assert (plan.stage, plan.models, plan.tables_files) == ("classify", (reference,), files)
+    assert plan.digest == "e02f1e4bbc10ca539d17616b7120a932d6518da303902904d106fb9e38fba2ad"

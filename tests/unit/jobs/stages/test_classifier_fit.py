@@ -116,6 +116,22 @@ def test_any_order_and_any_parting_of_the_rows_give_one_classifier(
     np.testing.assert_allclose([one.temperature, one.max_distance], [two.temperature, two.max_distance], rtol=1e-9)
 
 
+@pytest.mark.parametrize("held", [(0,), (1, 3), (0, 1, 2, 3)])
+def test_class_moments_of_batches_stand_for_their_rows(warehouse: Warehouse, held: tuple[int, ...]) -> None:
+    published = PublishedLabels(warehouse)
+    for day, data in enumerate(shop(Warehouse.at(f"{warehouse.uri}/other")).data):
+        # The first file of a batch has no label that counts.
+        published.publish(
+            f"2026-01-0{day + 1}", Labelled(np.vstack([data.rows[:40], data.rows]), np.append([""] * 40, data.labels))
+        )
+    plain, _ = fitted(published, published.plan(CLASS_OF))
+    plan = replace(published.plan(CLASS_OF, name="lda-2"), class_moments=published.class_moments(*held))
+    found, _ = fitted(published, plan, work="b")
+    assert (found.shrinkage, found.n, found.held_out) == (plain.shrinkage, 720, plain.held_out)
+    np.testing.assert_allclose(scores(found.classifier), scores(plain.classifier), rtol=1e-9)
+    np.testing.assert_allclose([found.temperature, found.max_distance], [plain.temperature, plain.max_distance], rtol=1e-9)
+
+
 def test_unlabelled_rows_do_not_count_at_all(warehouse: Warehouse) -> None:
     published = shop(warehouse)
     odd = labelled({"unsorted": 30, "": 20, "kiwi": 25}, seed=3)

@@ -20,8 +20,9 @@ from orchard.outcomes import Done, Failed, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.classifier.stored import read_classifier
-from orchard_jobs.contract.classifier_tables import CLASSIFIERS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS
 from orchard_jobs.contract.columns import MODEL_RUNS, MODELS, PINS, PROMOTIONS
+from orchard_jobs.contract.jobs import ClassifierFit
 from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError
@@ -30,6 +31,7 @@ from support.damage import DAMAGES
 from support.fake_jobs import FakeJobs
 from support.faked_flow import run_batch, run_model, value_of
 from support.published_batches import DAYS
+from support.warehouse_faults import overwritten
 
 PAIR = {"apple": 12, "plum": 12}
 
@@ -245,7 +247,7 @@ def test_a_damaged_classifier_is_taken_out_and_fitted_again(tables: Tables, sett
     verify(tables, is_deep=True)  # the first look records what no name tells
     DAMAGES[damage](tables.warehouse, reference(fitted).path)
     assert [(one.table, one.path) for one in verify(tables, is_deep=True)] == [("classifiers", reference(fitted).path)]
-    assert "a classifier whose file was lost, as it was" in repair(tables, settings, is_dry=False).lost
+    assert "the classifier whose file was lost" in repair(tables, settings, is_dry=False).lost
     assert verify(tables, is_deep=True) == ()
     assert pending_work(tables, settings, CLASSIFIER) == "the current model's file was lost"
     assert classify(tables, settings, "again").action == "fit"
@@ -262,3 +264,22 @@ def test_a_clean_up_keeps_the_classifiers_that_a_table_names(tables: Tables, set
     value_of(run.publish(tables, planned, "run"))
     clean(tables, settings, datetime.now(UTC), timedelta(0))
     assert {row["model_id"] for row in tables.rows(CLASSIFIERS)} == {fitted, current(tables, settings)}
+
+
+def test_class_moments_are_used_where_whole_batches_are_held_out(tables: Tables, settings: Settings) -> None:
+    publish(tables, settings, DAYS[0], **PAIR)
+    assert planned_fit(tables, settings).class_moments == ()
+    publish(tables, settings, DAYS[1], **PAIR)
+    fit = planned_fit(tables, settings)
+    files = {file.partition["batch_id"]: file.path for file in tables.load(CLASS_MOMENTS).files()}
+    assert (fit.held_out, dict(fit.class_moments)) == ("batches", files)
+    assert planned_fit(tables, with_variables(settings, ORCHARD_UNLABELLED="unsorted")).class_moments == ()
+    with overwritten(tables.warehouse, files[DAYS[0]]):
+        assert [batch_id for batch_id, _ in planned_fit(tables, settings).class_moments] == [DAYS[1]]
+
+
+def planned_fit(tables: Tables, settings: Settings) -> ClassifierFit:
+    planned = value_of(run.plan(tables, settings, "run", CLASSIFIER))
+    fit = read_projection(tables.warehouse, planned.input_digest).fit
+    assert fit is not None
+    return fit
