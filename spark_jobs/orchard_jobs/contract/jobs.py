@@ -273,11 +273,8 @@ class ProjectionPlan:
         return canonical_json(self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        fields = asdict(self)
-        for name, default in (("kind", _PCA), ("fit", None)):
-            if fields[name] == default:
-                del fields[name]
-        return fields
+        defaults = {"kind": _PCA, "fit": None}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ProjectionPlan":
