@@ -229,11 +229,9 @@ def _check_zeros(found: Markers, body: bytes, content: bytes, start: int, end: i
     for table in found.new_tables:
         found.codes.update(first_codes(table))
     found.new_tables.clear()
-    codes, count = found.codes, body[0]
     unit = [
-        # Of several components as their sampling says, one block of a single one (T.81, A.2).
-        Blocks(found.components[identifier].area if count > 1 else 1, codes.get(tables >> 4), codes.get(16 + (tables & 15)))
-        for identifier, tables in struct.iter_unpack("BB", body[1 : 1 + 2 * count])
+        Blocks(found.components[identifier].area, found.codes.get(tables >> 4), found.codes.get(16 + (tables & 15)))
+        for identifier, tables in struct.iter_unpack("BB", body[1 : 1 + 2 * body[0]])
     ]
     most = most_zeros(unit, _band(found, body))
     if most is not None and (place := content.find(bytes(most + 1), start, end)) >= 0:

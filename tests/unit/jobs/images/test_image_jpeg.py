@@ -157,6 +157,22 @@ def test_a_hole_of_zeros_in_a_progressive_scan_is_truncated() -> None:
         assert "zero bytes stand" in bad(with_zeros(content, starts[scan] + 40, 600)).message
 
 
+def test_a_hole_of_zeros_in_colours_alone_is_truncated() -> None:
+    noise = [Image.fromarray(np.random.default_rng(seed).integers(90, 160, (120, 160), np.uint8)) for seed in (1, 2)]
+    source = Image.merge("YCbCr", [Image.new("L", (160, 120), 128), *noise])
+    content = saved(source, "JPEG", optimize=True, subsampling=0, quality=95)
+    first = scans(content)[0] + 40
+    for at in range(first, len(content) - 80, (len(content) - first) // 16):
+        assert "zero bytes stand" in bad(with_zeros(content, at, 64)).message
+
+
+def test_a_long_fall_of_brightness_may_have_many_zeros() -> None:
+    columns = np.mgrid[:64, :1024][1]
+    content = saved(Image.fromarray((255 - columns // 8 * 2).clip(0).astype(np.uint8)), "JPEG", optimize=True, quality=50)
+    assert bytes(20) in content
+    good(content)
+
+
 ROWS, COLUMNS = np.mgrid[:256, :256]
 REGULAR = {
     "flat": np.full((256, 256), 255),
@@ -166,6 +182,7 @@ REGULAR = {
     "faint dots": np.where((COLUMNS % 8 == 0) & (ROWS % 8 == 0), 123, 128),
     "stripes": COLUMNS // 8 % 2 * 255,
     "narrow stripes": COLUMNS // 4 % 2 * 255,
+    "narrow stripes above noise": np.where(ROWS < 128, COLUMNS // 4 % 2 * 255, ROWS * COLUMNS**2 % 251),
     "squares": (COLUMNS // 7 + ROWS // 7) % 2 * 255,
 }
 
