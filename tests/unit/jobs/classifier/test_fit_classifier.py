@@ -169,3 +169,15 @@ def test_rows_are_whitened_alike_however_many_columns_there_are() -> None:
     whitening = np.tril(random.normal(size=(600, 600)))
     own = Classifier(("a", "b"), random.random(600), whitening, np.zeros((2, 600)), np.zeros(2))
     np.testing.assert_allclose(own.whiten(rows), (np.sqrt(rows) - own.mean) @ whitening.T, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dimension", [64, 127, 128, 300, 513])
+def test_whitening_is_the_inverse_of_the_covariances_factor(dimension: int) -> None:
+    random = np.random.default_rng(dimension)
+    rows = np.square(random.normal(2, np.geomspace(1, 1e-3, dimension), size=(400, dimension)))
+    classes = classes_of(ClassMoments.of(rows, ["apple", "plum"] * 200))
+    whitening = fit(classes, 0.01).whitening
+    within = classes.scatter / classes.n
+    covariance = 0.99 * within + 0.01 * np.trace(within) / dimension * np.eye(dimension)
+    np.testing.assert_array_equal(whitening, np.tril(whitening))
+    np.testing.assert_allclose(whitening @ np.linalg.cholesky(covariance), np.eye(dimension), atol=1e-12)
