@@ -69,11 +69,12 @@ def test_comments_may_stand_among_numbers() -> None:
 
 
 def test_numbers_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = written(3, 255)
-    expected = good(content).pixels
-    for size in (12, 13, 50):
-        monkeypatch.setattr("orchard_jobs.images.formats.ppm._PIECE_BYTES", size)
-        np.testing.assert_array_equal(good(content).pixels, expected)
+    for content in (written(3, 255), b"P2 3 1 255" + b" " * 60 + b"\n10 20" + b" " * 200 + b"30"):
+        expected = good(content).pixels
+        for size in (12, 13, 50):
+            with monkeypatch.context() as patch:
+                patch.setattr("orchard_jobs.images.formats.ppm._PIECE_BYTES", size)
+                np.testing.assert_array_equal(good(content).pixels, expected)
 
 
 def test_the_pixel_limit_is_judged_from_the_header() -> None:
