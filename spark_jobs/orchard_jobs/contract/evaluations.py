@@ -1,8 +1,31 @@
-"""How a classifier did on a batch version: counts by true and predicted class, from which every figure follows."""
+"""How a model did on a batch version: what a PCA model keeps of its variance, and how right a classifier is.
+
+A classifier's counts are by true and predicted class. Every figure follows from them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Captured:
+    """How much of one batch's variance one model keeps: kept / total, both sums of squares about the batch's own mean.
+
+    `share` is None for a batch without variance (one image, or all alike).
+    """
+
+    model_id: str
+    batch_id: str
+    manifest_digest: str
+    n: int
+    total: float
+    kept: float
+
+    @property
+    def share(self) -> float | None:
+        """Kept / total."""
+        return self.kept / self.total if self.total > 0 else None
 
 
 @dataclass(frozen=True)

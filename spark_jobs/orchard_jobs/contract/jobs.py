@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from orchard_jobs.contract.digests import canonical_json, digest_of
+from orchard_jobs.contract.evaluations import Captured as Captured
 from orchard_jobs.contract.evaluations import Evaluation
 from orchard_jobs.contract.manifest import ModelReference
 
@@ -75,26 +76,6 @@ class StagedPartition:
     def rows(self) -> int:
         """Rows in all files."""
         return sum(file.rows for file in self.files)
-
-
-@dataclass(frozen=True)
-class Captured:
-    """How much of one batch's variance one model keeps: kept / total, both sums of squares about the batch's own mean.
-
-    `share` is None for a batch without variance (one image, or all alike).
-    """
-
-    model_id: str
-    batch_id: str
-    manifest_digest: str
-    n: int
-    total: float
-    kept: float
-
-    @property
-    def share(self) -> float | None:
-        """Kept / total."""
-        return self.kept / self.total if self.total > 0 else None
 
 
 @dataclass(frozen=True)
