@@ -26,11 +26,11 @@ LABELS = ("apple", "pear", "plum")
 DIGEST = sha256("the manifest")
 
 
-def vectors_of(labels: Sequence[str | None], seed: int = 0) -> np.ndarray[Any, Any]:
-    """Return features float32 [n, 8] that lie about a centre for each label."""
+def vectors_of(labels: Sequence[str | None], seed: int = 0, dimension: int = BACKBONE.dimension) -> np.ndarray[Any, Any]:
+    """Return features float32 [n, dimension] that lie about a centre for each label."""
     random = np.random.default_rng(seed)
-    centres = {label: np.random.default_rng(place).uniform(1, 4, BACKBONE.dimension) for place, label in enumerate(LABELS)}
-    spread = random.normal(0, 0.4, (len(labels), BACKBONE.dimension))
+    centres = {label: np.random.default_rng(place).uniform(1, 4, dimension) for place, label in enumerate(LABELS)}
+    spread = random.normal(0, 0.4, (len(labels), dimension))
     middle = np.mean(list(centres.values()), axis=0)
     wanted = np.array([centres.get(label or "", middle) for label in labels])
     found: np.ndarray[Any, Any] = np.square(np.maximum(wanted + spread, 0.01)).astype(np.float32)
@@ -38,11 +38,11 @@ def vectors_of(labels: Sequence[str | None], seed: int = 0) -> np.ndarray[Any, A
 
 
 def fitted(
-    backbone: str, sources: tuple[tuple[str, str], ...] = (), model_id: str = MODEL_ID
+    backbone: str, sources: tuple[tuple[str, str], ...] = (), model_id: str = MODEL_ID, dimension: int = BACKBONE.dimension
 ) -> tuple[StoredClassifier, ClassMoments]:
     """Return a classifier of two classes, pome (apple, pear) and plum, and the class moments that it was fitted on."""
     labels = [*LABELS * 20]
-    moments = ClassMoments.of(vectors_of(labels), labels)
+    moments = ClassMoments.of(vectors_of(labels, dimension=dimension), labels)
     class_of = {"apple": "pome", "pear": "pome", "plum": "plum"}
     classifier = fit(classes_of(moments, class_of), 0.1)
     held_out = HeldOut("contents", 5, 60, 50)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 from orchard.batch.plan import plan_batch
+from orchard.models.kinds import CLASSIFIER
 from orchard.models.merged_moments import merged_class_moments
 from orchard.models.model import current_promotion, pinned_models, read_model
 from orchard.models.registry import release
 from orchard.tables.batch_versions import readable_versions
 from orchard_jobs.classifier.class_moments import ClassMoments
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, EVALUATIONS, PREDICTIONS
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, Table
 from orchard_jobs.pca.fit import Spectrum
 
@@ -53,6 +54,7 @@ def check_against_clean_run(world: World, with_refits: bool = True) -> None:
         assert plan_batch(world.tables, world.settings, day, listing(world.of_batch(day))) is None
     for one in (world, clean):
         check_class_moments(one)
+    check_predictions(world)
     if with_refits:
         _check_model(world, clean)
     elif current_promotion(world.tables, backbone) is not None:
@@ -176,6 +178,19 @@ def _check_rows(world: World) -> None:
     found = [(row["model_id"], row["manifest_digest"]) for row in world.tables.rows(CAPTURED)]
     assert len(found) == len(set(found))
     assert {(promotion.model_id, digest) for _, digest in features} <= set(found)
+
+
+def check_predictions(world: World) -> None:
+    """The current classifier, if there is one, predicts each image of every batch's current version, and is counted once."""
+    backbone = world.settings.backbone.id
+    promotion = current_promotion(world.tables, backbone, CLASSIFIER)
+    rows = list(world.tables.rows(PREDICTIONS, model_id=promotion.model_id)) if promotion else []
+    features = {(row["image_uri"], row["manifest_digest"]) for row in world.tables.rows(FEATURES, backbone=backbone)}
+    assert {(row["image_uri"], row["manifest_digest"]) for row in rows} == (features if promotion else set())
+    assert len(rows) == (len(features) if promotion else 0)
+    found = [(row["model_id"], row["manifest_digest"]) for row in world.tables.rows(EVALUATIONS)]
+    assert len(found) == len(set(found))
+    assert not promotion or {(promotion.model_id, digest) for _, digest in features} <= set(found)
 
 
 def check_network_runs(runs: list[Run]) -> None:

@@ -13,9 +13,9 @@ from support.classified import fitted
 
 
 def promote_classifier(tables: Tables, settings: Settings, model_id: str = MODEL_ID, *batch_ids: str) -> None:
-    """Make a classifier current that was fitted on some batches."""
-    backbone = settings.backbone.id
-    stored, moments = fitted(backbone, tuple((batch_id, "0" * 64) for batch_id in batch_ids), model_id)
+    """Make a classifier current and held that was fitted on some batches."""
+    backbone, dimension = settings.backbone.id, settings.backbone.dimension
+    stored, moments = fitted(backbone, tuple((batch_id, "0" * 64) for batch_id in batch_ids), model_id, dimension)
     create_classifier(tables.warehouse, model_path(model_id, CLASSIFIER.models), stored, moments)
     publish_file(tables, model_id, CLASSIFIER)
-    assert append_promotion(tables, PromotionRequest(backbone, model_id, None, "the first", kind=CLASSIFIER))
+    assert append_promotion(tables, PromotionRequest(backbone, model_id, None, "by hand", is_held=True, kind=CLASSIFIER))

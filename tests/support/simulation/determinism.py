@@ -20,7 +20,10 @@ from support.simulation.parquet_cache import CachedParquetFile
 from support.simulation.store import Storage
 
 # The modules that take the time: they stamp rows.
-_STAMPING = ("orchard.batch.publish", "orchard.models.model", "orchard.models.publish", "orchard.models.registry")
+_STAMPING = (
+    *("orchard.batch.publish", "orchard.models.model", "orchard.models.publish", "orchard.models.registry"),
+    "orchard_jobs.classifier.stored",
+)
 
 
 class SerialPool:

@@ -43,6 +43,7 @@ class Climate:
         cleans: whether files are removed.
         damages: whether staged files are damaged.
         backbones: the names of those that are current by turns.
+        predicts: whether there is a classifier.
     """
 
     weather: Weather
@@ -51,6 +52,7 @@ class Climate:
     cleans: bool
     damages: bool
     backbones: tuple[str, ...]
+    predicts: bool
 
     @classmethod
     def drawn(cls, draw: Random) -> "Climate":
@@ -58,7 +60,7 @@ class Climate:
         dangers = Dangers.drawn(draw)
         cleans, damages, switches = (draw.random() < share for share in (0.4, 0.2, 0.25))
         backbones = operations.BACKBONES if switches else operations.BACKBONES[:1]
-        return cls(weather, dangers, draw.choice(TARGETS), cleans, damages, backbones)
+        return cls(weather, dangers, draw.choice(TARGETS), cleans, damages, backbones, draw.random() < 0.4)
 
     @property
     def is_harmless(self) -> bool:
@@ -100,6 +102,8 @@ class History:
         self.world.operation += 1
         operations.change(self.world, draw, self.climate.backbones)
         self.used.add(self.world.settings.backbone.name)
+        if self.climate.predicts and self.world.has_tables:
+            operations.promote_one(self.world)
         if draw.random() < 0.3:
             self.calls.clock.advance(draw.choice(JUMPS).total_seconds())
         kind = draw.random()

@@ -11,18 +11,21 @@ from random import Random
 from orchard.landing_zone.messages import read_messages
 from orchard.maintenance.clean import clean
 from orchard.maintenance.retire import backbones, retire_backbone
+from orchard.models.kinds import CLASSIFIER, PCA
 from orchard.models.model import current_promotion
 from orchard.models.registry import pin, promote, release, unpin
 from orchard.tables.batch_versions import BatchVersions
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import MODELS, PROMOTIONS
+from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.errors import ConfigurationError
 
 from support.changed_settings import with_variables
 from support.clean_run import SECRET
 from support.fake_jobs import BROKEN, LARGE
 from support.listed_bucket import ENCRYPTED, OPAQUE
+from support.promoted_classifier import promote_classifier
 from support.simulation.run_records import Begun
 from support.simulation.scheduler import Actor
 from support.simulation.world import DAYS, World
@@ -49,6 +52,13 @@ def change(world: World, draw: Random, backbones_used: tuple[str, ...]) -> None:
         world.settings = replace(world.settings, backbone=SMALL[draw.choice(backbones_used)])
     if draw.random() < 0.3:
         draw.choice((raise_the_pixel_limit, change_missing, change_components, let_the_model_go, change_unlabelled))(world, draw)
+
+
+def promote_one(world: World) -> None:
+    """Let a person promote a classifier where there is none yet, so that batches are predicted from now on."""
+    backbone = world.settings.backbone.id
+    if current_promotion(world.calm, backbone, CLASSIFIER) is None:
+        promote_classifier(world.calm, world.settings, f"lda-{digest_of(backbone)[:16]}")
 
 
 def change_object(world: World, draw: Random, day: str | None = None) -> None:
@@ -145,7 +155,7 @@ def race_of_models(world: World, draw: Random) -> list[tuple[str, Work]]:
         let_the_model_go(world, draw)
         change_components(world, draw)
     choices = [(name, work) for name, work in _of_models(world, draw) if name.startswith("choose")]
-    return [("model", world.run_model), *choices, *([("model", world.run_model)] if draw.random() < 0.5 else [])]
+    return [("model", world.run_models), *choices, *([("model", world.run_models)] if draw.random() < 0.5 else [])]
 
 
 def drawn_actor(world: World, draw: Random, cleans: bool) -> tuple[str, Work]:
@@ -176,7 +186,7 @@ def _actors(world: World, draw: Random, cleans: bool) -> Actors:
     """Yield who can take part."""
     day = _day(draw)
     yield f"run {day}", lambda: world.run_batch(day)
-    yield "model", world.run_model
+    yield "model", world.run_models
     yield "wake", lambda: world.run_model() if world.has_model_work else None
     yield "reconcile", lambda: world.run_each(world.tasks.run("reconcile", world.differences))
     bodies = [draw.choice(world.messages) for _ in range(draw.randint(0, 4))] if world.messages else []
@@ -261,7 +271,8 @@ def check_rows(versions: BatchVersions) -> None:
 
 def check_choices(tables: Tables, backbone: str) -> None:
     """A model that a person holds is followed by a person's choice alone."""
-    rows = sorted((row for row in tables.rows(PROMOTIONS) if row["backbone"] == backbone), key=lambda row: row["sequence"])
+    own = (row for row in tables.rows(PROMOTIONS) if row["backbone"] == backbone and PCA.owns(row))
+    rows = sorted(own, key=lambda row: row["sequence"])
     for before, after in pairwise(rows):
         assert not before["is_held"] or after["reason"].endswith("by hand"), f"a held model was followed: {after['reason']}"
 

@@ -9,6 +9,8 @@ from orchard.batch import run as batch_run
 from orchard.batch.manifests import read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.models import run as model_run
+from orchard.models.kinds import CLASSIFIER, KINDS, PCA, Kind
+from orchard.models.model import current_promotion
 from orchard.models.model_plan import read_projection
 from orchard.models.refit import pending_work
 from orchard.outcomes import Done, Skipped
@@ -147,7 +149,8 @@ class World:
             if isinstance(published, Done):
                 versions = asdict(published.value)
                 reduced = begun.planned.report(self.calm.warehouse, "reduce")
-                assert reduced is None or versions["pca_features"] is not None, "what a job reduced is not published"
+                staged = {partition.table for partition in reduced.partitions} if reduced else set()
+                assert all(versions[table] is not None for table in staged), "what a job reduced is not published"
                 task("record", lambda: self._record(begun, versions))
         finally:
             begun.run.ended = self.operation
@@ -246,17 +249,23 @@ class World:
             return True
         return BatchVersions.load(self.calm, self.settings.backbone.id, batch_id).is_complete(batch_id)
 
-    def run_model(self, damages: str = "") -> None:
-        """Run pca_model; where it damages `rows` or a `model`, the run ends with its validation."""
+    def run_models(self) -> None:
+        """Run pca_model and, once there is a classifier, classifier_model, one after the other."""
+        self.run_model()
+        if self.has_tables and current_promotion(self.calm, self.settings.backbone.id, CLASSIFIER) is not None:
+            self.run_model(kind=CLASSIFIER)
+
+    def run_model(self, damages: str = "", kind: Kind = PCA) -> None:
+        """Run a kind's DAG; where it damages `rows` or a `model`, the run ends with its validation."""
         settings = self.settings
         self.model_runs += 1
         run_id, warehouse = f"model {self.model_runs}", self.calm.warehouse
-        outcome = self.tasks.run("plan_model", lambda: model_run.plan(self.tables, settings, run_id))
+        outcome = self.tasks.run("plan_model", lambda: model_run.plan(self.tables, settings, run_id, kind))
         if isinstance(outcome, Skipped):
             return
         planned = value_of(outcome)
         projection = read_projection(warehouse, planned.input_digest)
-        report = self.tasks.run("project", lambda: FakeJobs(self.tables, {}).project(projection))
+        report = self.tasks.run("project", lambda: FakeJobs(self.tables, {}).run_planned(projection))
         if damages == "rows" and damage_staged(self.calm, report):
             assert not isinstance(model_run.validate(self.tables, planned), Done)
             return
@@ -294,9 +303,15 @@ class World:
         return pending_work(self.tables, self.settings) is not None
 
     def settle_model(self) -> None:
+        """Run the models' DAGs until they are idle; without a classifier none is fitted."""
+        backbone = self.settings.backbone.id
+        for kind in KINDS if current_promotion(self.calm, backbone, CLASSIFIER) else (PCA,):
+            self._settle(kind)
+
+    def _settle(self, kind: Kind) -> None:
         for _ in range(4):
-            if not self.has_model_work:
+            if pending_work(self.tables, self.settings, kind) is None:
                 return
             self.operation += 1
-            self.run_model()
-        raise AssertionError(f"pca_model is never idle: {pending_work(self.tables, self.settings)}")
+            self.run_model(kind=kind)
+        raise AssertionError(f"{kind.dag_id} is never idle: {pending_work(self.tables, self.settings, kind)}")
