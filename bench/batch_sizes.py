@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from featurize_rates import CORES, on_each_core, prepare
 from orchard_jobs.contract.backbones import Backbone, backbone_named
-from orchard_jobs.images.compute import MOST_IMAGES_A_CALL, images_a_call
 from orchard_jobs.images.loaded_backbone import load_backbone
+from orchard_jobs.images.vectors import MOST_SQUARES_A_CALL, squares_a_call
 from orchard_jobs.storage import Warehouse
 
-SIZES = (1, 2, 4, MOST_IMAGES_A_CALL, 16, 32)
+SIZES = (1, 2, 4, MOST_SQUARES_A_CALL, 16, 32)
 EACH = 32
 _DRAW_WEIGHTS = """
 import sys, keras
@@ -54,10 +54,10 @@ def drawn_resnet50(folder: Path) -> Backbone:
 def print_sizes(backbone: Backbone, warehouse: Warehouse, rounds: int) -> None:
     """Print a line a size: its CPU-ms, and how many of the largest's it takes, the median of all rounds."""
     found, are_equal = measure(backbone, warehouse, rounds)
-    shipped = images_a_call(load_backbone(backbone, warehouse))
-    print(f"{backbone.name}: batch  CPU-ms an image  to a batch of {MOST_IMAGES_A_CALL}  same bits")
+    shipped = squares_a_call(load_backbone(backbone, warehouse))
+    print(f"{backbone.name}: batch  CPU-ms an image  to a batch of {MOST_SQUARES_A_CALL}  same bits")
     for size in SIZES:
-        ratio = median(one / other for one, other in zip(found[size], found[MOST_IMAGES_A_CALL], strict=True))
+        ratio = median(one / other for one, other in zip(found[size], found[MOST_SQUARES_A_CALL], strict=True))
         mark = "  as shipped" if size == shipped else ""
         print(f"{size:>{len(backbone.name) + 7}}  {median(found[size]):15.2f}  {ratio:15.3f}  {are_equal[size]!s:>9}{mark}")
 

@@ -32,9 +32,9 @@ from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.layout import backbone_path, manifest_path, report_path
 from orchard_jobs.contract.locations import file_uri
 from orchard_jobs.contract.manifest import Entry, ManifestHead, write_parts
-from orchard_jobs.images.compute import images_a_call
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.loaded_backbone import load_backbone
+from orchard_jobs.images.vectors import squares_a_call
 from orchard_jobs.local_spark import class_archive_of, submit_command
 from orchard_jobs.storage import Warehouse
 
@@ -125,7 +125,7 @@ class Bench:
     @property
     def shipped_batch(self) -> int:
         """The batch of the job."""
-        return images_a_call(load_backbone(self.backbone, self.warehouse))
+        return squares_a_call(load_backbone(self.backbone, self.warehouse))
 
     def best_batches(self) -> dict[str, int]:
         """Return the fastest batch of the bare backbone and of each rival, of one short run each."""
@@ -161,7 +161,7 @@ class Bench:
         """Return the wall seconds of a whole rival."""
         with tempfile.TemporaryDirectory() as folder:
             model, listed = Path(folder) / "backbone.onnx", Path(folder) / "files"
-            model.write_bytes(self.warehouse.read(backbone_path(self.backbone.id)))
+            model.write_bytes(self.warehouse.read(backbone_path(self.backbone.export_id)))
             listed.write_text("\n".join(map(str, paths)))
             program = str(Path(__file__).with_name("rivals.py"))
             command = [str(self.rivals[name]), program, name, str(model), str(listed), str(Path(folder, "output")), str(batch)]
@@ -219,7 +219,8 @@ def _run_floor(backbone: Backbone, warehouse: Warehouse, paths: list[Path], batc
 def _decoded(path: Path, backbone: Backbone) -> NDArray[np.uint8]:
     found = decode(path.read_bytes(), 10**9, backbone.input_pixels)
     assert isinstance(found, Decoded)
-    return found.pixels
+    square: NDArray[np.uint8] = found.squares[0]
+    return square
 
 
 def prepare(backbone: Backbone, warehouse: Warehouse) -> None:

@@ -141,7 +141,8 @@ def as_shipped(file: bytes) -> Square:
     """Return the square as the product fills it."""
     found = decode(file, LIMIT, SIDE)
     assert isinstance(found, Decoded)
-    return found.pixels
+    square: Square = found.squares[0]
+    return square
 
 
 def measure_features(photos: list[Image.Image], count: int) -> tuple[str, str, str, bool]:

@@ -15,6 +15,7 @@ from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import decode
 from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone, prepare_backbone
+from orchard_jobs.images.vectors import vectors_of
 from orchard_jobs.pca.basis import read_basis
 from orchard_jobs.pca.coordinates import project
 from orchard_jobs.scatter import Floats
@@ -62,9 +63,9 @@ class Embedder:
 
     def embed(self, content: bytes) -> Embedded | Rejected:
         """Return an image's vectors, or why it would be quarantined; never raises for a bad image."""
-        found = decode(content, self.pixel_limit, self.backbone.input_pixels)
+        found = decode(content, self.pixel_limit, self.backbone.input_pixels, self.backbone.views)
         if isinstance(found, Rejected):
             return found
-        features = self.backbone(found.pixels[np.newaxis])
+        features = vectors_of(self.backbone, found.squares[np.newaxis])
         projected = project(features, *self.basis)[0].astype(np.float32) if self.basis else None
         return Embedded(hashlib.sha256(content).hexdigest(), found.width, found.height, features[0], projected)

@@ -46,7 +46,7 @@ def test_the_features_are_those_of_the_bare_backbone(
     for row in rows_of(warehouse, first[1], "features")[:5]:
         image = decode(Path(row["image_uri"].removeprefix("file://")).read_bytes(), 50_000_000, backbone.input_pixels)
         assert isinstance(image, Decoded)
-        np.testing.assert_array_equal(np.float32(row["features"]), loaded(image.pixels[np.newaxis])[0])
+        np.testing.assert_array_equal(np.float32(row["features"]), loaded(image.squares[0][np.newaxis])[0])
         assert (row["width"], row["height"]) == (image.width, image.height)
 
 

@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
-from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.digests import work_digest
 from orchard_jobs.contract.jobs import JobReport
 from orchard_jobs.contract.manifest import Entry, ManifestHead
+from orchard_jobs.contract.views import parse_views
 from orchard_jobs.errors import JobError
+from orchard_jobs.images.decode import Decoded, decode
+from orchard_jobs.images.loaded_backbone import load_backbone
 from orchard_jobs.images.sources import Fetched, FetchLimits, fetch
 from orchard_jobs.stages import featurize as stage
 from orchard_jobs.stages import spark_reader
@@ -87,6 +91,22 @@ def test_both_sources_give_the_same_rows(
     (features,) = found.of_table("features")
     assert len(features.files) > 2
     audit_batch(warehouse, head, found, None, AuditPolicy(max_quarantined_share=1.0)).raise_if_failed()
+
+
+@pytest.mark.parametrize("source", ["fetch", "spark"])
+def test_each_view_of_an_image_is_run(spark: SparkSession, warehouse: Warehouse, folder: Path, source: str) -> None:
+    """With the export of the whole view, which is the only one in the warehouse."""
+    views = parse_views("whole,centre:0.5")
+    entries = [entry_of(path) for path in sorted(folder.rglob("*.jpg"))[:4]]
+    head = freeze(warehouse, backbone_named("efficientnet_lite0", views=views), entries, batch_id="2026-07-05")
+    report = run(spark, warehouse, head, source)
+    assert report.counts["network_runs"] == 2 * report.counts["featurized"] > 0
+    loaded = load_backbone(backbone_named("efficientnet_lite0"), warehouse)
+    for row in rows_of(warehouse, report, "features"):
+        found = decode(Path(row["image_uri"].removeprefix("file://")).read_bytes(), 50_000_000, 224, views)
+        assert isinstance(found, Decoded)
+        np.testing.assert_allclose(row["features"], loaded(found.squares).mean(axis=0), rtol=1e-6)
+    audit_batch(warehouse, head, report, None, AuditPolicy(max_quarantined_share=1.0)).raise_if_failed()
 
 
 def test_known_contents_are_not_run(

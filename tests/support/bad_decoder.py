@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import Views
 from orchard_jobs.images import decoder_process
 from orchard_jobs.images.decode import Decoded, Rejected, decode
 
@@ -52,7 +53,7 @@ def abort_once(mark: Path) -> None:
         os.abort()
 
 
-def decode_badly(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+def decode_badly(content: bytes, pixel_limit: int, input_pixels: int, views: Views) -> Decoded | Rejected:
     word, _, rest = content.partition(b" ")
     if word in ENDS:
         ENDS[word]()
@@ -62,7 +63,7 @@ def decode_badly(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded
         return Rejected(Reason.EMPTY, " ".join(sorted(os.environ)))
     if word == b"score":
         return Rejected(Reason.EMPTY, Path("/proc/self/oom_score_adj").read_text().strip())
-    return decode(content, pixel_limit, input_pixels)
+    return decode(content, pixel_limit, input_pixels, views)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class FakeJobs:
             "reused": len(good) - head.missing_good - runs,
             "quarantined": len(bad) - head.missing_quarantined,
             "missing": head.missing,
-            "network_runs": runs,
+            "network_runs": runs * len(head.backbone.views),
         }
         return self._finish(JobReport(work, "featurize", head.digest, head.backbone.id, __version__, "fake", staged, counts))
 

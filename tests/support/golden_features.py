@@ -1,4 +1,4 @@
-"""Golden features of EfficientNet-Lite0, from TensorFlow. Rewrite them by hand, never in CI:
+"""Golden features of the backbones whose weights come in a package, from TensorFlow. Rewrite them by hand, never in CI:
 
 PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m support.golden_features
 """
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from support.repository import ROOT
 
-GOLDEN = ROOT / "tests" / "golden" / "efficientnet_lite0.json"
+GOLDEN = {name: ROOT / "tests" / "golden" / f"{name}.json" for name in ("efficientnet_lite0", "efficientnet_lite2")}
 LARGEST = 12
 
 
-def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
-    """Return uint8 [224, 224, 3] by name, drawn with integers alone, so that every machine draws the same."""
-    y, x = np.mgrid[0:224, 0:224]
+def drawn_pixels(side: int = 224) -> dict[str, NDArray[np.uint8]]:
+    """Return uint8 [side, side, 3] by name, drawn with integers alone, so that every machine draws the same."""
+    y, x = np.mgrid[0:side, 0:side]
     ring = ((x - 112) ** 2 + (y - 112) ** 2) // 160
     pictures = {
         "slope": (x, y, (x + y) // 2),
@@ -28,23 +28,26 @@ def drawn_pixels() -> dict[str, NDArray[np.uint8]]:
 
 
 def main() -> None:
-    """Compute the features with TensorFlow and rewrite the golden file."""
+    """Compute the features with TensorFlow and rewrite the golden files."""
     from orchard_jobs.contract.backbones import backbone_named
     from orchard_jobs.images.loaded_backbone import load_backbone
     from orchard_jobs.storage import Warehouse
 
-    pictures = drawn_pixels()
-    backbone = load_backbone(backbone_named("efficientnet_lite0", "tensorflow"), Warehouse.at("/nowhere"))
-    features = backbone(np.stack(list(pictures.values())))
-    golden = {
-        name: {
-            "largest": float(np.abs(vector).max()),
-            "sum": float(vector.astype(np.float64).sum()),
-            "at": {str(position): float(vector[position]) for position in np.sort(np.argsort(-vector)[:LARGEST])},
-        }
-        for name, vector in zip(pictures, features, strict=True)
+    for name, file in GOLDEN.items():
+        backbone = load_backbone(backbone_named(name, "tensorflow"), Warehouse.at("/nowhere"))
+        pictures = drawn_pixels(backbone.input_pixels)
+        features = backbone(np.stack(list(pictures.values())))
+        golden = {picture: told(vector) for picture, vector in zip(pictures, features, strict=True)}
+        file.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+def told(vector: NDArray[np.float32]) -> dict[str, object]:
+    """Return what of a vector is kept: its largest values, and the sum of all."""
+    return {
+        "largest": float(np.abs(vector).max()),
+        "sum": float(vector.astype(np.float64).sum()),
+        "at": {str(position): float(vector[position]) for position in np.sort(np.argsort(-vector)[:LARGEST])},
     }
-    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
 
 
 if __name__ == "__main__":

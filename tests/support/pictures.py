@@ -33,8 +33,8 @@ def resized(rgb: Image.Image, side: int = 224) -> NDArray[np.uint8]:
 def good(content: bytes, side: int = 224) -> Decoded:
     found = decode(content, LIMIT, side)
     assert isinstance(found, Decoded), found
-    assert found.pixels.dtype == np.uint8
-    assert found.pixels.shape == (side, side, 3)
+    assert found.squares.dtype == np.uint8
+    assert found.squares.shape == (1, side, side, 3)
     return found
 
 
@@ -48,7 +48,7 @@ def bad(content: bytes, limit: int = LIMIT) -> Rejected:
 
 def flat(content: bytes) -> list[int]:
     """The one colour of an image of one colour."""
-    pixels = good(content).pixels.reshape(-1, 3)
+    pixels = good(content).squares[0].reshape(-1, 3)
     assert (pixels == pixels[0]).all()
     return [int(value) for value in pixels[0]]
 

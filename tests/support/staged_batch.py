@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from orchard_jobs.audit.batch_checks import AuditPolicy, audit_batch
 from orchard_jobs.audit.verdict import Verdict
-from orchard_jobs.contract.backbones import backbone_named
+from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES, MOMENTS, PCA_FEATURES, QUARANTINE, Table
 from orchard_jobs.contract.jobs import Captured, JobReport, StagedFile, StagedPartition
@@ -148,11 +148,11 @@ class StagedBatch:
     captured: Callable[[Captured], tuple[Captured, ...]] = lambda captured: (captured,)
 
     @classmethod
-    def sound(cls, indices: range = range(12)) -> "StagedBatch":
+    def sound(cls, indices: range = range(12), backbone: Backbone = BACKBONE) -> "StagedBatch":
         parts = list(write_parts(entry_of(i) for i in indices))
         listed, missing = len(set(indices) - MISSING), len(set(indices) & MISSING)
         described = tuple(part for part, _ in parts)
-        head = ManifestHead(BATCH_ID, BACKBONE, 1, MODEL, 10**8, listed, missing, {}, (), (), described)
+        head = ManifestHead(BATCH_ID, backbone, 1, MODEL, 10**8, listed, missing, {}, (), (), described)
         features = [features_row(i, head.digest) for i in indices if i not in BAD]
         quarantine = [quarantine_row(i, head.digest) for i in indices if i in BAD]
         packed = [(part.name, content) for part, content in parts]
@@ -174,9 +174,10 @@ class StagedBatch:
         warehouse = Warehouse.at(str(folder))
         for name, packed in self.parts:
             warehouse.create(manifest_path(self.head.digest, name), packed)
-        partition = (BACKBONE.id, BATCH_ID)
+        backbone = self.head.backbone.id
+        partition = (backbone, BATCH_ID)
         staged = [self._stage(warehouse, table, partition, rows) for table, rows in self._tables()]
-        base = JobReport(WORK, "featurize", self.head.digest, BACKBONE.id, "0.1.0", "app-1", tuple(staged), self.counts)
+        base = JobReport(WORK, "featurize", self.head.digest, backbone, "0.1.0", "app-1", tuple(staged), self.counts)
         pca = self._stage(warehouse, PCA_FEATURES, (MODEL.model_id, BATCH_ID), self.pca)
         captured = self.captured(Captured(MODEL.model_id, BATCH_ID, self.head.digest, len(self.pca), 10.0, 9.0))
         return warehouse, base, replace(base, stage="reduce", partitions=(pca,), counts={}, captured=captured)

@@ -5,13 +5,14 @@ from orchard_jobs.errors import ConfigurationError
 
 from orchard.settings import Settings
 
-# Core-seconds an image: about twice those of the slowest machine that was measured, so that an estimate is on the safe side.
-_CORE_SECONDS = {"efficientnet_lite0": 0.06, "resnet50": 0.2}
+# Core-seconds a view: about twice those of the slowest machine that was measured, so that an estimate is on the safe side.
+_CORE_SECONDS = {"efficientnet_lite0": 0.06, "efficientnet_lite2": 0.15, "resnet50": 0.2}
 
 
 def executor_hours(head: ManifestHead, settings: Settings) -> float:
     """Return the hours of one executor that a manifest's images take, without the driver and the start of the cluster."""
-    core_seconds = head.actions.get("compute", 0) * _CORE_SECONDS[settings.backbone.name]
+    squares = head.actions.get("compute", 0) * len(head.backbone.views)
+    core_seconds = squares * _CORE_SECONDS[head.backbone.name]
     return core_seconds / settings.jobs.executor_cores / 3600
 
 

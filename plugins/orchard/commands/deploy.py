@@ -113,7 +113,7 @@ def _backbone(settings: Settings, tables: Tables, is_dry_run: bool) -> dict[str,
     backbone, warehouse = settings.backbone, tables.warehouse
     if not backbone.is_exported:
         return None
-    path = backbone_path(backbone.id)
+    path = backbone_path(backbone.export_id)
     size_bytes = warehouse.size(path)
     state = "there"
     if size_bytes is None and is_dry_run:

@@ -41,7 +41,7 @@ def _rows_of(backbone: str, settings: Settings, tables: Tables) -> BackboneRows:
     found = {one.backbone: one for one in backbones(tables)}
     if backbone == settings.backbone.id:
         raise ConfigurationError(
-            f"{backbone} is the current backbone: set ORCHARD_BACKBONE or ORCHARD_ENGINE to another one first"
+            f"{backbone} is the current backbone: set ORCHARD_BACKBONE, ORCHARD_ENGINE or ORCHARD_VIEWS to another one first"
         )
     if backbone not in found:
         raise ConfigurationError(f"no table has rows of backbone {backbone!r}; there are: {', '.join(found) or 'none'}")

@@ -110,8 +110,8 @@ class LocalLauncher:
             return
         warehouse = Warehouse.at(self.settings.warehouse)
         # Two batches that start together would both export the backbone, each at half the speed.
-        with _one_at_a_time(backbone.id):
-            if backbone.engine != "onnx" or warehouse.size(backbone_path(backbone.id)) is None:
+        with _one_at_a_time(backbone.export_id):
+            if backbone.engine != "onnx" or warehouse.size(backbone_path(backbone.export_id)) is None:
                 prepare_backbone(self.settings, os.environ | self._job_variables(), is_run_here=True)
 
     def _job_variables(self) -> dict[str, str]:

@@ -85,7 +85,7 @@ def emr_conf(settings: Settings) -> dict[str, str]:
 
 def check_deployed(settings: Settings, backbone: Backbone) -> None:
     """Raise ConfigurationError unless the backbone, where the engine needs an exported one, is in the warehouse."""
-    warehouse, path = Warehouse.at(settings.warehouse), backbone_path(backbone.id)
+    warehouse, path = Warehouse.at(settings.warehouse), backbone_path(backbone.export_id)
     if backbone.is_exported and warehouse.size(path) is None:
         raise ConfigurationError(f"{warehouse.uri_of(path)} is not there: `orchard deploy` exports and uploads it")
 

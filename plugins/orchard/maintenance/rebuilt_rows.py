@@ -125,7 +125,7 @@ def _counts(tables: Tables, head: ManifestHead) -> dict[str, int]:
         "reused": good - len(contents),
         "quarantined": quarantined,
         "missing": head.missing,
-        "network_runs": len(contents),
+        "network_runs": len(contents) * len(head.backbone.views),
     }
 
 

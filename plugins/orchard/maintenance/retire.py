@@ -1,7 +1,7 @@
 """The backbones whose rows a warehouse holds, and the retirement of one that is no longer current.
 
-Another ORCHARD_BACKBONE, engine or weights make a new backbone with models and rows of its own. The rows of the former one stay
-readable until it is retired.
+Another ORCHARD_BACKBONE, engine, weights or views make a new backbone with models and rows of its own. The rows of the former one
+stay readable until it is retired.
 """
 
 from collections import Counter
@@ -66,7 +66,7 @@ def retire_backbone(tables: Tables, settings: Settings, backbone: str) -> None:
     """
     if backbone == settings.backbone.id:
         raise ConfigurationError(
-            f"{backbone} is the current backbone and cannot be retired: first set another ORCHARD_BACKBONE, engine or weights"
+            f"{backbone} is the current backbone and cannot be retired: first set another one, or its engine, weights or views"
         )
     models = {kind.rows: [model_id for model_id, its in _models(tables, kind) if its == backbone] for kind in KINDS}
     scopes = {table: models.get(table, [backbone]) for table in _WITH_ROWS}

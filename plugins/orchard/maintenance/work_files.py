@@ -126,7 +126,7 @@ class WorkFiles:
                 *head.features_files,
                 *head.quarantine_files,
                 *head.vector_files,
-                backbone_path(head.backbone.id),
+                backbone_path(head.backbone.export_id),
             )
             yield from (model.path for model in head.models)
         for digest in self.open_inputs & self.plans.keys():
@@ -198,6 +198,8 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
             yield from (file.path for file in versions.quarantine_files(batch_id))
     backbones = {settings.backbone.id, *(versions.backbone for versions in seen.published if versions.current)}
     yield from map(backbone_path, backbones)
+    in_use = [settings.backbone, *(head.backbone for head in seen.heads.values() if head.backbone.id in backbones)]
+    yield from (backbone_path(backbone.export_id) for backbone in in_use)
     for kind in KINDS:
         promotions = (current_promotion(tables, backbone, kind) for backbone in backbones)
         yield from (model_path(promotion.model_id, kind.models) for promotion in promotions if promotion is not None)

@@ -80,7 +80,7 @@ def known_model(tables: Tables, backbone: str, text: str, kinds: Sequence[Kind] 
     if not own:
         raise ConfigurationError(
             f"model {exact[0][0]} was fitted on features of {exact[0][1]}, the current backbone is {backbone}: "
-            "set ORCHARD_BACKBONE (and its engine and weights) to that one first"
+            "set ORCHARD_BACKBONE (and its engine, weights and views) to that one first"
         )
     if len(own) > 1:
         ids = ", ".join(model_id for model_id, _ in own)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.backbones import BACKBONES, Backbone, backbone_named
 from orchard_jobs.contract.heif import heif_extension
 from orchard_jobs.contract.locations import S3Location, prefix_of
 from orchard_jobs.contract.manifest import OBJECT_LIMIT
+from orchard_jobs.contract.views import Views, parse_views
 
 from orchard.settings import parsers
 from orchard.settings.variables import SettingsGroup, variable
@@ -80,16 +81,22 @@ class BackboneSettings(SettingsGroup):
     """The variables that name a backbone. The settings hold the backbone that they name."""
 
     title = "Backbone"
-    name: str = variable("BACKBONE", "efficientnet_lite0", "`efficientnet_lite0` or `resnet50`")
+    name: str = variable("BACKBONE", "efficientnet_lite0", f"one of {', '.join(f'`{name}`' for name in BACKBONES)}")
     engine: str = variable("ENGINE", "onnx", "`onnx` (CPU), `cuda` (NVIDIA GPU) or `tensorflow` (reference)")
     weights_file: str | None = variable(
         "WEIGHTS_FILE", "", "Keras weights file for `resnet50`; empty: Keras fetches them", parsers.optional
     )
     weights_sha256: str | None = variable("WEIGHTS_SHA256", "", "SHA-256 of that file", parsers.optional)
+    views: Views = variable(
+        "VIEWS",
+        "whole",
+        "parts of an image whose vectors are averaged: `whole`, `centre:0.875`, or several with commas between",
+        parse_views,
+    )
 
     def backbone(self) -> Backbone:
         """Return the backbone; ConfigurationError when the settings do not go together."""
-        return backbone_named(self.name, self.engine, self.weights_file, self.weights_sha256)
+        return backbone_named(self.name, self.engine, self.weights_file, self.weights_sha256, self.views)
 
 
 @dataclass(frozen=True)

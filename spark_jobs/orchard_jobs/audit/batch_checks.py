@@ -248,8 +248,9 @@ def _check_counts(batch: _Batch, policy: AuditPolicy) -> None:
     findings.extend("counts", "report", wrong)
     if matcher.listed != matcher.good + matcher.quarantined:
         findings.add("counts", "report", f"{matcher.listed} listed, {matcher.good} good, {matcher.quarantined} quarantined")
-    if counts.get("network_runs", -1) < matcher.featurized:
-        findings.add("counts", "report", f"network_runs: {counts.get('network_runs')}, featurized {matcher.featurized}")
+    runs, least = counts.get("network_runs", -1), matcher.featurized * len(batch.head.backbone.views)
+    if runs < least:
+        findings.add("counts", "report", f"network_runs: {runs}, featurized {matcher.featurized}, which takes at least {least}")
     allowed = max(policy.min_quarantined, policy.max_quarantined_share * matcher.listed)
     # A batch without any good image has no row that somebody could take for the whole batch: its quarantine tells why.
     if matcher.good and matcher.quarantined > allowed:

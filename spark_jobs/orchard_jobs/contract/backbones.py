@@ -4,31 +4,32 @@ Only the identity lives here, so that the Airflow side can plan without a librar
 `images.loaded_backbone` loads one.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from orchard_jobs.contract.digests import digest_of
+from orchard_jobs.contract.views import WHOLE, Views, parse_views, text_of
 from orchard_jobs.errors import ConfigurationError
 
 ENGINES = ("onnx", "cuda", "tensorflow")
-EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-RESNET50_KERAS_MD5 = "4d473c1dd8becc155b73f8504c6f6626"
 
 # What this release makes of a file's bytes. Other pixels mean another text, and so another backbone.
 DECODER = "3: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
 RESIZE = "pillow bicubic, whole image, no crop"
+_RESIZE_OF_VIEWS = "pillow bicubic, mean vector of "
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CNN that turns one 224 x 224 RGB image into `dimension` features.
+    """A CNN that turns one square RGB image into `dimension` features.
 
     Attributes:
-        name: `efficientnet_lite0` or `resnet50`.
+        name: one of BACKBONES.
         weights: what the weights are, `sha256:<hex>` or `md5:<hex>` of their file.
         dimension: length of a feature vector.
         preprocessing: how uint8 RGB becomes its input.
         engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference).
+        resize: which parts of a picture fill the square, and how; `views` reads it.
         weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
         engine_options: not to be changed after the digest was asked for.
     """
@@ -57,11 +58,33 @@ class Backbone:
         Raises:
             ConfigurationError: the decoder or the resize is not this release's.
         """
-        for asked, here in ((self.decoder, DECODER), (self.resize, RESIZE)):
-            if asked != here:
-                raise ConfigurationError(
-                    f"backbone {self.id} is of another release: {asked!r}; this one has {here!r}: start a new run of the batch"
-                )
+        if self.decoder != DECODER:
+            raise self._of_another_release(self.decoder, DECODER)
+        if self.resize != _resize_of(self.views):
+            raise self._of_another_release(self.resize, _resize_of(self.views))
+
+    @cached_property
+    def views(self) -> Views:
+        """The parts of a picture that each go through the backbone once.
+
+        Raises:
+            ConfigurationError: the resize is not this release's.
+        """
+        if self.resize == RESIZE:
+            return WHOLE
+        try:
+            return parse_views(self.resize.removeprefix(_RESIZE_OF_VIEWS))
+        except ValueError as error:
+            raise self._of_another_release(self.resize, RESIZE) from error
+
+    def _of_another_release(self, asked: str, here: str) -> ConfigurationError:
+        told = f"backbone {self.id} is of another release: {asked!r}; this one has {here!r}"
+        return ConfigurationError(f"{told}: start a new run of the batch")
+
+    @cached_property
+    def export_id(self) -> str:
+        """The name of its export's file: its id with the view `whole`, for an export holds no resize."""
+        return replace(self, resize=RESIZE).id
 
     @property
     def is_exported(self) -> bool:
@@ -74,16 +97,38 @@ class Backbone:
         return f"{self.name}-{self.digest[:12]}"
 
 
+@dataclass(frozen=True)
+class _Known:
+    weights: str
+    dimension: int
+    preprocessing: str
+    input_pixels: int = 224
+
+
+_LITE = "rgb, (x - 127) / 128"
+_NAMED = {
+    "efficientnet_lite0": _Known("sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 1280, _LITE),
+    "efficientnet_lite2": _Known("sha256:9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 1280, _LITE, 260),
+    "resnet50": _Known("md5:4d473c1dd8becc155b73f8504c6f6626", 2048, "bgr, minus (103.939, 116.779, 123.68), average pooling"),
+}
+BACKBONES = tuple(_NAMED)
+
+
 def backbone_named(
-    name: str, engine: str = "onnx", weights_file: str | None = None, weights_sha256: str | None = None
+    name: str,
+    engine: str = "onnx",
+    weights_file: str | None = None,
+    weights_sha256: str | None = None,
+    views: Views = WHOLE,
 ) -> Backbone:
     """Return the backbone of a name.
 
     Args:
-        name: `efficientnet_lite0` or `resnet50`.
+        name: one of BACKBONES.
         engine: one of ENGINES.
         weights_file: a Keras `.h5` file for `resnet50`; None lets Keras fetch the ImageNet weights.
         weights_sha256: the SHA-256 of `weights_file`; the two come together.
+        views: the parts of a picture whose vectors are averaged.
 
     Raises:
         ConfigurationError: an unknown name or engine, or a weights file that does not go with them.
@@ -96,21 +141,23 @@ def backbone_named(
     if engine == "cuda":
         # Its 10 bits of fraction would put a feature beyond the engines' tolerance.
         options["tf32"] = "off"
-    if name == "efficientnet_lite0":
-        if weights_file is not None:
-            raise ConfigurationError(
-                "efficientnet_lite0 takes its weights from its package: unset ORCHARD_WEIGHTS_FILE, or choose resnet50"
-            )
-        return Backbone(name, f"sha256:{EFFICIENTNET_LITE0_SHA256}", 1280, "rgb, (x - 127) / 128", engine, engine_options=options)
-    if name == "resnet50":
-        weights = f"sha256:{weights_sha256}" if weights_sha256 else f"md5:{RESNET50_KERAS_MD5}"
-        return Backbone(
-            name,
-            weights,
-            2048,
-            "bgr, minus (103.939, 116.779, 123.68), average pooling",
-            engine,
-            weights_file,
-            engine_options=options,
-        )
-    raise ConfigurationError(f"unknown backbone {name!r}: set ORCHARD_BACKBONE to efficientnet_lite0 or resnet50")
+    if name not in _NAMED:
+        raise ConfigurationError(f"unknown backbone {name!r}: set ORCHARD_BACKBONE to one of {', '.join(BACKBONES)}")
+    known = _NAMED[name]
+    if weights_file is not None and name != "resnet50":
+        raise ConfigurationError(f"{name} takes its weights from its package: unset ORCHARD_WEIGHTS_FILE, or choose resnet50")
+    return Backbone(
+        name,
+        f"sha256:{weights_sha256}" if weights_sha256 else known.weights,
+        known.dimension,
+        known.preprocessing,
+        engine,
+        weights_file,
+        input_pixels=known.input_pixels,
+        resize=_resize_of(views),
+        engine_options=options,
+    )
+
+
+def _resize_of(views: Views) -> str:
+    return RESIZE if views == WHOLE else _RESIZE_OF_VIEWS + text_of(views)

@@ -21,10 +21,8 @@ from orchard_jobs.images.decode import Decoded, Rejected
 from orchard_jobs.images.guarded import decode
 from orchard_jobs.images.loaded_backbone import LoadedBackbone
 from orchard_jobs.images.sources import Fetched, Unread
+from orchard_jobs.images.vectors import squares_a_call, vectors_of
 
-# What lies between two layers of a batch of 8 is more than the cache of some CPU cores holds. A call costs ONNX Runtime little;
-# a GPU and TensorFlow want more images per call. `bench/batch_sizes.py` prints the figures.
-_IMAGES_A_CALL, MOST_IMAGES_A_CALL = {"onnx": 2}, 8
 # Entries held back for a batch that fills slowly because they are bad or duplicates: the bound on what is buffered.
 _HELD = 64
 _DECODED_AHEAD = 32
@@ -91,7 +89,7 @@ class Tally:
 
     Attributes:
         images: outcomes yielded.
-        network_runs: images put through the backbone.
+        network_runs: squares put through the backbone, one for each view of an image.
         busy_seconds: the backbone at work.
         waiting_seconds: the backbone waiting for the next decoded image.
     """
@@ -112,11 +110,6 @@ class Tally:
     def add_wait(self, seconds: float) -> None:
         """Add what the backbone waited for one image."""
         self.waiting_seconds += seconds
-
-
-def images_a_call(backbone: LoadedBackbone) -> int:
-    """Return how many images a backbone is given at once. With `onnx` their number changes no bit of a vector."""
-    return _IMAGES_A_CALL.get(backbone.engine, MOST_IMAGES_A_CALL)
 
 
 def compute(
@@ -142,7 +135,7 @@ def compute(
         JobError: the backbone failed on a batch. What the source raises is passed on.
     """
     batch = _InputBatch(backbone)
-    with closing(ahead(_decode_all(source, rules, backbone.input_pixels), _DECODED_AHEAD, tally.add_wait)) as images:
+    with closing(ahead(_decode_all(source, rules, backbone), _DECODED_AHEAD, tally.add_wait)) as images:
         for image in images:
             batch.hold(image)
             if batch.is_full:
@@ -167,7 +160,7 @@ class _Image:
     is_known: bool = False
 
 
-def _decode_all(source: Iterable[Fetched], rules: InputRules, input_pixels: int) -> Generator[_Image, None, None]:
+def _decode_all(source: Iterable[Fetched], rules: InputRules, backbone: LoadedBackbone) -> Generator[_Image, None, None]:
     group: str | None = None
     seen: set[str] = set()
     with _closed_at_last(source):
@@ -183,7 +176,8 @@ def _decode_all(source: Iterable[Fetched], rules: InputRules, input_pixels: int)
                 continue
             is_new = content_sha256 not in seen
             seen.add(content_sha256)
-            yield _Image(entry, content_sha256, decode(content, rules.pixel_limit, input_pixels) if is_new else None)
+            found = decode(content, rules.pixel_limit, backbone.input_pixels, backbone.views) if is_new else None
+            yield _Image(entry, content_sha256, found)
 
 
 def _closed_at_last(source: Any) -> AbstractContextManager[Any]:
@@ -196,18 +190,19 @@ class _InputBatch:
 
     backbone: LoadedBackbone
     held: list[_Image] = field(default_factory=list)
-    squares: list[NDArray[np.uint8]] = field(default_factory=list)
+    squares: list[NDArray[np.uint8]] = field(default_factory=list)  # an image's views each
     group: str | None = None
     firsts: dict[str, ImageResult] = field(default_factory=dict)
 
     def hold(self, image: _Image) -> None:
         self.held.append(image)
         if isinstance(image.found, Decoded):
-            self.squares.append(image.found.pixels)
+            self.squares.append(image.found.squares)
 
     @property
     def is_full(self) -> bool:
-        return not self.squares or len(self.squares) == images_a_call(self.backbone) or len(self.held) >= _HELD
+        ready = sum(map(len, self.squares))
+        return ready == 0 or ready >= squares_a_call(self.backbone) or len(self.held) >= _HELD
 
     def finish(self, tally: Tally) -> list[ImageResult]:
         """Run what is held and return its outcomes in order."""
@@ -217,21 +212,20 @@ class _InputBatch:
         return outcomes
 
     def _run(self, tally: Tally) -> NDArray[np.float32]:
-        pixels = np.stack(self.squares)
+        squares = np.stack(self.squares)
         started = time.perf_counter()
         try:
-            features = self.backbone(pixels)
+            vectors = vectors_of(self.backbone, squares)
+        except JobError:
+            raise
         except Exception as error:
             raise JobError(
-                f"the backbone failed on {len(pixels)} images, the first held is {self.held[0].entry.image_uri!r}: {error}: "
+                f"the backbone failed on {len(squares)} images, the first held is {self.held[0].entry.image_uri!r}: {error}: "
                 "check the worker's memory; the images themselves had decoded"
             ) from error
         tally.busy_seconds += time.perf_counter() - started
-        tally.network_runs += len(pixels)
-        expected = (len(pixels), self.backbone.dimension)
-        if features.shape != expected or features.dtype != np.float32:
-            raise JobError(f"the backbone gave {features.dtype} {features.shape}, expected float32 {expected}: export it again")
-        return features
+        tally.network_runs += squares.shape[0] * squares.shape[1]
+        return vectors
 
     def _outcome(self, image: _Image, vectors: Iterator[NDArray[np.float32]]) -> ImageResult:
         if image.entry.group != self.group:

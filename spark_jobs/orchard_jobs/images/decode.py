@@ -8,9 +8,9 @@ Good means that the whole first frame is there. The order is fixed, since it dec
    samples are read stands in each reader.
 4. EXIF's orientation is applied, or that of HEIC's own boxes.
 5. Transparency of any kind (alpha, palette entries, a colour key) is laid over white.
-6. The whole image is resized to the square, in its own colours, with Pillow's bicubic filter. A large one is first reduced by the
-   mean of blocks of pixels. Nothing is cropped.
-7. The square is converted to sRGB, by the embedded colour profile if there is one.
+6. Each view of the image is resized to the square, in its own colours, with Pillow's bicubic filter, after the mean of blocks of
+   pixels where it is still large. The usual view is the whole image, of which nothing is cropped.
+7. Each square is converted to sRGB, by the embedded colour profile if there is one.
 """
 
 import re
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import WHOLE, Box, Views, side_of_whole
 from orchard_jobs.images.colour import to_srgb
 from orchard_jobs.images.formats.avif import read_avif
 from orchard_jobs.images.formats.heic import read_heic
@@ -75,12 +76,12 @@ class Decoded:
     """A good image.
 
     Attributes:
-        pixels: uint8 RGB [input_pixels, input_pixels, 3].
+        squares: uint8 RGB [views, input_pixels, input_pixels, 3].
         width: pixels of the whole picture, after EXIF rotation.
         height: likewise.
     """
 
-    pixels: NDArray[np.uint8]
+    squares: NDArray[np.uint8]
     width: int
     height: int
 
@@ -93,19 +94,21 @@ class Rejected:
     message: str
 
 
-def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+def decode(content: bytes, pixel_limit: int, input_pixels: int, views: Views = WHOLE) -> Decoded | Rejected:
     """Decode one image, or say why it cannot be; never raises for a bad image. Safe to call from many threads at once.
 
     Args:
         content: the whole file.
         pixel_limit: width x height above which the image is rejected, judged from the header.
         input_pixels: side of the square that the backbone takes.
+        views: the parts of the picture that each fill such a square.
     """
     if not content:
         return Rejected(Reason.EMPTY, "the object has no bytes")
     with _quiet_pillow():
         try:
-            return _decode(content, Limits(pixel_limit, square=input_pixels), input_pixels)
+            limits = Limits(pixel_limit, square=side_of_whole(views, input_pixels))
+            return _squared(_read(content, limits), input_pixels, views)
         except Fault as fault:
             return Rejected(fault.reason, str(fault))
         except Image.DecompressionBombError as error:
@@ -114,24 +117,24 @@ def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rej
             return _broken(error)
 
 
-def _decode(content: bytes, limits: Limits, input_pixels: int) -> Decoded:
+def _read(content: bytes, limits: Limits) -> Picture:
     kind = format_of(content)
     reader = _READERS.get(kind)
-    picture = reader(content, limits) if reader else read_stock(content, kind, limits)
-    return _squared(picture, input_pixels)
+    return reader(content, limits) if reader else read_stock(content, kind, limits)
 
 
-def _squared(picture: Picture, input_pixels: int) -> Decoded:
+def _squared(picture: Picture, input_pixels: int, views: Views) -> Decoded:
     method = _ORIENTATIONS.get(picture.orientation)
     upright = picture.image if method is None else picture.image.transpose(method)
     opaque = _over_white(upright) if upright.mode[-1] in "aA" else upright
     width, height = picture.size[::-1] if picture.orientation >= 5 else picture.size
     box = _box(upright.size, (width / picture.reduction, height / picture.reduction), picture.orientation)
-    square = opaque.resize((input_pixels, input_pixels), Image.Resampling.BICUBIC, box, reducing_gap=SIDES_KEPT)
-    return Decoded(np.asarray(to_srgb(square, picture.profile)), width, height)
+    size, bicubic = (input_pixels, input_pixels), Image.Resampling.BICUBIC
+    squares = [opaque.resize(size, bicubic, view.within(box), reducing_gap=SIDES_KEPT) for view in views]
+    return Decoded(np.stack([np.asarray(to_srgb(square, picture.profile)) for square in squares]), width, height)
 
 
-def _box(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> tuple[float, float, float, float]:
+def _box(size: tuple[int, int], filled: tuple[float, float], orientation: int) -> Box:
     """Return the part that a picture fills of its image: the last row and column of a reduced one may lie partly beyond it."""
     left = size[0] - filled[0] if orientation in _RIGHT_TO_LEFT else 0.0
     top = size[1] - filled[1] if orientation in _BOTTOM_TO_TOP else 0.0

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import Views, parse_views, text_of
 from orchard_jobs.images.decode import Decoded, Rejected, decode
 
-Decode = Callable[[bytes, int, int], Decoded | Rejected]
+Decode = Callable[[bytes, int, int, Views], Decoded | Rejected]
 # What a file's decoding may take. A picture at the pixel limit is a few copies of four bytes a pixel on its way to the square.
 CPU_SECONDS = 20
 BYTES_PER_PIXEL, LEAST_BYTES = 24, 512 * 1024 * 1024
@@ -35,10 +36,12 @@ def serve(connection: Connection, decode: Decode = decode) -> None:
     connection.send_bytes(_READY)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            pixel_limit, input_pixels = _REQUEST.unpack(connection.recv_bytes())
+            request = connection.recv_bytes()
+            pixel_limit, input_pixels = _REQUEST.unpack_from(request)
+            views = parse_views(request[_REQUEST.size :].decode())
             content = connection.recv_bytes()
             _limit(own_bytes + len(content) + memory_bound(pixel_limit))
-            _answer(connection, _decoded(decode, content, pixel_limit, input_pixels))
+            _answer(connection, _decoded(decode, content, pixel_limit, input_pixels, views))
 
 
 def memory_bound(pixel_limit: int) -> int:
@@ -46,9 +49,9 @@ def memory_bound(pixel_limit: int) -> int:
     return max(LEAST_BYTES, BYTES_PER_PIXEL * pixel_limit)
 
 
-def ask(connection: Connection, content: bytes, pixel_limit: int, input_pixels: int) -> None:
+def ask(connection: Connection, content: bytes, pixel_limit: int, input_pixels: int, views: Views) -> None:
     """Send a request; what `serve` has sent for it is read by `read_answer`."""
-    connection.send_bytes(_REQUEST.pack(pixel_limit, input_pixels))
+    connection.send_bytes(_REQUEST.pack(pixel_limit, input_pixels) + text_of(views).encode())
     connection.send_bytes(content)
 
 
@@ -58,7 +61,7 @@ def read_ready(connection: Connection) -> None:
         raise EOFError
 
 
-def read_answer(connection: Connection, input_pixels: int) -> Decoded | Rejected:
+def read_answer(connection: Connection, input_pixels: int, views: Views) -> Decoded | Rejected:
     """Read an answer; EOFError when the process has ended, or wrote none that can be read."""
     answer = connection.recv_bytes()
     try:
@@ -66,10 +69,11 @@ def read_answer(connection: Connection, input_pixels: int) -> Decoded | Rejected
             reason, message = json.loads(answer[1:])
             return Rejected(Reason(reason), str(message))
         width, height = _SIZE.unpack(answer[1:])
-        pixels = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(input_pixels, input_pixels, 3)
+        pixels = np.frombuffer(connection.recv_bytes(), np.uint8)
+        squares = pixels.reshape(len(views), input_pixels, input_pixels, 3)
     except (ValueError, struct.error) as error:
         raise EOFError from error
-    return Decoded(pixels, width, height)
+    return Decoded(squares, width, height)
 
 
 def _answer(connection: Connection, found: Decoded | Rejected) -> None:
@@ -78,12 +82,12 @@ def _answer(connection: Connection, found: Decoded | Rejected) -> None:
         connection.send_bytes(_REJECTED + json.dumps([found.reason.value, found.message]).encode())
         return
     connection.send_bytes(_DECODED + _SIZE.pack(found.width, found.height))
-    connection.send_bytes(np.ascontiguousarray(found.pixels).data.cast("B"))
+    connection.send_bytes(np.ascontiguousarray(found.squares).data.cast("B"))
 
 
-def _decoded(decode: Decode, content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+def _decoded(decode: Decode, content: bytes, pixel_limit: int, input_pixels: int, views: Views) -> Decoded | Rejected:
     try:
-        return decode(content, pixel_limit, input_pixels)
+        return decode(content, pixel_limit, input_pixels, views)
     except MemoryError:
         return Rejected(Reason.TOO_COSTLY, f"decoding takes more than {memory_bound(pixel_limit)} bytes of memory")
 

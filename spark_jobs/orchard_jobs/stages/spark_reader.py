@@ -150,7 +150,7 @@ def _images(rows: Iterator[dict[str, Any]]) -> Iterator[Fetched]:
 def _detached_warehouse(task: FeaturizeTask) -> DetachedWarehouse:
     """Return a warehouse that holds what a worker reads: the exported backbone and the known contents."""
     head = task.head
-    exported = [backbone_path(head.backbone.id), str(BackbonePath(head.backbone.id, "sha256"))]
+    exported = [backbone_path(head.backbone.export_id), str(BackbonePath(head.backbone.export_id, "sha256"))]
     paths = exported if head.backbone.is_exported else []
     paths += [manifest_path(head.digest, head.known.name)] if head.known else []
     found = {path: task.warehouse.read_if_there(path) for path in paths}

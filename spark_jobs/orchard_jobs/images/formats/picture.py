@@ -65,7 +65,8 @@ class Limits:
     Attributes:
         pixels: width x height above which a picture is rejected.
         least_pixels: memory and time are granted for so many, however low the limit is.
-        square: the side of the square that the picture will fill; None where each of its pixels is wanted.
+        square: the side that the short side of the picture must have for its smallest view to fill the square; None where each
+            of its pixels is wanted.
     """
 
     pixels: int

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import QUARANTINE
 from orchard_jobs.contract.jobs import Captured
+from orchard_jobs.contract.views import parse_views
 from orchard_jobs.errors import AuditError
 from support.staged_batch import (
     ALL_CHECKS,
@@ -215,3 +217,12 @@ def test_a_null_image_uri_is_named_by_its_row(tmp_path: Path) -> None:
     assert "row 0: image_uri is null" in {example for failure in verdict.failures for example in failure.examples}
     assert failed(verdict) == {"not_null", "keys", "counts"}
     assert QUARANTINE.name in verdict.failures[0].where[0]
+
+
+@pytest.mark.parametrize(("runs", "found"), [(20, set()), (21, set()), (19, {"counts"})])
+def test_each_view_of_an_image_is_a_run(runs: int, found: set[str], tmp_path: Path) -> None:
+    views = parse_views("centre:0.6,centre:0.7,centre:0.8,centre:0.9")
+    backbone = replace(backbone_named("efficientnet_lite0", views=views), dimension=8)
+    batch = StagedBatch.sound(backbone=backbone)
+    batch.counts.update(network_runs=runs)
+    assert failed(judge(batch, tmp_path)) == found

@@ -34,20 +34,31 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     return Warehouse.at(str(tmp_path_factory.mktemp("warehouse")))
 
 
-@pytest.fixture(scope="session")
-def lite0_onnx(warehouse: Warehouse) -> LoadedBackbone:
-    """EfficientNet-Lite0 as workers run it."""
-    backbone = backbone_named("efficientnet_lite0", "onnx")
+def _loaded(name: str, engine: str, warehouse: Warehouse) -> LoadedBackbone:
+    """Load a backbone as workers do."""
+    backbone = backbone_named(name, engine)
     with warnings.catch_warnings():
         # TensorFlow and tf2onnx warn of numpy and protobuf while they are imported; that is theirs.
         warnings.simplefilter("ignore")
         prepare_backbone(backbone, warehouse)
-    return load_backbone(backbone, warehouse)
+        return load_backbone(backbone, warehouse)
+
+
+@pytest.fixture(scope="session")
+def lite0_onnx(warehouse: Warehouse) -> LoadedBackbone:
+    return _loaded("efficientnet_lite0", "onnx", warehouse)
 
 
 @pytest.fixture(scope="session")
 def lite0_tensorflow(warehouse: Warehouse) -> LoadedBackbone:
-    """EfficientNet-Lite0 on the reference engine."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return load_backbone(backbone_named("efficientnet_lite0", "tensorflow"), warehouse)
+    return _loaded("efficientnet_lite0", "tensorflow", warehouse)
+
+
+@pytest.fixture(scope="session")
+def lite2_onnx(warehouse: Warehouse) -> LoadedBackbone:
+    return _loaded("efficientnet_lite2", "onnx", warehouse)
+
+
+@pytest.fixture(scope="session")
+def lite2_tensorflow(warehouse: Warehouse) -> LoadedBackbone:
+    return _loaded("efficientnet_lite2", "tensorflow", warehouse)

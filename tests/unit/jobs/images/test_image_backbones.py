@@ -16,8 +16,9 @@ from orchard_jobs.contract.backbones import Backbone, backbone_named
 from orchard_jobs.contract.layout import backbone_path
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.decode import Decoded, decode
-from orchard_jobs.images.efficientnet_lite0 import imagenet_head
-from orchard_jobs.images.loaded_backbone import LoadedBackbone, lite0_tensors, load_backbone, prepare_backbone
+from orchard_jobs.images.efficientnet_lite import imagenet_head
+from orchard_jobs.images.keras_backbones import lite_tensors
+from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone, prepare_backbone
 from orchard_jobs.storage import Warehouse
 from support.golden_features import GOLDEN, drawn_pixels
 
@@ -26,42 +27,54 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 LITE0 = backbone_named("efficientnet_lite0", "onnx")
 
 
-@pytest.fixture(params=["onnx", "tensorflow"])
-def lite0(request: pytest.FixtureRequest) -> LoadedBackbone:
-    backbone: LoadedBackbone = request.getfixturevalue(f"lite0_{request.param}")
-    assert (backbone.engine, backbone.input_pixels, backbone.dimension) == (request.param, 224, 1280)
-    return backbone
+LITE2 = backbone_named("efficientnet_lite2", "onnx")
+of_each = pytest.mark.parametrize("name", GOLDEN)
+
+
+def of(request: pytest.FixtureRequest, name: str, engine: str) -> LoadedBackbone:
+    """A backbone of a name on an engine, loaded once a session."""
+    loaded: LoadedBackbone = request.getfixturevalue(f"{name.removeprefix('efficientnet_')}_{engine}")
+    assert (loaded.engine, loaded.dimension) == (engine, 1280)
+    assert loaded.input_pixels == {"efficientnet_lite0": 224, "efficientnet_lite2": 260}[name]
+    return loaded
 
 
 def close_to(expected: NDArray[Any]) -> float:
     return 1e-4 * max(1.0, float(np.abs(expected).max()))
 
 
-def test_features_are_the_golden_ones(lite0: LoadedBackbone) -> None:
-    golden = json.loads(GOLDEN.read_text())
-    pictures = drawn_pixels()
+@of_each
+@pytest.mark.parametrize("engine", ["onnx", "tensorflow"])
+def test_features_are_the_golden_ones(request: pytest.FixtureRequest, name: str, engine: str) -> None:
+    loaded = of(request, name, engine)
+    golden = json.loads(GOLDEN[name].read_text())
+    pictures = drawn_pixels(loaded.input_pixels)
     assert sorted(golden) == sorted(pictures)
-    features = lite0(np.stack(list(pictures.values())))
+    features = loaded(np.stack(list(pictures.values())))
     assert features.dtype == np.float32
-    for name, vector in zip(pictures, features, strict=True):
-        tolerance = 1e-4 * max(1.0, golden[name]["largest"])
-        for position, value in golden[name]["at"].items():
-            assert vector[int(position)] == pytest.approx(value, abs=tolerance), (name, position)
-        assert vector.astype(np.float64).sum() == pytest.approx(golden[name]["sum"], abs=50 * tolerance)
+    for picture, vector in zip(pictures, features, strict=True):
+        tolerance = 1e-4 * max(1.0, golden[picture]["largest"])
+        for position, value in golden[picture]["at"].items():
+            assert vector[int(position)] == pytest.approx(value, abs=tolerance), (picture, position)
+        assert vector.astype(np.float64).sum() == pytest.approx(golden[picture]["sum"], abs=50 * tolerance)
 
 
-def test_golden_pictures_differ_in_their_features() -> None:
-    golden = json.loads(GOLDEN.read_text())
+@of_each
+def test_golden_pictures_differ_in_their_features(name: str) -> None:
+    golden = json.loads(GOLDEN[name].read_text())
     sums = [entry["sum"] for entry in golden.values()]
     assert len({round(value) for value in sums}) == len(sums)
     assert all(entry["largest"] > 0.5 for entry in golden.values())
 
 
-def test_engines_agree(lite0_onnx: LoadedBackbone, lite0_tensorflow: LoadedBackbone) -> None:
-    pixels = np.random.default_rng(7).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
-    reference = lite0_tensorflow(pixels)
+@of_each
+def test_engines_agree(request: pytest.FixtureRequest, name: str) -> None:
+    onnx, tensorflow = of(request, name, "onnx"), of(request, name, "tensorflow")
+    shape = (5, onnx.input_pixels, onnx.input_pixels, 3)
+    pixels = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+    reference = tensorflow(pixels)
     assert reference.shape == (5, 1280)
-    np.testing.assert_allclose(lite0_onnx(pixels), reference, rtol=0, atol=close_to(reference))
+    np.testing.assert_allclose(onnx(pixels), reference, rtol=0, atol=close_to(reference))
 
 
 @pytest.fixture
@@ -116,21 +129,25 @@ def test_a_vector_does_not_depend_on_its_batch(lite0_onnx: LoadedBackbone) -> No
 
 
 def test_a_red_disc_and_noise_are_classes_apart(lite0_onnx: LoadedBackbone) -> None:
-    weight, bias = imagenet_head(lite0_tensors(LITE0))
+    weight, bias = imagenet_head(lite_tensors(LITE0))
     classes = np.argmax(lite0_onnx(np.stack(list(drawn_pixels().values()))) @ weight + bias, axis=1)
     assert len(set(classes.tolist())) == 4
 
 
+@of_each
 @pytest.mark.parametrize(("label", "imagenet_class"), [("Strawberry", 949), ("Lemon", 951), ("Orange", 950)])
-def test_real_fruit_is_recognised(lite0_onnx: LoadedBackbone, shared_data: Path, label: str, imagenet_class: int) -> None:
+def test_real_fruit_is_recognised(
+    request: pytest.FixtureRequest, shared_data: Path, name: str, label: str, imagenet_class: int
+) -> None:
+    loaded = of(request, name, "onnx")
     files = sorted((shared_data / "fruits360").glob(f"*/{label}/*"))[:6]
-    weight, bias = imagenet_head(lite0_tensors(LITE0))
+    weight, bias = imagenet_head(lite_tensors(backbone_named(name)))
     squares = []
     for file in files:
-        found = decode(file.read_bytes(), 50_000_000, 224)
+        found = decode(file.read_bytes(), 50_000_000, loaded.input_pixels)
         assert isinstance(found, Decoded)
-        squares.append(found.pixels)
-    classes = np.argmax(lite0_onnx(np.stack(squares)) @ weight + bias, axis=1)
+        squares.append(found.squares[0])
+    classes = np.argmax(loaded(np.stack(squares)) @ weight + bias, axis=1)
     assert np.mean(classes == imagenet_class) >= 0.5, classes
 
 
@@ -177,9 +194,10 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_other_weights_than_named_are_refused(tmp_path: Path) -> None:
-    wrong = replace(LITE0, weights="sha256:" + "0" * 64)
-    with pytest.raises(ConfigurationError, match=r"have sha256 5793442.*names 0000"):
-        prepare_backbone(wrong, Warehouse.at(str(tmp_path)))
+    for backbone, found in ((LITE0, "5793442"), (LITE2, "9656183")):
+        wrong = replace(backbone, weights="sha256:" + "0" * 64)
+        with pytest.raises(ConfigurationError, match=rf"have sha256 {found}.*names 0000"):
+            prepare_backbone(wrong, Warehouse.at(str(tmp_path)))
 
 
 def test_weights_that_keras_cannot_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

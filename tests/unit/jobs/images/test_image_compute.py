@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from orchard_jobs.contract.manifest import Entry
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import WHOLE
 from orchard_jobs.errors import JobError
-from orchard_jobs.images.compute import Bad, Good, ImageResult, InputRules, Known, Tally, compute, images_a_call
+from orchard_jobs.images.compute import Bad, Good, ImageResult, InputRules, Known, Tally, compute
 from orchard_jobs.images.decode import Decoded, decode
 from orchard_jobs.images.loaded_backbone import LoadedBackbone
 from orchard_jobs.images.sources import Vanished, fetch
+from orchard_jobs.images.vectors import squares_a_call
 from PIL import Image
 
 LIMIT = 10_000
@@ -29,6 +31,7 @@ class MeanColour:
 
     input_pixels = 8
     dimension = 3
+    views = WHOLE
 
     def __init__(self, engine: str = "onnx") -> None:
         self.engine = engine
@@ -138,10 +141,10 @@ def test_nothing_is_lost_and_the_order_is_kept(drawn: list[tuple[int, int | str]
         found = None if isinstance(content, Vanished) else decode(content, LIMIT, 8)
         assert isinstance(outcome, Good) == isinstance(found, Decoded)
         if isinstance(outcome, Good) and isinstance(found, Decoded):
-            np.testing.assert_array_equal(outcome.features, MeanColour()(found.pixels[None])[0])
+            np.testing.assert_array_equal(outcome.features, MeanColour()(found.squares[0][None])[0])
     contents = {(one.group, content) for one, content in source if isinstance(content, bytes) and content != b"text"}
     assert tally.network_runs == sum(backbone.batches) == len(contents)
-    assert all(size <= images_a_call(backbone) for size in backbone.batches)
+    assert all(size <= squares_a_call(backbone) for size in backbone.batches)
 
 
 @pytest.mark.parametrize(("engine", "size"), [("onnx", 2), ("cuda", 8), ("tensorflow", 8)])
@@ -232,5 +235,5 @@ def test_files_to_features(lite0_onnx: LoadedBackbone, tmp_path: Path) -> None:
         found = decode(coloured(number * 20 % 200), LIMIT, 224)
         assert isinstance(outcome, Good)
         assert isinstance(found, Decoded)
-        np.testing.assert_array_equal(outcome.features, lite0_onnx(found.pixels[None])[0])
+        np.testing.assert_array_equal(outcome.features, lite0_onnx(found.squares[0][None])[0])
     assert [isinstance(outcome, Good) and outcome.is_backbone_run for outcome in outcomes] == [True] * 10 + [False]

@@ -104,7 +104,7 @@ def test_a_jpeg_that_goes_on_with_a_page_of_text_is_read(length: int, marker: by
     content = saved(picture(), "JPEG")
     comment = marker + struct.pack(">H", length) + (b"A long comment. " * 5000)[: length - 2]
     found = good(content[:2] + stray + comment + content[2:])
-    np.testing.assert_array_equal(found.pixels, good(content).pixels)
+    np.testing.assert_array_equal(found.squares[0], good(content).squares[0])
 
 
 @pytest.mark.parametrize("head", [b"\x89P", b"II*", b"MM\0", b"GIF8", b"\xff\xd8", b"\0\0\0\x0cjP"])

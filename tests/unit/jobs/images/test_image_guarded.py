@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from orchard_jobs.contract.quarantine import Reason
+from orchard_jobs.contract.views import WHOLE
 from orchard_jobs.errors import JobError
 from orchard_jobs.images import decoder_process, guarded
 from orchard_jobs.images.decode import Decoded, Rejected, decode
@@ -33,15 +34,15 @@ def bad() -> Iterator[GuardedDecoder]:
 def is_good(found: Decoded | Rejected) -> bool:
     expected = decode(PNG, LIMIT, 224)
     assert isinstance(expected, Decoded)
-    return isinstance(found, Decoded) and np.array_equal(found.pixels, expected.pixels)
+    return isinstance(found, Decoded) and np.array_equal(found.squares[0], expected.squares[0])
 
 
 @pytest.mark.parametrize("content", [PNG, saved(picture(8, 6), "JPEG"), b"", b"text", PNG[:60], saved(picture(), "TIFF")])
 def test_answers_are_those_of_the_decoder_itself(content: bytes) -> None:
     found, expected = guarded.decode(content, LIMIT, 224), decode(content, LIMIT, 224)
     if isinstance(found, Decoded) and isinstance(expected, Decoded):
-        assert np.array_equal(found.pixels, expected.pixels)
-        assert (found.width, found.height, found.pixels.dtype) == (expected.width, expected.height, expected.pixels.dtype)
+        assert np.array_equal(found.squares[0], expected.squares[0])
+        assert (found.width, found.height, found.squares[0].dtype) == (expected.width, expected.height, expected.squares[0].dtype)
     else:
         assert found == expected
 
@@ -50,7 +51,7 @@ def test_each_request_has_its_own_limit_and_square() -> None:
     assert guarded.decode(PNG, 599, 224) == Rejected(Reason.OVER_PIXEL_LIMIT, "600 pixels, the limit is 599")
     small = guarded.decode(PNG, 600, 32)
     assert isinstance(small, Decoded)
-    assert small.pixels.shape == (32, 32, 3)
+    assert small.squares[0].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_an_answer_that_cannot_be_read_is_a_death() -> None:
             for message in answer:
                 theirs.send_bytes(message)
             with pytest.raises(EOFError):
-                decoder_process.read_answer(ours, 224)
+                decoder_process.read_answer(ours, 224, WHOLE)
 
 
 def test_a_decoder_ends_with_the_process_that_uses_it(tmp_path: Path) -> None:

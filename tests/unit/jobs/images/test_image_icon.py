@@ -49,7 +49,7 @@ def test_an_icon_holds_a_png_with_the_same_rules() -> None:
     content = saved(picture(), "PNG")
     inner = content[:33] + chunk(b"pHYs", b"?") + content[33:]
     icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 30, 20, 0, 0, 1, 32, len(inner), 22) + inner
-    np.testing.assert_array_equal(good(icon).pixels, resized(picture()))
+    np.testing.assert_array_equal(good(icon).squares[0], resized(picture()))
     assert bad(icon[:-40]).reason == Reason.TRUNCATED
     assert bad(icon[:20]).reason == Reason.TRUNCATED
 
@@ -57,4 +57,4 @@ def test_an_icon_holds_a_png_with_the_same_rules() -> None:
 def test_an_icon_of_bitmaps_is_read() -> None:
     square = picture(32, 32)
     content = saved(square, "ICO", sizes=[(32, 32)], bitmap_format="bmp")
-    np.testing.assert_array_equal(good(content).pixels, resized(square))
+    np.testing.assert_array_equal(good(content).squares[0], resized(square))

@@ -45,7 +45,7 @@ def test_a_colour_key_of_colours(bits: int) -> None:
 
 def test_a_colour_key_hides_its_pixels_alone() -> None:
     key, other = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC), struct.pack(">3H", 0x1234, 0x5678, 0x9ABD)
-    pixels = good(png(16, 8, 16, 2, (key * 8 + other * 8) * 8, chunk(b"tRNS", key))).pixels
+    pixels = good(png(16, 8, 16, 2, (key * 8 + other * 8) * 8, chunk(b"tRNS", key))).squares[0]
     assert pixels[0, 0].tolist() == WHITE
     assert pixels[0, -1].tolist() == [0x12, 0x56, 0x9A]
 
@@ -66,7 +66,7 @@ def test_a_key_of_another_length_is_none(body: bytes) -> None:
     "body", [b"", b"\0", b"x" * 5000, bytes(9), b"Name\0\x07garbage", b"Name\0\0" + zlib.compress(bytes(3_000_000))]
 )
 def test_metadata_of_any_size_and_sense_decides_nothing(name: bytes, body: bytes) -> None:
-    np.testing.assert_array_equal(good(with_chunk(chunk(name, body))).pixels, resized(picture()))
+    np.testing.assert_array_equal(good(with_chunk(chunk(name, body))).squares[0], resized(picture()))
 
 
 @pytest.mark.parametrize("name", [b"iTXt", b"pHYs", b"eXIf"])
@@ -82,7 +82,7 @@ def test_damaged_metadata_decides_nothing(name: bytes) -> None:
         whole[:30],
     ]
     for extra in damaged:
-        np.testing.assert_array_equal(good(with_chunk(extra)).pixels, resized(picture()))
+        np.testing.assert_array_equal(good(with_chunk(extra)).squares[0], resized(picture()))
 
 
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
@@ -113,7 +113,7 @@ def test_damaged_lengths_are_not_walked_over_again_and_again(monkeypatch: pytest
 
 def test_the_pixels_are_whole_without_the_end_chunk() -> None:
     content = saved(picture(), "PNG")
-    np.testing.assert_array_equal(good(content[:-12]).pixels, resized(picture()))
+    np.testing.assert_array_equal(good(content[:-12]).squares[0], resized(picture()))
     assert bad(content[:-13]).reason == Reason.TRUNCATED
 
 

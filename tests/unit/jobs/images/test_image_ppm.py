@@ -35,13 +35,13 @@ def as_pillow_shows(content: bytes) -> Image.Image:
 @pytest.mark.parametrize("greatest", [1, 7, 100, 254, 255, 256, 1000, 4095, 65535])
 def test_samples_of_any_range_are_those_that_pillow_reads(kind: int, greatest: int) -> None:
     content = written(kind, greatest)
-    np.testing.assert_array_equal(good(content).pixels, resized(as_pillow_shows(content)))
+    np.testing.assert_array_equal(good(content).squares[0], resized(as_pillow_shows(content)))
 
 
 @pytest.mark.parametrize("kind", [1, 4])
 def test_bitmaps_are_those_that_pillow_reads(kind: int) -> None:
     content = written(kind, 1)
-    np.testing.assert_array_equal(good(content).pixels, resized(as_pillow_shows(content)))
+    np.testing.assert_array_equal(good(content).squares[0], resized(as_pillow_shows(content)))
 
 
 @pytest.mark.parametrize(("kind", "greatest"), [(1, 1), (2, 255), (3, 9), (4, 1), (5, 255), (5, 9999), (6, 255)])
@@ -59,22 +59,22 @@ def test_samples_and_headers_without_sense_are_truncated(content: bytes) -> None
 
 
 def test_a_sample_above_the_greatest_of_a_packed_picture_is_white() -> None:
-    assert good(b"P5 2 1 100 " + bytes([100, 200])).pixels.min() == 255
+    assert good(b"P5 2 1 100 " + bytes([100, 200])).squares[0].min() == 255
 
 
 def test_comments_may_stand_among_numbers() -> None:
-    plain = good(b"P2 3 1 255\n10 20 30\n").pixels
+    plain = good(b"P2 3 1 255\n10 20 30\n").squares[0]
     for content in (b"P2 #a\n#b\r3 1 #c\n255\n10 #20\n20 # 7\n30", b"P2\n3 1\n255\n10\t20\r\n30 40 50"):
-        np.testing.assert_array_equal(good(content).pixels, plain)
+        np.testing.assert_array_equal(good(content).squares[0], plain)
 
 
 def test_numbers_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (written(3, 255), b"P2 3 1 255" + b" " * 60 + b"\n10 20" + b" " * 200 + b"30"):
-        expected = good(content).pixels
+        expected = good(content).squares[0]
         for size in (12, 13, 50):
             with monkeypatch.context() as patch:
                 patch.setattr("orchard_jobs.images.formats.ppm._PIECE_BYTES", size)
-                np.testing.assert_array_equal(good(content).pixels, expected)
+                np.testing.assert_array_equal(good(content).squares[0], expected)
 
 
 def test_the_pixel_limit_is_judged_from_the_header() -> None:

@@ -33,7 +33,7 @@ def numbers(kind: str, shades: NDArray[np.uint8]) -> NDArray[np.number]:
 
 def assert_shows(content: bytes, shades: NDArray[np.uint8], off: int = 0) -> None:
     expected = resized(Image.fromarray(shades).convert("RGB")).astype(int)
-    assert np.abs(good(content).pixels.astype(int) - expected).max() <= off
+    assert np.abs(good(content).squares[0].astype(int) - expected).max() <= off
 
 
 @pytest.mark.parametrize("compression", PACKED)
@@ -155,7 +155,7 @@ def test_colours_that_pixels_share(unit: tuple[int, int]) -> None:
     ],
 )
 def test_outliers_do_not_change_what_floats_mean(values: list[float], median: int) -> None:
-    pixels = good(tiff(np.array(values, np.float32).reshape(16, 16))).pixels
+    pixels = good(tiff(np.array(values, np.float32).reshape(16, 16))).squares[0]
     assert abs(int(np.median(pixels)) - median) <= 1
 
 
@@ -310,7 +310,7 @@ def test_a_strip_may_say_that_it_has_more_rows(tags: dict[int, list[int]]) -> No
 def test_packings_of_whole_pictures(compression: str) -> None:
     source = picture(64, 48) if compression == "jpeg" else picture(64, 48).convert("1")
     content = saved(source, "TIFF", compression=compression, **({"quality": 100} if compression == "jpeg" else {}))
-    assert np.abs(good(content).pixels.astype(int) - resized(source.convert("RGB"))).max() <= 4
+    assert np.abs(good(content).squares[0].astype(int) - resized(source.convert("RGB"))).max() <= 4
 
 
 @pytest.mark.parametrize("photometric", [2, 6])
@@ -318,7 +318,7 @@ def test_webp_in_a_tiff_has_the_colours_that_it_says(photometric: int) -> None:
     inner = saved(picture(64, 48), "WEBP", lossless=True)
     entries = {256: [64], 257: [48], 258: [8] * 3, 259: [WEBP], 262: [photometric], 277: [3], 278: [48]}
     np.testing.assert_array_equal(
-        good(with_places(entries, inner, (273, 279), [0], [len(inner)])).pixels, resized(picture(64, 48))
+        good(with_places(entries, inner, (273, 279), [0], [len(inner)])).squares[0], resized(picture(64, 48))
     )
 
 
@@ -376,7 +376,7 @@ def test_a_jpeg_larger_than_its_strip_is_not_expanded() -> None:
 def test_a_bigtiff_is_read() -> None:
     content = saved(picture(), "TIFF", big_tiff=True)
     assert content[2] == 43
-    np.testing.assert_array_equal(good(content).pixels, resized(picture()))
+    np.testing.assert_array_equal(good(content).squares[0], resized(picture()))
 
 
 @pytest.mark.parametrize(
@@ -394,9 +394,9 @@ def test_a_smaller_copy_before_its_picture_is_unsupported(big: bool) -> None:
     pages = saved(first, "TIFF", save_all=True, append_images=[second], tiffinfo={254: 1}, big_tiff=big)
     assert bad(pages).reason == Reason.UNSUPPORTED
     alone = saved(first, "TIFF", tiffinfo={254: 1}, big_tiff=big)
-    np.testing.assert_array_equal(good(alone).pixels, resized(first))
+    np.testing.assert_array_equal(good(alone).squares[0], resized(first))
     full_first = saved(first, "TIFF", save_all=True, append_images=[second], big_tiff=big)
-    np.testing.assert_array_equal(good(full_first).pixels, resized(first))
+    np.testing.assert_array_equal(good(full_first).squares[0], resized(first))
 
 
 @pytest.mark.parametrize(

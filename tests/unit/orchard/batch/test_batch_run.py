@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 from orchard.batch import run
+from orchard.batch.cost import executor_hours
 from orchard.batch.manifests import read_entries, read_head
 from orchard.landing_zone.batch_lock import BatchLock, RunName
 from orchard.outcomes import Done, Failed, Outcome, Skipped
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.reports import PlannedJobs
-from orchard_jobs.contract.backbones import Backbone
+from orchard_jobs.contract.backbones import Backbone, backbone_named
+from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.contract.views import parse_views
 from orchard_jobs.errors import ConfigurationError
 from support.changed_settings import with_variables
 from support.fake_jobs import BROKEN, FakeJobs
@@ -72,6 +75,14 @@ def test_a_batch_that_costs_too_much_fails_the_plan(tables: Tables, settings: Se
     outcome = plan_of(tables, with_variables(settings, ORCHARD_TARGET="emr", ORCHARD_MAX_EXECUTOR_HOURS=0.0), {KEY: b"a"})
     assert isinstance(outcome, Failed)
     assert "ORCHARD_MAX_EXECUTOR_HOURS" in str(outcome.error)
+
+
+@pytest.mark.parametrize(("views", "limit"), [("whole", 0.05), ("centre:0.6,centre:0.7,centre:0.8,centre:0.9", 0.2)])
+def test_the_cost_grows_with_the_views(settings: Settings, views: str, limit: float) -> None:
+    backbone = backbone_named("efficientnet_lite0", views=parse_views(views))
+    head = ManifestHead(DAY, backbone, 1, None, 10**8, 12_000, 0, {"compute": 12_000}, (), (), ())
+    one_core = with_variables(settings, ORCHARD_TARGET="emr", ORCHARD_EXECUTOR_CORES=4)
+    assert executor_hours(head, one_core) == pytest.approx(limit)
 
 
 def test_an_unchanged_batch_is_skipped(tables: Tables, settings: Settings) -> None:

@@ -38,7 +38,8 @@ given = dict(zip(sys.argv[4::2], sys.argv[5::2]))
 if os.environ.get("KERAS_HAS_NO_WEIGHTS"):  # a name that a job gets
     print("ConfigurationError: no weights", file=sys.stderr)
     sys.exit(2)
-assert Warehouse.at(given["--warehouse"]).create(backbone_path(Backbone(**json.loads(given["--backbone"])).id), b"a network")
+export = backbone_path(Backbone(**json.loads(given["--backbone"])).export_id)
+assert Warehouse.at(given["--warehouse"]).create(export, b"a network")
 """
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,12 +16,13 @@ from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import backbone_named
 from orchard_jobs.contract.columns import FEATURES, PCA_FEATURES, TABLES
 from orchard_jobs.contract.layout import backbone_path
+from orchard_jobs.contract.views import parse_views
 from orchard_jobs.errors import JobError
 from orchard_jobs.storage import Warehouse
 from support.changed_settings import with_variables
 from support.cleaning import DAYS, WEEK, bucket_of, check_whole, clean, contents, stage_refused
 from support.fake_jobs import FakeJobs
-from support.faked_flow import plan, run_model, stage_and_publish
+from support.faked_flow import plan, run_batch, run_model, stage_and_publish
 from support.warehouse_files import age, root_of, stored
 
 
@@ -150,6 +152,20 @@ def test_only_backbones_without_a_batch_go(used: Tables, settings: Settings) -> 
     age(used)
     assert [removal.path for removal in clean(used, settings) if removal.kind == "network"] == [backbone_path(other.id)]
     assert used.warehouse.size(backbone_path(settings.backbone.id)) == 4
+
+
+def test_the_export_that_views_share_stays(tables: Tables, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the setting, and after it was changed while the batch of the views is still published."""
+    views = parse_views("centre:0.6,centre:0.8")
+    four = replace(backbone_named("efficientnet_lite0", views=views), dimension=settings.backbone.dimension)
+    export = backbone_path(four.export_id)
+    assert export == backbone_path(settings.backbone.id)
+    with_views = replace(settings, backbone=four)
+    tables.warehouse.create(export, b"onnx")
+    run_batch(tables, with_views, DAYS[0], bucket_of(DAYS[0]))
+    for now in (with_views, replace(settings, backbone=backbone_named("resnet50"))):
+        clean(tables, now, timedelta(0))
+        assert tables.warehouse.size(export) == 4
 
 
 @pytest.mark.parametrize("table", [table.name for table in TABLES])

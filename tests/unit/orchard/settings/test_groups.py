@@ -29,7 +29,7 @@ def test_every_setting_stands_in_one_group() -> None:
     assert len(titles) == len(set(titles))
     assert all(rows for _, rows in describe_groups())
     assert [row for _, rows in describe_groups() for row in rows] == describe()
-    assert len({name for name, _, _ in describe()}) == len(describe()) == 57
+    assert len({name for name, _, _ in describe()}) == len(describe()) == 58
 
 
 def test_every_target_has_a_group_of_its_name() -> None:

@@ -27,7 +27,9 @@ def test_the_defaults_are_whole() -> None:
         ("WAREHOUSE", "", "ORCHARD_WAREHOUSE is not set: give an absolute path"),
         ("WAREHOUSE", "ftp://x/y", "neither an absolute path nor"),
         ("LANDING", "/folder", "not of the form s3://bucket/prefix"),
-        ("BACKBONE", "vgg", "efficientnet_lite0 or resnet50"),
+        ("BACKBONE", "vgg", "set ORCHARD_BACKBONE to one of efficientnet_lite0, efficientnet_lite2, resnet50$"),
+        ("VIEWS", "corner", r"ORCHARD_VIEWS='corner': 'corner' is no view: give `whole`, `centre:0\.875`"),
+        ("VIEWS", "whole,whole", "a view stands there twice"),
         ("ENGINE", "torch", "onnx, cuda, tensorflow"),
         ("WEIGHTS_FILE", "/x.h5", "come together"),
         ("PIXEL_LIMIT", "0", "must be a whole number above 0"),
@@ -124,6 +126,15 @@ def test_resnet50_takes_a_file_with_its_digest() -> None:
     other = Settings.from_environment({**MINIMAL, "ORCHARD_BACKBONE": "resnet50"}).backbone
     assert one.id == moved.id != other.id
     assert one.dimension == 2048
+
+
+def test_views_make_another_backbone() -> None:
+    whole, views = (
+        Settings.from_environment({**MINIMAL, "ORCHARD_VIEWS": text}).backbone for text in ("whole", "centre:0.8, centre:0.60")
+    )
+    assert whole == Settings.from_environment(MINIMAL).backbone
+    assert [str(view) for view in views.views] == ["centre:0.6", "centre:0.8"]
+    assert views.id != whole.id == views.export_id
 
 
 @pytest.mark.parametrize(("text", "value"), [("100", 100), ("1", 1), ("0.95", 0.95), ("1e-3", 0.001)])

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 (Google, 2020) as a Keras model, with the ImageNet weights of a torch state. No file is read here.
+"""EfficientNet-Lite (Google, 2020) as a Keras model, with the ImageNet weights of a torch state. No file is read here.
 
-Lite0 is EfficientNet-B0 without squeeze-and-excitation and with ReLU6: github.com/tensorflow/tpu, efficientnet/lite.
+The Lite family is EfficientNet without squeeze-and-excitation and with ReLU6: github.com/tensorflow/tpu, efficientnet/lite.
 """
 
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,35 +11,16 @@ from numpy.typing import NDArray
 
 Tensors = dict[str, NDArray[Any]]
 _BN_EPSILON = 1e-3
+_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+# Blocks of each stage. The first and the last stage are the same in the whole family; widths and kernels stand in the weights.
+_REPEATS = {"efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1), "efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1)}
 
 
-@dataclass(frozen=True)
-class _Block:
-    kernel: int
-    stride: int
-    expand: int
-    channels: int
-
-
-def _stage(repeats: int, kernel: int, stride: int, expand: int, channels: int) -> list[_Block]:
-    return [_Block(kernel, stride if index == 0 else 1, expand, channels) for index in range(repeats)]
-
-
-_BLOCKS = [
-    *_stage(1, 3, 1, 1, 16),
-    *_stage(2, 3, 2, 6, 24),
-    *_stage(2, 5, 2, 6, 40),
-    *_stage(3, 3, 2, 6, 80),
-    *_stage(3, 5, 1, 6, 112),
-    *_stage(4, 5, 2, 6, 192),
-    *_stage(1, 3, 1, 6, 320),
-]
-
-
-def build_efficientnet_lite0(tensors: Tensors, input_pixels: int = 224) -> Any:
+def build_efficientnet_lite(name: str, tensors: Tensors, input_pixels: int) -> Any:
     """Return the Keras model: uint8 RGB [n, input_pixels, input_pixels, 3] to float32 features [n, 1280].
 
     Args:
+        name: `efficientnet_lite0` or `efficientnet_lite2`.
         tensors: the state of the torch model, by torch's names.
         input_pixels: side of the square input.
 
@@ -53,10 +34,12 @@ def build_efficientnet_lite0(tensors: Tensors, input_pixels: int = 224) -> Any:
     # (x - 127) / 128, exact in float32 in either order: every term is a multiple of 1/128.
     x = layers.Rescaling(1 / 128, offset=-127 / 128)(image)
     x = _conv_bn(x, tensors, "_conv_stem", "_bn0", stride=2)
-    for index, block in enumerate(_BLOCKS):
-        x = _mobile_block(x, tensors, f"_blocks.{index}", block)
+    stages = zip(_STRIDES, _REPEATS[name], strict=True)
+    strides = chain.from_iterable((stride, *[1] * (repeats - 1)) for stride, repeats in stages)
+    for index, stride in enumerate(strides):
+        x = _mobile_block(x, tensors, f"_blocks.{index}", stride)
     x = _conv_bn(x, tensors, "_conv_head", "_bn1")
-    return keras.Model(image, layers.GlobalAveragePooling2D(name="features")(x), name="efficientnet_lite0")
+    return keras.Model(image, layers.GlobalAveragePooling2D(name="features")(x), name=name)
 
 
 def imagenet_head(tensors: Tensors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -64,15 +47,16 @@ def imagenet_head(tensors: Tensors) -> tuple[NDArray[np.float32], NDArray[np.flo
     return np.ascontiguousarray(tensors["_fc.weight"].T), tensors["_fc.bias"]
 
 
-def _mobile_block(x: Any, tensors: Tensors, name: str, block: _Block) -> Any:
+def _mobile_block(x: Any, tensors: Tensors, name: str, stride: int) -> Any:
     import keras
 
     source = x
-    if block.expand > 1:
+    if f"{name}._expand_conv.weight" in tensors:
         x = _conv_bn(x, tensors, f"{name}._expand_conv", f"{name}._bn0")
-    depthwise = keras.layers.DepthwiseConv2D(block.kernel, block.stride, padding="same", use_bias=False)
+    kernel = tensors[f"{name}._depthwise_conv.weight"].transpose(2, 3, 0, 1)
+    depthwise = keras.layers.DepthwiseConv2D(kernel.shape[0], stride, padding="same", use_bias=False)
     x = depthwise(x)
-    depthwise.set_weights([tensors[f"{name}._depthwise_conv.weight"].transpose(2, 3, 0, 1)])
+    depthwise.set_weights([kernel])
     x = keras.layers.ReLU(6.0)(_batch_norm(x, tensors, f"{name}._bn1"))
     x = _conv_bn(x, tensors, f"{name}._project_conv", f"{name}._bn2", is_activated=False)
     return keras.layers.Add()([x, source]) if source.shape == x.shape else x
