@@ -38,7 +38,7 @@ from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone
 from orchard_jobs.images.vectors import vectors_of
 from orchard_jobs.storage import Warehouse
 
-BACKBONES = ("efficientnet_lite0", "efficientnet_lite2")
+BACKBONES = {"efficientnet_lite0": "onnx", "efficientnet_lite2": "onnx", "color_histogram": "numpy"}
 VIEWS = ("whole", "centre:0.875", "centre:0.6,centre:0.7,centre:0.8,centre:0.9")
 SHRINKAGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 FOLDS, LIMIT = 5, 10**9
@@ -124,9 +124,9 @@ def main() -> int:
 
 def load_all(warehouse: Warehouse) -> Iterator[tuple[str, LoadedBackbone]]:
     """Yield each backbone with each of the views, by the name of both."""
-    for name in BACKBONES:
+    for name, engine in BACKBONES.items():
         for text in VIEWS:
-            backbone = backbone_named(name, views=parse_views(text))
+            backbone = backbone_named(name, engine, views=parse_views(text))
             prepare(backbone, warehouse)
             yield f"{name:20} {text:46}", load_backbone(backbone, warehouse)
 

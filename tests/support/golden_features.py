@@ -1,16 +1,18 @@
-"""Golden features of the backbones whose weights come in a package, from TensorFlow. Rewrite them by hand, never in CI:
+"""Golden features of the backbones that need no download, each from its reference engine. Rewrite them by hand, never in CI:
 
-PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m support.golden_features
+PYTHONPATH=spark_jobs:tests .venv/jobs/bin/python -m support.golden_features efficientnet_lite0 ...
 """
 
 import json
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
 from support.repository import ROOT
 
-GOLDEN = {name: ROOT / "tests" / "golden" / f"{name}.json" for name in ("efficientnet_lite0", "efficientnet_lite2")}
+ENGINES = {"efficientnet_lite0": "tensorflow", "efficientnet_lite2": "tensorflow", "color_histogram": "numpy"}
+GOLDEN = {name: ROOT / "tests" / "golden" / f"{name}.json" for name in ENGINES}
 LARGEST = 12
 
 
@@ -28,17 +30,17 @@ def drawn_pixels(side: int = 224) -> dict[str, NDArray[np.uint8]]:
 
 
 def main() -> None:
-    """Compute the features with TensorFlow and rewrite the golden files."""
+    """Compute the features and rewrite the golden files of the backbones that the command line names."""
     from orchard_jobs.contract.backbones import backbone_named
     from orchard_jobs.images.loaded_backbone import load_backbone
     from orchard_jobs.storage import Warehouse
 
-    for name, file in GOLDEN.items():
-        backbone = load_backbone(backbone_named(name, "tensorflow"), Warehouse.at("/nowhere"))
+    for name in sys.argv[1:]:
+        backbone = load_backbone(backbone_named(name, ENGINES[name]), Warehouse.at("/nowhere"))
         pictures = drawn_pixels(backbone.input_pixels)
         features = backbone(np.stack(list(pictures.values())))
         golden = {picture: told(vector) for picture, vector in zip(pictures, features, strict=True)}
-        file.write_text(json.dumps(golden, indent=1) + "\n")
+        GOLDEN[name].write_text(json.dumps(golden, indent=1) + "\n")
 
 
 def told(vector: NDArray[np.float32]) -> dict[str, object]:

@@ -6,7 +6,7 @@ from orchard_jobs.errors import ConfigurationError
 from orchard.settings import Settings
 
 # Core-seconds a view: about twice those of the slowest machine that was measured, so that an estimate is on the safe side.
-_CORE_SECONDS = {"efficientnet_lite0": 0.06, "efficientnet_lite2": 0.15, "resnet50": 0.2}
+_CORE_SECONDS = {"efficientnet_lite0": 0.06, "efficientnet_lite2": 0.15, "resnet50": 0.2, "color_histogram": 0.02}
 
 
 def executor_hours(head: ManifestHead, settings: Settings) -> float:

@@ -82,7 +82,9 @@ class BackboneSettings(SettingsGroup):
 
     title = "Backbone"
     name: str = variable("BACKBONE", "efficientnet_lite0", f"one of {', '.join(f'`{name}`' for name in BACKBONES)}")
-    engine: str = variable("ENGINE", "onnx", "`onnx` (CPU), `cuda` (NVIDIA GPU) or `tensorflow` (reference)")
+    engine: str = variable(
+        "ENGINE", "onnx", "`onnx` (CPU), `cuda` (NVIDIA GPU) or `tensorflow` (reference); `color_histogram`: `numpy`"
+    )
     weights_file: str | None = variable(
         "WEIGHTS_FILE", "", "Keras weights file for `resnet50`; empty: Keras fetches them", parsers.optional
     )

@@ -11,7 +11,8 @@ from orchard_jobs.contract.digests import digest_of
 from orchard_jobs.contract.views import WHOLE, Views, parse_views, text_of
 from orchard_jobs.errors import ConfigurationError
 
-ENGINES = ("onnx", "cuda", "tensorflow")
+_OF_NETWORKS = ("onnx", "cuda", "tensorflow")
+ENGINES = (*_OF_NETWORKS, "numpy")
 
 # What this release makes of a file's bytes. Other pixels mean another text, and so another backbone.
 DECODER = "3: strict, first frame, EXIF orientation applied, over white, profile to sRGB"
@@ -21,14 +22,14 @@ _RESIZE_OF_VIEWS = "pillow bicubic, mean vector of "
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CNN that turns one square RGB image into `dimension` features.
+    """A CNN, or another function, that turns one square RGB image into `dimension` features.
 
     Attributes:
         name: one of BACKBONES.
         weights: what the weights are, `sha256:<hex>` or `md5:<hex>` of their file.
         dimension: length of a feature vector.
         preprocessing: how uint8 RGB becomes its input.
-        engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference).
+        engine: `onnx` (CPU), `cuda` (the same export on an NVIDIA GPU) or `tensorflow` (reference); `numpy` for no network.
         resize: which parts of a picture fill the square, and how; `views` reads it.
         weights_file: where a file with these weights lies; null takes the package's or Keras's own. Not in the digest.
         engine_options: not to be changed after the digest was asked for.
@@ -88,8 +89,8 @@ class Backbone:
 
     @property
     def is_exported(self) -> bool:
-        """Whether its engine runs an export, which lies in the warehouse; else it runs Keras's own definition."""
-        return self.engine != "tensorflow"
+        """Whether its engine runs an export, which lies in the warehouse."""
+        return self.engine in ("onnx", "cuda")
 
     @property
     def id(self) -> str:
@@ -103,6 +104,7 @@ class _Known:
     dimension: int
     preprocessing: str
     input_pixels: int = 224
+    engines: tuple[str, ...] = _OF_NETWORKS
 
 
 _LITE = "rgb, (x - 127) / 128"
@@ -110,6 +112,7 @@ _NAMED = {
     "efficientnet_lite0": _Known("sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 1280, _LITE),
     "efficientnet_lite2": _Known("sha256:9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 1280, _LITE, 260),
     "resnet50": _Known("md5:4d473c1dd8becc155b73f8504c6f6626", 2048, "bgr, minus (103.939, 116.779, 123.68), average pooling"),
+    "color_histogram": _Known("none", 256, "pillow hsv, value equalised, 16 x 4 x 4 cells, shares of pixels", engines=("numpy",)),
 }
 BACKBONES = tuple(_NAMED)
 
@@ -137,13 +140,16 @@ def backbone_named(
         raise ConfigurationError(f"unknown engine {engine!r}: set ORCHARD_ENGINE to one of {', '.join(ENGINES)}")
     if (weights_file is None) != (weights_sha256 is None):
         raise ConfigurationError("ORCHARD_WEIGHTS_FILE and ORCHARD_WEIGHTS_SHA256 come together: set both or neither")
-    options = {} if engine == "tensorflow" else {"opset": "17", "graph_optimization": "all"}
+    options = {"opset": "17", "graph_optimization": "all"} if engine in ("onnx", "cuda") else {}
     if engine == "cuda":
         # Its 10 bits of fraction would put a feature beyond the engines' tolerance.
         options["tf32"] = "off"
     if name not in _NAMED:
         raise ConfigurationError(f"unknown backbone {name!r}: set ORCHARD_BACKBONE to one of {', '.join(BACKBONES)}")
     known = _NAMED[name]
+    if engine not in known.engines:
+        wanted = " or ".join(known.engines)
+        raise ConfigurationError(f"ORCHARD_BACKBONE={name} does not run on ORCHARD_ENGINE={engine}: set the engine to {wanted}")
     if weights_file is not None and name != "resnet50":
         raise ConfigurationError(f"{name} takes its weights from its package: unset ORCHARD_WEIGHTS_FILE, or choose resnet50")
     return Backbone(

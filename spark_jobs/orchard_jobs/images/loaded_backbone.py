@@ -1,6 +1,6 @@
 """Load a backbone: uint8 squares in, features out, preprocessing included.
 
-A backbone is defined in Keras (`images.keras_backbones`). The `tensorflow` engine runs that definition. `onnx` and, on an NVIDIA
+A network is defined in Keras (`images.keras_backbones`). The `tensorflow` engine runs that definition. `onnx` and, on an NVIDIA
 GPU, `cuda` run an export of it. `prepare_backbone` writes the export into the warehouse once, so that workers need neither
 TensorFlow nor the weights.
 """
@@ -20,6 +20,7 @@ from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.layout import BackbonePath, backbone_path
 from orchard_jobs.contract.views import Views
 from orchard_jobs.errors import ConfigurationError
+from orchard_jobs.images.color_histogram import color_histograms
 from orchard_jobs.images.keras_backbones import build_keras, check_installed
 from orchard_jobs.storage import Warehouse
 
@@ -75,7 +76,7 @@ def prepare_backbone(backbone: Backbone, warehouse: Warehouse) -> None:
         digest_path = str(BackbonePath(backbone.export_id, "sha256"))
         if warehouse.size(digest_path) is None:  # also of an export by an earlier release
             warehouse.create(digest_path, warehouse.sha256(path).encode())
-    else:
+    elif backbone.engine == "tensorflow":
         build_keras(backbone)
 
 
@@ -87,6 +88,8 @@ def load_backbone(backbone: Backbone, warehouse: Warehouse) -> LoadedBackbone:
             weights cannot be had here, or (`cuda`) no GPU works.
     """
     backbone.check_release()
+    if backbone.engine == "numpy":
+        return _RunningBackbone(backbone, color_histograms)
     runner = _onnx_runner(backbone, warehouse) if backbone.is_exported else _tensorflow_runner(backbone)
     return _RunningBackbone(backbone, runner)
 

@@ -91,6 +91,7 @@ def test_the_version_that_stands_in_every_work_digest() -> None:
         ("resnet50", "onnx", "67507a30c3536231f7d77147553c385b28c658236efe69cf3fce79aad1ab3ec2"),
         ("resnet50", "cuda", "7a443e72c61ec498d853acf96ce6239aca562d409971383c21ca03b009faa43c"),
         ("resnet50", "tensorflow", "ea07caf9ef1819a2cce4230b26d616b3801997622cf1fdf766f989d7b6b4f3b3"),
+        ("color_histogram", "numpy", "e7b33e3a093c204da16f149521db952138699099ebdf5b9dce32eb9d3c7b0fe7"),
     ],
 )
 def test_the_digest_of_every_backbone(name: str, engine: str, found: str) -> None:
