@@ -26,7 +26,7 @@ from orchard.tables.commit_rule import Tables
 DONE, FAULT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 EXIT_STATUSES = {
     DONE: "done",
-    FAULT: "a fault; `status`: something is pending or refused; `verify`: something is damaged; `embed`: a file is bad",
+    FAULT: "a fault; `status`: something is pending or refused; `verify`: damage was found; `embed`, `classify`: a file is bad",
     REFUSED: "wrong usage or configuration",
     INTERRUPTED: "interrupted",
 }

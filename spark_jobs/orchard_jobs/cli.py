@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,8 @@ _PACKAGE = Path(__file__).parent
 _TRACE = r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*(?:\n(?!JVM stacktrace|Traceback| SQLSTATE|\n).+)*)"
 
 if TYPE_CHECKING:
-    from orchard_jobs.embedding import Embedder
+    from orchard_jobs.embedding import Classified, Embedded
+    from orchard_jobs.images.decode import Rejected
     from orchard_jobs.stages.workers import Workers
 
 
@@ -95,10 +96,11 @@ def command_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--warehouse", required=True, help="URI of the warehouse")
     prepare.add_argument("--backbone", help="the backbone's definition as JSON; without it, that of efficientnet_lite0")
     prepare.add_argument("--load", action="store_true", help="also see that this machine can run it")
-    embed = commands.add_parser("embed", help="print the features and pca_features of image files as JSON lines")
+    embed = commands.add_parser("embed", help="print the vectors of image files, or their classes, as JSON lines")
     embed.add_argument("--warehouse", required=True, help="URI of the warehouse")
     embed.add_argument("--backbone", required=True, help="the backbone's definition as JSON")
     embed.add_argument("--model", help="the model's reference as JSON; without it there are no pca_features")
+    embed.add_argument("--classifier", help="a classifier's reference as JSON; what it says takes the place of the vectors")
     embed.add_argument("--pixel-limit", type=int, required=True, help="width x height above which an image is rejected")
     embed.add_argument("files", nargs="+", metavar="FILE", help="an image file, or - for stdin")
     commands.add_parser("rehearse", help="run the stages' Spark operations once on made-up rows")
@@ -139,34 +141,30 @@ def _prepare(warehouse: Warehouse, definition: str | None, must_load: bool) -> i
 
 def _embed(warehouse: Warehouse, arguments: argparse.Namespace) -> int:
     """Print one line of JSON for each file, as soon as it is done; return 1 if a file could not be read or is a bad image."""
-    from orchard_jobs.embedding import Embedder
+    from orchard_jobs.embedding import Embedder, Recognizer
 
-    model = ModelReference(**json.loads(arguments.model)) if arguments.model else None
-    embedder = Embedder.load(warehouse, Backbone(**json.loads(arguments.backbone)), model, arguments.pixel_limit)
+    backbone, limit = Backbone(**json.loads(arguments.backbone)), arguments.pixel_limit
+    look: Callable[[bytes], Embedded | Classified | Rejected]
+    if arguments.classifier:
+        look = Recognizer.load(warehouse, backbone, ModelReference(**json.loads(arguments.classifier)), limit).classify
+    else:
+        model = ModelReference(**json.loads(arguments.model)) if arguments.model else None
+        look = Embedder.load(warehouse, backbone, model, limit).embed
     status = 0
     for file in arguments.files:
-        row = _embedded(embedder, file)
+        row = _row_of(look, file)
         status = 1 if "reason" in row else status
         print(json.dumps({"file": file} | row), flush=True)
     return status
 
 
-def _embedded(embedder: "Embedder", file: str) -> dict[str, object]:
-    from orchard_jobs.images.decode import Rejected
-
+def _row_of(look: "Callable[[bytes], Embedded | Classified | Rejected]", file: str) -> dict[str, object]:
+    """Return what is found out of a file, as JSON takes it: its reason and message where it is a bad image."""
     try:
-        found = embedder.embed(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+        found = look(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     except OSError as error:
         return {"reason": "not readable", "message": str(error)}
-    if isinstance(found, Rejected):
-        return {"reason": found.reason, "message": found.message}
-    return {
-        "content_sha256": found.content_sha256,
-        "width": found.width,
-        "height": found.height,
-        "features": found.features.tolist(),
-        "pca_features": None if found.pca_features is None else found.pca_features.tolist(),
-    }
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in vars(found).items()}
 
 
 def _run_stage(warehouse: Warehouse, given: JobArguments) -> int:

@@ -1,4 +1,4 @@
-"""Embed single images outside of a batch: the vectors that the jobs would publish for the same bytes. No Spark, no table.
+"""Embed and classify single images outside of a batch, as the jobs would do it for the same bytes. No Spark, no table.
 
 Features are equal to the published ones bit for bit, for the backbone gives one image the same numbers in any batch. Their
 projection is computed row by row here and in chunks there, so it agrees within the rounding of float32.
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchard_jobs.classifier.predict import predict
+from orchard_jobs.classifier.stored import StoredClassifier, read_classifier
 from orchard_jobs.contract.backbones import Backbone
 from orchard_jobs.contract.manifest import ModelReference
+from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.images.decode import Rejected
 from orchard_jobs.images.guarded import decode
 from orchard_jobs.images.loaded_backbone import LoadedBackbone, load_backbone, prepare_backbone
@@ -69,3 +72,68 @@ class Embedder:
         features = vectors_of(self.backbone, found.squares[np.newaxis])
         projected = project(features, *self.basis)[0].astype(np.float32) if self.basis else None
         return Embedded(hashlib.sha256(content).hexdigest(), found.width, found.height, features[0], projected)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a classifier says of a good image.
+
+    Attributes:
+        content_sha256: 64 hex digits, of the file's bytes.
+        width: pixels after EXIF rotation.
+        height: likewise.
+        predicted: the likeliest class.
+        score: its calibrated probability.
+        second: the runner-up.
+        second_score: its calibrated probability.
+        distance: to the mean of the likeliest class (Mahalanobis).
+        max_distance: the largest distance of a known image.
+        is_known: whether the distance is not above it; otherwise the image shows none of the classes.
+    """
+
+    content_sha256: str
+    width: int
+    height: int
+    predicted: str
+    score: float
+    second: str
+    second_score: float
+    distance: float
+    max_distance: float
+    is_known: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Recognizer:
+    """A loaded backbone and a fitted classifier of its features."""
+
+    embedder: Embedder
+    stored: StoredClassifier
+
+    @classmethod
+    def load(cls, warehouse: Warehouse, backbone: Backbone, reference: ModelReference, pixel_limit: int) -> "Recognizer":
+        """Load once, classify often; a backbone that was never exported is exported first.
+
+        Raises:
+            ConfigurationError: a package or the weights are missing, or the classifier is another backbone's.
+            JobError: the classifier's file is gone, or holds another one.
+        """
+        stored = read_classifier(warehouse, reference)
+        if stored.backbone != backbone.id:
+            raise ConfigurationError(
+                f"classifier {stored.model_id} was fitted on features of {stored.backbone}, the backbone given is {backbone.id}: "
+                "give the two that belong together"
+            )
+        return cls(Embedder.load(warehouse, backbone, None, pixel_limit), stored)
+
+    def classify(self, content: bytes) -> Classified | Rejected:
+        """Return what an image shows, or why it would be quarantined; never raises for a bad image."""
+        found = self.embedder.embed(content)
+        if isinstance(found, Rejected):
+            return found
+        told = predict(found.features[np.newaxis], self.stored)
+        (predicted,), (second,) = told.names(0), told.names(1)
+        score, second_score = (float(value) for value in told.scores[0, :2])
+        distance, is_known = float(told.distance[0]), bool(told.is_known[0])
+        rest = (predicted, score, second, second_score, distance, self.stored.max_distance, is_known)
+        return Classified(found.content_sha256, found.width, found.height, *rest)

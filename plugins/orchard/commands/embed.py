@@ -2,17 +2,14 @@
 
 import argparse
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.errors import ConfigurationError, JobError
 from orchard_jobs.escaping import escaped
 
-from orchard.deployment.jobs_python import last_error_line, start_jobs_python
+from orchard.deployment.jobs_python import rows_of_files
 from orchard.models.model import current_promotion, model_reference
 from orchard.reporting.export import chosen_model
 from orchard.settings import Settings
@@ -21,7 +18,6 @@ from orchard.tables.commit_rule import Tables
 NAME = "embed"
 HELP = "compute features and pca_features of image files, as the jobs do"
 _FIRST = 4
-_CONFIGURATION_FAULT = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,29 +43,13 @@ def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> in
 
 
 def embed(settings: Settings, files: Sequence[str], model: ModelReference | None) -> Iterator[dict[str, Any]]:
-    """Yield what the jobs' environment computes for each file, in order.
+    """Return an iterator of what the jobs' environment computes for each file, in order.
 
     Raises:
         ConfigurationError: the jobs' environment, the weights or a package are not there.
         JobError: the process ended before it had done every file.
     """
-    arguments = ["embed", "--warehouse", settings.warehouse, "--backbone", json.dumps(asdict(settings.backbone))]
-    arguments += ["--pixel-limit", str(settings.images.pixel_limit)]
-    arguments += ["--model", json.dumps(asdict(model))] if model else []
-    done = 0
-    with tempfile.TemporaryFile("w+") as stderr:
-        with start_jobs_python(settings, [*arguments, "--", *files], os.environ, stderr) as process:
-            assert process.stdout is not None, "its stdout is a pipe"
-            try:
-                for line in process.stdout:
-                    done += 1
-                    yield json.loads(line)
-            except BaseException:  # an interrupt, or whoever reads has stopped
-                process.terminate()
-                raise
-        if done < len(files):
-            fault = ConfigurationError if process.returncode == _CONFIGURATION_FAULT else JobError
-            raise fault(f"embed ended after {done} of {len(files)} files: {last_error_line(stderr)}")
+    return rows_of_files(settings, ["--model", json.dumps(asdict(model))] if model else [], files)
 
 
 def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReference | None:
