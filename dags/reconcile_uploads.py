@@ -5,7 +5,7 @@ Runs by the clock (`ORCHARD_RECONCILE_SCHEDULE`, each hour; `none`: only by hand
 | task | what it does |
 |---|---|
 | find_differences | lists the landing zone; emits an event of `uploads` for each batch that differs from what is published |
-| wake_model | starts `pca_model` by an event of `features` if the current model lacks a batch |
+| wake_model | starts `pca_model` and `classifier_model` by an event of `features` if one of them has something to do |
 
 Each task is skipped when it finds nothing to do. Objects under no batch key are counted in the log of `find_differences`.
 A batch that is being worked on differs, too: its additional run waits, finds nothing to do and is skipped.

@@ -318,7 +318,8 @@ def test_down_and_up_keep_everything(compose: Compose, images: Path, tmp_path: P
     for day in (DAY, SECOND):
         check_tables(warehouse, day)
     projected = pl.read_delta(str(warehouse / "pca_features"))
-    model = pl.read_delta(str(warehouse / "promotions")).sort("sequence").tail(1)["model_id"][0]
+    promotions = pl.read_delta(str(warehouse / "promotions")).filter(pl.col("kind") == "pca")
+    model = promotions.sort("sequence").tail(1)["model_id"][0]
     assert projected.filter(pl.col("model_id") == model).height == 2 * GOOD
 
 

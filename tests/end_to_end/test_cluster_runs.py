@@ -120,7 +120,7 @@ def test_a_batch_is_that_of_a_clean_run_without_airflow(stack: Stack, clean: Pat
     assert run["target"] == "emr_serverless"
     for job in Emr(stack).jobs():
         assert job["state"] == "SUCCESS"
-        assert job["tags"]["orchard"] in ("featurize", "reduce", "project")
+        assert job["tags"]["orchard"] in ("featurize", "reduce", "project", "classify")
     check_package(stack, "/SPARK_DRIVER/")
 
 
@@ -131,7 +131,7 @@ def test_a_cleared_task_never_has_two_jobs(stack: Stack) -> None:
         time.sleep(0.5)
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["featurize"], "only_failed": False, "only_running": True}
     api.call("POST", "dags/image_batches/clearTaskInstances", body | {"include_downstream": True, "reset_dag_runs": True})
-    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model")
+    wait_for_silence(api, "image_arrivals", "image_batches_on_arrival", "image_batches", "pca_model", "classifier_model")
     jobs = emr.since(begin)
     assert {run["state"] for run in jobs} <= ENDED
     featurize = [run for run in jobs if run["tags"]["orchard"] == "featurize"]

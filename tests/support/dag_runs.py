@@ -125,8 +125,8 @@ class FakeJob(BaseOperator):
         skip_without_work(tables.warehouse.uri, self.request, context)
         planned = PlannedJobs(**context["ti"].xcom_pull(task_ids=self.request.plan_task))
         jobs = FakeJobs(tables, self.airflow.bucket)
-        if self.request.stage == "project":
-            report: JobReport | None = jobs.project(read_projection(tables.warehouse, planned.input_digest))
+        if self.request.stage in ("project", "classify"):
+            report: JobReport | None = jobs.run_planned(read_projection(tables.warehouse, planned.input_digest))
         else:
             head = read_head(tables.warehouse, planned.input_digest)
             featurized = jobs.featurize(head)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchard.models.kinds import CLASSIFIER, KINDS, PCA
 from orchard.models.model import current_promotion
 from orchard.settings import Settings
-from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
+from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS, PREDICTIONS
 from orchard_jobs.contract.columns import CAPTURED, FEATURES, MODEL_RUNS, MODELS, MOMENTS, PCA_FEATURES, RUNS
 from orchard_jobs.contract.jobs import JobReport
 
@@ -14,12 +15,12 @@ from support.dag_runs import Airflow, airflow_with
 from support.shown import shown_states
 from support.warehouse_faults import stretch
 
-FIRST, SECOND, BAD, DEAR = (f"2026-01-0{day}" for day in range(1, 5))
+FIRST, SECOND, BAD, DEAR, LABELLED = (f"2026-01-0{day}" for day in range(1, 6))
 DONE = {"wait_for_uploads", "plan_batch", "featurize", "reduce", "validate", "publish", "record_lineage", "refresh_view"}
 
 
-def images_of(day: str, count: int = 5) -> dict[str, bytes]:
-    return {f"images/{day}/kiwi/{n}.jpg": f"{day} {n}".encode() for n in range(count)}
+def images_of(day: str, count: int = 5, label: str = "kiwi") -> dict[str, bytes]:
+    return {f"images/{day}/{label}/{n}.jpg": f"{day} {label} {n}".encode() for n in range(count)}
 
 
 def _in_state(states: dict[str, str], state: str) -> set[str]:
@@ -43,9 +44,10 @@ def one_image_makes_no_model(airflow: Airflow) -> None:
     airflow.bucket |= images_of(FIRST, 1)
     assert _in_state(airflow.run("image_batches", FIRST), "success") == DONE - {"reduce"}
     assert _in_state(airflow.run("reconcile_uploads"), "success") == {"wake_model"}
-    assert _in_state(airflow.run("pca_model"), "skipped") == {"plan_model", "project", "validate", "publish"}
-    (run,) = airflow.tables.rows(MODEL_RUNS)
-    assert run["action"] == "none"
+    for kind in KINDS:
+        assert _in_state(airflow.run(kind.dag_id), "skipped") == {"plan_model", kind.stage, "validate", "publish"}
+    decided = {run["kind"]: run["action"] for run in airflow.tables.rows(MODEL_RUNS)}
+    assert decided == {kind.name: "none" for kind in KINDS}
     assert _in_state(airflow.run("reconcile_uploads"), "skipped") == {"find_differences", "wake_model"}
 
 
@@ -72,7 +74,9 @@ def a_model_projects_what_is_published(airflow: Airflow) -> None:
     assert promotion is not None
     assert [row["model_id"] for row in airflow.tables.rows(MODELS)] == [promotion.model_id]
     assert _captured(airflow) == {(promotion.model_id, FIRST)}
-    assert sorted(run["action"] for run in airflow.tables.rows(MODEL_RUNS)) == ["fit", "none"]
+    assert sorted(run["action"] for run in airflow.tables.rows(MODEL_RUNS) if PCA.owns(run)) == ["fit", "none"]
+    # Its images are all of one label.
+    assert "plan_model" in _in_state(airflow.run("classifier_model"), "skipped")
 
 
 def a_later_batch_is_reduced_and_an_unchanged_one_is_skipped(airflow: Airflow) -> None:
@@ -135,6 +139,25 @@ def a_batch_beyond_the_budget_is_not_planned(airflow: Airflow) -> None:
     assert _in_state(states, "failed") == {"plan_batch"}
 
 
+def a_classifier_is_fitted_and_predicts_what_is_published(airflow: Airflow) -> None:
+    airflow.bucket |= images_of(LABELLED) | images_of(LABELLED, label="plum")
+    assert _in_state(airflow.run("image_batches", LABELLED), "success") == DONE
+    tasks = {"plan_model", "classify", "validate", "publish"}
+    assert _in_state(airflow.run("classifier_model"), "success") == tasks
+    backbone = Settings.from_environment().backbone.id
+    promotion = current_promotion(airflow.tables, backbone, CLASSIFIER)
+    assert promotion is not None
+    (row,) = airflow.tables.rows(CLASSIFIERS)
+    assert (row["model_id"], row["classes"]) == (promotion.model_id, ["kiwi", "plum"])
+    predicted = {(row["batch_id"], row["image_uri"]) for row in airflow.tables.rows(PREDICTIONS)}
+    assert predicted == {(row["batch_id"], row["image_uri"]) for row in airflow.tables.rows(FEATURES, backbone=backbone)}
+    assert _in_state(airflow.run("classifier_model"), "skipped") == tasks
+    airflow.after_job = _damaging(airflow, "classify")
+    assert _in_state(airflow.run("classifier_model", CLASS_ROWS="2"), "failed") == {"validate"}
+    airflow.after_job = lambda report: None
+    assert [row["model_id"] for row in airflow.tables.rows(CLASSIFIERS)] == [promotion.model_id]
+
+
 Chapter = Callable[[Airflow], None]
 CHAPTERS: tuple[Chapter, ...] = (
     whichever_task_comes_first_makes_the_tables,
@@ -146,6 +169,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     a_damaged_model_is_refused,
     damaged_rows_of_a_model_are_refused,
     a_batch_beyond_the_budget_is_not_planned,
+    a_classifier_is_fitted_and_predicts_what_is_published,
 )
 
 

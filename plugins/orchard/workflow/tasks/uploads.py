@@ -34,7 +34,7 @@ def find_differences(outlet_events: Any = None) -> None:
 
 @task(outlets=[FEATURES])
 def wake_model(outlet_events: Any = None) -> None:
-    """Start pca_model by an event of `features` where the current model lacks a batch."""
+    """Start the models' DAGs by an event of `features` where one of them has something to do."""
     pending = airflow_value(model_run.find_pending(tables(), settings()))
-    log.info("starting pca_model: %s", pending)
+    log.info("starting %s", pending)
     outlet_events[FEATURES].add_partitions(["reconciled"])
