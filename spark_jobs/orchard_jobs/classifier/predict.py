@@ -1,4 +1,4 @@
-"""Predict: features become the likeliest class, the runner-up, and whether an image is of any class at all. numpy only."""
+"""Predict: features become the likeliest class, the runner-up, and whether an image is of any class at all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,12 +1,14 @@
 """The class moments of a batch version: partial ones a file, merged, of the rows that count."""
 
 import hashlib
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from orchard_jobs.classifier.class_moments import ClassMoments
 from orchard_jobs.classifier.labelled_rows import LabelRule, from_columns
@@ -18,7 +20,7 @@ from orchard_jobs.parquet import read_parquet
 from orchard_jobs.scatter import unpack
 from orchard_jobs.stages.batch_moments import PartialMoments, stage_moments
 from orchard_jobs.stages.staging import OwnPaths, Staging, VersionWriter
-from orchard_jobs.storage import Warehouse
+from orchard_jobs.storage import DetachedWarehouse, Warehouse
 from support.own_process import WORKERS
 from support.staged_batch import BACKBONE, BATCH_ID, WORK
 
@@ -131,3 +133,17 @@ def test_means_may_not_take_more_than_twice_the_features(tmp_path: Path, labels:
     entries = [entry(f"{number}.jpg", f"label {number % labels}") for number in range(8)]
     version = Version(tmp_path, entries)
     assert (version.class_moments(version.write(entries, "abcdefgh")) is not None) == has_some
+
+
+def test_a_worker_without_a_network_needs_no_manifest(tmp_path: Path) -> None:
+    """It computes listed images alone, so that what is missing does not matter to it."""
+    computed, missing = [entry(f"{number}.jpg", "pear") for number in range(4)], entry("gone.jpg", "apple", is_missing=True)
+    version = Version(tmp_path, [*computed, missing])
+    version.write(computed, "abcd")
+    detached = DetachedWarehouse(version.warehouse.uri, {})
+    rows = version.rows[0]
+    version.partials.write(detached, rows, "features/part-0.parquet")
+    created = dict(detached.take_created())
+    (of_classes,) = (content for path, content in created.items() if "class_moments" in path)
+    assert from_columns(pq.read_table(io.BytesIO(of_classes))).counts.tolist() == [4]
+    assert len(created) == 2
