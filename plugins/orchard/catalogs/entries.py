@@ -82,6 +82,8 @@ def entries_of(tables: Tables) -> list[CatalogEntry]:
     found = []
     for table in TABLES:
         with suppress(NoTableError):
+            if tables.is_yet_to_come(table):
+                continue
             tables.load(table)
             found.append(CatalogEntry(table, tables.warehouse.uri_of(table.name)))
     if not found:
