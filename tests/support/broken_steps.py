@@ -18,6 +18,8 @@ PLACES = (
     (publish, run, {"publish_batch"}),
     (model_publish, model_run, {"publish_model"}),
 )
+# Steps that only a classifier takes: neither the histories nor the DAGs' scenario fit one (docs/limits.md).
+OF_CLASSIFIERS = ("PREDICTIONS", "record_evaluations")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _places(node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:
     for child in ast.walk(node):
         body: list[ast.stmt] = child.body if isinstance(child, ast.FunctionDef | ast.If | ast.For) else []
         for index, statement in enumerate(body):
-            if _acts(statement) and not _only_logs(statement):
+            is_lived = not any(name in ast.unparse(statement) for name in OF_CLASSIFIERS)
+            if is_lived and _acts(statement) and not _only_logs(statement):
                 yield body, index
 
 
