@@ -52,6 +52,16 @@ def test_what_the_pictures_in_all_strips_cost_counts_together() -> None:
     assert (found.reason, "pictures in strips" in found.message) == (Reason.TOO_COSTLY, True)
 
 
+def test_more_strips_than_can_be_read_in_time_are_too_costly() -> None:
+    found = bad(strips(60_000, 1, NONE, b"a"))
+    assert (found.reason, "60000 strips or tiles" in found.message) == (Reason.TOO_COSTLY, True)
+
+
+def test_strips_of_a_large_file_share_nothing() -> None:
+    samples = np.zeros((4_200, 4_200), np.uint8)
+    assert good(tiff(samples, Form(rows=100)), side=8).height == 4_200
+
+
 def test_short_strips_of_group_4_are_not_coded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(1).random((160, 200)) < 0.05)
     coded: list[int] = []
