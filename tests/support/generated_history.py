@@ -87,7 +87,8 @@ class GeneratedHistory:
         for table, names in TOLD.items():
             found, expected = (published_rows(str(folder / table), self.days, names) for folder in (published, warehouse))
             assert found == expected, f"{table}: {self}"
-        current = pl.read_delta(str(published / "promotions")).sort("sequence")["model_id"][-1]
+        promotions = pl.read_delta(str(published / "promotions")).filter(pl.col("kind") == "pca")
+        current = promotions.sort("sequence")["model_id"][-1]
         projected = pl.read_delta(str(published / "pca_features")).filter(pl.col("model_id") == current)
         features = pl.read_delta(str(published / "features"))
         identity = ("image_uri", "content_sha256", "manifest_digest")

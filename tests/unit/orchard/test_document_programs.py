@@ -1,4 +1,4 @@
-"""The documents' programs read a warehouse that holds two backbones, whose vectors and models have different lengths."""
+"""The documents' programs read a warehouse of two backbones, whose vectors have different lengths, and two kinds of model."""
 
 import contextlib
 import io
@@ -9,6 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from orchard.models.kinds import CLASSIFIER
+from orchard.models.model import current_promotion
+from orchard.models.registry import PromotionRequest, append_promotion
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard_jobs.contract.backbones import Backbone
@@ -38,12 +41,17 @@ def find_faults(program: str, folder: str) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tables: Tables, settings: Settings, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Publish by two backbones, by the first one batch more; return the warehouse's folder."""
+    """Publish by two backbones, by the first one batch more, and promote a classifier of each; return the warehouse's folder."""
     monkeypatch.setitem(BUCKETS, "2026-01-09", {f"images/2026-01-09/kiwi/{n}.jpg": b"%d" % n for n in range(6)})
     publish(tables, settings)
     monkeypatch.delitem(BUCKETS, "2026-01-09")
     other = replace(backbone, engine="tensorflow", dimension=backbone.dimension + 4)
     publish(tables, with_variables(replace(settings, backbone=other), ORCHARD_COMPONENTS=2))
+    for number, one in enumerate((backbone, other)):
+        first = PromotionRequest(one.id, f"lda-{number}", None, "there is no model yet", kind=CLASSIFIER)
+        assert append_promotion(tables, first)
+        again = replace(first, model_id=f"lda-{number}-2", judged=current_promotion(tables, one.id, CLASSIFIER))
+        assert append_promotion(tables, again)
     monkeypatch.chdir(tmp_path)
     return tables.warehouse.uri.removeprefix("file://")
 
