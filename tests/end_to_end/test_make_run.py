@@ -18,11 +18,16 @@ from orchard_sandbox.stack.published import pending_work
 from orchard_sandbox.stack.samples import image_bytes
 from orchard_sandbox.stack.stack_paths import Layout
 from orchard_sandbox.stack.stack_state import read_state
+from playwright.sync_api import expect
 from support.generated_history import GeneratedHistory, some_contents, start_backfill
 from support.repository import SHARED
 from support.stack import Stack, bare_client, copy, run_printed_program, wait_for_silence, write
+from support.ui import browsing
 
 pytestmark = pytest.mark.end_to_end
+
+# Milliseconds that a page may take on a busy machine.
+_PATIENCE = 60_000
 
 # One history in `make test`, more and longer ones in `make soak`.
 HISTORIES, STEPS = (int(os.environ.get(name, few)) for name, few in (("SOAK_REAL_HISTORIES", 1), ("SOAK_REAL_STEPS", 5)))
@@ -148,6 +153,39 @@ def test_a_log_in_is_needed(published: Stack) -> None:
     layout = Layout(published.home)
     answer = requests.get(f"{read_state(layout).api_address}/api/v2/dags", timeout=60)
     assert answer.status_code == 401
+
+
+def test_the_pages_in_airflows_ui_show_what_is_published(published: Stack, tmp_path: Path) -> None:
+    """As a person does it: log in, look at the batches, choose one, look at its images and at what was set aside."""
+    layout, runs = Layout(published.home), {row["batch_id"]: row for row in published.table("runs").to_dicts()}
+    aside = published.table("quarantine").filter(pl.col("batch_id") == BAD_FIRST)
+    with browsing(read_state(layout).api_address, tmp_path) as ui:
+        ui.log_in("admin", json.loads(layout.password_file.read_text())["admin"])
+        shown = ui.open_orchard()
+        rows = shown.locator("#table tbody tr")
+        rows.nth(1).wait_for()
+        cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+        assert [[row[0], row[3], row[6]] for row in cells] == [
+            [batch, str(runs[batch]["listed"]), str(runs[batch]["quarantined"])] for batch in (SECOND, BAD_FIRST)
+        ]
+        assert shown.locator("#calendar button").count() == 2
+        assert ui.faults(shown) == []
+        shown.locator(f'#calendar button[aria-label^="{BAD_FIRST}"]').click()
+        expect(rows).to_have_count(1, timeout=_PATIENCE)
+        rows.locator("a").click()
+        expect(shown.locator("h1")).to_have_text(f"Batch {BAD_FIRST}", timeout=_PATIENCE)
+        images = shown.locator("#images img")
+        expect(images.first).not_to_have_js_property("naturalWidth", 0, timeout=_PATIENCE)
+        assert images.count() == runs[BAD_FIRST]["listed"] - runs[BAD_FIRST]["quarantined"]
+        assert {*shown.locator("#quarantined tbody td:first-child").all_inner_texts()} == {*aside["image_uri"]}
+        assert ui.faults(shown) == []
+        ui.page.evaluate("document.documentElement.className = 'dark'")
+        expect(shown.locator("html")).to_have_class("dark", timeout=_PATIENCE)
+        assert ui.faults(shown, is_dark=True) == []
+        shown.locator("#images a").first.click()
+        expect(shown.locator("#picture img")).not_to_have_js_property("naturalWidth", 0, timeout=_PATIENCE)
+        assert ui.faults(shown) == []
+        assert (ui.complaints, ui.hosts) == ([], {ui.address.partition("://")[2]})
 
 
 @pytest.mark.usefixtures("published")

@@ -15,14 +15,19 @@ import pytest
 EVIL_NAME = "evil.test"
 
 
+def find_chromium() -> str:
+    """Return the browser's command; the test is skipped where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("there is no Chromium: on Debian `apt-get install chromium` brings it")
+    return found
+
+
 def shown(url: str, folder: Path) -> str:
     """Return a page's text after its scripts have run; the test is skipped where there is no Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium: on Debian `apt-get install chromium` brings it")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", f"--user-data-dir={folder}"]
     options += [f"--host-resolver-rules=MAP {EVIL_NAME} 127.0.0.1", "--dump-dom", url]
-    done = subprocess.run([chromium, *options], capture_output=True, text=True, timeout=240, check=True)
+    done = subprocess.run([find_chromium(), *options], capture_output=True, text=True, timeout=240, check=True)
     return unescape(done.stdout)
 
 
