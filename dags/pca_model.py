@@ -9,6 +9,7 @@ When several are queued, all but the last are skipped.
 | project | Spark: published features x the current and each pinned model, no image and no backbone |
 | validate | audits the models (orthonormal, ordered) and their rows; fails closed |
 | publish | one Delta commit for all models and batches, then the promotion |
+| refresh_view | lets the page of the models under Browse > Orchard show them |
 
 A new model is fitted when there is none, when `ORCHARD_COMPONENTS` changed, or when a refit would gain more than
 `ORCHARD_REFIT_GAIN` of the merged variance. While the current model is held (`orchard models promote`, `release`), none is

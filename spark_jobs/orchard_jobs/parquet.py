@@ -33,15 +33,16 @@ _MARK_BYTES = len(_MARK) + 4
 _OF_MODELS = {table.name: table for table in (MODELS, CLASSIFIERS)}
 
 
-def pack(rows: pa.Table, use_dictionary: bool | Sequence[str] = True) -> bytes:
-    """Return rows as the content of one Parquet file, in one row group.
+def pack(rows: pa.Table, use_dictionary: bool | Sequence[str] = True, rows_a_group: int | None = None) -> bytes:
+    """Return rows as the content of one Parquet file.
 
     Args:
         rows: the rows.
         use_dictionary: the columns whose values recur, or all of them.
+        rows_a_group: the rows in a row group, for a reader that takes a part of them; None: all in one.
     """
-    packed = io.BytesIO()
-    pq.write_table(rows, packed, use_dictionary=use_dictionary, row_group_size=max(1, rows.num_rows), write_page_checksum=True)
+    packed, size = io.BytesIO(), rows_a_group or max(1, rows.num_rows)
+    pq.write_table(rows, packed, use_dictionary=use_dictionary, row_group_size=size, write_page_checksum=True)
     content = packed.getvalue()
     footer = content[_footer_start(content) :]
     return content[: -len(footer)] + _checksum(footer) + footer

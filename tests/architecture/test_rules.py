@@ -167,6 +167,18 @@ def test_images_that_are_not_built_here_are_named_by_digest() -> None:
     assert [name for name in foreign if not re.search(r"@sha256:[0-9a-f]{64}\W*$", name)] == []
 
 
+def test_the_wheel_of_the_airflow_side_holds_the_pages_and_registers_them(tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], check=True, capture_output=True, cwd=ROOT)
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        (registered,) = [wheel.read(name).decode() for name in names if name.endswith("entry_points.txt")]
+    static = ROOT / "plugins" / "orchard" / "pages" / "static"
+    assert {f"orchard/pages/static/{file.name}" for file in static.iterdir()} <= names
+    assert "[airflow.plugins]\norchard = orchard.pages.plugin:OrchardPlugin" in registered
+
+
 def test_the_jobs_wheel_is_whole_and_needs_nothing_at_base(tmp_path: Path) -> None:
     build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], check=True, capture_output=True, cwd=ROOT / "spark_jobs")

@@ -28,7 +28,7 @@ DAGS = {
     "image_batches": BATCH_FLOW,
     "image_batches_on_arrival": BATCH_FLOW,
     "reconcile_uploads": ["find_differences", "wake_model"],
-    "pca_model": ["plan_model", "project", "validate", "publish"],
+    "pca_model": ["plan_model", "project", "validate", "publish", "refresh_view"],
     "classifier_model": ["plan_model", "classify", "validate", "publish"],
     "clean_warehouse": ["clean_warehouse", "refresh_view", "verify_warehouse"],
 }

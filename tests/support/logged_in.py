@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any
 
 from fastapi.testclient import TestClient
-from orchard.pages.app import Source, create_app
+from orchard.pages.app import create_app
 from orchard.pages.headers import WithHeaders
 from orchard.pages.reads import Reads
+from orchard.pages.source import Source
 from orchard.settings import Settings
 
 

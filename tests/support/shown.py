@@ -35,7 +35,7 @@ def generate_view(settings: Settings, batches: int) -> ViewPointer:
     rows = [_generated(begin + timedelta(hours=number), number) for number in range(batches)]
     part = str(ViewPath("generated.parquet"))
     warehouse.create(part, pack(pa.Table.from_pylist(rows, VERSIONS)))
-    pointer = ViewPointer(settings.backbone.id, begin.isoformat(), batches, (), part)
+    pointer = ViewPointer(settings.backbone.id, begin.isoformat(), batches, (), part, part, part)
     warehouse.rewrite(str(ViewPath()), pointer.to_json().encode())
     return pointer
 

@@ -30,6 +30,7 @@ from orchard_jobs.contract.layout import (
     parse,
 )
 from orchard_jobs.contract.manifest import ManifestHead
+from orchard_jobs.parquet import open_parquet
 from orchard_jobs.storage import StoredFile, Warehouse
 
 from orchard.models.kinds import KINDS
@@ -206,8 +207,12 @@ def named_by_tables(tables: Tables, settings: Settings, seen: WorkFiles) -> Iter
 
 
 def named_by_view(warehouse: Warehouse) -> set[str]:
-    """Return the pointer of the pages' view, and what it names."""
+    """Return the pointer of the pages' view, the part that it names, and the parts that this names."""
     pointer = str(ViewPath())
     text = warehouse.read_if_there(pointer)
-    named = {} if text is None else parsed(warehouse, pointer, text, json.loads)
-    return {pointer, *(value for value in named.values() if isinstance(value, str))}
+    if text is None:
+        return set()
+    named = parsed(warehouse, pointer, text, lambda found: {**json.loads(found)})
+    with open_parquet(warehouse, str(named["versions"])) as file:
+        of_batches = file.read(["images"])["images"].drop_null().to_pylist()
+    return {pointer, *of_batches, *(value for value in named.values() if isinstance(value, str))}

@@ -17,9 +17,10 @@ class PagesOnDemand:
 
     @cached_property
     def _app(self) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-        from orchard.pages.app import Source, create_app
+        from orchard.pages.app import create_app
         from orchard.pages.headers import WithHeaders
         from orchard.pages.reads import Reads
+        from orchard.pages.source import Source
         from orchard.settings import Settings
 
         return WithHeaders(create_app(Source(Settings.from_environment, Reads())))
@@ -30,10 +31,16 @@ class PagesOnDemand:
 
 
 class OrchardPlugin(AirflowPlugin):
-    """Orchard's pages: the application, and the entry Browse > Orchard, which shows it in a frame."""
+    """Orchard's pages: the application, and the entries that show it in a frame: Browse > Orchard, and a tab of each run."""
 
     name = "orchard"
     fastapi_apps = [{"app": PagesOnDemand(), "url_prefix": PREFIX, "name": "Orchard"}]
     external_views = [
-        {"name": "Orchard", "href": "/orchard/batches", "destination": "nav", "category": "browse", "url_route": "orchard"}
+        {"name": "Orchard", "href": "/orchard/batches", "destination": "nav", "category": "browse", "url_route": "orchard"},
+        {
+            "name": "Orchard batch",
+            "href": "/orchard/batch?run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "orchard-batch",
+        },
     ]

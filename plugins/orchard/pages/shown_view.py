@@ -78,6 +78,23 @@ class ShownView:
         counts = {one["values"]: one["counts"] for one in pc.value_counts(self.batches["state"]).to_pylist()}
         return {state: counts[state] for state in STATES if state in counts}
 
+    def versions_of(self, batch_id: str) -> list[dict[str, Any]]:
+        """Return the rows of a batch, the current one last; none for a batch that the view does not know."""
+        found: list[dict[str, Any]] = self.versions.filter(pc.equal(self.versions["batch_id"], batch_id)).to_pylist()
+        return found
+
+    def batch_of_run(self, run_id: str) -> str | None:
+        """Return the batch of which a run of Airflow published a version; None where it published none."""
+        found = self.versions.filter(pc.equal(self.versions["run_id"], run_id))["batch_id"]
+        return found[0].as_py() if len(found) else None
+
+    def version_named(self, manifest_digest: str) -> dict[str, Any] | None:
+        """Return the row of a manifest; None where the view does not know it."""
+        found: list[dict[str, Any]] = self.versions.filter(
+            pc.equal(self.versions["manifest_digest"], manifest_digest)
+        ).to_pylist()
+        return found[0] if found else None
+
     def calendar(self, year: int | None) -> dict[str, Any]:
         """Return each day of a year, by default the last with a batch: its batches and images, and its most pressing state."""
         years = sorted(self._days)
@@ -133,7 +150,7 @@ class ViewReader:
     """The newest view of a warehouse. Safe to use from many threads."""
 
     def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
+        self.warehouse = warehouse
         self._lock = threading.Lock()
         self._shown: ShownView | None = None
 
@@ -143,10 +160,10 @@ class ViewReader:
         Raises:
             DamagedFileError: the view is lost or damaged.
         """
-        pointer = read_pointer(self._warehouse)
+        pointer = read_pointer(self.warehouse)
         if pointer is None:
             return None
         with self._lock:
             if self._shown is None or self._shown.pointer != pointer:
-                self._shown = ShownView(pointer, read_versions(self._warehouse, pointer))
+                self._shown = ShownView(pointer, read_versions(self.warehouse, pointer))
             return self._shown

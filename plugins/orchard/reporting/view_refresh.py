@@ -3,9 +3,8 @@
 Reads of `runs` only the files that the view does not show yet.
 """
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from itertools import zip_longest
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from orchard_jobs.contract.columns import FEATURES, QUARANTINE, RUNS
-from orchard_jobs.contract.digests import staged_name
 from orchard_jobs.contract.layout import ViewPath
 from orchard_jobs.contract.manifest import ManifestHead
 from orchard_jobs.errors import DamagedFileError
@@ -24,9 +22,11 @@ from orchard_jobs.storage import Warehouse
 from orchard.batch.manifests import read_head
 from orchard.landing_zone.periods import period_start
 from orchard.reporting.begun import begun_state, begun_versions, can_be_published
-from orchard.reporting.view import VERSIONS, ViewPointer, read_pointer, read_versions
+from orchard.reporting.view import VERSIONS, ViewPointer, read_pointer, read_versions, stage_part
+from orchard.reporting.view_images import stage_images
+from orchard.reporting.view_models import stage_models, stage_promotions
 from orchard.settings import Settings
-from orchard.tables.batch_versions import BatchVersions
+from orchard.tables.batch_versions import BatchVersions, CurrentVersion
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import TableFile
 
@@ -36,8 +36,22 @@ _OF_RUNS = tuple(name for name in VERSIONS.names if any(column.name == name for 
 _EMPTY = VERSIONS.empty_table()
 
 
+@dataclass(frozen=True)
+class _News:
+    """What a view may not show yet, besides new files of `runs`: manifests that were planned, models."""
+
+    begun: Collection[str]
+    has_new_models: bool
+
+
 def refresh_view(
-    tables: Tables, settings: Settings, now: datetime, begun: Collection[str] = (), *, is_anew: bool = False
+    tables: Tables,
+    settings: Settings,
+    now: datetime,
+    begun: Collection[str] = (),
+    *,
+    has_new_models: bool = False,
+    is_anew: bool = False,
 ) -> ViewPointer:
     """Let the view show what the tables hold; return its pointer.
 
@@ -49,18 +63,21 @@ def refresh_view(
         settings: name the backbone, the key format and the audit policy.
         now: the present, which the view tells as its age.
         begun: digests of manifests that a run has planned.
+        has_new_models: models or promotions may differ from those that the view shows.
         is_anew: read all of `runs` and list all manifests, so that nothing of the former view is taken over.
 
     Raises:
         NoTableError: no batch has got as far as a plan.
         DamagedFileError: a table's log is damaged.
     """
+    news = _News(begun, has_new_models)
     for attempt in range(_ATTEMPTS):
         before = _readable_pointer(tables.warehouse)
-        pointer = _make(tables, settings, now, None if is_anew and attempt == 0 else before, begun)
-        if _readable_pointer(tables.warehouse) != before:
+        pointer = _make(tables, settings, now, None if is_anew else before, news)
+        if _readable_pointer(tables.warehouse) != before and attempt < _ATTEMPTS - 1:
             continue
         tables.warehouse.rewrite(str(ViewPath()), pointer.to_json().encode())
+        is_anew = False
         if tables.load(RUNS).version == pointer.runs_version:
             break
     log.info("view runs_version=%s begun=%s", pointer.runs_version, len(pointer.begun))
@@ -75,7 +92,7 @@ def _readable_pointer(warehouse: Warehouse) -> ViewPointer | None:
         return None
 
 
-def _make(tables: Tables, settings: Settings, now: datetime, former: ViewPointer | None, begun: Collection[str]) -> ViewPointer:
+def _make(tables: Tables, settings: Settings, now: datetime, former: ViewPointer | None, news: _News) -> ViewPointer:
     backbone = settings.backbone.id
     former = former if former is not None and former.backbone == backbone else None
     # `runs` first, as `BatchVersions.load` does: what is committed meanwhile shows as half-way, and is looked at again.
@@ -86,14 +103,21 @@ def _make(tables: Tables, settings: Settings, now: datetime, former: ViewPointer
     if former is None:
         heads = list(begun_versions(tables, versions, digests))
     else:
-        wanted = [digest for digest in dict.fromkeys([*former.begun, *begun]) if digest not in digests]
+        wanted = [digest for digest in dict.fromkeys([*former.begun, *news.begun]) if digest not in digests]
         heads = [head for head in _heads(tables.warehouse, wanted) if can_be_published(versions, head)]
     states = {head.batch_id: _of_begun(tables.warehouse, settings, versions, head) for head in heads}
     states.update(damaged)
     rows = _with_states(published, versions, states, settings.landing_zone.key_format)
-    return ViewPointer(
-        backbone, now.isoformat(), runs.version, tuple(head.digest for head in heads), _stage(tables.warehouse, rows)
-    )
+    part = stage_part(tables.warehouse, pack(_with_images(tables, versions, rows)))
+    models = _models(tables, backbone, None if news.has_new_models else former)
+    return ViewPointer(backbone, now.isoformat(), runs.version, tuple(head.digest for head in heads), part, *models)
+
+
+def _models(tables: Tables, backbone: str, former: ViewPointer | None) -> tuple[str, str]:
+    """Return the parts with the models and their promotions: those of a former view, or new ones."""
+    if former is not None:
+        return former.models, former.promotions
+    return stage_models(tables, backbone), stage_promotions(tables, backbone)
 
 
 @dataclass(frozen=True)
@@ -173,6 +197,30 @@ def _with_states(published: pa.Table, versions: BatchVersions, told: Mapping[str
     return rows
 
 
+def _with_images(tables: Tables, versions: BatchVersions, rows: pa.Table) -> pa.Table:
+    """Return the rows with a part of images for each current version, and for no other."""
+    names = [field.name for field in fields(CurrentVersion)]
+    known = rows.select(["batch_id", "manifest_digest", "version", "features_version", "quarantine_version"]).rename_columns(
+        names
+    )
+    parts = pc.if_else(rows["is_current"], rows["images"], None).to_pylist()
+    wanted = pc.and_(rows["is_current"], pc.is_valid(rows["version"])).to_pylist()
+    for index, is_wanted in enumerate(wanted):
+        if is_wanted and parts[index] is None:
+            (version,) = known.slice(index, 1).to_pylist()
+            parts[index] = _staged_images(tables, versions, CurrentVersion(**version))
+    return rows.set_column(rows.schema.get_field_index("images"), VERSIONS.field("images"), pa.array(parts, pa.string()))
+
+
+def _staged_images(tables: Tables, versions: BatchVersions, version: CurrentVersion) -> str | None:
+    of_batch = replace(versions, current={version.batch_id: version})
+    try:
+        return stage_images(tables.warehouse, of_batch, version.batch_id)
+    except DamagedFileError as error:
+        log.warning("the images of batch %s are left out of the view: %s", version.batch_id, error)
+        return None
+
+
 _PUBLISHED = _Told("published", "")
 
 
@@ -192,10 +240,3 @@ def _day_of(batch_id: str, key_format: str) -> date | None:
         return period_start(batch_id, key_format).date()
     except ValueError:
         return None
-
-
-def _stage(warehouse: Warehouse, rows: pa.Table) -> str:
-    content = pack(rows)
-    path = str(ViewPath(staged_name(hashlib.sha256(content).hexdigest())))
-    warehouse.create(path, content)
-    return path

@@ -4,12 +4,12 @@ from typing import Any
 
 from orchard.launchers import launcher_for
 from orchard.launchers.request import JobRequest
-from orchard.models.kinds import Kind
+from orchard.models.kinds import PCA, Kind
 from orchard.settings import Settings
 from orchard.workflow.context import AFTER_SKIPS
 from orchard.workflow.sensors import WaitForUploads
 from orchard.workflow.tasks.batch import plan_batch, publish_batch, record_lineage, show_batch, validate_batch
-from orchard.workflow.tasks.pca import plan_model, publish_model, validate_model
+from orchard.workflow.tasks.pca import plan_model, publish_model, show_models, validate_model
 
 # What a task is going to return. Airflow hands the value itself to the task that takes it.
 TaskValue = Any
@@ -52,3 +52,5 @@ def model_flow(settings: Settings, kind: Kind) -> None:
     published = publish_model(planned, validated)
 
     planned >> made >> validated >> published
+    if kind is PCA:  # the only kind that the pages show
+        published >> show_models()

@@ -1,6 +1,6 @@
 // The page Batches: a calendar of days and a table, both of the view.
 
-import { STATES, ask, byId, count, decimal, element, followTheme, show, time } from "./page.js";
+import { STATES, ask, byId, count, decimal, element, followTheme, link, show, stateOf, time } from "./page.js";
 
 const PAGE = 100;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -47,14 +47,13 @@ async function showTable() {
 
 function row(batch) {
   const cells = Object.entries(COLUMNS).map(([name, [, shown, isNumber]]) => {
-    if (name === "state") return element("td", {}, state(batch.state), batch.why ? element("div", { className: "quiet" }, batch.why) : null);
+    if (name === "batch_id") return element("td", {}, link(`batch?${new URLSearchParams({ batch_id: batch.batch_id })}`, batch.batch_id));
+    if (name === "state") return element("td", {}, stateOf(batch.state), batch.why ? element("div", { className: "quiet" }, batch.why) : null);
     return element("td", { className: isNumber ? "number" : name === "audit_verdict" ? "long" : "" }, shown(batch[name]));
   });
   cells[1].className = "long";
   return element("tr", {}, ...cells);
 }
-
-const state = (name) => element("span", { className: `state ${STATES[name]}` }, name);
 
 function showHead() {
   const focused = document.activeElement?.dataset?.column;
@@ -79,8 +78,8 @@ function sortBy(name) {
 function showStates(found) {
   for (const [name, number] of Object.entries(found)) {
     const box = element("input", { type: "checkbox", value: name });
-    byId("states").append(element("label", {}, box, " ", state(name), ` ${count(number)}`));
-    byId("legend").append(element("li", {}, state(name)));
+    byId("states").append(element("label", {}, box, " ", stateOf(name), ` ${count(number)}`));
+    byId("legend").append(element("li", {}, stateOf(name)));
   }
 }
 
@@ -108,31 +107,26 @@ function dayButton(day) {
   const mark = STATES[day.state] === "good" ? "" : "!";
   const choose = () => {
     byId("first").value = byId("last").value = day.day;
-    again(true);
+    again();
   };
   return element("button", { type: "button", className: STATES[day.state], title: words, "aria-label": words, onclick: choose }, mark);
 }
 
-function again(isOtherFilter = false) {
-  if (isOtherFilter || query.offset < 0) query.offset = 0;
+function again(offset = 0) {
+  query.offset = offset;
   show(showTable);
-}
-
-function turn(pages) {
-  query.offset += pages * PAGE;
-  again();
 }
 
 let waiting;
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").addEventListener("input", () => {
   clearTimeout(waiting);
-  waiting = setTimeout(() => again(true), 150);
+  waiting = setTimeout(() => again(), 150);
 });
-byId("filters").addEventListener("reset", () => setTimeout(() => again(true)));
+byId("filters").addEventListener("reset", () => setTimeout(() => again()));
 byId("year").addEventListener("change", () => show(async () => (await showCalendar(byId("year").value), showTable())));
-byId("previous").addEventListener("click", () => turn(-1));
-byId("next").addEventListener("click", () => turn(1));
+byId("previous").addEventListener("click", () => again(query.offset - PAGE));
+byId("next").addEventListener("click", () => again(query.offset + PAGE));
 
 followTheme();
 show(async () => {

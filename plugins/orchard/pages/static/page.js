@@ -81,6 +81,23 @@ export async function show(fill) {
   }
 }
 
+export const stateOf = (name) => element("span", { className: `state ${STATES[name]}` }, name);
+export const link = (address, ...children) => element("a", { href: address }, ...children);
+export const fileName = (uri) => uri.slice(uri.lastIndexOf("/") + 1);
+
+// Fills a list of facts; a fact without a value is left out.
+export function facts(list, values) {
+  const known = Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== "-");
+  list.replaceChildren(...known.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+}
+
+export function tableHead(table, titles) {
+  table.tHead.replaceChildren(element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title))));
+}
+
+// Returns a text as elements: what stands between backticks is code.
+export const wordsWithCode = (text) => text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
+
 export function ago(seconds) {
   for (const [size, name] of [[86400, "day"], [3600, "hour"], [60, "minute"]]) {
     const count = Math.floor(seconds / size);

@@ -1,6 +1,7 @@
 """The tasks of pca_model and classifier_model."""
 
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import get_current_context, task
@@ -10,6 +11,7 @@ from orchard.models import run
 from orchard.models.kinds import KIND_OF_NAME, PCA
 from orchard.models.model_plan import model_plan_of, read_projection, write_model_plan
 from orchard.outcomes import Skipped
+from orchard.reporting.view_refresh import refresh_view
 from orchard.tables.reports import PlannedJobs
 from orchard.workflow.context import AFTER_SKIPS, settings, tables
 from orchard.workflow.error_mapping import airflow_value
@@ -39,6 +41,12 @@ def publish_model(planned: dict[str, Any], verdict: str) -> None:
     log.info("publishing verdict=%s", verdict)
     jobs = _with_decision(PlannedJobs(**planned), context["ti"])
     airflow_value(run.publish(tables(), jobs, context["dag_run"].run_id))
+
+
+@task(task_id="refresh_view")
+def show_models() -> None:
+    """Let the pages show the models and which of them is current."""
+    refresh_view(tables(), settings(), datetime.now(UTC), has_new_models=True)
 
 
 def _with_decision(planned: PlannedJobs, ti: Any) -> PlannedJobs:

@@ -1,5 +1,6 @@
 """Who may see the pages, and what no visitor can do with them."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,20 @@ import pytest
 from fastapi.testclient import TestClient
 from orchard.pages import app as pages_app
 from orchard.pages.headers import CONTENT_SECURITY_POLICY
-from orchard.pages.plugin import PREFIX
+from orchard.pages.plugin import PREFIX, OrchardPlugin
 from orchard.pages.reads import Reads
+from orchard.pages.source import Source
 from orchard.settings import Settings
 from support.logged_in import Visitor, migrate_database, token
+from support.repository import ROOT
 
 STATIC = Path(pages_app.__file__).parent / "static"
-ADDRESSES = [*(f"/{path.name.removesuffix('.html')}" for path in STATIC.iterdir()), "/api/batches", "/api/calendar"]
+FILES = [f"/{path.name.removesuffix('.html')}" for path in STATIC.iterdir()]
+LISTS = ["/api/batches", "/api/calendar", "/api/models"]
+# Of one batch or image, which the empty warehouse has none of.
+OF_BATCH = ["/api/batch", "/api/batch_of_run", "/api/images", "/api/quarantined"]
+OF_IMAGE = ["/api/image/{digest}/{number}", "/thumbnails/{digest}/{number}"]
+ADDRESSES = [*FILES, *LISTS, *OF_BATCH, *OF_IMAGE]
 
 
 @pytest.fixture
@@ -30,11 +38,11 @@ def test_nothing_is_answered_without_a_log_in(visitor: Visitor, address: str) ->
 
 
 def test_every_route_is_among_the_addresses_that_are_tried(visitor: Visitor, settings: Settings) -> None:
-    app = pages_app.create_app(pages_app.Source(lambda: settings, Reads()))
+    app = pages_app.create_app(Source(lambda: settings, Reads()))
     assert {getattr(route, "path", None) for route in app.routes} == {*ADDRESSES, "/{path:path}"}
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("address", [*FILES, *LISTS])
 def test_a_user_sees_what_is_there(visitor: Visitor, address: str) -> None:
     assert visitor.user.get(address).status_code == 200
 
@@ -122,14 +130,22 @@ def test_airflow_itself_mounts_the_pages_and_names_them_in_its_menu(settings: Se
     assert (page.status_code, page.headers["Content-Security-Policy"]) == (200, CONTENT_SECURITY_POLICY)
     assert airflow.get(f"{PREFIX}/api/batches").json() == {"view": None}
     found = {plugin["name"]: plugin for plugin in airflow.get("/api/v2/plugins").json()["plugins"]}
-    (view,) = found["orchard"]["external_views"]
-    assert (view["href"], view["category"], view["destination"]) == (f"{PREFIX}/batches", "browse", "nav")
+    views = [(view["href"], view["category"], view["destination"]) for view in found["orchard"]["external_views"]]
+    assert views == [(f"{PREFIX}/batches", "browse", "nav"), (f"{PREFIX}/batch?run_id={{RUN_ID}}", None, "dag_run")]
     assert plugins_manager.get_import_errors() == {}
+
+
+def test_the_plugins_folder_registers_the_pages_where_no_package_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered twice, the pages would be an import error in Airflow's UI."""
+    registration = str(ROOT / "plugins" / "orchard_plugin.py")
+    assert "OrchardPlugin" not in runpy.run_path(registration)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **wanted: ())
+    assert runpy.run_path(registration)["OrchardPlugin"] is OrchardPlugin
 
 
 def test_scripts_read_no_text_as_markup_and_ask_no_other_host() -> None:
     for path in STATIC.iterdir():
-        text = path.read_text()
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "the name of SVG, which nobody asks for")
         for forbidden in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "://", "style="):
             assert forbidden not in text, f"{path.name} holds {forbidden}"
         assert "<script>" not in text

@@ -41,6 +41,13 @@ def planned(tables: Tables, settings: Settings, day: str, bucket: dict[str, byte
     return head
 
 
+def images_of_current(tables: Tables) -> list[str]:
+    """Return the parts that list images, one a current version."""
+    rows = shown_rows(tables.warehouse)
+    assert all(row["is_current"] for row in rows if row["images"])
+    return [row["images"] for row in rows if row["images"]]
+
+
 def check_rebuilt(tables: Tables, settings: Settings) -> None:
     """A view that is built anew is the one that was brought up to date."""
     shown = shown_versions(tables.warehouse)
@@ -199,12 +206,17 @@ def test_of_two_refreshes_at_once_none_is_lost(tables: Tables, settings: Setting
 def test_cleaning_removes_former_parts_and_keeps_the_newest(tables: Tables, settings: Settings) -> None:
     publish_days(tables, settings, FIRST)
     former = refresh(tables, settings)
+    (replaced,) = images_of_current(tables)
+    run_batch(tables, settings, FIRST, bucket_of(FIRST, 14))
     publish_days(tables, settings, SECOND)
     newest = refresh(tables, settings)
     age(tables)
-    assert [removal.path for removal in clean(tables, settings) if removal.kind == "view"] == [former.versions]
+    removed = {removal.path for removal in clean(tables, settings) if removal.kind == "view"}
+    assert removed == {former.versions, replaced}
     left = {path for path in stored(tables) if path.startswith("_work/view/")}
-    assert left == {str(ViewPath()), newest.versions}
+    parts = (newest.versions, newest.models, newest.promotions)
+    assert left == {str(ViewPath()), *parts, *images_of_current(tables)}
+    assert len(left) == 6
     assert read_pointer(tables.warehouse) == newest
     assert clean(tables, settings, timedelta(0)) is not None
     assert shown_states(tables.warehouse) == {FIRST: "published", SECOND: "published"}
