@@ -141,6 +141,9 @@ def calibrate(scored: Sequence[HeldOutScores]) -> tuple[float, float]:
     """
     distances = np.concatenate([one.distances for one in scored])
     temperature = fit_temperature(np.concatenate([one.scores for one in scored]), np.concatenate([one.truth for one in scored]))
+    if all(one.is_right.all() for one in scored):
+        # The colder, the likelier: each score would be 1, however few rows say so.
+        temperature = max(temperature, 1.0)
     return temperature, float(np.quantile(distances, KEPT_SHARE, method="higher"))
 
 
