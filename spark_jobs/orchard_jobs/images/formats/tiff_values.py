@@ -89,6 +89,10 @@ def _tagged_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] 
     return tagged
 
 
+# Floats whose greatest is below this are not taken for numbers in 0..255: most are in a range of their own, such as -1..1.
+_LEAST_OF_255 = 32
+
+
 def _range_of(seen: NDArray[np.number]) -> tuple[float, float]:
     outliers = max(len(seen) // 1000, int(len(seen) >= 100))
     low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
@@ -103,17 +107,15 @@ def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | 
 
 
 def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
-    """Return what is black and white: 0..1 or 0..255 where they fit with some room, and most numbers are none below black."""
+    """Return what is black and white: 0..1, or 0..255 if most numbers are none below black and the greatest is no dark gray."""
     if seen[len(seen) // 2] < 0:
         return None
     if low >= -0.5 and high <= 1.5:
         return 0, 1
     positive = seen[seen > 0]
-    if low >= -0.5 and positive[len(positive) // 2] <= 1:
-        raise Fault(
-            Reason.UNSUPPORTED, f"a TIFF of floats, most of them in 0..1, but up to {high:g}: no tag gives the value of white"
-        )
-    return (0, 255) if low >= -127 and high <= 383 else None
+    if low >= -0.5 and (positive[len(positive) // 2] <= 1 or high < _LEAST_OF_255):
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats up to {high:g}: no tag gives the value of white")
+    return (0, 255) if low >= -127 and _LEAST_OF_255 <= high <= 383 else None
 
 
 def _range_there_is(low: float, high: float) -> tuple[float, float]:

@@ -159,7 +159,7 @@ def test_outliers_do_not_change_what_floats_mean(values: list[float], median: in
     assert abs(int(np.median(pixels)) - median) <= 1
 
 
-@pytest.mark.parametrize(("least", "greatest"), [(-0.5, 0.0), (-0.4, -0.1), (-0.5, 0.1), (-100, -1)])
+@pytest.mark.parametrize(("least", "greatest"), [(-0.5, 0.0), (-0.4, -0.1), (-0.5, 0.1), (-100, -1), (-1, 1), (-3, 9)])
 def test_floats_below_black_are_stretched(least: float, greatest: float) -> None:
     shades = np.arange(256).reshape(16, 16)
     values = (least + (greatest - least) * shades**2 / 255**2).astype(np.float32)
@@ -170,6 +170,8 @@ def test_floats_whose_white_is_not_told_are_unsupported() -> None:
     values = np.full((16, 16), 0.3, np.float32)
     values[:3] = 40
     assert "white" in bad(tiff(values)).message
+    for greatest in (2, 10, 31):
+        assert "white" in bad(tiff(np.linspace(0, greatest, 256, dtype=np.float32).reshape(16, 16))).message
 
 
 @pytest.mark.parametrize(
