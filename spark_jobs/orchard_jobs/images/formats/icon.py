@@ -10,6 +10,7 @@ from orchard_jobs.images.formats.signatures import JPEG_SIGNATURE, PNG_SIGNATURE
 from orchard_jobs.images.formats.stock import check_runs, eight_bits, load_with
 
 _HEADER, _ENTRY, _DIB = 6, 16, 40
+_DIB_HEADERS = (_DIB, 52, 56, 108, 124)
 
 
 class _Inner(NamedTuple):
@@ -53,8 +54,8 @@ def _inner(content: bytes, number: int) -> _Inner:
     if len(head) < _DIB:
         raise Fault(Reason.TRUNCATED, f"ICO: a picture of {size} bytes at byte {place} of {len(content)}")
     header, width, height, _, bits = struct.unpack("<IiiHH", head[:16])
-    if header < _DIB:
-        raise Fault(Reason.UNSUPPORTED, f"an icon that holds a bitmap with a header of {header} bytes")
+    if header not in _DIB_HEADERS:
+        raise Fault(Reason.UNSUPPORTED, f"an icon that holds neither a PNG nor a bitmap: it begins with {head[:8]!r}")
     # Colours and mask lie above each other.
     return _Inner(abs(width), abs(height) // 2, bits, place, place + size)
 

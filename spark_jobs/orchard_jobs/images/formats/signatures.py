@@ -77,9 +77,49 @@ _NOT_READ = {
     b"BLP1": "BLP",
     b"BLP2": "BLP",
     b"\x1c\x03\x3c": "IPTC",
+    b"\x00\x00\x00\x0cJXS \r\n\x87\n": "JPEG XS",
+    b"\xff\x10\xff\x50": "JPEG XS",
+    b"\x97JB2\r\n\x1a\n": "JBIG2",
+    b"SDPX": "DPX",
+    b"XPDS": "DPX",
+    b"\x80\x2a\x5f\xd7": "Cineon",
+    b"\xd7\x5f\x2a\x80": "Cineon",
+    b"\xabKTX ": "KTX",
+    b"\xb1\x68\xde\x3a": "DCX",
+    b"DanM": "MSP",
+    b"LinS": "MSP",
+    b"\x80\xe8\x00\x00": "PIXAR",
+    b"FTEX": "FTEX",
+    b"VTF\x00": "VTF",
+    b"\x13\xab\xa1\x5c": "ASTC",
+    b"NRRD000": "NRRD",
+    b"\x00MRM": "camera raw (MRW)",
+    b"PF\r\n": "PFM",
+    b"Pf\r\n": "PFM",
+}
+# By the place of a signature that does not stand at the begin.
+_NOT_READ_AT = {
+    (4, b"\x11\xaf"): "FLI",
+    (4, b"\x12\xaf"): "FLC",
+    (8, b"ILBM"): "IFF",
+    (8, b"PBM "): "IFF",
+    (8, b"ACON"): "ANI",
+    (40, b" EMF"): "EMF",
+    (128, b"DICM"): "DICOM",
+    (344, b"n+1\x00"): "NIfTI",
+    (344, b"ni1\x00"): "NIfTI",
 }
 # A transfer as text has put a carriage return before each line feed, or taken it away: the signature is made to show it.
-_AS_TEXT = {b"\x89PNG\r\r\n\x1a": Format.PNG, b"\x89PNG\n\x1a": Format.PNG}
+_REPLACED = "\ufffd".encode()
+_AS_TEXT = {
+    b"\x89PNG\r\r\n\x1a": Format.PNG,
+    b"\x89PNG\n\x1a": Format.PNG,
+    # Taken for Latin-1 or for UTF-8, and written as UTF-8.
+    b"\xc2\x89PNG\r\n\x1a": Format.PNG,
+    _REPLACED + b"PNG\r\n\x1a": Format.PNG,
+    b"\xc3\xbf\xc3\x98\xc3\xbf": Format.JPEG,
+    _REPLACED * 4 + b"\x00": Format.JPEG,
+}
 _NOT_READ_BRANDS = {b"crx ": "camera raw (CR3)", b"jxl ": "JPEG XL"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEVC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
@@ -87,7 +127,7 @@ _HEVC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b
 _HEIF_BRANDS = {b"heif", b"mif1", b"msf1", b"mif2"}
 _CODINGS = {"hvc1": Format.HEIC, "av01": Format.AVIF}
 # Stray bytes, as they may stand before any marker of the header; a segment follows.
-_STRAY_JPEG = re.compile(rb"\xff\xd8[^\xff]{1,64}\xff+[\xc0-\xc4\xdb\xdd\xe0-\xef\xfe].{16}", re.DOTALL)
+_STRAY_JPEG = re.compile(rb"\xff\xd8[^\xff]{1,4096}\xff+[\xc0-\xc4\xdb\xdd\xe0-\xef\xfe].{16}", re.DOTALL)
 _PCX = re.compile(rb"\x0a[\x00-\x05][\x00\x01][\x01\x02\x04\x08]")
 _PNM = re.compile(rb"P[1-6]\s", re.ASCII)
 _PAM = re.compile(rb"P7\n(?:#[^\n]*\n|\n)*(?:WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)\s")
@@ -96,7 +136,7 @@ _TGA_KINDS = (1, 2, 3, 9, 10, 11)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _LATIN = re.compile(rb"[\t-\r\x20-\x7e\xa0-\xff]*")
 # Their first hundreds of bytes may be text; PPM's reader judges more of it.
-_BEGIN_WITH_TEXT = {Format.PPM, "PAM", "EPS", "FITS", "XPM"}
+_BEGIN_WITH_TEXT = {Format.PPM, "PAM", "EPS", "FITS", "XPM", "NRRD"}
 # No text begins so, though each byte may be a letter of Latin-1; a JPEG's first comment may be longer than what is looked at.
 _NEVER_TEXT = (b"\xff\xd8", *(signature for signature in _STRONG if not signature.isascii()))
 
@@ -116,7 +156,7 @@ def format_of(content: bytes) -> Format:
         if content.startswith(signature):
             raise Fault(Reason.TRUNCATED, f"a {_AS_TEXT[signature]} file that was transferred as text")
     for signature in _STRONG:
-        if 1 < len(content) < len(signature) and signature.startswith(content):
+        if 1 < len(content) <= len(signature) and signature.startswith(content):
             raise Fault(Reason.TRUNCATED, f"only the first {len(content)} bytes of a {_STRONG[signature]} file")
     raise not_an_image(content)
 
@@ -155,8 +195,9 @@ def _by_signature(content: bytes) -> Format | str | None:
         return Format.WEBP
     if content[4:8] == b"ftyp":
         return _by_brand(content)
-    if content[128:132] == b"DICM":
-        return "DICOM"
+    for (place, signature), found in _NOT_READ_AT.items():
+        if content.startswith(signature, place):
+            return found
     return _weakly(content)
 
 

@@ -89,15 +89,29 @@ def _tagged_range(found: Tags, seen: NDArray[np.number]) -> tuple[float, float] 
     return tagged
 
 
-# Floats whose greatest is below this are not taken for numbers in 0..255: most are in a range of their own, such as -1..1.
-_LEAST_OF_255 = 32
+# Floats whose greatest is below this are of a range of their own, such as -1..1, not of 0..255.
+_DARK = 32
 
 
 def _range_of(seen: NDArray[np.number]) -> tuple[float, float]:
-    outliers = max(len(seen) // 1000, int(len(seen) >= 100))
-    low, high = float(seen[outliers]), float(seen[len(seen) - 1 - outliers])
-    usual = _float_range(seen, low, high) if seen.dtype.kind == "f" else _integer_range(8 * seen.dtype.itemsize, low, high)
-    return usual or _range_there_is(low, high)
+    """Return what is black and white: a usual range, or else the numbers' own, unless a few of them alone make it so."""
+    low, high = _ends(seen, max(len(seen) // 1000, int(len(seen) >= 100)))
+    most = _ends(seen, max(len(seen) // 100, 1)) if len(seen) > 2 else (low, high)
+    usual, usual_of_most = _usual_range(seen, low, high), _usual_range(seen, *most)
+    if usual and usual == usual_of_most:
+        return usual
+    if usual or usual_of_most or low == high or most[1] - most[0] < (high - low) / 8:
+        what = f"whose values are from {low:g} to {high:g}, most of them from {most[0]:g} to {most[1]:g}"
+        raise Fault(Reason.UNSUPPORTED, f"a TIFF {what}: no tag gives the values of black and white")
+    return low, high
+
+
+def _ends(seen: NDArray[np.number], left_out: int) -> tuple[float, float]:
+    return float(seen[left_out]), float(seen[len(seen) - 1 - left_out])
+
+
+def _usual_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
+    return _float_range(seen, low, high) if seen.dtype.kind == "f" else _integer_range(8 * seen.dtype.itemsize, low, high)
 
 
 def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | None:
@@ -107,21 +121,15 @@ def _integer_range(bits: int, low: float, high: float) -> tuple[float, float] | 
 
 
 def _float_range(seen: NDArray[np.number], low: float, high: float) -> tuple[float, float] | None:
-    """Return what is black and white: 0..1, or 0..255 if most numbers are none below black and the greatest is no dark gray."""
+    """Return what is black and white: 0..1 or 0..255 where they fit with some room, and most numbers are none below black."""
     if seen[len(seen) // 2] < 0:
         return None
     if low >= -0.5 and high <= 1.5:
         return 0, 1
     positive = seen[seen > 0]
-    if low >= -0.5 and (positive[len(positive) // 2] <= 1 or high < _LEAST_OF_255):
+    if low >= -0.5 and (positive[len(positive) // 2] <= 1 or high < _DARK):
         raise Fault(Reason.UNSUPPORTED, f"a TIFF of floats up to {high:g}: no tag gives the value of white")
-    return (0, 255) if low >= -127 and _LEAST_OF_255 <= high <= 383 else None
-
-
-def _range_there_is(low: float, high: float) -> tuple[float, float]:
-    if low == high:
-        raise Fault(Reason.UNSUPPORTED, f"a TIFF whose values are all {low:g}: no tag gives the values of black and white")
-    return low, high
+    return (0, 255) if low >= -127 and _DARK <= high <= 383 else None
 
 
 def _blocks(numbers: NDArray[np.number]) -> list[NDArray[np.number]]:

@@ -25,6 +25,18 @@ NAMED = {
     "DDS": b"DDS |\0\0\0" + bytes(120),
     "CUR": struct.pack("<HHHBBBBHHII", 0, 2, 1, 16, 16, 0, 0, 0, 0, 40, 22) + bytes(60),
     "QOI": b"qoif" + bytes(20),
+    "JPEG XS": b"\0\0\0\x0cJXS \r\n\x87\n" + bytes(60),
+    "JBIG2": b"\x97JB2\r\n\x1a\n\x01" + bytes(60),
+    "DPX": b"SDPX\0\0\x20\0V1.0" + bytes(60),
+    "Cineon": b"\x80\x2a\x5f\xd7" + bytes(60),
+    "KTX": b"\xabKTX 20\xbb\r\n\x1a\n" + bytes(60),
+    "EMF": b"\1\0\0\0\x6c".ljust(40, b"\0") + b" EMF" + bytes(60),
+    "FLC": b"\0\x10\0\0\x12\xaf" + bytes(122),
+    "IFF": b"FORM\0\0\x10\0ILBMBMHD" + bytes(60),
+    "ANI": b"RIFF\0\x10\0\0ACONanih" + bytes(60),
+    "NIfTI": b"\x5c\1\0\0".ljust(344, b"\0") + b"n+1\0" + bytes(60),
+    "MRW": b"\0MRM\0\0\1\0\0PRD" + bytes(60),
+    "NRRD": b"NRRD0004\ntype: uchar\ndimension: 2\n",
     "PAM": b"P7\nWIDTH 2\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\ndd",
 }
 TEXTS = [
@@ -52,6 +64,9 @@ TEXTS = [
     b"GIF89a est un format de donn\xe9es\n" * 30,
     b"P4 2 3 text goes on\n",
     b"P6 2024 was good\xe9\n",
+    b"SDPX, XPDS and DanM\n",
+    b"FORM and ILBM, PBM \n",
+    b"a letter".ljust(40) + b" EMF is a format",
 ]
 
 
@@ -107,9 +122,17 @@ def test_a_jpeg_that_goes_on_with_a_page_of_text_is_read(length: int, marker: by
     np.testing.assert_array_equal(found.squares[0], good(content).squares[0])
 
 
-@pytest.mark.parametrize("head", [b"\x89P", b"II*", b"MM\0", b"GIF8", b"\xff\xd8", b"\0\0\0\x0cjP"])
+@pytest.mark.parametrize("head", [b"\x89P", b"II*", b"MM\0", b"GIF8", b"GIF89a", b"\xff\xd8", b"\0\0\0\x0cjP"])
 def test_a_signature_cut_short_is_truncated(head: bytes) -> None:
     assert bad(head).reason == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_that_was_stored_as_utf_8_is_truncated(kind: str, encoding: str) -> None:
+    found = bad(saved(picture(), kind).decode(encoding, "replace").encode())
+    assert found.reason == Reason.TRUNCATED
+    assert kind in found.message
 
 
 def exif(order: str, entries: list[tuple[int, int, int, bytes]], count: int | None = None) -> bytes:
@@ -137,6 +160,8 @@ def test_a_directory_cut_short_is_read_as_far_as_it_goes() -> None:
     turned = (0x0112, 3, 1, struct.pack(">HH", 8, 0))
     assert orientation_of(exif(">", [turned], count=40)) == 8
     assert orientation_of(exif(">", [turned])[:-4]) == 1
+    assert orientation_of(exif(">", [turned])[:-3]) == 1
+    assert orientation_of(exif(">", [turned])[:-2]) == 8
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

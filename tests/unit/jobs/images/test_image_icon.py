@@ -36,6 +36,15 @@ def test_of_equal_pictures_the_one_with_most_colours_is_taken() -> None:
     assert flat(icon(few, many)) == flat(icon(many, few)) == [255] * 3
 
 
+@pytest.mark.parametrize(
+    "inner", [b"%!PS-Adobe-3.0 EPSF-3.0\n" + b"0" * 60, icon((16, 32, bitmap(16, 32))), struct.pack("<I", 64) + bytes(60)]
+)
+def test_an_icon_that_holds_neither_png_nor_bitmap_is_unsupported(inner: bytes) -> None:
+    found = bad(icon((16, 32, inner)))
+    assert found.reason == Reason.UNSUPPORTED
+    assert "neither a PNG nor a bitmap" in found.message
+
+
 def test_a_bitmap_in_an_icon_is_judged_by_its_size() -> None:
     header = struct.pack("<IiiHHIIiiII", 40, 300, 600, 1, 32, 0, 0, 0, 0, 0, 0)
     assert bad(icon((16, 32, header)), limit=50_000) == Rejected(Reason.OVER_PIXEL_LIMIT, "90000 pixels, the limit is 50000")

@@ -114,7 +114,7 @@ def test_stray_bytes_between_header_segments_are_skipped(stray: bytes, kind: str
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive"])
-@pytest.mark.parametrize("extra", [b"\0", b"abc", b"\0" * 64, b"\r\n", b"\xff\xd8", b"\xff\xd8" * 2])
+@pytest.mark.parametrize("extra", [b"\0", b"abc", b"\0" * 64, b"\0" * 4096, b"\r\n", b"\xff\xd8", b"\xff\xd8" * 2])
 def test_stray_bytes_and_start_markers_at_the_start_are_skipped(extra: bytes, kind: str) -> None:
     content = jpeg(**KINDS[kind])
     np.testing.assert_array_equal(good(content[:2] + extra + content[2:]).squares[0], good(content).squares[0])

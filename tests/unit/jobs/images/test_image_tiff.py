@@ -182,6 +182,23 @@ def test_one_value_outside_any_usual_range_is_unsupported(values: NDArray[np.num
     assert bad(tiff(values, Form(tags={340: [9], 341: [9]}))).reason == Reason.UNSUPPORTED
 
 
+@pytest.mark.parametrize(
+    ("usual", "outlier"),
+    [
+        *((np.float32(0.5), outlier) for outlier in (-1, -50, 2, -9999, 1e30)),
+        *((np.float32(128), outlier) for outlier in (-9999, 1e6)),
+        *((np.int16(0x3000), outlier) for outlier in (-1, -300)),
+        *((np.uint32(200), outlier) for outlier in (70_000, 2**32 - 1)),
+        (np.int32(200), -1),
+    ],
+)
+@pytest.mark.parametrize(("side", "count"), [(8, 1), (100, 11), (100, 60)])
+def test_a_few_numbers_outside_never_decide_what_is_black(usual: np.number, outlier: float, side: int, count: int) -> None:
+    values = np.full((side, side), usual)
+    values.reshape(-1)[:count] = outlier
+    assert "no tag gives" in bad(tiff(values)).message
+
+
 def test_tags_tell_the_range_of_unusual_values() -> None:
     values = np.full((8, 8), 1000, np.float32)
     assert flat(tiff(values, Form(tags={341: [2000]}))) == [128] * 3
