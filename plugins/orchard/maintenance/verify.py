@@ -10,7 +10,7 @@ from functools import cached_property
 
 from orchard_jobs.contract.columns import TABLES, Table
 from orchard_jobs.contract.digests import sha256_in
-from orchard_jobs.contract.layout import NETWORKS, BackbonePath, parse, table_path
+from orchard_jobs.contract.layout import NETWORKS, BackbonePath, ModelPath, StagedPath, parse, table_path
 from orchard_jobs.errors import AuditError, DamagedFileError
 from orchard_jobs.parquet import read_parquet
 
@@ -196,4 +196,17 @@ class _Files:
             return found
         contents = ((path, self._content_fault(path)) for path in paths)
         # Delta itself removes old files of a log.
-        return [(path, fault) for path, fault in contents if fault is not None and fault != _ABSENT]
+        found = [(path, fault) for path, fault in contents if fault is not None and fault != _ABSENT]
+        return found or [(max(paths), fault) for fault in self._misnamed(table)]
+
+    def _misnamed(self, table: Table) -> list[str]:
+        """Return a fault of the log for each file that it names and no run can have written: a byte of the log was changed."""
+        named = self.tables.load(table).files()
+        return [f"names {file.path}, which no run can have written" for file in named if not _is_of(table, file)]
+
+
+def _is_of(table: Table, file: TableFile) -> bool:
+    known = parse(file.path)
+    if isinstance(known, StagedPath):
+        return known.table == table and known.partition == tuple(file.partition.get(name) for name in table.partition_by)
+    return isinstance(known, ModelPath) and known.table == table.name

@@ -9,7 +9,7 @@ from orchard.maintenance.verify import look, verify
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from orchard.tables.delta_log import DeltaSnapshot
-from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, QUARANTINE, RUNS, TABLES, Table
+from orchard_jobs.contract.columns import FEATURES, MODELS, MOMENTS, PCA_FEATURES, QUARANTINE, RUNS, TABLES, Table
 from orchard_jobs.contract.layout import BackbonePath, backbone_path
 from orchard_jobs.errors import DamagedFileError
 from support.damage import flip
@@ -65,6 +65,35 @@ def test_a_lost_last_commit_is_found_and_mended(published: Tables, settings: Set
     for day in DAYS[:2]:
         run_batch(published, settings, day, bucket_of(day))
     assert shown(published) == before
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "changed"),
+    [
+        (MODELS, b"/model.parquet", b"/modal.parquet"),
+        (PCA_FEATURES, b"model_id=pca-", b"modelOid=pca-"),
+        (FEATURES, b'"batch_id":"20', b'"batch_id":"30'),
+    ],
+    ids=["models", "pca_features", "features"],
+)
+def test_a_log_that_names_what_no_run_wrote_is_mended(
+    tables: Tables, settings: Settings, table: Table, text: bytes, changed: bytes
+) -> None:
+    """Nobody looked deeply before, so no SHA-256 of the log is recorded."""
+    publish_days(tables, settings, *DAYS[:2])
+    run_model(tables, settings)
+    before = shown(tables)
+    path = max(path for path in stored(tables) if path.startswith(f"{table.name}/_delta_log/") and path.endswith(".json"))
+    content = tables.warehouse.read(path)
+    assert text in content
+    tables.warehouse.delete(path)
+    tables.warehouse.create(path, content.replace(text, changed, 1))
+    assert [one.path for one in verify(tables, is_deep=True)] == [path]
+    repair(tables, settings, is_dry=False)
+    assert verify(tables, is_deep=True) == ()
+    for day in DAYS[:2]:
+        run_batch(tables, settings, day, bucket_of(day))
+    assert shown(tables) == before
 
 
 def test_a_broken_schema_is_told_in_plain_words(published: Tables, settings: Settings) -> None:
