@@ -36,7 +36,7 @@ def test_a_shard_of_photos_fits_a_worker_that_has_1_gb_for_everything(
     head = freeze(warehouse, backbone, entries, batch_id="2026-09-01")
     (tmp_path / "head.json").write_text(head.to_json())
     rows = {
-        "number": pa.array([0] * len(entries), pa.int64()),
+        "index": pa.array([0] * len(entries), pa.int64()),
         "entry": [json.dumps(asdict(entry)) for entry in entries],
         "content": [content + bytes([number]) for number in range(len(entries))],
     }
