@@ -1,6 +1,6 @@
 """The tables of recognition. Column names are API."""
 
-from orchard_jobs.contract.table import Column, Table
+from orchard_jobs.contract.table import CONTENT, JOBS, MANIFEST, URI, Column, Table
 
 CLASS_MOMENTS = Table(
     "class_moments",
@@ -60,8 +60,8 @@ PREDICTIONS = Table(
     "predictions",
     ("model_id", "batch_id"),
     (
-        Column("image_uri", "string", "`s3://bucket/` and the raw key, never percent-encoded"),
-        Column("content_sha256", "string", "SHA-256 of the file's bytes: 64 lower-case hex digits"),
+        URI,
+        CONTENT,
         Column("label", "string", "name of the folder that holds the image, as in `features`", is_nullable=True),
         Column("predicted", "string", "the likeliest class"),
         Column("score", "float64", "its calibrated probability: of 100 rows of 0.9, about 90 are right"),
@@ -79,8 +79,8 @@ PREDICTIONS = Table(
             "whether the classifier may have been fitted on the image: its batch is one of the classifier's, or an earlier "
             "batch version computed its vector",
         ),
-        Column("manifest_digest", "string", "names the batch version that the row belongs to"),
-        Column("jobs_version", "string", "version of `orchard-jobs` that wrote the row"),
+        MANIFEST,
+        JOBS,
     ),
     "One row for each good image of a batch and each classifier that was current when the batch was planned.",
     is_new=True,

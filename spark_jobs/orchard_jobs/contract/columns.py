@@ -4,6 +4,7 @@ Types are spelled once here in a neutral form; `schemas` makes Arrow schemas of 
 """
 
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS, CLASSIFIERS, EVALUATIONS, PREDICTIONS
+from orchard_jobs.contract.table import CONTENT, JOBS, MANIFEST, URI
 from orchard_jobs.contract.table import Column as Column
 from orchard_jobs.contract.table import Table as Table
 
@@ -16,18 +17,14 @@ PARTITION_MEANINGS = {
 }
 """What the partition columns mean. They stand in the log and the path, so no `Column` describes them."""
 
-_URI = Column("image_uri", "string", "`s3://bucket/` and the raw key, never percent-encoded")
-_CONTENT = Column("content_sha256", "string", "SHA-256 of the file's bytes: 64 lower-case hex digits")
 _LABEL = Column(
     "label",
     "string",
     "name of the folder that holds the image. Null: the image lies directly under the batch",
     is_nullable=True,
 )
-_MANIFEST = Column("manifest_digest", "string", "names the batch version that the row belongs to")
-_JOBS = Column("jobs_version", "string", "version of `orchard-jobs` that wrote the row")
 _IMAGE = (
-    _URI,
+    URI,
     Column("etag", "string", "the object's ETag as listed, without quotes"),
     Column("size_bytes", "int64", "the object's size as listed"),
     Column("uploaded_at", "timestamp", "when this key and ETag were first seen; never compared"),
@@ -38,14 +35,14 @@ FEATURES = Table(
     ("backbone", "batch_id"),
     (
         *_IMAGE,
-        _CONTENT,
+        CONTENT,
         _LABEL,
         Column("width", "int32", "pixels after EXIF rotation, before resizing"),
         Column("height", "int32", "pixels after EXIF rotation, before resizing"),
         Column("features", "list<float32>", "the backbone's output: 1280 values, 2048 (`resnet50`) or 256 (`color_histogram`)"),
-        _MANIFEST,
+        MANIFEST,
         Column("computed_in", "string", "`manifest_digest` of the batch version whose job computed the vector"),
-        _JOBS,
+        JOBS,
     ),
     "One row for each good image of a batch.",
 )
@@ -58,8 +55,8 @@ QUARANTINE = Table(
         _LABEL,
         Column("reason", "string", "one of the [quarantine reasons](quarantine.md)"),
         Column("message", "string", "the words of the decoder or of the store"),
-        _MANIFEST,
-        _JOBS,
+        MANIFEST,
+        JOBS,
     ),
     "One row for each image that was set aside.",
 )
@@ -78,12 +75,12 @@ PCA_FEATURES = Table(
     "pca_features",
     ("model_id", "batch_id"),
     (
-        _URI,
-        _CONTENT,
+        URI,
+        CONTENT,
         _LABEL,
         Column("pca_features", "list<float32>", "the centred projection: as many values as the model has components"),
-        _MANIFEST,
-        _JOBS,
+        MANIFEST,
+        JOBS,
     ),
     "One row for each good image and model. Every batch has rows of the current model and of each pinned model. "
     "Rows of other models go after `ORCHARD_MODEL_RETENTION_DAYS`.",

@@ -30,3 +30,10 @@ class Table:
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns in the files, in order."""
         return tuple(column.name for column in self.columns)
+
+
+# Columns of several tables.
+URI = Column("image_uri", "string", "`s3://bucket/` and the raw key, never percent-encoded")
+CONTENT = Column("content_sha256", "string", "SHA-256 of the file's bytes: 64 lower-case hex digits")
+MANIFEST = Column("manifest_digest", "string", "names the batch version that the row belongs to")
+JOBS = Column("jobs_version", "string", "version of `orchard-jobs` that wrote the row")
