@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from orchard_jobs.contract.manifest import ModelReference
 from orchard_jobs.errors import ConfigurationError
 from orchard_jobs.escaping import escaped
 
+from orchard.commands.console import print_files
 from orchard.deployment.jobs_python import rows_of_files
 from orchard.models.kinds import CLASSIFIER
 from orchard.models.model import current_model, known_model, model_reference
@@ -30,14 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
-    """Print a line a file as it is done; 1 when one is bad."""
+    """Print a line for each file as it is done; the exit status is 1 if one is bad."""
     classifier = _classifier(arguments.model, settings, tables)
-    status = 0
-    for row in rows_of_files(settings, ["--classifier", json.dumps(asdict(classifier))], arguments.files):
-        status = 1 if "reason" in row else status
-        found = row if "reason" in row else row | {"backbone": settings.backbone.id, "model_id": classifier.model_id}
-        print(json.dumps(found) if arguments.json else _line(found), flush=True)
-    return status
+    rows = rows_of_files(settings, ["--classifier", json.dumps(asdict(classifier))], arguments.files)
+    known = {"backbone": settings.backbone.id, "model_id": classifier.model_id}
+    return print_files(rows, known, _text, is_json=arguments.json)
 
 
 def _classifier(text: str | None, settings: Settings, tables: Tables) -> ModelReference:
@@ -51,11 +50,8 @@ def _classifier(text: str | None, settings: Settings, tables: Tables) -> ModelRe
     return current
 
 
-def _line(row: dict[str, Any]) -> str:
-    file = escaped(row["file"])
-    if "reason" in row:
-        return f"{file}  {row['reason']}: {escaped(row['message'])}"
+def _text(row: Mapping[str, Any]) -> str:
     told = f"{escaped(row['predicted'])} {row['score']:.2f}, then {escaped(row['second'])} {row['second_score']:.2f}"
     if row["is_known"]:
-        return f"{file}  {told}"
-    return f"{file}  none of the classes: {row['distance']:.1f} away, the limit is {row['max_distance']:.1f} (else {told})"
+        return told
+    return f"none of the classes: {row['distance']:.1f} away, the limit is {row['max_distance']:.1f} (else {told})"

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from orchard_jobs.contract.manifest import ModelReference
-from orchard_jobs.escaping import escaped
 
+from orchard.commands.console import print_files
 from orchard.deployment.jobs_python import rows_of_files
 from orchard.models.model import current_promotion, model_reference
 from orchard.reporting.export import chosen_model
@@ -33,13 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, tables: Tables) -> int:
     """Print a line for each file as it is done; the exit status is 1 if one is bad."""
     model = _model(arguments.model, settings, tables)
-    status = 0
-    for row in embed(settings, arguments.files, model):
-        status = 1 if "reason" in row else status
-        model_id = model.model_id if model else None
-        found = row if "reason" in row else row | {"backbone": settings.backbone.id, "model_id": model_id}
-        print(json.dumps(found) if arguments.json else _line(found), flush=True)
-    return status
+    known = {"backbone": settings.backbone.id, "model_id": model.model_id if model else None}
+    return print_files(embed(settings, arguments.files, model), known, _text, is_json=arguments.json)
 
 
 def embed(settings: Settings, files: Sequence[str], model: ModelReference | None) -> Iterator[dict[str, Any]]:
@@ -60,11 +55,8 @@ def _model(text: str | None, settings: Settings, tables: Tables) -> ModelReferen
     return model_reference(tables.warehouse, chosen_model(tables, backbone, text))
 
 
-def _line(row: dict[str, Any]) -> str:
-    file = escaped(row["file"])
-    if "reason" in row:
-        return f"{file}  {row['reason']}: {escaped(row['message'])}"
+def _text(row: Mapping[str, Any]) -> str:
     values = row["pca_features"] or row["features"]
     name = "features (no PCA model yet)" if row["pca_features"] is None else f"pca_features of {row['model_id']}"
     first = ", ".join(f"{value:.4g}" for value in values[:_FIRST])
-    return f"{file}  {row['width']}x{row['height']}  {row['content_sha256'][:12]}  {len(values)} {name}: {first}, ..."
+    return f"{row['width']}x{row['height']}  {row['content_sha256'][:12]}  {len(values)} {name}: {first}, ..."
