@@ -169,11 +169,11 @@ def moments_of_another_version_are_merged(patch: Patch) -> None:
     """Cached moments count only where they are of the very version."""
     of = merged_moments._of
 
-    def any_version(warehouse: Any, version: BatchVersion, cached: Any, kind: Any) -> Any:
+    def any_version(warehouse: Any, version: BatchVersion, cached: Any) -> Any:
         for file in cached.get(version.batch_id, ()):
             with open_parquet(warehouse, file.path) as opened:
                 version = replace(version, manifest_digest=opened.read(["manifest_digest"]).column(0)[0].as_py())
-        return of(warehouse, version, cached, kind)
+        return of(warehouse, version, cached)
 
     patch.setattr(merged_moments, "_of", any_version)
 

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 from orchard.maintenance.repair import repair
-from orchard.models import merged_moments as module
-from orchard.models.merged_moments import class_moments_of, merged_class_moments
-from orchard.models.model import sources_of
+from orchard.models.merged_moments import class_moments_of
 from orchard.settings import Settings
 from orchard.tables.batch_versions import readable_versions
 from orchard.tables.commit_rule import Tables
-from orchard_jobs.classifier.class_moments import ClassMoments
+from orchard_jobs.classifier.class_moments import ClassMoments, merge
 from orchard_jobs.contract.classifier_tables import CLASS_MOMENTS
 from orchard_jobs.contract.columns import FEATURES
 from orchard_jobs.contract.layout import manifest_path
 from orchard_jobs.scatter import unpack
+from support import merged_classes
 from support.changed_settings import with_variables
 from support.damage import DAMAGES
 from support.fake_jobs import FakeJobs
 from support.faked_flow import run_batch
+from support.merged_classes import merged_class_moments
 from support.published_batches import DAYS
 
 LABELS = ("apple", "pear", "unsorted")
@@ -37,9 +37,7 @@ def publish(tables: Tables, settings: Settings, *days: str) -> None:
 
 def merged(tables: Tables, settings: Settings, unlabelled: tuple[str, ...] = ()) -> ClassMoments:
     backbone = settings.backbone.id
-    found, of = merged_class_moments(tables, backbone, readable_versions(tables, backbone), unlabelled, None)
-    assert of == readable_versions(tables, backbone)
-    return found
+    return merged_class_moments(tables, backbone, readable_versions(tables, backbone), unlabelled)
 
 
 def expected(tables: Tables, *labels: str) -> ClassMoments:
@@ -55,7 +53,7 @@ def check(found: ClassMoments, exact: ClassMoments) -> None:
 
 
 def refuse_features(patched: pytest.MonkeyPatch) -> None:
-    patched.delattr(module, "class_moments_of")
+    patched.delattr(merged_classes, "class_moments_of")
 
 
 def test_cached_class_moments_are_those_of_the_features(
@@ -107,13 +105,12 @@ def test_stale_class_moments_are_not_taken(tables: Tables, settings: Settings, m
 def test_new_batches_are_merged_onto_what_a_classifier_has(tables: Tables, settings: Settings) -> None:
     backbone = settings.backbone.id
     publish(tables, settings, *DAYS[:2])
-    held, sources = merged(tables, settings), sources_of(readable_versions(tables, backbone))
+    held, sources = merged(tables, settings), readable_versions(tables, backbone)
     publish(tables, settings, DAYS[2])
-    found, _ = merged_class_moments(tables, backbone, readable_versions(tables, backbone), (), (held, sources))
-    check(found, expected(tables, *LABELS))
+    new = [version for version in readable_versions(tables, backbone) if version not in sources]
+    check(merge(held, merged_class_moments(tables, backbone, new, ())), expected(tables, *LABELS))
     run_batch(tables, settings, DAYS[0], bucket_of(DAYS[0], 21))  # replaced: merged from the start
-    found, _ = merged_class_moments(tables, backbone, readable_versions(tables, backbone), (), (held, sources))
-    check(found, expected(tables, *LABELS))
+    check(merged(tables, settings), expected(tables, *LABELS))
 
 
 def relabel_one(tables: Tables, settings: Settings) -> Mapping[str, bytes]:
