@@ -1,11 +1,10 @@
 """When a classifier is refitted: the labelled images that its fit is planned on. The fit itself is a job's work."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from orchard_jobs.classifier.stored import StoredClassifier, read_classifier, read_label_counts
 from orchard_jobs.contract.digests import digest_of
-from orchard_jobs.contract.jobs import BatchVersion, ClassifierFit, Projection
+from orchard_jobs.contract.jobs import ClassifierFit, Projection
 from orchard_jobs.contract.layout import model_path
 from orchard_jobs.contract.manifest import ModelReference
 
@@ -14,7 +13,7 @@ from orchard.models.labels import ClassChoice, Counts, LabelMeaning, count_label
 from orchard.models.merged_moments import class_moments_files
 from orchard.models.model import MergedVersion, Promotion, model_reference, sources_of
 from orchard.models.model_plan import ModelPlan, freeze_projection, keep_current, projection_of
-from orchard.models.state import ModelState, considered_digest, lacking_of, readable_of
+from orchard.models.state import ModelState, lacking_of, readable_of
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
@@ -36,11 +35,7 @@ def decide_classifier(tables: Tables, settings: Settings, found: ModelState) -> 
     reason = "there is no classifier yet" if current is None else current.refit_reason(settings)
     if reason is None:
         return keep_current(tables, found, "its classes and labelled images are nearly those that there are")
-    counts = count_labels(tables.warehouse, found.versions, meaning.unlabelled)
-    choice = meaning.classes_of(total(counts.values()))
-    if len(choice.names) < 2:
-        return _too_few(tables, found, choice)
-    return _plan_fit(tables, settings, found, reason, counts, choice)
+    return _plan_fit(tables, settings, found, reason, meaning)
 
 
 @dataclass(frozen=True)
@@ -103,19 +98,16 @@ def _too_few(tables: Tables, found: ModelState, choice: ClassChoice) -> ModelPla
     return ModelPlan("none", why, found.considered)
 
 
-def _plan_fit(
-    tables: Tables,
-    settings: Settings,
-    found: ModelState,
-    reason: str,
-    counts: Mapping[BatchVersion, Counts],
-    choice: ClassChoice,
-) -> ModelPlan:
+def _plan_fit(tables: Tables, settings: Settings, found: ModelState, reason: str, meaning: LabelMeaning) -> ModelPlan:
+    counts = count_labels(tables.warehouse, found.versions, meaning.unlabelled)
+    choice = meaning.classes_of(total(counts.values()))
+    if len(choice.names) < 2:
+        return _too_few(tables, found, choice)
     versions, held_out = tuple(counts), choice.hold_out(counts.values())
-    backbone, unlabelled = found.published.backbone, settings.classifier.unlabelled
+    backbone, unlabelled = found.published.backbone, meaning.unlabelled
     # Held-out contents part the rows of a batch, whose class moments cannot be parted.
     summed = class_moments_files(tables, backbone, versions, unlabelled) if held_out == "batches" else {}
-    model_id = classifier_id_of(backbone, label_meaning(settings.classifier), sources_of(versions))
+    model_id = classifier_id_of(backbone, meaning, sources_of(versions))
     fit = ClassifierFit(
         model=ModelReference(model_id, model_path(model_id, CLASSIFIER.models), len(choice.names)),
         versions=versions,
@@ -131,7 +123,7 @@ def _plan_fit(
     own = readable_of(found.published, lacking_of(tables, CLASSIFIER, [model_id], versions))[model_id]
     work = projection_of(tables.warehouse, found, found.lacking_of_pins(model_id))
     work = replace(work, projections=(*((Projection(fit.model, own),) if own else ()), *work.projections), fit=fit)
-    considered = considered_digest(settings, CLASSIFIER, found.versions, Promotion(0, model_id))
+    considered = found.considered_with(Promotion(0, model_id))
     plan = ModelPlan("fit", reason, considered, model_id, judged=found.promotion, considered_if_kept=found.considered)
     return freeze_projection(tables.warehouse, plan, work)
 

@@ -9,7 +9,7 @@ from orchard.models.kinds import PCA
 from orchard.models.merged_moments import merged_moments
 from orchard.models.model import Model, Promotion, create_model, model_id_of, read_model, sources_of
 from orchard.models.model_plan import ModelPlan, freeze_projection, keep_current, projection_of
-from orchard.models.state import ModelState, considered_digest, lacking_of, readable_of
+from orchard.models.state import ModelState, lacking_of, readable_of
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 
@@ -66,6 +66,6 @@ def _fit_pca(tables: Tables, settings: Settings, found: ModelState, judged: _Eva
     # A model that was current before may lack nothing. Its rows are then made again: only a finished job is promoted.
     own = lacking_of(tables, PCA, [model_id], judged.merged)[model_id] or judged.merged
     lacking = {**readable_of(found.published, {model_id: own}), **found.lacking_of_pins(model_id)}
-    considered = considered_digest(settings, PCA, found.versions, Promotion(0, model_id))
+    considered = found.considered_with(Promotion(0, model_id))
     plan = ModelPlan("fit", reason, considered, model_id, judged.gain, distance, found.promotion)
     return freeze_projection(tables.warehouse, plan, projection_of(tables.warehouse, found, lacking))

@@ -34,6 +34,7 @@ class ModelState:
         lacking: by model, the current one and each pinned one, the versions that it has no rows of, or older ones.
         is_lost: whether the current model's file was lost, so that a repair took it out of its table.
         retired: (model, batch) with rows, of these models and of batches that were retired with all their backbone.
+        deciding: what the settings say that decides on a refit.
         considered: see ModelPlan.
         is_judged: whether a refit needs no thought: the model is held, or all this was considered before.
     """
@@ -46,8 +47,13 @@ class ModelState:
     lacking: Lacking
     is_lost: bool
     retired: list[Pair]
+    deciding: tuple[object, ...]
     considered: str
     is_judged: bool
+
+    def considered_with(self, promotion: Promotion) -> str:
+        """Return what was considered once another promotion stands."""
+        return _considered_digest(self.versions, promotion, self.deciding)
 
     def lacking_of_pins(self, other: str) -> Lacking:
         """Return what each pinned model but one lacks."""
@@ -77,12 +83,13 @@ def model_state(tables: Tables, settings: Settings, kind: Kind) -> ModelState:
     is_lost = promotion is not None and promotion.model_id not in there
     pinned = tuple(one for one in pinned_models(tables, backbone, kind) if one in there) if promotion else ()
     chosen = dict.fromkeys(one for one in [promotion.model_id, *pinned] if one in there) if promotion else {}
-    considered = considered_digest(settings, kind, versions, promotion)
+    deciding = _deciding_settings(settings, kind)
+    considered = _considered_digest(versions, promotion, deciding)
     is_held = promotion is not None and promotion.is_held
     is_judged = not is_lost and (is_held or version_number_in(tables.load(MODEL_RUNS), considered_key(considered)) > 0)
     retired = rows_of_retired_batches(tables, published, chosen, kind)
     lacking = readable_of(published, lacking_of(tables, kind, chosen, versions))
-    return ModelState(kind, published, versions, promotion, pinned, lacking, is_lost, retired, considered, is_judged)
+    return ModelState(kind, published, versions, promotion, pinned, lacking, is_lost, retired, deciding, considered, is_judged)
 
 
 def _models_with_files(tables: Tables, kind: Kind) -> set[str]:
@@ -103,17 +110,17 @@ def readable_of(published: BatchVersions, lacking: Lacking) -> Lacking:
     return {model: tuple(one for one in versions if one.batch_id not in lost) for model, versions in lacking.items()}
 
 
-def considered_digest(settings: Settings, kind: Kind, versions: Iterable[BatchVersion], promotion: Promotion | None) -> str:
+def _considered_digest(versions: Iterable[BatchVersion], promotion: Promotion | None, deciding: Iterable[object]) -> str:
     """Return the digest of what decides on a refit. Pins are not in it: what they lack is looked up, never remembered."""
     current = [promotion.model_id, promotion.is_held] if promotion else None
-    return digest_of([list(map(list, sources_of(versions))), current, *_deciding_settings(settings, kind)])
+    return digest_of([list(map(list, sources_of(versions))), current, *deciding])
 
 
-def _deciding_settings(settings: Settings, kind: Kind) -> list[object]:
+def _deciding_settings(settings: Settings, kind: Kind) -> tuple[object, ...]:
     if kind is CLASSIFIER:
         chosen = settings.classifier
-        return [kind.name, label_meaning(chosen).fields(), chosen.growth, chosen.promotion_margin]
-    return [settings.model.components, settings.model.refit_gain]
+        return kind.name, label_meaning(chosen).fields(), chosen.growth, chosen.promotion_margin
+    return settings.model.components, settings.model.refit_gain
 
 
 def considered_key(considered: str) -> str:
