@@ -1,7 +1,6 @@
 """classify: what the jobs' process says of files, as a person and a program read it, and which classifier it asks."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from orchard.models.kinds import CLASSIFIER
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from support.faked_flow import run_batch, run_model
+from support.jobs_program import stand_in_for_jobs
 from support.published_batches import DAYS
 
 Out = pytest.CaptureFixture[str]
@@ -35,10 +35,7 @@ sys.exit(int(any(file.startswith("bad") for file in files)))
 
 @pytest.fixture(autouse=True)
 def environment(settings: Settings, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text(FAKE.format(python=sys.executable))
-    fake.chmod(0o755)
-    monkeypatch.setenv("ORCHARD_JOBS_PYTHON", str(fake))
+    stand_in_for_jobs(FAKE, tmp_path, monkeypatch)
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
 
 

@@ -14,6 +14,7 @@ from orchard.models.model import current_promotion
 from orchard.settings import Settings
 from orchard.tables.commit_rule import Tables
 from support.faked_flow import run_batch, run_model
+from support.jobs_program import stand_in_for_jobs
 
 DAY = "2026-01-01"
 Out = pytest.CaptureFixture[str]
@@ -42,10 +43,7 @@ sys.exit(int(any(file.startswith("bad") for file in files)))
 
 @pytest.fixture(autouse=True)
 def environment(settings: Settings, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text(FAKE.format(python=sys.executable))
-    fake.chmod(0o755)
-    monkeypatch.setenv("ORCHARD_JOBS_PYTHON", str(fake))
+    stand_in_for_jobs(FAKE, tmp_path, monkeypatch)
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
     monkeypatch.setenv("ORCHARD_COMPONENTS", "3")
 

@@ -22,6 +22,7 @@ from orchard_jobs.storage import Warehouse
 from support.changed_settings import switch_backbone
 from support.databricks_files import TOKEN, VOLUME, VolumeServer, serve_volume
 from support.databricks_workspace import PRINCIPAL, SECRET
+from support.jobs_program import stand_in_for_jobs
 
 PREFIX = "deployed/jobs"
 Out = pytest.CaptureFixture[str]
@@ -45,10 +46,7 @@ assert Warehouse.at(given["--warehouse"]).create(export, b"a network")
 
 @pytest.fixture(autouse=True)
 def environment(settings: Settings, no_cloud: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text(FAKE.format(python=sys.executable))
-    fake.chmod(0o755)
-    monkeypatch.setenv("ORCHARD_JOBS_PYTHON", str(fake))
+    stand_in_for_jobs(FAKE, tmp_path, monkeypatch)
     monkeypatch.setenv("ORCHARD_WAREHOUSE", settings.warehouse)
 
 
